@@ -1,0 +1,291 @@
+"""The bare references: messages of a call's size, sent to another process and back with nothing in between.
+
+Each form runs the same code at both ends. As a program, ``python -m benchmarks.echo FORM LOOP ADDRESS``, it is the
+other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+import msgspec
+
+from benchmarks.harness import Batch, Contender, LoopFactory
+
+LENGTH = struct.Struct(">I")
+
+CONNECT = 30.0
+"""Seconds that the other end may take to start and connect."""
+
+
+class Request(msgspec.Struct, array_like=True, tag="call"):
+    """What goes there."""
+
+    id: int
+    args: bytes
+
+
+class Response(msgspec.Struct, array_like=True, tag="result"):
+    """What comes back."""
+
+    call: int
+    value: int
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(Request).decode
+decode_response = msgspec.msgpack.Decoder(Response).decode
+
+
+def answer(body: bytes) -> bytes:
+    """What the other end does with a request: what a work of one line would."""
+    request = decode_request(body)
+    return encode(Response(request.id, int(msgspec.msgpack.decode(request.args)["n"]) + 1))
+
+
+def ask(n: int) -> bytes:
+    """The bytes of a request."""
+    return encode(Request(n, encode({"n": n})))
+
+
+def check(body: bytes, n: int) -> None:
+    """Refuse an answer that is not that of request `n`."""
+    response = decode_response(body)
+    if (response.call, response.value) != (n, n + 1):
+        raise ValueError(f"{response} does not answer request {n}")
+
+
+def uvloop_factory() -> LoopFactory | None:
+    """Makes loops of uvloop; None where it is not installed."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    factory: LoopFactory = uvloop.new_event_loop
+    return factory
+
+
+# --- asyncio streams ----------------------------------------------------------------------------
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """The next body."""
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+    return await reader.readexactly(length)
+
+
+async def serve_streams(host: str, port: int) -> None:
+    """The other end, until the connection is closed."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        while True:
+            body = answer(await read_frame(reader))
+            writer.write(LENGTH.pack(len(body)) + body)
+            await writer.drain()
+    except asyncio.IncompleteReadError:
+        writer.close()
+        await writer.wait_closed()
+
+
+class StreamsEcho:
+    """asyncio streams over TCP on loopback."""
+
+    def __init__(self, name: str, loop_factory: LoopFactory | None) -> None:
+        self.name = name
+        self.loop_factory = loop_factory
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Batch]:
+        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        connected = asyncio.get_running_loop().create_future()
+        server = await asyncio.start_server(lambda r, w: connected.set_result((r, w)), "127.0.0.1", 0)
+        child = spawn("streams", self.loop_factory, server.sockets[0].getsockname())
+        async with asyncio.timeout(CONNECT):
+            reader, writer = await connected
+        server.close()
+
+        async def batch(count: int) -> float:
+            start = time.perf_counter()
+            for n in range(count):
+                body = ask(n)
+                writer.write(LENGTH.pack(len(body)) + body)
+                await writer.drain()
+                check(await read_frame(reader), n)
+            return time.perf_counter() - start
+
+        try:
+            yield batch
+        finally:
+            writer.close()
+            await writer.wait_closed()
+            await asyncio.to_thread(child.wait)
+
+
+# --- an asyncio Protocol ------------------------------------------------------------------------
+
+
+class Framed(asyncio.Protocol):
+    """Cuts frames from what arrives and hands each to `took`."""
+
+    def __init__(self, took: Callable[[Framed, bytes], None]) -> None:
+        self._took = took
+        self._buffer = bytearray()
+        self.connected = asyncio.get_running_loop().create_future()
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        self.connected.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._buffer)
+            end = LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[LENGTH.size : end])
+            del self._buffer[:end]
+            self._took(self, body)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed.set_result(None)
+
+    def send(self, body: bytes) -> None:
+        self.transport.write(LENGTH.pack(len(body)) + body)
+
+
+async def serve_protocol(host: str, port: int) -> None:
+    """The other end, until the connection is closed."""
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_connection(lambda: Framed(lambda own, body: own.send(answer(body))), host, port)
+    await protocol.closed
+
+
+class ProtocolEcho:
+    """An asyncio Protocol over TCP on loopback; a future for each request, as a caller that awaits needs it."""
+
+    def __init__(self, name: str, loop_factory: LoopFactory | None) -> None:
+        self.name = name
+        self.loop_factory = loop_factory
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Batch]:
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[bytes]] = []
+        protocol = Framed(lambda own, body: waiting.pop().set_result(body))
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        child = spawn("protocol", self.loop_factory, server.sockets[0].getsockname())
+        async with asyncio.timeout(CONNECT):
+            await protocol.connected
+        server.close()
+
+        async def batch(count: int) -> float:
+            start = time.perf_counter()
+            for n in range(count):
+                future: asyncio.Future[bytes] = loop.create_future()
+                waiting.append(future)
+                protocol.send(ask(n))
+                check(await future, n)
+            return time.perf_counter() - start
+
+        try:
+            yield batch
+        finally:
+            protocol.transport.close()
+            await protocol.closed
+            await asyncio.to_thread(child.wait)
+
+
+# --- a raw socketpair ---------------------------------------------------------------------------
+
+
+def exchange(sock: socket.socket) -> bytes:
+    """The next body; a frame of this size arrives whole. Empty at the end of the stream."""
+    return sock.recv(4096)[LENGTH.size :]
+
+
+def serve_socketpair(descriptor: int) -> None:
+    """The other end, until it is closed."""
+    with socket.socket(fileno=descriptor) as sock:
+        while body := exchange(sock):
+            answered = answer(body)
+            sock.sendall(LENGTH.pack(len(answered)) + answered)
+
+
+class SocketpairEcho:
+    """Blocking sends and receives on a pair of unix sockets: what the machine can do."""
+
+    name = "raw socketpair"
+    loop_factory = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Batch]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            child = spawn("socketpair", None, (theirs.fileno(),), keep=(theirs.fileno(),))
+
+        async def batch(count: int) -> float:
+            start = time.perf_counter()
+            for n in range(count):
+                body = ask(n)
+                ours.sendall(LENGTH.pack(len(body)) + body)
+                check(exchange(ours), n)
+            return time.perf_counter() - start
+
+        try:
+            yield batch
+        finally:
+            ours.close()
+            await asyncio.to_thread(child.wait)
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+def spawn(
+    form: str, loop_factory: LoopFactory | None, address: tuple[object, ...], keep: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """Start the other end."""
+    loop = "uvloop" if loop_factory else "asyncio"
+    command = [sys.executable, "-m", "benchmarks.echo", form, loop, *[str(part) for part in address]]
+    return subprocess.Popen(command, pass_fds=keep, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+
+
+def references() -> list[Contender]:
+    """Every form that this machine can run."""
+    forms: list[Contender] = [
+        SocketpairEcho(),
+        ProtocolEcho("bare echo, asyncio Protocol", None),
+        StreamsEcho("bare echo, asyncio streams", None),
+    ]
+    if factory := uvloop_factory():
+        forms += [
+            ProtocolEcho("bare echo, uvloop Protocol", factory),
+            StreamsEcho("bare echo, uvloop streams", factory),
+        ]
+    return forms
+
+
+def main(form: str, loop: str, *address: str) -> None:
+    """Be the other end."""
+    if form == "socketpair":
+        serve_socketpair(int(address[0]))
+        return
+    serve = serve_streams if form == "streams" else serve_protocol
+    with asyncio.Runner(loop_factory=uvloop_factory() if loop == "uvloop" else None) as runner:
+        runner.run(serve(address[0], int(address[1])))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,83 @@
+"""What an app costs while nothing happens: processor time of all its processes, memory of the scheduler.
+
+It runs in a fresh process, ``python -m benchmarks.rest WORKS SECONDS``, so that nothing measured before counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from pathlib import Path
+from subprocess import run
+
+import msgspec
+import psutil
+
+from benchmarks.harness import Budget, Report, Scale
+from benchmarks.works import Increment, Waiting
+from lightwork import App
+
+
+class Rest(msgspec.Struct):
+    """What was measured.
+
+    Attributes:
+        scheduler, works: Share of one core that the scheduler's process, and all others together, have used.
+        memory: Bytes by which the scheduler's own memory grew for each work.
+        processes: How many there were.
+    """
+
+    scheduler: float
+    works: float
+    memory: float
+    processes: int
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    """Processor time that a process has used, to the nanosecond where the kernel tells."""
+    tasks = list(Path(f"/proc/{process.pid}/task").glob("*/schedstat"))
+    if tasks:
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+async def rest(count: int, seconds: float) -> Rest:
+    """Start works, call each once, and watch them do nothing."""
+    works = [Increment() for _ in range(count + 1)]
+    own = psutil.Process()
+    async with App(Waiting(works)):
+        await works[0].run(0)  # loads what the first work needs, which the others share
+        gc.collect()
+        before = own.memory_full_info().uss
+        await asyncio.gather(*[work.submit(n) for n, work in enumerate(works[1:])])
+        gc.collect()
+        memory = (own.memory_full_info().uss - before) / count
+
+        await asyncio.sleep(2)  # what the starts left to do is done
+        others = own.children(recursive=True)
+        own_before, others_before = processor_seconds(own), sum(map(processor_seconds, others))
+        await asyncio.sleep(seconds)
+        own_after, others_after = processor_seconds(own), sum(map(processor_seconds, others))
+    return Rest((own_after - own_before) / seconds, (others_after - others_before) / seconds, memory, len(others))
+
+
+def measure(report: Report, scale: Scale) -> None:
+    """One fresh process; the budget of the processor is that of the app with all its works."""
+    count = scale.idle_works
+    command = [sys.executable, "-m", "benchmarks.rest", str(count), str(scale.idle_seconds)]
+    done = run(command, stdout=-1, check=True)
+    found = msgspec.json.decode(done.stdout, type=Rest)
+    subject = f"at rest with {count} works"
+    report.add(subject, "scheduler", "% of a core", [found.scheduler * 100])
+    report.add(subject, f"the other {found.processes} processes", "% of a core", [found.works * 100])
+    report.add("memory of the scheduler for each work", "lightwork", "kB", [found.memory / 1e3])
+    whole = (found.scheduler + found.works) * 100
+    report.budgets.append(Budget(f"an app {subject}, all processes", "% of a core", 0.1, whole))
+    report.budgets.append(Budget("memory of the scheduler per idle work", "kB", 100.0, found.memory / 1e3))
+
+
+if __name__ == "__main__":
+    result = asyncio.run(rest(int(sys.argv[1]), float(sys.argv[2])))
+    sys.stdout.buffer.write(msgspec.json.encode(result))

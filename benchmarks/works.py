@@ -1,0 +1,93 @@
+"""The works and the flow that are measured, and what the references do in their place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from benchmarks.harness import Series
+from lightwork import Flow, Work
+
+Rows = dict[str, Series]
+
+
+def increment(n: int) -> int:
+    """What everybody computes in a call."""
+    return n + 1
+
+
+class Increment(Work):
+    """Does next to nothing, so that what is around it is measured."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False, start_with_flow=False)
+
+    async def run(self, n: int) -> int:
+        return n + 1
+
+
+class Appends(Work):
+    """Makes changes as fast as it can, none of which another one makes needless."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False, start_with_flow=False)
+        self.values: list[int] = []
+
+    async def run(self, start: int, count: int) -> int:
+        self.values.clear()
+        for n in range(start, start + count):
+            self.values.append(n)
+        return len(self.values)
+
+
+class Sets(Work):
+    """Sets one attribute to new values, and lets each leave before the next."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False, start_with_flow=False)
+        self.value = -1
+
+    async def run(self, start: int, count: int) -> None:
+        for n in range(start, start + count):
+            self.value = n
+            await asyncio.sleep(0)
+
+
+class Stamps(Work):
+    """Now and then writes down what time it is."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False, start_with_flow=False)
+        self.stamp = 0.0
+
+    async def run(self, count: int, pause: float) -> None:
+        for _ in range(count):
+            await asyncio.sleep(pause)
+            self.stamp = time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class Edits(Work):
+    """Edits a dictionary of about `size` bytes, one key at a time, and lets each edit leave before the next."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(cache_calls=False, start_with_flow=False)
+        self.table = {f"key{n:05}": {"value": n, "text": "x" * 20} for n in range(max(1, size // 50))}
+
+    async def run(self, start: int, count: int) -> int:
+        last = f"key{len(self.table) - 1:05}"
+        for n in range(start, start + count):
+            self.table[last]["value"] = n
+            await asyncio.sleep(0)
+        return start + count - 1
+
+
+class Waiting(Flow):
+    """Holds works and leaves everything to whoever embeds the app."""
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        super().__init__()
+        self.children = list(works)
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()

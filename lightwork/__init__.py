@@ -1,0 +1,59 @@
+"""Coordinates long jobs from asyncio: each job in a process of its own, its state streaming back while it runs."""
+
+from typing import TYPE_CHECKING, Any
+
+from lightwork._version import __version__
+from lightwork.build import BuildConfig
+from lightwork.calls import Call
+from lightwork.compute import CloudCompute, Mount
+from lightwork.flow import Flow, LightningFlow
+from lightwork.status import Reason, Stage, WorkStatus
+from lightwork.work import FlowDelta, LightningWork, Work
+
+if TYPE_CHECKING:
+    from lightwork.app import App, AppEnded, LightningApp
+    from lightwork.config import Config, load_config
+
+__all__ = [
+    "App",
+    "AppEnded",
+    "BuildConfig",
+    "Call",
+    "CloudCompute",
+    "Config",
+    "Flow",
+    "FlowDelta",
+    "LightningApp",
+    "LightningFlow",
+    "LightningWork",
+    "Mount",
+    "Reason",
+    "Stage",
+    "Work",
+    "WorkStatus",
+    "__version__",
+    "load_config",
+]
+
+# The engine is loaded when it is asked for: a worker imports lightwork too, and has no use for it.
+_LATER = {
+    "App": "lightwork.app",
+    "AppEnded": "lightwork.app",
+    "LightningApp": "lightwork.app",
+    "Config": "lightwork.config",
+    "load_config": "lightwork.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'lightwork' has no attribute {name!r}")
+    import importlib
+
+    found = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,8 @@
+"""``python -m lightwork`` is the ``lightwork`` program."""
+
+from __future__ import annotations
+
+from lightwork.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""What a state can hold, and how it is written on the wire.
+
+A state holds plain values: None, bool, int of 64 bits, float, str, bytes, list, dict (keys: str, int, bool, None), set,
+frozenset, tuple and timezone-aware datetime. Tuples and sets hold immutable values only, so that nothing in them
+can change unseen. Datetimes are kept in UTC: that is what msgpack carries, and both sides must hold the same.
+
+The packed form of a value is what msgpack can say: tuples and sets, which it cannot tell from arrays, become `Ext`
+around the msgpack of their items.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import numbers
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from lightwork.errors import StateError
+
+__all__ = ["MAX_DEPTH", "PLAIN", "SCALARS", "Refusal", "checked_key", "frozen", "leaf", "packed", "unpacked"]
+
+MAX_DEPTH = 100
+"""Containers within containers, the attribute's own included. Far below what msgspec and the interpreter recurse to."""
+
+PLAIN: Final = frozenset({type(None), bool, float})
+"""Types whose every value is fine as it is."""
+
+SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+"""Types whose values need no packing."""
+
+Ext = msgspec.msgpack.Ext
+TUPLE, SET, FROZENSET = 1, 2, 3
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+_UTC = datetime.UTC
+
+ADVICE = (
+    "Keep plain data in the state (of a dataclass, Struct or the like: msgspec.to_builtins(value)), "
+    "or give the attribute a name with an underscore, {private}, which keeps it out of the state."
+)
+
+
+class Refusal(Exception):  # noqa: N818 -- never leaves the state: it becomes a StateError that names the attribute
+    """A value cannot be held. `keys` lead to it, innermost first; `advise` says whether the general advice helps."""
+
+    def __init__(self, reason: str, *, advise: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.advise = advise
+        self.keys: list[Any] = []
+
+
+def type_name(value: object) -> str:
+    """The name of a value's type, with its module where that says something."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def too_deep() -> Refusal:
+    """The refusal of a value that is nested beyond `MAX_DEPTH`, or without an end."""
+    return Refusal(f"containers are nested deeper than {MAX_DEPTH} levels, or one contains itself", advise=False)
+
+
+def leaf(value: Any) -> Any:
+    """The plain form of a value that is no container.
+
+    Raises:
+        Refusal: If the state cannot hold it.
+    """
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is int:
+        if -(2**63) <= value < 2**64:
+            return value
+        raise Refusal("an integer beyond 64 bits cannot be sent; keep it as text, str(value)", advise=False)
+    if kind is str:
+        if not value.isascii():
+            _check_text(value)
+        return value
+    if kind is bytes:
+        return value
+    if kind is datetime.datetime:
+        return _in_utc(value)
+    return _converted(value)
+
+
+def _check_text(value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Refusal(f"the text cannot be written as UTF-8 ({error.reason} at {error.start})", advise=False) from None
+
+
+def _in_utc(value: datetime.datetime) -> datetime.datetime:
+    if value.tzinfo is _UTC:
+        return value
+    if value.utcoffset() is None:
+        raise Refusal("a datetime without a timezone means another moment elsewhere; give it one", advise=False)
+    try:
+        return value.astimezone(_UTC)
+    except OverflowError:
+        raise Refusal("the datetime is out of range in UTC", advise=False) from None
+
+
+def _converted(value: Any) -> Any:
+    """Numbers and texts of other types (numpy's, enums) as the plain ones that they stand for."""
+    if isinstance(value, enum.Enum) and not isinstance(value, int | str | float):
+        raise Refusal(f"{value!r} is an enum member; use its value, or a StrEnum or IntEnum", advise=False)
+    if isinstance(value, str):
+        return leaf(str.__str__(value))
+    if isinstance(value, bytes):
+        return bytes(memoryview(value))
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if isinstance(value, numbers.Integral):
+        return leaf(int(value))
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
+        return float(value)
+    # numpy registers its bool with no number class, and the framework does not import numpy.
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise Refusal(f"a value of type {type_name(value)} cannot be kept in the state")
+
+
+def frozen(value: Any, depth: int) -> Any:
+    """The plain form of a value that is immutable through and through. `depth` counts the containers around it.
+
+    Raises:
+        Refusal: If the state cannot hold it, or it is mutable.
+    """
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is not tuple and kind is not frozenset:
+        if kind in (list, dict, set) or isinstance(value, list | dict | set):
+            raise Refusal(f"a {type_name(value)} inside a tuple or set could change unseen; use a tuple or frozenset")
+        return leaf(value)
+    if depth >= MAX_DEPTH:
+        raise too_deep()
+    if kind is frozenset:
+        return frozenset(member(item, depth + 1) for item in value)
+    items: list[Any] = []
+    try:
+        for item in value:
+            items.append(frozen(item, depth + 1))
+    except Refusal as refusal:
+        refusal.keys.append(len(items))
+        raise
+    return tuple(items)
+
+
+def member(value: Any, depth: int) -> Any:
+    """The plain form of an item of a set.
+
+    Raises:
+        Refusal: As `frozen`, and for a NaN: it equals nothing, so the other side could never find it again.
+    """
+    item = frozen(value, depth)
+    if _holds_nan(item):
+        raise Refusal("NaN in a set equals nothing, not even itself; use None", advise=False)
+    return item
+
+
+def _holds_nan(item: Any) -> bool:
+    if type(item) is tuple:
+        return any(map(_holds_nan, item))
+    return type(item) is float and item != item
+
+
+def checked_key(key: Any) -> Any:
+    """The plain form of a key of a dict.
+
+    Raises:
+        Refusal: If it is not a str, int, bool or None, or stands for one.
+    """
+    kind = type(key)
+    if kind is str or kind is int or key is None or kind is bool:
+        return leaf(key)
+    plain = None if isinstance(key, float | bytes | bytearray) else _converted_key(key)
+    if type(plain) in (str, int, bool):
+        return plain
+    raise Refusal(f"a key of type {type_name(key)} cannot be kept in the state; keys are str, int, bool or None")
+
+
+def _converted_key(key: Any) -> Any:
+    try:
+        return _converted(key)
+    except Refusal as refusal:
+        if refusal.advise:
+            return None
+        raise
+
+
+# --- the packed form ----------------------------------------------------------------------------
+
+
+def packed(value: Any) -> Any:
+    """A copy of a value that msgpack can carry, sharing nothing mutable with it.
+
+    Args:
+        value: What a state holds: a value of the domain, in tracked or plain containers.
+
+    Raises:
+        StateError: If there is something in it that a state does not hold.
+    """
+    if type(value) in SCALARS:
+        return value
+    if isinstance(value, list):
+        return [item if type(item) in SCALARS else packed(item) for item in value]
+    if isinstance(value, dict):
+        return {key: item if type(item) in SCALARS else packed(item) for key, item in value.items()}
+    if type(value) is tuple:
+        return Ext(TUPLE, _encode([packed(item) for item in value]))
+    if isinstance(value, set):
+        return Ext(SET, _sorted_items(value))
+    if type(value) is frozenset:
+        return Ext(FROZENSET, _sorted_items(value))
+    if type(value) is datetime.datetime:
+        return value
+    raise StateError(f"a value of type {type_name(value)} cannot be kept in the state")
+
+
+def _sorted_items(items: Any) -> bytes:
+    # By their bytes: items of several types have no order of their own, and equal sets shall be equal bytes.
+    return _encode([msgspec.Raw(data) for data in sorted(_encode(packed(item)) for item in items)])
+
+
+def unpacked(value: Any, depth: int = 0) -> Any:
+    """The plain value that `packed` made this of; containers are new.
+
+    Raises:
+        StateError: If it is nested too deep, or an extension in it is none of ours.
+    """
+    kind = type(value)
+    if kind in SCALARS:
+        return value
+    if depth > MAX_DEPTH:
+        raise StateError("diverged: a packed value is nested too deep")
+    if kind is list:
+        return [item if type(item) in SCALARS else unpacked(item, depth + 1) for item in value]
+    if kind is dict:
+        return {key: item if type(item) in SCALARS else unpacked(item, depth + 1) for key, item in value.items()}
+    if kind is Ext:
+        return _unpacked_extension(value, depth)
+    return value
+
+
+_MAKERS: dict[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
+
+
+def _unpacked_extension(value: msgspec.msgpack.Ext, depth: int) -> Any:
+    maker = _MAKERS.get(value.code)
+    if maker is None:
+        raise StateError(f"diverged: extension {value.code} is none of the state's")
+    try:
+        items = _decode(value.data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise StateError(f"diverged: an extension is no valid msgpack: {error}") from None
+    if type(items) is not list:
+        raise StateError("diverged: an extension holds no array")
+    plain = [unpacked(item, depth + 1) for item in items]
+    if any(isinstance(item, list | dict | set) for item in plain):
+        raise StateError("diverged: a tuple or set holds a mutable value")
+    return maker(plain)

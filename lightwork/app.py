@@ -1,0 +1,342 @@
+"""`App`: runs a tree of components."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from lightwork.changes import Change
+from lightwork.component import Component
+from lightwork.config import Config, load_config
+from lightwork.engine.passes import FlowEnded, Passes
+from lightwork.engine.scheduler import Scheduler, in_pass
+from lightwork.engine.tree import Feed, Tree
+from lightwork.errors import ComponentError, FlowFailed, LightworkError, UsageError
+from lightwork.flow import Flow
+from lightwork.log import get_logger
+from lightwork.runtime import Route, Runtime
+from lightwork.structures import find
+from lightwork.work import Work
+
+__all__ = ["App", "AppEnded", "LightningApp"]
+
+
+class AppEnded(LightworkError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
+    """The app ended before what was waited for came true."""
+
+
+class _RunWork(Flow):
+    """The flow around a work that is an app by itself: one call, then the end."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.work = work
+
+    async def run(self) -> None:
+        await self.work.submit()
+        self.stop()
+
+
+class App:
+    """Runs a flow and the works below it.
+
+    ``await app.run()`` runs it to its end. ``async with app:`` runs it around a block, in which any coroutine
+    of the loop may call its works; leaving the block ends it. Several apps may run in one loop.
+
+    Args:
+        root: The flow; or a work, of which one call without arguments is then the whole app.
+        config: The configuration; None loads it, see `load_config`.
+        runtimes: Instances of runtimes by the name of their profile.
+        settings: Values of the configuration that win over `config`.
+
+    Attributes:
+        root: The root flow.
+        config: The configuration in force.
+        stop_message: What ``stop`` or ``fail`` was given; None before, and where nothing was given.
+
+    Raises:
+        ComponentError: `root` is no component, or is in an app already.
+        ConfigError: The configuration is wrong; names the key and where it stands.
+    """
+
+    def __init__(
+        self,
+        root: Flow | Work,
+        *,
+        config: Config | None = None,
+        runtimes: Mapping[str, Runtime] | None = None,
+        **settings: Any,
+    ) -> None:
+        if not isinstance(root, (Flow, Work)):
+            raise ComponentError(f"App needs a Flow or a Work, not {root!r:.80}; give it an instance, App(MyFlow())")
+        if root._key:
+            raise ComponentError(f"{root._label()} has a place already and cannot be the root of an app")
+        self.root: Flow = root if isinstance(root, Flow) else _RunWork(root)
+        object.__setattr__(self.root, "_key", "root")
+        self.config = config or load_config()
+        if settings:
+            self.configure(**settings)
+        self.stop_message: str | None = None
+        self._given = dict(runtimes or {})
+        self._early: list[Callable[[Change], None]] = []
+        self._run: _Run | None = None
+
+    def configure(self, **settings: Any) -> None:
+        """Replace values of the configuration; None leaves one as it is.
+
+        Raises:
+            ConfigError: A key is unknown, or a value bad.
+            UsageError: The app runs.
+        """
+        if getattr(self, "_run", None) is not None:
+            raise UsageError("the app runs already: its configuration cannot be changed")
+        self.config = self.config.replaced(**settings)
+
+    # --- running ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until the flow calls ``stop``, or `stop` is called; then end every work, and return.
+
+        Cancelling it ends the app in order. Can be called again afterwards.
+
+        Raises:
+            FlowFailed: The flow called ``fail``.
+            BaseException: What the flow raised, or a call that nobody awaits.
+        """
+        async with self:
+            await self.wait_stopped()
+
+    async def __aenter__(self) -> Self:
+        """Listen, start the works that start with the flow, run the flow.
+
+        Raises:
+            ConfigError: The address cannot be bound, or a runtime cannot be made.
+        """
+        if self._run is not None:
+            raise UsageError("this app runs already")
+        self.stop_message = None
+        self._run = _Run(self)
+        try:
+            await self._run.open()
+        except BaseException:
+            self._run = None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """End everything: no task, process or socket is left. Raises what failed the app."""
+        try:
+            await self._running().close(error)
+        finally:
+            self._run = None
+        return False
+
+    def stop(self, message: str | None = None) -> None:
+        """End the app as a success, in order. Nothing happens where it is ending already."""
+        self._running().end(message)
+
+    def kill(self) -> None:
+        """End the app now: works get no grace. May be called while it ends in order."""
+        self._running().kill()
+
+    def _running(self) -> _Run:
+        if self._run is None:
+            raise UsageError("the app does not run: use it inside of `async with app`, or while `app.run()` runs")
+        return self._run
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the app runs, or is ending."""
+        return self._run is not None
+
+    @property
+    def address(self) -> Route:
+        """Where works dial in, while the app runs."""
+        return self._running().scheduler.address
+
+    # --- watching ---------------------------------------------------------------------------------
+
+    async def wait_stopped(self) -> None:
+        """Return when the app is to end, however that came. What failed it is raised where the app is left."""
+        await self._running().stopped.wait()
+
+    async def wait_for(self, predicate: Callable[[], object]) -> None:
+        """Return when `predicate` is true; it is asked again after each change.
+
+        Raises:
+            AppEnded: The app ended before.
+        """
+        tree = self._running().tree
+        while not predicate():
+            if tree.closed or self._running().stopped.is_set():
+                raise AppEnded("the app ended before the condition came true")
+            await tree.wait_change(tree.version)
+
+    def changes(self) -> Feed:
+        """Every change of the app from now on, until it ends, as an async iterator."""
+        return self._running().tree.changes()
+
+    def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `watcher` with every change, in the loop. Gives what ends that. May be called before the app runs."""
+        self._early.append(watcher)
+        unwatch = self._run.tree.watch(watcher) if self._run is not None else None
+
+        def end() -> None:
+            if watcher in self._early:
+                self._early.remove(watcher)
+            if unwatch is not None:
+                unwatch()
+
+        return end
+
+    @property
+    def works(self) -> list[Work]:
+        """Every work of the tree."""
+        return self.root.works()
+
+    def get_component_by_name(self, name: str) -> Component:
+        """The component of that name, ``root.trials.0``.
+
+        Raises:
+            KeyError: There is none; names near ones.
+        """
+        return find(self.root, name)
+
+
+class _Run:
+    """One run of an app: everything that is there only while it runs.
+
+    Attributes:
+        stopped: Set when the app is to end.
+        error: What failed it, the first of it.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.tree = Tree(asyncio.get_running_loop())
+        for watcher in app._early:
+            self.tree.watch(watcher)
+        self.stopped = asyncio.Event()
+        self.error: BaseException | None = None
+        self.scheduler = Scheduler(
+            app.config,
+            self.tree,
+            app._given,
+            fail=self.fail,
+            request_stop=self._request_stop,
+            request_fail=self._request_fail,
+        )
+        self._group = asyncio.TaskGroup()
+        self._body: asyncio.Task[Any] | None = None
+        self._has_cancelled_body = False
+        self._is_leaving = False
+        # Not in the group: a flow that ignores its cancellation must not keep the app from ending.
+        self._passes: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        root = self._app.root
+        self._body = asyncio.current_task()
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._group)
+            stack.push_async_callback(self.scheduler.aclose)
+            await self.scheduler.open(self._group)
+            root._bind(self.scheduler)
+            stack.callback(root._bind, None)
+            self.scheduler.added(root)
+            for work in root.works():
+                self.scheduler.check_runtime(work)
+            stack.pop_all()
+        self._passes = asyncio.create_task(self._run_passes(), name="lightwork flow")
+
+    async def _run_passes(self) -> None:
+        root = self._app.root
+        try:
+            for start in [work.start() for work in root.works() if work._start_with_flow]:
+                try:
+                    await start
+                except LightworkError:
+                    continue  # the work's status says so, and the flow's first call starts it again
+            await Passes(root, self.scheduler, self.tree).serve()
+        except asyncio.CancelledError:
+            if not self.stopped.is_set():
+                self.fail(UsageError("the flow ended with CancelledError: it awaited something that was cancelled"))
+        except BaseException as error:
+            self.fail(error)
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    def _request_stop(self, message: str | None) -> None:
+        self.scheduler.in_loop_soon(lambda: self.end(message))
+        if in_pass.get():
+            raise FlowEnded
+
+    def _request_fail(self, message: str | None) -> None:
+        error = FlowFailed(message or "the flow has failed")
+        self.scheduler.in_loop_soon(lambda: self.fail(error, message))
+        if in_pass.get():
+            raise FlowEnded
+
+    def end(self, message: str | None = None) -> None:
+        """The app is to end as a success; where it is ending already, nothing happens."""
+        if self.stopped.is_set():
+            return
+        self._app.stop_message = message
+        self.stopped.set()
+        self.tree.changed()
+        if self._passes is not None and self._passes is not asyncio.current_task():
+            self._passes.cancel()
+
+    def fail(self, error: BaseException, message: str | None = None) -> None:
+        """The app is to end as a failure; the first error counts, and none that comes when it is ending."""
+        if self.stopped.is_set():
+            return
+        self.error = error
+        self.end(message)
+        if self._body is not None and not self._is_leaving:
+            self._has_cancelled_body = True
+            self._body.cancel()
+
+    def kill(self) -> None:
+        """The app is to end now."""
+        self.end()
+        self.scheduler.kill()
+
+    async def close(self, error: BaseException | None) -> None:
+        """End everything; then raise what failed the app, if that is why it ends."""
+        self._is_leaving = True
+        self.end()
+        if self._has_cancelled_body and self._body is not None:
+            self._body.uncancel()
+        closing = asyncio.create_task(self._shut_down(), name="lightwork end")
+        cancelled = False
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                # Cancelled a second time: whoever does that wants it to end now.
+                cancelled = not closing.done()
+                self.scheduler.kill()
+        await self._group.__aexit__(None, None, None)
+        closing.result()
+        if self.error is not None and (error is None or isinstance(error, asyncio.CancelledError)):
+            raise self.error
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _shut_down(self) -> None:
+        assert self._passes is not None
+        self._passes.cancel()
+        await asyncio.wait({self._passes}, timeout=self._app.config.grace)
+        if not self._passes.done():
+            get_logger("lightwork").error("the flow ignores its cancellation, and is left behind")
+        await self.scheduler.aclose()
+        self.tree.close()
+        self._app.root._bind(None)
+
+
+LightningApp = App

@@ -1,0 +1,114 @@
+"""What must be installed where a work runs, as plain data.
+
+Requirement files and Dockerfiles are looked up once, when the `BuildConfig` is made, so that a missing file is
+an error at the line that names it and not on a machine that was just paid for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightwork.errors import ConfigError
+
+__all__ = ["BuildConfig"]
+
+_DOCKERFILE_STARTS = ("FROM ", "ARG ", "#")
+
+
+# A dataclass and not a Struct: upstream's is one, and programs decorate their subclasses with `@dataclass`,
+# which would break a Struct. msgspec encodes and decodes dataclasses just as well.
+@dataclass
+class BuildConfig:
+    """What to install or which image to use before a work starts. Subclass it to add build commands.
+
+    Which fields are honoured is up to the runtime; ``local`` and ``inprocess`` use what is there.
+
+    Attributes:
+        requirements: Packages for pip, one requirement each. Give the path of a requirements file, or a
+            list in which some items end in ``.txt``, and the lines of those files take their place.
+            Paths are relative to the working directory. After construction this is a list of requirements.
+        dockerfile: Path of a Dockerfile, kept as an absolute path, or the text of one: it has several
+            lines, or starts with an instruction. Excludes `image`.
+        image: Name of a container image. Excludes `dockerfile`.
+
+    Raises:
+        ConfigError: A field has the wrong type or is empty, a file is missing, or both `image` and
+            `dockerfile` are given.
+    """
+
+    requirements: Sequence[str] = field(default_factory=list)
+    dockerfile: str | None = None
+    image: str | None = None
+
+    def __post_init__(self) -> None:
+        self.requirements = _requirements(self.requirements)
+        self.dockerfile = _text_or_none("dockerfile", self.dockerfile)
+        self.image = _text_or_none("image", self.image)
+        if self.image is not None and self.dockerfile is not None:
+            raise ConfigError("BuildConfig takes an image or a dockerfile, not both: drop one of them")
+        if self.dockerfile is not None and not _is_dockerfile_text(self.dockerfile):
+            path = Path(self.dockerfile).absolute()
+            if not path.is_file():
+                raise ConfigError(f"BuildConfig: there is no Dockerfile at {str(path)!r}")
+            self.dockerfile = str(path)
+
+    def build_commands(self) -> list[str]:
+        """Shell commands to run, in order, before the requirements are installed. Override to add some."""
+        return []
+
+    def dockerfile_text(self) -> str | None:
+        """Text of the Dockerfile, read from its file if it is a path; None if there is none.
+
+        Raises:
+            OSError: The file cannot be read any more.
+        """
+        if self.dockerfile is None or _is_dockerfile_text(self.dockerfile):
+            return self.dockerfile
+        return Path(self.dockerfile).read_text(encoding="utf-8")
+
+
+def _is_dockerfile_text(dockerfile: str) -> bool:
+    return "\n" in dockerfile or dockerfile.startswith(_DOCKERFILE_STARTS)
+
+
+def _text_or_none(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise ConfigError(f"BuildConfig: {name} must be a string or None, got {value!r}")
+    if not text.strip():
+        raise ConfigError(f"BuildConfig: {name} is empty; leave it out instead")
+    return text
+
+
+def _requirements(given: object) -> list[str]:
+    if isinstance(given, os.PathLike) or (isinstance(given, str) and given.endswith(".txt")):
+        return _read_requirements(os.fspath(given))
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigError(
+            f"BuildConfig: requirements must be a list of strings or the path of a .txt file, got {given!r}"
+        )
+    found: list[str] = []
+    for item in given:
+        if not isinstance(item, str):
+            raise ConfigError(f"BuildConfig: a requirement must be a string, got {item!r}")
+        if not item.strip():
+            raise ConfigError("BuildConfig: a requirement is empty; leave it out instead")
+        found += _read_requirements(item) if item.endswith(".txt") else [item]
+    return found
+
+
+def _read_requirements(path: str) -> list[str]:
+    """The lines of a requirements file without comments and blank lines."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        place = str(Path(path).absolute())
+        raise ConfigError(f"BuildConfig: the requirements file {place!r} cannot be read: {error}") from error
+    # A comment starts at the line's start or after a space: "pkg @ https://host/a.zip#sha256=..." has none.
+    lines = (line.split(" #")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

@@ -1,0 +1,78 @@
+"""The command line: ``lightwork COMMAND``.
+
+A command's module is imported when the command is used, so ``lightwork --help`` and shell completion stay
+fast however many commands there are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+__all__ = ["cli", "main"]
+
+_COMMANDS = {
+    "run": ("lightwork.cli.run:run", "Run the app of a file until it stops."),
+}
+"""Name of a command: where it is, and its line in ``lightwork --help``."""
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported one by one, when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in sorted(_COMMANDS.items())])
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from lightwork._version import __version__
+
+    click.echo(f"lightwork {__version__}, Python {sys.version.split()[0]}")
+    ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+def cli() -> None:
+    """Coordinate long jobs from asyncio."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The ``lightwork`` program; ends by `SystemExit`.
+
+    Exit codes: 0 when the app was stopped, 1 when it failed, 2 when the command line or the configuration
+    is wrong, 130 after an interrupt (Ctrl-C), 143 after a request to terminate.
+    """
+    try:
+        # Not click's standalone mode: it makes 1 of an interrupt.
+        code = cli.main(args, prog_name="lightwork", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        # Who read our output has gone; nothing more can be said to it, at the interpreter's last flush either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,209 @@
+"""What the live view shows, as data: one row for each work, fed by changes. No clock and no terminal here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any
+
+from lightwork.changes import Change, ComponentRemoved, StateChanged, StatusChanged
+from lightwork.status import Stage, WorkStatus
+
+__all__ = ["MAX_SERIES", "Board", "Row", "Series", "sparkline"]
+
+_HISTORY = 64
+"""Values kept of each number; wider than any sparkline that is drawn."""
+
+MAX_SERIES = 32
+"""Numbers kept of each component. A table with a number for each of a million keys is not shown."""
+
+# The attention that a stage asks for; where not all works fit, they are shown in this order.
+_ORDER = (
+    Stage.FAILED,
+    Stage.RUNNING,
+    Stage.PENDING,
+    Stage.STARTED,
+    Stage.STOPPED,
+    Stage.SUCCEEDED,
+    Stage.NOT_STARTED,
+)
+_RANK = {stage: rank for rank, stage in enumerate(_ORDER)}
+_BARS = "▁▂▃▄▅▆▇█"
+
+Series = deque[float]
+
+
+class Row:
+    """What is known of one work.
+
+    Attributes:
+        name: The work.
+        status: The latest one.
+        done: Calls that succeeded.
+        failures: Calls that failed.
+        running: When each call that runs began to run, by its number.
+        elapsed: Seconds that the latest call took, None before one has ended.
+    """
+
+    __slots__ = ("done", "elapsed", "failures", "name", "running", "status")
+
+    def __init__(self, name: str, status: WorkStatus, done: int = 0) -> None:
+        self.name = name
+        self.status = status
+        self.done = done
+        self.failures = 0
+        self.running: dict[int | None, float] = {}
+        self.elapsed: float | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """`Stage.RUNNING` while any call runs, else the stage of the latest status."""
+        return Stage.RUNNING if self.running else self.status.stage
+
+    def take(self, status: WorkStatus) -> None:
+        """Take in the next status."""
+        self.status = status
+        if status.stage is Stage.RUNNING:
+            self.running[status.call] = status.timestamp
+            return
+        if not status.stage.is_final:
+            return
+        since = self.running.pop(status.call, None)
+        if since is not None:
+            self.elapsed = max(0.0, status.timestamp - since)
+        if status.call is None:
+            self.running.clear()  # the work as a whole is over
+        elif status.stage is Stage.SUCCEEDED:
+            self.done += 1
+        elif status.stage is Stage.FAILED:
+            self.failures += 1
+
+    def seconds(self, now: float) -> float | None:
+        """How long the oldest running call has run, or how long the latest one took."""
+        if self.running:
+            return max(0.0, now - min(self.running.values()))
+        return self.elapsed
+
+
+class Board:
+    """The rows of all works in the order they appeared, and the numbers of every component."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.numbers: dict[str, dict[str, Series]] = {}
+        self.texts: dict[str, str] = {}
+        self._running: set[str] = set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any work runs, so that what is shown changes with time alone."""
+        return bool(self._running)
+
+    def add(self, name: str, status: WorkStatus, done: int = 0) -> None:
+        """Begin a row with what is known already."""
+        row = self.rows[name] = Row(name, status, done)
+        if status.stage is Stage.RUNNING:
+            row.take(status)
+            self._running.add(name)
+
+    def apply(self, change: Change) -> bool:
+        """Take in a change; whether it changed anything that is shown."""
+        match change:
+            case StatusChanged(name=name, status=status):
+                self._take_status(name, status)
+                return True
+            case StateChanged():
+                return self._take_state(change)
+            case ComponentRemoved(name=name):
+                return self._remove(name)
+            case _:
+                return False
+
+    def stages(self, rows: Iterable[Row]) -> Counter[Stage]:
+        """How many rows are in each stage."""
+        return Counter(row.stage for row in rows)
+
+    def select(self, limit: int) -> tuple[list[Row], list[Row]]:
+        """The rows to show, at most `limit`, and those left out.
+
+        In the order they appeared where all fit; else those that failed and those that run come first.
+        """
+        rows = list(self.rows.values())
+        if len(rows) <= limit:
+            return rows, []
+        rows.sort(key=lambda row: _RANK[row.stage])
+        return rows[:limit], rows[limit:]
+
+    def labels(self, rows: Iterable[Row], limit: int) -> list[str]:
+        """The numbers that most of these rows have, most common first."""
+        counts = Counter(label for row in rows for label in self.numbers.get(row.name, ()))
+        return [label for label, _ in counts.most_common(limit)]
+
+    def _take_status(self, name: str, status: WorkStatus) -> None:
+        row = self.rows.get(name)
+        if row is None:
+            row = self.rows[name] = Row(name, status)
+        row.take(status)
+        if row.running:
+            self._running.add(name)
+        else:
+            self._running.discard(name)
+
+    def _take_state(self, change: StateChanged) -> bool:
+        label = ".".join(str(part) for part in change.path)
+        if not change.path or label.startswith("_"):
+            return False
+        if change.kind == "set" and isinstance(change.value, str) and len(change.path) == 1:
+            self.texts[f"{change.name}.{label}"] = change.value
+            return change.name not in self.rows
+        values = _numbers_in(change)
+        if not values or label == "port":  # an address is a number, but not one that says anything
+            return False
+        series = self.numbers.setdefault(change.name, {})
+        if label not in series:
+            if len(series) >= MAX_SERIES:
+                return False
+            series[label] = deque(maxlen=_HISTORY)
+        series[label].extend(values)
+        return True
+
+    def _remove(self, name: str) -> bool:
+        below = f"{name}."
+        gone = [other for other in self.rows if other == name or other.startswith(below)]
+        for other in gone:
+            del self.rows[other]
+            self._running.discard(other)
+        for other in [other for other in self.numbers if other == name or other.startswith(below)]:
+            del self.numbers[other]
+        for other in [other for other in self.texts if other.startswith(below)]:
+            del self.texts[other]
+        return bool(gone)
+
+
+def sparkline(values: Iterable[float], width: int) -> str:
+    """The last `width` values as bars, lowest to highest; empty where there are fewer than two."""
+    last = [value for value in values if math.isfinite(value)][-width:]
+    if len(last) < 2 or width < 2:
+        return ""
+    low, high = min(last), max(last)
+    if high == low:
+        return _BARS[0] * len(last)
+    # Halves first: the difference of two floats can be past the largest float.
+    span = high / 2 - low / 2
+    return "".join(_BARS[min(7, int((value / 2 - low / 2) / span * 8))] for value in last)
+
+
+def _numbers_in(change: StateChanged) -> list[float]:
+    """The numbers that a change brought: a number that was set, or numbers put into a list."""
+    if change.kind == "set":
+        return [change.value] if _is_number(change.value) else []
+    if change.kind == "splice":
+        inserted: Any = change.value[2]
+        # The tail is enough: no more is kept.
+        return [value for value in list(inserted)[-_HISTORY:] if _is_number(value)]
+    return []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

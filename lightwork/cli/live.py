@@ -1,0 +1,262 @@
+"""The view on a terminal: a table of the works that stays at the bottom, what they print above it.
+
+It is drawn after a change, at most ten times a second and never so often that drawing takes more than a
+twentieth of the loop's time; once a second while a work runs, for the seconds it shows; else not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.segment import Segment, Segments
+from rich.table import Table
+from rich.text import Text
+
+from lightwork.changes import Change, LogLine
+from lightwork.cli.board import Board, Row, sparkline
+from lightwork.cli.plain import clean, discard
+from lightwork.log import get_logger
+from lightwork.status import Stage
+
+__all__ = ["MAX_LINES", "LiveView", "render"]
+
+_INTERVAL = 0.1
+"""Seconds between two drawings at least."""
+
+_TICK = 1.0
+"""Seconds between two drawings while nothing happens but works run."""
+
+_COST = 20
+"""After a drawing that took t seconds the next one comes t times this later at least."""
+
+MAX_LINES = 500
+"""Log lines printed per drawing. More than that scrolls by unread, and a slow terminal would hold up the loop."""
+
+_MAX_ROWS = 40
+
+_STYLES = {
+    Stage.NOT_STARTED: "dim",
+    Stage.STARTED: "cyan",
+    Stage.PENDING: "yellow",
+    Stage.RUNNING: "blue",
+    Stage.SUCCEEDED: "green",
+    Stage.FAILED: "bold red",
+    Stage.STOPPED: "magenta",
+}
+
+# Titles, links and other commands with a text: rich would leave the text standing.
+_COMMANDS = re.compile(r"\x1b[\]PX^_].*?(\x07|\x1b\\|$)")
+
+_log = get_logger(__name__)
+
+
+class LiveView:
+    """Shows an app on a terminal.
+
+    Between `start` and `stop` what else is written to ``sys.stdout`` and ``sys.stderr`` appears above the
+    table. Both are called in a running event loop.
+    """
+
+    def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        self.board = Board()
+        self.drawings = 0
+        self._console = Console() if console is None else console
+        self._clock = clock
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stderr=sys.stderr.isatty(),  # else it goes to a file, and stays out of the terminal
+            vertical_overflow="crop",
+        )
+        self._lines: deque[LogLine | str] = deque(maxlen=MAX_LINES)
+        self._left_out = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_tick = False
+        self._not_before = 0.0
+        self._is_closed = False
+
+    def start(self, works: Sequence[Any]) -> None:
+        """Take over the terminal; `works` are those that exist already."""
+        for work in works:
+            self.board.add(work.name, work.status, work.num_successes)
+        self._live.start()
+        self._draw()
+
+    def change(self, change: Change) -> None:
+        """Take in a change; it is shown with the next drawing."""
+        if isinstance(change, LogLine):
+            self._append(change)
+        elif self.board.apply(change):
+            self._draw_soon()
+
+    def message(self, text: str) -> None:
+        """Show a line about the app as a whole above the table."""
+        self._append(text)
+
+    def stop(self) -> None:
+        """Draw the last state, which stays, and give the terminal back. Calling it twice is safe."""
+        self._cancel_timer()
+        if self._live.is_started:
+            self._draw()
+            self._cancel_timer()
+            self._guarded(self._live.stop)
+
+    def _append(self, line: LogLine | str) -> None:
+        if len(self._lines) == MAX_LINES:
+            self._left_out += 1
+        self._lines.append(line)
+        self._draw_soon()
+
+    def _draw_soon(self) -> None:
+        if self._is_closed or (self._timer is not None and not self._is_tick):
+            return
+        self._cancel_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(max(self._not_before, loop.time()), self._draw)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._is_tick = None, False
+
+    def _draw(self) -> None:
+        self._timer, self._is_tick = None, False
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._guarded(self._draw_now)
+        self.drawings += 1
+        ended = loop.time()
+        self._not_before = ended + max(_INTERVAL, _COST * (ended - began))
+        if self.board.is_running and not self._is_closed:
+            self._timer, self._is_tick = loop.call_at(max(ended + _TICK, self._not_before), self._draw), True
+
+    def _draw_now(self) -> None:
+        """Print the waiting lines, and the table once."""
+        size = self._console.size
+        table = render(self.board, self._clock(), size.width, size.height)
+        lines = self._take_lines()
+        with self._console:  # one write, so nothing flickers
+            # Live draws its content again with every line that anybody prints; this way it is laid out once.
+            self._live.update(_laid_out(self._console, table), refresh=True)
+            if lines:
+                self._console.print(Group(*lines), soft_wrap=True)
+
+    def _take_lines(self) -> list[Text]:
+        lines = [_line(line) for line in self._lines]
+        self._lines.clear()
+        if self._left_out:
+            lines.insert(0, Text(f"... {self._left_out} lines left out: more than a terminal can show", "dim"))
+            self._left_out = 0
+        return lines
+
+    def _guarded(self, fn: Callable[[], Any]) -> None:
+        """Call it unless the terminal has gone; that it has gone is no reason to end the app."""
+        if self._is_closed:
+            return
+        try:
+            fn()
+        except OSError as error:
+            self._is_closed = True
+            discard(sys.__stdout__ or sys.stdout)
+            _log.warning("the terminal cannot be written any more; the app goes on", error=str(error))
+
+
+def render(board: Board, now: float, width: int, height: int) -> Group:
+    """The table and the lines below it, for a terminal of this size."""
+    shown, hidden = board.select(max(3, min(_MAX_ROWS, height - 8)))
+    parts: list[Any] = []
+    if shown:
+        parts.append(_table(board, shown, now, width))
+    if hidden:
+        parts.append(Text(f"  and {len(hidden)} more: {_counts(board, hidden)}", "dim", no_wrap=True))
+    parts.append(Text(_summary(board), no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def _table(board: Board, rows: list[Row], now: float, width: int) -> Table:
+    labels = board.labels(rows, max(0, min(4, (width - 50) // 22)))
+    has_notes = any(_note(row) for row in rows)
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=has_notes)
+    table.add_column("work", no_wrap=True, overflow="ellipsis", max_width=max(16, width // 3))
+    table.add_column("stage", no_wrap=True)
+    table.add_column("calls", justify="right", no_wrap=True)
+    table.add_column("elapsed", justify="right", no_wrap=True)
+    for label in labels:
+        table.add_column(label[-20:], no_wrap=True)
+    if has_notes:
+        table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        cells = [_number(board, row.name, label) for label in labels]
+        notes = [Text(_note(row), "dim")] if has_notes else []
+        stage = Text(str(row.stage), _STYLES[row.stage])
+        table.add_row(Text(row.name), stage, _calls(row), _duration(row.seconds(now)), *cells, *notes)
+    return table
+
+
+def _summary(board: Board) -> str:
+    """How many works are in each stage, then what the flows show."""
+    parts = [_counts(board, list(board.rows.values())) or "no works yet"]
+    for name, series in sorted(board.numbers.items()):
+        if name not in board.rows:
+            parts += [f"{name}.{label}={values[-1]:.5g}" for label, values in series.items()]
+    for name, text in sorted(board.texts.items()):
+        if name.rpartition(".")[0] not in board.rows:
+            parts.append(f"{name}={clean(text.partition(chr(10))[0])}")
+    return " · ".join(parts)
+
+
+def _counts(board: Board, rows: list[Row]) -> str:
+    return ", ".join(f"{count} {stage}" for stage, count in board.stages(rows).most_common())
+
+
+def _number(board: Board, name: str, label: str) -> Text:
+    series = board.numbers.get(name, {}).get(label)
+    if not series:
+        return Text("")
+    return Text.assemble(f"{series[-1]:<10.5g}", (sparkline(series, 8), "cyan"))
+
+
+def _calls(row: Row) -> str:
+    return f"{row.done} ({row.failures} failed)" if row.failures else str(row.done)
+
+
+def _note(row: Row) -> str:
+    """Why a work is where it is, on one line."""
+    status = row.status
+    parts = [str(status.reason or ""), *(status.message or "").splitlines()[:1]]
+    return ": ".join(part for part in parts if part and part != str(row.stage))
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _line(line: LogLine | str) -> Text:
+    if isinstance(line, str):
+        return Text(line, "bold")
+    text = Text.from_ansi(_COMMANDS.sub("", clean(line.text)))
+    return Text.assemble((line.name, "cyan"), " | ", text)
+
+
+def _laid_out(console: Console, renderable: Group) -> Segments:
+    lines = console.render_lines(renderable, pad=False)
+    segments: list[Segment] = []
+    for number, line in enumerate(lines):
+        if number:
+            segments.append(Segment.line())
+        segments += line
+    return Segments(segments)

@@ -1,0 +1,214 @@
+"""What `Work` and `Flow` have in common: a name in the tree, and a tracked state.
+
+A component is built like any Python object. Public attributes set in ``__init__`` are its state from then
+on; the metaclass notices the end of ``__init__``, so a later new attribute is an error and not a variable
+that silently stays where it is.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from lightwork.calls import Driver
+from lightwork.errors import ComponentError, StateError
+from lightwork.state import State
+
+__all__ = ["Component", "Node"]
+
+
+class Node:
+    """A place in the tree: a component or a container of components."""
+
+    _parent: Node | None
+    _key: str
+    _driver: Driver | None
+
+    @property
+    def name(self) -> str:
+        """Where it is in the tree, ``root.trials.0``; empty while it is in none."""
+        names: list[str] = []
+        node: Node | None = self
+        while node is not None:
+            if not node._key:
+                return ""
+            names.append(node._key)
+            node = node._parent
+        return ".".join(reversed(names))
+
+    def _label(self) -> str:
+        """What to call it in a message."""
+        return f"{type(self).__name__} {self.name!r}" if self.name else type(self).__name__
+
+    def _child_nodes(self) -> Iterator[Node]:
+        return iter(())
+
+    def _walk(self) -> Iterator[Node]:
+        """This node and all below it, parents first."""
+        yield self
+        for child in list(self._child_nodes()):
+            yield from child._walk()
+
+    def _attach(self, parent: Node, key: str) -> None:
+        """Put it at `key` of `parent`.
+
+        Raises:
+            ComponentError: It already has a place, or `parent` is inside it.
+        """
+        if self._parent is not None or (self._key and self._parent is None):
+            place = self.name or f"{self._key!r} of a {type(self._parent).__name__}"
+            raise ComponentError(
+                f"{type(self).__name__} is used twice: it is {place} already, and cannot be {key!r} of "
+                f"{parent._label()} too. Make a second instance, or keep a reference under a name with an underscore"
+            )
+        node: Node | None = parent
+        while node is not None:
+            if node is self:
+                raise ComponentError(f"{parent._label()} is inside of {self._label()}, and cannot hold it")
+            node = node._parent
+        object.__setattr__(self, "_parent", parent)
+        object.__setattr__(self, "_key", key)
+        if parent._driver is not None:
+            self._bind(parent._driver)
+            parent._driver.added(self)
+
+    def _detach(self) -> None:
+        """Take it out of the tree; it can be put elsewhere afterwards."""
+        driver = self._driver
+        if driver is not None:
+            driver.removed(self)
+            self._bind(None)
+        object.__setattr__(self, "_parent", None)
+        object.__setattr__(self, "_key", "")
+
+    def _bind(self, driver: Driver | None) -> None:
+        for node in self._walk():
+            object.__setattr__(node, "_driver", driver)
+            node._bound(driver)
+
+    def _bound(self, driver: Driver | None) -> None:
+        """Called when the driver of this node has changed."""
+
+
+class ComponentMeta(abc.ABCMeta):
+    """Runs `Component._constructed` when ``__init__`` has returned."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        component = super().__call__(*args, **kwargs)
+        component._constructed()
+        return component
+
+
+class Component(Node, metaclass=ComponentMeta):
+    """Base of `Work` and `Flow`."""
+
+    _INTERNAL_STATE_VARS: ClassVar[frozenset[str]] = frozenset()
+    _descriptors: ClassVar[frozenset[str]] = frozenset()
+    _state: State
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._descriptors = frozenset(
+            name for base in cls.__mro__ for name, value in vars(base).items() if hasattr(type(value), "__set__")
+        )
+
+    def __init__(self) -> None:
+        attributes = self.__dict__
+        attributes["_parent"] = None
+        attributes["_key"] = ""
+        attributes["_driver"] = None
+        attributes["_is_built"] = False
+        attributes["_state"] = State(type(self).__name__, attributes)
+
+    def _constructed(self) -> None:
+        if "_state" not in self.__dict__:
+            raise ComponentError(
+                f"{type(self).__name__}.__init__ does not call super().__init__(); make that its first line"
+            )
+        self.__dict__["_is_built"] = True
+
+    @staticmethod
+    def _is_state_attribute(name: str) -> bool:
+        """Whether an attribute of this name is part of the state: every public one is."""
+        return not name.startswith("_")
+
+    def _takes(self, name: str) -> bool:
+        return name in self._INTERNAL_STATE_VARS or self._is_state_attribute(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        state: State | None = self.__dict__.get("_state")
+        if state is not None and name in state.names:
+            state.set(name, value)
+        elif name in self._descriptors or not self._takes(name):
+            self._set_private(name, value)
+        elif state is None:
+            raise ComponentError(
+                f"{type(self).__name__}.__init__ sets {name!r} before super().__init__() was called; "
+                "make that its first line"
+            )
+        else:
+            self._declare(state, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        state: State | None = self.__dict__.get("_state")
+        if state is not None and name in state.names:
+            state.delete(name)
+        else:
+            object.__delattr__(self, name)
+
+    def _set_private(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _declare(self, state: State, name: str, value: Any) -> None:
+        """Take in a public attribute that is not in the state yet."""
+        if self.__dict__["_is_built"]:
+            raise StateError(
+                f"{type(self).__name__} has no state attribute {name!r}, and the state is what __init__ sets: "
+                f"set it there first (self.{name} = None), or use self._{name} to keep it out of the state"
+            )
+        if hasattr(type(self), name) and callable(getattr(type(self), name)):
+            raise StateError(f"{type(self).__name__}.{name} is a method; the state attribute needs another name")
+        state.set(name, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A plain copy of the state, which `load_state_dict` takes back."""
+        raise NotImplementedError
+
+    def _load_vars(self, values: dict[str, Any], *, strict: bool) -> None:
+        missing = [name for name in self._state.names if name not in values and not name.startswith("_")]
+        unknown = [name for name in values if name not in self._state.names]
+        if strict and (missing or unknown):
+            raise StateError(
+                f"the state does not fit {self._label()}: "
+                + "; ".join(
+                    text
+                    for text, names in (
+                        (f"it lacks {', '.join(map(repr, missing))}", missing),
+                        (f"it has {', '.join(map(repr, unknown))}, which the component has not", unknown),
+                    )
+                    if names
+                )
+                + ". Pass strict=False to take what fits"
+            )
+        self._state.load({name: value for name, value in values.items() if name in self._state.names})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker needs: private attributes as they are, the state as plain values, no tree."""
+        state = self._state
+        private = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in state.names and name not in _NOT_SHIPPED
+        }
+        return {"private": private, "state": state.snapshot()}
+
+    def __setstate__(self, shipped: dict[str, Any]) -> None:
+        Component.__init__(self)
+        self.__dict__.update(shipped["private"])
+        for name, value in shipped["state"].items():
+            self._state.set(name, value)
+        self.__dict__["_is_built"] = True
+
+
+_NOT_SHIPPED = frozenset({"_parent", "_key", "_driver", "_is_built", "_state", "_record"})

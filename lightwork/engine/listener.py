@@ -1,0 +1,229 @@
+"""Where workers dial in: accepts connections, lets them prove themselves, hands over those that did.
+
+Strangers cost a bounded amount: each has `handshake_timeout` seconds, and there are at most so many. A connection
+that has named a present launch is no stranger any more, so that many silent ones cannot crowd out workers: it
+counts among the few that each launch may have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from lightwork.errors import ConfigError, ProtocolError
+from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
+from lightwork.link.handshake import NONCE_SIZE, ServerHandshake
+from lightwork.wire import Hello, decode_from_worker
+
+__all__ = ["Listener"]
+
+_BACKLOG = 2048
+"""Connections that the kernel holds until they are accepted: a thousand workers may dial at once. The kernel has a
+limit of its own, 4096 by default on Linux."""
+
+_HELLO_LIMIT = 4096
+_PER_LAUNCH = 4
+_BURST = 4
+_SETTLE = 0.1
+
+
+class Listener:
+    """Accepts workers.
+
+    Args:
+        find_secret: Gives the secret of a launch, None if there is none or it was revoked.
+        on_hello: Called with a connection, the launch that it has proved, and its `Hello`. It takes over the
+            connection's callbacks; frames that came with the hello follow at once.
+        max_frame: Longest body accepted from a worker that has been let in, in bytes.
+        max_strangers: How many connections that have named no present launch are kept; the oldest goes first. Up to
+            four times as many are held for a tenth of a second, as workers that dial all at once need a moment.
+        handshake_timeout: Seconds that a connection has to prove itself, and again to say hello.
+        binding: What the handshake is bound to, see `lightwork.link.handshake`.
+    """
+
+    def __init__(
+        self,
+        find_secret: Callable[[bytes], bytes | None],
+        on_hello: Callable[[Connection, bytes, Hello], None],
+        max_frame: int,
+        *,
+        max_strangers: int = 256,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        binding: bytes = b"",
+    ) -> None:
+        self._find_secret = find_secret
+        self._on_hello = on_hello
+        self._max_frame = max_frame
+        self._max_strangers = max_strangers
+        self._handshake_timeout = handshake_timeout
+        self._binding = binding
+        self._server: asyncio.Server | None = None
+        self._closed = False
+        self._pending: dict[Connection, asyncio.TimerHandle | None] = {}  # not handed over; the timer is for the hello
+        self._strangers: dict[Connection, None] = {}  # those of them that named no present launch, oldest first
+        self._launches: dict[bytes, list[Connection]] = {}  # those that did, oldest first
+        self._sweep: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()  # set while nothing is pending
+        self._empty.set()
+
+    @property
+    def pending(self) -> int:
+        """How many connections have not been handed over or lost yet."""
+        return len(self._pending)
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; return the numeric address and the port that were bound.
+
+        Args:
+            host: An address of this machine or a name of one; of a name with several addresses the first is taken.
+            port: 0 for any free one.
+
+        Raises:
+            ConfigError: If that cannot be bound.
+        """
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"port {port} is none: ports go from 0 to 65535, and 0 takes any free one")
+        loop = asyncio.get_running_loop()
+        address = await _resolve(host, port)
+        try:
+            self._server = await loop.create_server(self._accept, address, port, backlog=_BACKLOG)
+        except OSError as error:
+            raise ConfigError(_advice(host, port, error)) from error
+        bound = self._server.sockets[0].getsockname()
+        return bound[0], bound[1]
+
+    async def aclose(self) -> None:
+        """Stop listening and drop every connection that was not handed over. May be repeated.
+
+        Cancelling it leaves the port closed and the connections about to be.
+        """
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        if self._server is not None:
+            # Not wait_closed(): from Python 3.12 on that waits for the connections that were handed over, too.
+            self._server.close()
+            self._server = None
+        for connection in list(self._pending):
+            connection.abort()
+        await self._empty.wait()
+        await asyncio.sleep(0)  # uvloop closes the listening socket in the next round of the loop
+
+    # --- one connection -----------------------------------------------------------------------------
+
+    def _accept(self) -> Connection:
+        handshake = ServerHandshake(self._find_secret, os.urandom(NONCE_SIZE), self._binding)
+        connection = Connection(handshake, _HELLO_LIMIT, handshake_timeout=self._handshake_timeout)
+        handshake.find_secret = partial(self._claim, connection)
+        connection.on_open = self._on_open
+        connection.on_frames = partial(self._on_frames, connection)
+        connection.on_closed = partial(self._on_closed, connection)
+        if self._closed:
+            connection.abort()
+        self._pending[connection] = None
+        self._strangers[connection] = None
+        self._empty.clear()
+        self._limit_strangers()
+        return connection
+
+    def _claim(self, connection: Connection, launch: bytes) -> bytes | None:
+        """Look up the secret of the launch that a connection names, and count the connection to it."""
+        secret = self._find_secret(launch)
+        if secret is not None and connection in self._strangers:
+            del self._strangers[connection]
+            claims = self._launches.setdefault(launch, [])
+            claims.append(connection)
+            if len(claims) > _PER_LAUNCH:
+                claims.pop(0).abort(ProtocolError("too many connections name this launch"))
+        return secret
+
+    def _on_open(self, connection: Connection) -> None:
+        late = ProtocolError(f"no hello within {self._handshake_timeout:g} s")
+        loop = asyncio.get_running_loop()
+        self._pending[connection] = loop.call_later(self._handshake_timeout, connection.abort, late)
+
+    def _on_frames(self, connection: Connection, frames: Frames) -> None:
+        number, body = frames[0]
+        hello = decode_from_worker(body)
+        if number or not isinstance(hello, Hello):
+            raise ProtocolError(f"a worker's first frame is {type(hello).__name__}, not an unnumbered Hello")
+        launch = connection.handshake.launch
+        self._forget(connection)
+        connection.max_frame = self._max_frame
+        connection.on_frames = reject_frames
+        self._on_hello(connection, launch, hello)
+        if frames[1:] and connection.is_open:
+            connection.on_frames(frames[1:])
+
+    def _on_closed(self, connection: Connection, error: Exception | None) -> None:
+        # Nobody here asked for it, and strangers at the door are no news: the error has no one to go to.
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if connection not in self._pending:
+            return
+        timer = self._pending.pop(connection)
+        if timer is not None:
+            timer.cancel()
+        self._strangers.pop(connection, None)
+        launch = connection.handshake.launch
+        claims = self._launches.get(launch, [])
+        if connection in claims:
+            claims.remove(connection)
+        if not claims:
+            self._launches.pop(launch, None)
+        if not self._pending:
+            self._empty.set()
+
+    # --- how many -----------------------------------------------------------------------------------
+
+    def _limit_strangers(self) -> None:
+        if len(self._strangers) > self._max_strangers * _BURST:
+            self._drop_oldest(self._max_strangers * _BURST)
+        if len(self._strangers) > self._max_strangers and self._sweep is None and not self._closed:
+            self._sweep = asyncio.get_running_loop().call_later(_SETTLE, self._on_sweep)
+
+    def _on_sweep(self) -> None:
+        self._sweep = None
+        self._drop_oldest(self._max_strangers)
+
+    def _drop_oldest(self, keep: int) -> None:
+        while len(self._strangers) > keep:
+            connection = next(iter(self._strangers))
+            del self._strangers[connection]
+            connection.abort(ProtocolError("dropped for newer connections"))
+
+
+async def _resolve(host: str, port: int) -> str:
+    """The one numeric address to bind: with several, port 0 would give each a port of its own."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        pass  # a name: looked up below
+    else:
+        return host
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(_advice(host, port, error)) from error
+    return str(found[0][4][0])
+
+
+def _advice(host: str, port: int, error: Exception) -> str:
+    code = getattr(error, "errno", None)
+    match code:
+        case errno.EADDRINUSE:
+            hint = "the port is taken; set port = 0 for any free one, or choose another"
+        case errno.EACCES:
+            hint = "this user may not bind that port; set port = 0 for any free one, or one above 1023"
+        case int() if code > 0:
+            hint = f"{os.strerror(code)}; set host to an address of this machine, such as 127.0.0.1"
+        case _:
+            hint = f"{error}; set host to an address of this machine, such as 127.0.0.1"
+    return f"cannot listen on host {host!r}, port {port}: {hint}"

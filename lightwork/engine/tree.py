@@ -1,0 +1,138 @@
+"""What the app is at the moment, as far as others wait for it or watch it: a version, and whoever is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from lightwork.changes import Change
+from lightwork.ops import op_change
+from lightwork.wire import Op
+
+__all__ = ["Feed", "Tree"]
+
+_FEED_LIMIT = 1_000_000
+
+
+class Tree:
+    """Counts the changes of a tree of components and tells of them. Belongs to the loop's thread.
+
+    Attributes:
+        version: Grows with every change; a pass that began at another version runs again.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.version = 0
+        self._watchers: list[Callable[[Change], None]] = []
+        self._next: asyncio.Future[None] | None = None
+        self._closed = False
+        self._events: set[asyncio.Event] = set()
+
+    def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `watcher` with every change, in the loop; returns what ends that. One that raises is reported, and kept."""
+        self._watchers.append(watcher)
+
+        def unwatch() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return unwatch
+
+    def changed(self, changes: Sequence[Change] = ()) -> None:
+        """Something has changed; wake whoever waits, and tell whoever watches."""
+        self.version += 1
+        if self._next is not None:
+            waiting, self._next = self._next, None
+            waiting.set_result(None)
+        self.tell(changes)
+
+    def edited(self, name: str, ops: Sequence[Op]) -> None:
+        """A component's state was edited."""
+        self.changed([op_change(name, op) for op in ops] if self._watchers else ())
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Tell whoever watches of what does not concern the flow: a log line."""
+        for watcher in tuple(self._watchers) if self._watchers else ():
+            for change in changes:
+                try:
+                    watcher(change)
+                except Exception as error:
+                    self._loop.call_exception_handler(
+                        {"message": "a watcher of an app raised", "exception": error, "watcher": watcher}
+                    )
+
+    async def wait_change(self, since: int) -> None:
+        """Return when the version is another than `since`, or the tree is closed."""
+        while self.version == since and not self._closed:
+            if self._next is None:
+                self._next = self._loop.create_future()
+            await asyncio.shield(self._next)
+
+    def close(self) -> None:
+        """Nothing changes any more: wake everybody."""
+        self._closed = True
+        self.changed()
+        for event in list(self._events):
+            event.set()
+
+    async def wait(self, event: asyncio.Event) -> None:
+        """Return when the event is set, or the tree is closed."""
+        self._events.add(event)
+        try:
+            if not self._closed:
+                await event.wait()
+        finally:
+            self._events.discard(event)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing will change any more."""
+        return self._closed
+
+    def changes(self) -> Feed:
+        """Every change from now on, until the tree is closed."""
+        return Feed(self)
+
+
+class Feed:
+    """An async iterator over the changes of a tree. Leaving it alone ends it; `aclose` ends it at once."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._waiting: deque[Change] = deque()
+        self._wake = asyncio.Event()
+        self._has_lost = False
+        self._unwatch = tree.watch(self._take)
+
+    def _take(self, change: Change) -> None:
+        if len(self._waiting) < _FEED_LIMIT:
+            self._waiting.append(change)
+        else:
+            self._has_lost = True
+        self._wake.set()
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> Change:
+        """The next change.
+
+        Raises:
+            BufferError: The reader fell a million changes behind; there is a gap.
+        """
+        while not self._waiting:
+            if self._has_lost:
+                self._has_lost = False
+                raise BufferError(f"the reader of changes() fell {_FEED_LIMIT} changes behind")
+            if self._tree.closed:
+                self._unwatch()
+                raise StopAsyncIteration
+            self._wake.clear()
+            await self._tree.wait(self._wake)
+        return self._waiting.popleft()
+
+    async def aclose(self) -> None:
+        """Take no more changes."""
+        self._unwatch()

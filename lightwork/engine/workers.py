@@ -1,0 +1,111 @@
+"""One launched worker, from its launch to its release: what the runtime and the link know of it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from lightwork import wire
+from lightwork.changes import LogLine
+from lightwork.link.peer import Peer
+from lightwork.runtime import Cause, Ref, Report, Runtime, Standing
+from lightwork.status import Reason
+
+if TYPE_CHECKING:
+    from lightwork.engine.mirror import Mirror
+    from lightwork.engine.tree import Tree
+
+__all__ = ["LineSplitter", "Worker", "explain"]
+
+_LONGEST_LINE = 64 * 1024
+
+
+class Worker:
+    """One attempt of one work.
+
+    Attributes:
+        work, attempt: Whose it is.
+        name: `lightwork.runtime.Spec.name`.
+        launch: Public id of the launch, 16 bytes.
+        secret: Proves the launch, 32 bytes.
+        runtime, ref: Where it is; None until it is launched.
+        launching: The task that launches it, while it does.
+        peer: Its end of the link, from the first welcome on.
+        mirror: The flow's copy of its state, from the first welcome on.
+        cut: Set while there is no connection.
+        refusal: Why it was turned away or given up by the scheduler itself; explains its end.
+    """
+
+    def __init__(self, work: int, attempt: int, name: str) -> None:
+        self.work = work
+        self.attempt = attempt
+        self.name = name
+        self.launch = secrets.token_bytes(16)
+        self.secret = secrets.token_bytes(32)
+        self.runtime: Runtime | None = None
+        self.ref: Ref | None = None
+        self.launching: asyncio.Task[Ref] | None = None
+        self.peer: Peer[wire.FromWorker] | None = None
+        self.mirror: Mirror | None = None
+        self.cut = asyncio.Event()
+        self.cut.set()
+        self.refusal = ""
+
+    async def follow_output(self, tree: Tree, name: str) -> None:
+        """Tell of each line that the worker writes, until it is over and everything was told."""
+        assert self.runtime is not None
+        assert self.ref is not None
+        splitter = LineSplitter()
+        async for _, data in self.runtime.logs(self.ref, follow=True):
+            now = time.time()
+            tree.tell([LogLine(name, line, now) for line in splitter.feed(data)])
+        if rest := splitter.rest():
+            tree.tell([LogLine(name, rest, time.time())])
+
+
+class LineSplitter:
+    """Cuts output into lines. A line without an end is cut at 64 kB, so that it takes no more memory than that."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that `data` completes."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        while len(rest) > _LONGEST_LINE:
+            lines.append(rest[:_LONGEST_LINE])
+            rest = rest[_LONGEST_LINE:]
+        self._rest = rest
+        return [line.decode(errors="replace").rstrip("\r") for line in lines]
+
+    def rest(self) -> str:
+        """What is left when the output has ended."""
+        return self._rest.decode(errors="replace")
+
+
+def explain(report: Report) -> tuple[Reason, str]:
+    """What a runtime's report means for the calls that the worker had."""
+    detail = f": {report.detail}" if report.detail else ""
+    if report.cause is Cause.OOM:
+        return Reason.OOM, f"the process was ended because memory ran out{detail}"
+    if report.cause is Cause.PREEMPTED:
+        return Reason.SPOT_RETRIEVAL, f"the machine was taken back{detail}"
+    if report.cause is Cause.LIFETIME:
+        return Reason.TIMEOUT, f"the machine's lifetime was over{detail}"
+    if report.cause is Cause.START_FAILED:
+        return Reason.LAUNCH_FAILED, f"the process could not be started{detail}"
+    if report.standing is not Standing.EXITED or report.exit_code is None:
+        return Reason.LOST, f"the process is gone, and nobody can tell why{detail}"
+    if report.exit_code < 0:
+        return Reason.CRASHED, f"the process was ended by {_signal_name(-report.exit_code)}{detail}"
+    return Reason.CRASHED, f"the process exited with code {report.exit_code}{detail}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,21 @@
+"""What both ends of a connection share: the handshake, the numbered exchange, and the connection under them."""
+
+from __future__ import annotations
+
+from lightwork.link.connection import Connection, Frames
+from lightwork.link.handshake import ClientHandshake, Handshake, ServerHandshake
+from lightwork.link.peer import FrameTooLarge, Peer, PeerClosed, PeerStatistics
+from lightwork.link.session import Session
+
+__all__ = [
+    "ClientHandshake",
+    "Connection",
+    "FrameTooLarge",
+    "Frames",
+    "Handshake",
+    "Peer",
+    "PeerClosed",
+    "PeerStatistics",
+    "ServerHandshake",
+    "Session",
+]

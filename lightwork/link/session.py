@@ -1,0 +1,99 @@
+"""The numbered exchange: frames arrive exactly once and in order over any number of connections. No I/O.
+
+Each direction counts from 1. What is sent is kept until the other end says that it has taken it in. A new
+connection begins with both ends telling the last number they have taken in; each then sends the rest again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from lightwork.errors import ProtocolError
+from lightwork.wire import HEADER
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One end of a numbered exchange.
+
+    Attributes:
+        sent: The last number given out.
+        received: The last number taken in; all before it are too.
+        unacked_bytes: Size of all frames that are kept, headers included.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.received = 0
+        self.unacked_bytes = 0
+        self._kept: deque[bytes] = deque()  # frames `sent - len(_kept) + 1` to `sent`
+        self._told = 0  # the last number that an acknowledgement of ours has named
+
+    @property
+    def unacked(self) -> int:
+        """How many frames are kept."""
+        return len(self._kept)
+
+    def send(self, body: bytes) -> bytes:
+        """Number a frame and keep it; return its bytes for the wire."""
+        self.sent = number = self.sent + 1
+        data = HEADER.pack(len(body), number) + body
+        self._kept.append(data)
+        self.unacked_bytes += len(data)
+        return data
+
+    def expects(self, number: int) -> bool:
+        """Whether a frame of this number is to be taken in: it is the next one, or 0; False if it was seen.
+
+        Raises:
+            ProtocolError: If frames before it are missing.
+        """
+        if not number or number == self.received + 1:
+            return True
+        if number <= self.received:
+            return False
+        raise ProtocolError(f"frame {number} came after frame {self.received}: those between are missing")
+
+    def accept(self, number: int) -> bool:
+        """As `expects`, and count the frame as taken in."""
+        if number == self.received + 1:  # the usual case, without a second call
+            self.received = number
+            return True
+        return self.expects(number)
+
+    def acked(self, number: int) -> None:
+        """Drop every frame up to this number; the other end has taken them in.
+
+        Raises:
+            ProtocolError: If no frame of this number was sent.
+        """
+        if number > self.sent:
+            raise ProtocolError(f"frame {number} was acknowledged, but the last one sent is {self.sent}")
+        kept = self._kept
+        for _ in range(number - (self.sent - len(kept))):
+            self.unacked_bytes -= len(kept.popleft())
+
+    def replay(self, received: int) -> list[bytes]:
+        """The frames to send again, in order, to an end that has taken in all up to `received`.
+
+        Raises:
+            ProtocolError: If no frame of that number was sent, or frames after it are no longer kept. Nothing is
+                changed.
+        """
+        first = self.sent - len(self._kept)
+        if received < first:
+            raise ProtocolError(f"frames from {received + 1} are asked for, but up to {first} they were acknowledged")
+        self.acked(received)
+        return list(self._kept)
+
+    def ack_due(self, every: int = 64) -> bool:
+        """Whether as many frames were taken in since the last acknowledgement."""
+        return self.received - self._told >= every
+
+    def ack(self) -> int:
+        """The number to acknowledge now, 0 if there is nothing new to say."""
+        if self._told == self.received:
+            return 0
+        self._told = self.received
+        return self._told

@@ -1,0 +1,94 @@
+"""What the scheduler has seen of one work: its statuses, bounded, and what must survive the bound."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from lightwork.status import Reason, Stage, WorkStatus
+
+__all__ = ["WorkRecord", "aggregate_timeouts"]
+
+
+class WorkRecord:
+    """The statuses of a work in order, the latest `kept` of them, and counts over all of them.
+
+    Attributes:
+        statuses: The latest ones, oldest first.
+        num_successes: Calls that succeeded, ever.
+        num_timeouts: Timeouts since the latest success.
+        first_request: When the first call after the latest success was asked for, None if none was.
+        started: Whether the work is up: between ``started`` and its end.
+        calls: Latest status of each call, the latest `kept` calls by hash.
+        latest_call: Hash of the latest call, None before the first.
+    """
+
+    def __init__(self, kept: int = 100) -> None:
+        self.statuses: deque[WorkStatus] = deque(maxlen=kept)
+        self.num_successes = 0
+        self.num_timeouts = 0
+        self.first_request: float | None = None
+        self.started = False
+        self.calls: dict[str, WorkStatus] = {}
+        self.latest_call: str | None = None
+        self._kept = kept
+
+    @property
+    def status(self) -> WorkStatus:
+        """The latest status; timeouts in a row are one status with a count, dated from the first request."""
+        if not self.statuses:
+            return WorkStatus(Stage.NOT_STARTED, 0.0)
+        latest = self.statuses[-1]
+        if latest.reason is not Reason.TIMEOUT or self.num_timeouts < 1:
+            return latest
+        return WorkStatus(
+            latest.stage,
+            self.first_request if self.first_request is not None else latest.timestamp,
+            latest.reason,
+            latest.message,
+            self.num_timeouts,
+            latest.call,
+            latest.attempt,
+        )
+
+    def add(self, status: WorkStatus, call_hash: str | None = None) -> None:
+        """Take in the next status, which belongs to the call of that hash if to any."""
+        self.statuses.append(status)
+        stage = status.stage
+        if stage is Stage.STARTED:
+            self.started = True
+        elif stage is Stage.SUCCEEDED:
+            self.num_successes += 1
+            self.num_timeouts, self.first_request = 0, None
+        elif stage is Stage.PENDING:
+            if self.first_request is None:
+                self.first_request = status.timestamp
+        elif stage in (Stage.FAILED, Stage.STOPPED):
+            if status.reason is Reason.TIMEOUT:
+                self.num_timeouts += 1
+            if status.call is None:
+                self.started = False
+        if call_hash is not None:
+            self.calls.pop(call_hash, None)
+            self.calls[call_hash] = status
+            self.latest_call = call_hash
+            while len(self.calls) > self._kept:
+                del self.calls[next(iter(self.calls))]
+
+
+def aggregate_timeouts(statuses: Sequence[WorkStatus]) -> WorkStatus:
+    """The timeouts after the latest success as one status: the first request's time, the number of timeouts.
+
+    Raises:
+        ValueError: There is no timeout after the latest success.
+    """
+    latest = max((index for index, one in enumerate(statuses) if one.stage is Stage.SUCCEEDED), default=-1)
+    after = list(statuses)[latest + 1 :]
+    timeouts = [one for one in after if one.reason is Reason.TIMEOUT]
+    if not timeouts:
+        raise ValueError("none of these statuses after the latest success is a timeout")
+    requests = [one for one in after if one.stage is Stage.PENDING] or after
+    last = timeouts[-1]
+    return WorkStatus(
+        last.stage, requests[0].timestamp, last.reason, last.message, len(timeouts), last.call, last.attempt
+    )

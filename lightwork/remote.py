@@ -1,0 +1,250 @@
+"""Exceptions as data: described where they are raised, made again where they are awaited.
+
+What arrives is a worker's word, so making it again is careful: nothing is imported, unpickled or called. The class
+is looked up among the modules that are loaded already, the object is made by the built-in class that it derives
+from, and its arguments and attributes are put in as they are. Where any of that fails the caller gets a `WorkError`
+with the same text.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from lightwork.errors import LightworkError, RemoteTraceback, WorkError
+from lightwork.wire import ErrorInfo
+
+__all__ = ["describe_error", "rebuild_error"]
+
+_MAX_TEXT = 100_000
+"""Bytes that a traceback may have, and a message, and the arguments, and the attributes."""
+
+_HIDDEN = ("lightwork.worker", "lightwork.work", "lightwork.component")
+"""Modules whose frames only carry the call to the user's code."""
+
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
+_TUPLE = 1
+
+# A StopIteration cannot be set on a future, and cannot leave a coroutine.
+_NEVER_REBUILT = (StopIteration, StopAsyncIteration, BaseExceptionGroup)
+
+# Attributes of built-in exceptions that are neither arguments nor in `__dict__`.
+_MEMBERS: dict[type[Exception], tuple[str, ...]] = {
+    ImportError: ("name", "path"),
+    NameError: ("name",),
+    AttributeError: ("name",),
+}
+
+
+def describe_error(exc: BaseException, *, hide: Sequence[str] = _HIDDEN) -> ErrorInfo:
+    """An exception as data. Never raises for what the exception's own methods do.
+
+    The traceback is that of the exception, its causes, contexts, notes and groups. Arguments and attributes that
+    cannot be encoded, or are very long, are left out; long texts lose their middle.
+
+    Args:
+        exc: The exception.
+        hide: Modules and packages whose frames are left out of the traceback, wherever others remain. Of an error
+            that lightwork itself raised its own frames are left out, too, so that it ends at the user's line.
+    """
+    kind = type(exc)
+    return ErrorInfo(
+        module=_clean(str(kind.__module__)),
+        qualname=_clean(kind.__qualname__),
+        message=_clean(_text_of(exc)),
+        args=_encode_args(exc),
+        attributes=_encode_attributes(exc),
+        traceback=_clean(_format(exc, hide)),
+    )
+
+
+def rebuild_error(info: ErrorInfo, *, work: str) -> BaseException:
+    """The exception that `describe_error` saw, to be raised here; its ``__cause__`` carries the remote traceback.
+
+    It has its own class if that is an `Exception` of a module that is loaded here. Else, and wherever it cannot be
+    made without calling the class's own ``__init__``, it is a `WorkError` whose message is ``TypeName: text``.
+    Imports nothing and never raises.
+
+    Args:
+        info: The description.
+        work: Name of the work, for the `WorkError`.
+    """
+    error: BaseException
+    try:
+        error = _rebuild(info)
+        str(error)  # its own __str__ may need what only its own __init__ makes
+    except Exception:  # whatever a class does wrong, or a worker sends: the WorkError says all that is known
+        error = _as_work_error(info, work)
+    error.__cause__ = RemoteTraceback(info.traceback) if info.traceback else None
+    return error
+
+
+# --- describing --------------------------------------------------------------------------------------
+
+
+def _text_of(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as failure:  # a user's __str__ may raise anything
+        return f"<str() of this {type(exc).__name__} raised {type(failure).__name__}>"
+
+
+def _clean(text: str) -> str:
+    """The text without lone surrogates, which msgpack refuses, and of bounded size."""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= _MAX_TEXT:
+        return data.decode()
+    half = _MAX_TEXT // 2 - 50
+    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
+    return f"{head}\n... {len(data) - 2 * half} bytes left out ...\n{tail}"
+
+
+def _encode_bounded(value: Any) -> bytes | None:
+    try:
+        data = msgspec.msgpack.encode(value)
+    except _UNENCODABLE:
+        return None
+    return data if len(data) <= _MAX_TEXT else None
+
+
+def _encode_args(exc: BaseException) -> bytes | None:
+    # An OSError keeps its file names apart from `args`; its own __reduce__ puts them back.
+    args = OSError.__reduce__(exc)[1] if isinstance(exc, OSError) else exc.args
+    try:
+        return _encode_bounded([_packed(arg) for arg in args])
+    except _UNENCODABLE:
+        return None
+
+
+def _packed(arg: Any) -> Any:
+    """The argument with its tuples marked: the text of ``KeyError((1, 2))`` shows what its key is."""
+    if type(arg) is tuple:
+        return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode([_packed(item) for item in arg]))
+    return os.fspath(arg) if isinstance(arg, os.PathLike) else arg
+
+
+def _encode_attributes(exc: BaseException) -> bytes | None:
+    found: dict[str, msgspec.Raw] = {}
+    left = _MAX_TEXT
+    for name, value in _attributes(exc):
+        data = _encode_bounded(value)
+        if data is not None and len(data) <= left:
+            found[name] = msgspec.Raw(data)
+            left -= len(data)
+    return _encode_bounded(found) if found else None
+
+
+def _attributes(exc: BaseException) -> Iterator[tuple[str, Any]]:
+    yield from getattr(exc, "__dict__", {}).items()
+    for kind, names in _MEMBERS.items():
+        if isinstance(exc, kind):
+            yield from ((name, getattr(exc, name)) for name in names)
+
+
+def _format(exc: BaseException, hide: Sequence[str]) -> str:
+    try:
+        shown = traceback.TracebackException.from_exception(exc)
+        _strip(shown, _files((*hide, "lightwork") if isinstance(exc, LightworkError) else hide))
+        return "".join(shown.format()).rstrip("\n")
+    except Exception as failure:  # formatting looks at the user's objects, and sources may be gone
+        return f"{type(exc).__qualname__}: {_text_of(exc)}\n(the traceback could not be formatted: {failure!r})"
+
+
+def _files(modules: Sequence[str]) -> tuple[str, ...]:
+    """The files of modules, and the folders, with a separator at the end, of packages. One not loaded has no frames."""
+    found: list[str] = []
+    for name in modules:
+        module = sys.modules.get(name)
+        for folder in getattr(module, "__path__", ()):
+            found.append(os.path.join(folder, ""))
+        file = getattr(module, "__file__", None)
+        if file:
+            found.append(file)
+    return tuple(found)
+
+
+def _strip(top: traceback.TracebackException, files: tuple[str, ...]) -> None:
+    """Take the frames of these files out of every part of a traceback that has others, too."""
+    seen: set[int] = set()
+    todo = [top]
+    while todo:
+        part = todo.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        kept = [frame for frame in part.stack if not frame.filename.startswith(files)]
+        if kept:
+            part.stack = traceback.StackSummary.from_list(kept)
+        todo += [inner for inner in (part.__cause__, part.__context__, *(part.exceptions or ())) if inner]
+
+
+# --- making again ------------------------------------------------------------------------------------
+
+
+def _rebuild(info: ErrorInfo) -> Exception:
+    cls = _find_class(info.module, info.qualname)
+    base = _builtin_base(cls)
+    args = (info.message,) if info.args is None else tuple(_decode_args(info.args))
+    # Made and filled by the built-in base: OSError and UnicodeError keep what they show in fields of their own, which
+    # only their __init__ sets. A user's __new__ and __init__ are not called.
+    error: Exception = base.__new__(cls, *args)
+    base.__init__(error, *args)
+    if info.attributes is not None:
+        _set_attributes(error, msgspec.msgpack.decode(info.attributes, type=dict[str, Any]))
+    return error
+
+
+def _builtin_base(cls: type[Exception]) -> Any:
+    """The built-in class that lays out the objects of `cls`; of several in its ``__mro__`` only this one may."""
+    base: type | None = cls
+    while base is not None and getattr(builtins, base.__name__, None) is not base:
+        base = base.__base__
+    return base
+
+
+def _find_class(module: str, qualname: str) -> type[Exception]:
+    """The class of that name in a loaded module; looks into dicts only, as `getattr` on a module may import."""
+    loaded = sys.modules.get(module)
+    if not isinstance(loaded, types.ModuleType):
+        raise LookupError(f"{module} is not loaded")
+    table = object.__getattribute__(loaded, "__dict__")
+    found: Any = None
+    for name in qualname.split("."):
+        found = table[name]
+        table = type.__getattribute__(found, "__dict__") if isinstance(found, type) else {}
+    if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(found, _NEVER_REBUILT):
+        raise LookupError(f"{module}.{qualname} is no exception that can be made here")
+    return found
+
+
+def _unpacked(code: int, data: memoryview) -> Any:
+    return tuple(_decode_args(data)) if code == _TUPLE else msgspec.msgpack.Ext(code, bytes(data))
+
+
+_decode_args = msgspec.msgpack.Decoder(list[Any], ext_hook=_unpacked).decode
+
+
+def _set_attributes(error: Exception, attributes: dict[str, Any]) -> None:
+    own: dict[str, Any] = object.__getattribute__(error, "__dict__")
+    members = {name: kind for kind, names in _MEMBERS.items() if isinstance(error, kind) for name in names}
+    for name, value in attributes.items():
+        if name in members:
+            members[name].__dict__[name].__set__(error, value)
+        elif name == "__notes__":
+            own[name] = [str(note) for note in value]
+        elif not hasattr(Exception, name) and not name.startswith("__"):
+            own[name] = value
+
+
+def _as_work_error(info: ErrorInfo, work: str) -> WorkError:
+    short = info.qualname.rpartition(".")[2]
+    name = info.qualname if info.module == "builtins" else f"{info.module}.{info.qualname}"
+    return WorkError(f"{short}: {info.message}" if info.message else short, work=work, type_name=name)

@@ -1,0 +1,237 @@
+"""The seam between the scheduler and the places where works run.
+
+A runtime brings a command to life somewhere, says what became of it, and ends it. It knows nothing of
+works, calls or state: the worker that it starts dials back to the scheduler by itself, and the link says
+whether it lives. The runtime is asked only to explain a death, to end what must end, and to give back
+what it made.
+
+To write one, implement `Runtime` and register the class under the entry point group ``lightwork.runtimes``.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import msgspec
+
+from lightwork.build import BuildConfig
+from lightwork.compute import CloudCompute
+from lightwork.errors import LightworkError
+
+__all__ = [
+    "Cause",
+    "Conflict",
+    "NoCapacity",
+    "Ref",
+    "Rejected",
+    "Report",
+    "Route",
+    "Runtime",
+    "RuntimeFailure",
+    "Spec",
+    "Standing",
+    "Unreachable",
+    "resolve_entry",
+]
+
+
+class RuntimeFailure(LightworkError):
+    """A runtime could not do what it was asked; the children say what that means for the caller."""
+
+
+class Rejected(RuntimeFailure):
+    """The request can never succeed as it stands: an unknown image, an option out of range."""
+
+
+class NoCapacity(RuntimeFailure):
+    """Nothing was created; the same request may succeed later."""
+
+
+class Conflict(RuntimeFailure):
+    """Something of that name exists already, made from another `Spec`."""
+
+
+class Unreachable(RuntimeFailure):
+    """The platform did not answer: the outcome is unknown, so ask (`Runtime.find`) before trying again."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """An address at which a worker may reach the scheduler. The handshake, not the connect, decides."""
+
+    host: str
+    port: int
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What to bring to life.
+
+    Attributes:
+        name: Unique for ever: owner, work and attempt. Safe in file names, labels and host names.
+        owner: Id of the scheduler, stamped on whatever is created, in the create call itself.
+        entry: ``package.module:function`` that the worker runs, without arguments. It reads `ticket` from
+            its standard input, up to the end of the stream.
+        ticket: What the worker needs to dial back, its secret included. It goes to standard input and
+            nowhere else: not to argv, the environment, labels, files that outlive the launch, or logs.
+        env: Variables to set for the worker, above those it inherits.
+        cwd: Folder to start in, where the runtime shares this machine's files; None for the runtime's own.
+        build: What must be installed where the worker runs, None for what is there.
+        compute: What machine is wanted, None for the runtime's default.
+        dial_within: Seconds after which a worker that was never welcomed ends itself.
+        orphan_after: Seconds after which a worker that was cut off ends itself.
+        max_lifetime: Seconds after which it is ended whatever it does, None for no limit.
+    """
+
+    name: str
+    owner: str
+    entry: str
+    ticket: bytes
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    build: BuildConfig | None = None
+    compute: CloudCompute | None = None
+    dial_within: float = 60.0
+    orphan_after: float = 60.0
+    max_lifetime: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Spec(name={self.name!r}, owner={self.owner!r}, entry={self.entry!r}, ticket=<{len(self.ticket)} bytes>)"
+
+
+class Ref(msgspec.Struct, frozen=True):
+    """Names something that was launched. It can be written down and used by another process later.
+
+    Attributes:
+        runtime: Name of the runtime's profile.
+        name: `Spec.name`; this alone identifies.
+        hint: What makes finding it faster (a pid and its start time, a container's id): a cache only.
+    """
+
+    runtime: str
+    name: str
+    hint: dict[str, str | int | float] = {}
+
+
+class Standing(enum.StrEnum):
+    """What a runtime knows of something it launched."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    EXITED = "exited"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is known to have ended. `UNKNOWN` is not over."""
+        return self in (Standing.EXITED, Standing.ABSENT)
+
+
+class Cause(enum.StrEnum):
+    """Why something ended."""
+
+    EXIT = "exit"
+    OOM = "oom"
+    STOPPED = "stopped"
+    PREEMPTED = "preempted"
+    LIFETIME = "lifetime"
+    START_FAILED = "start_failed"
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A runtime's answer to what became of a `Ref`.
+
+    Attributes:
+        standing: `ABSENT` needs a positive answer; a platform that could not be asked is `UNKNOWN`.
+        exit_code: The process's exit code, or minus the number of the signal that ended it; None if not known.
+        cause: Why it ended, None while it has not or where nobody can tell.
+        detail: For people.
+    """
+
+    standing: Standing
+    exit_code: int | None = None
+    cause: Cause | None = None
+    detail: str = ""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """What a place to run works implements. Every method may be called concurrently with every other.
+
+    Constructed as ``cls(name, options)``: the profile's name and an instance of `Options`. Entering the
+    context acquires clients and helpers; leaving it releases those and leaves the workers alone.
+
+    Attributes:
+        Options: Struct of the profile's keys, validated when the configuration is read.
+        name: Name of the profile.
+    """
+
+    Options: ClassVar[type[msgspec.Struct]]
+    name: str
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def routes(self, listener: Route) -> Sequence[Route]:
+        """Addresses at which workers launched here can reach the listener, best first."""
+        ...
+
+    async def launch(self, spec: Spec) -> Ref:
+        """Bring the spec to life; returns when the platform has accepted it.
+
+        Launching the same spec again gives the same ref and starts nothing. After an error or a
+        cancellation, whatever was made is found by `find` and can be released.
+
+        Raises:
+            Rejected, NoCapacity, Conflict, Unreachable: As their classes say.
+        """
+        ...
+
+    async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
+        """What became of each, in order. Never raises for a single one: that one is `Standing.UNKNOWN`."""
+        ...
+
+    async def wait(self, ref: Ref) -> Report:
+        """Return once it is over (`Standing.is_over`). Cancelling leaves everything as it was."""
+        ...
+
+    async def stop(self, ref: Ref, grace: float) -> None:
+        """End the whole process tree: ask (SIGTERM), and force after `grace` seconds. 0 forces at once.
+
+        Valid while it is pending; something absent is a success; may be repeated, and a repetition with
+        a shorter grace shortens it. Returns when it is over.
+        """
+        ...
+
+    def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
+        """Its output, standard and error in one stream, as ``(offset, bytes)`` from byte `start` on.
+
+        With `follow` it goes on until the worker is over and everything has been given. The output stays
+        readable after the exit, until `release`. A ref that is not known has no output.
+        """
+        ...
+
+    async def release(self, ref: Ref) -> None:
+        """Give back everything that the launch made; ends it first if it still runs. Idempotent.
+
+        Raises:
+            ExceptionGroup: Of what could not be given back, after everything was tried.
+        """
+        ...
+
+    async def find(self, owner: str) -> Sequence[Ref]:
+        """Every ref of this owner that was not released, in every standing; all of them, or an error."""
+        ...
+
+
+def resolve_entry(entry: str) -> Callable[[], Any]:
+    """The function that `Spec.entry` names."""
+    module, _, function = entry.partition(":")
+    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    return found

@@ -1,0 +1,411 @@
+"""What every runtime must do, as checks that anyone can run against theirs.
+
+    async def test_my_runtime():
+        await check_runtime(lambda: MyRuntime("mine", MyRuntime.Options()))
+
+or one test for each check:
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    async def test_contract(check):
+        await run_check(check, lambda: MyRuntime("mine", MyRuntime.Options()))
+
+Launches run the entry of this module, so it must be importable where works run. A check that fails raises
+`AssertionError`; none asserts how long anything takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from lightwork.runtime import Cause, Conflict, Ref, Report, Route, Runtime, Spec, Standing
+
+__all__ = ["CHECKS", "Case", "Check", "Traits", "check_runtime", "checks_for", "run_check"]
+
+_LIMIT = 60.0
+_FOREVER = 3600.0
+
+
+def main() -> int:
+    """What a launch of these checks runs: one command, read from standard input."""
+    command, _, rest = sys.stdin.buffer.read().decode().partition(" ")
+    match command:
+        case "exit":
+            return int(rest)
+        case "say":
+            print(rest)
+            return 0
+        case "raise":
+            raise RuntimeError(rest)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("waiting", flush=True)
+    while True:
+        signal.pause()
+
+
+async def serve(ticket: bytes) -> int:
+    """The same for a runtime that runs works in its own process. It has no output and no signals."""
+    command, _, rest = ticket.decode().partition(" ")
+    match command:
+        case "exit":
+            return int(rest)
+        case "raise":
+            raise RuntimeError(rest)
+    await asyncio.get_running_loop().create_future()
+    return 0
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a runtime cannot do by its nature; the checks that need it are left out.
+
+    Attributes:
+        has_output: `Runtime.logs` gives what the launch prints.
+        outlives: What was launched goes on when the runtime's context is left.
+    """
+
+    has_output: bool = True
+    outlives: bool = True
+
+
+class Case:
+    """What one check works with: an entered runtime and an owner of its own.
+
+    Attributes:
+        factory: Makes a runtime like `runtime`, not entered.
+        runtime: The runtime that is checked.
+        owner: Id that nothing else uses.
+    """
+
+    def __init__(self, factory: Callable[[], Runtime], runtime: Runtime) -> None:
+        self.factory = factory
+        self.runtime = runtime
+        self.owner = f"check-{uuid.uuid4().hex[:12]}"
+        self._count = 0
+
+    def spec(self, command: str, **changes: Any) -> Spec:
+        """A spec with a name that was not used yet, whose launch does `command`."""
+        self._count += 1
+        fields: dict[str, Any] = {
+            "name": f"{self.owner}-{self._count}",
+            "owner": self.owner,
+            "entry": f"{__name__}:main",
+            "ticket": command.encode(),
+        }
+        return Spec(**{**fields, **changes})
+
+    async def report(self, ref: Ref) -> Report:
+        """What the runtime says of one ref."""
+        (report,) = await self.runtime.poll([ref])
+        return report
+
+    async def output(self, ref: Ref, start: int = 0, *, follow: bool = False) -> bytes:
+        """Its output from `start` on; checks that the offsets follow each other."""
+        data = b""
+        async for offset, piece in self.runtime.logs(ref, start, follow=follow):
+            assert offset == start + len(data), f"a piece at {offset} follows {len(data)} bytes from {start}"
+            data += piece
+        return data
+
+
+Check = Callable[[Case], Awaitable[None]]
+
+
+async def check_runtime(factory: Callable[[], Runtime], traits: Traits | None = None) -> None:
+    """Run every check, each in a context of its own.
+
+    Args:
+        factory: Makes a runtime; called once or more for each check.
+        traits: What is asked of it, everything by default.
+
+    Raises:
+        ExceptionGroup: Of every check that failed, with a note that names it.
+    """
+    failures: list[Exception] = []
+    for check in checks_for(traits or Traits()):
+        try:
+            await run_check(check, factory)
+        except Exception as error:
+            error.add_note(f"in check {_name(check)}")
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup("the runtime does not keep its contract", failures)
+
+
+async def run_check(check: Check, factory: Callable[[], Runtime]) -> None:
+    """Run one check, release what it launched, and see that nothing is left."""
+    async with asyncio.timeout(_LIMIT), factory() as runtime:
+        case = Case(factory, runtime)
+        try:
+            await check(case)
+        finally:
+            for ref in await runtime.find(case.owner):
+                await runtime.release(ref)
+        left = await runtime.find(case.owner)
+        assert not left, f"still there after release: {left}"
+
+
+def checks_for(traits: Traits) -> list[Check]:
+    """The checks that a runtime with these traits must pass."""
+    left_out = (() if traits.has_output else _NEED_OUTPUT) + (() if traits.outlives else _NEED_TO_OUTLIVE)
+    return [check for check in CHECKS if check not in left_out]
+
+
+def _name(check: Check) -> str:
+    return getattr(check, "__name__", repr(check))
+
+
+# --- launching ----------------------------------------------------------------------------------
+
+
+async def exit_code_is_reported(case: Case) -> None:
+    """The exit code and its cause are the same from `wait`, from a second `wait` and from `poll`."""
+    ref = await case.runtime.launch(case.spec("exit 3"))
+    report = await case.runtime.wait(ref)
+    assert (report.standing, report.exit_code, report.cause) == (Standing.EXITED, 3, Cause.EXIT), report
+    assert await case.runtime.wait(ref) == report
+    assert await case.report(ref) == report
+
+
+async def exception_is_exit_code_one(case: Case) -> None:
+    """An entry that raises ends with exit code 1 and harms nothing else."""
+    other = await case.runtime.launch(case.spec("wait"))
+    report = await case.runtime.wait(await case.runtime.launch(case.spec("raise oops")))
+    assert (report.standing, report.exit_code) == (Standing.EXITED, 1), report
+    assert not (await case.report(other)).standing.is_over
+
+
+async def launch_again_starts_nothing(case: Case) -> None:
+    """The same spec gives the same ref: while it runs, at the same time, and after it has ended."""
+    spec = case.spec("wait")
+    refs = await asyncio.gather(*(case.runtime.launch(spec) for _ in range(5)))
+    refs.append(await case.runtime.launch(spec))
+    await case.runtime.stop(refs[0], 0)
+    refs.append(await case.runtime.launch(spec))
+    assert all(ref == refs[0] for ref in refs), refs
+    assert (await case.report(refs[0])).standing.is_over
+    assert len(await case.runtime.find(case.owner)) == 1
+
+
+async def another_spec_of_that_name_is_a_conflict(case: Case) -> None:
+    """A name is used once: another ticket alone makes it another spec, and the first is not disturbed."""
+    spec = case.spec("wait")
+    ref = await case.runtime.launch(spec)
+    with contextlib.suppress(Conflict):
+        await case.runtime.launch(case.spec("exit 0", name=spec.name))
+        raise AssertionError("the second launch was accepted")
+    assert not (await case.report(ref)).standing.is_over
+
+
+async def cancelled_launch_is_found(case: Case) -> None:
+    """Wherever a launch is cancelled, `find` gives what was made, and that can be released."""
+    for turns in range(12):
+        launching = asyncio.ensure_future(case.runtime.launch(case.spec("wait")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        launching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await launching
+        for ref in await case.runtime.find(case.owner):
+            await case.runtime.release(ref)
+            assert (await case.report(ref)).standing is Standing.ABSENT
+    assert not await case.runtime.find(case.owner)
+
+
+async def routes_are_given(case: Case) -> None:
+    """There is at least one route, and it has the listener's port unless a tunnel changed that."""
+    routes = await case.runtime.routes(Route("127.0.0.1", 4321))
+    assert routes, "no route"
+    assert all(route.host and 0 < route.port < 65536 for route in routes), routes
+
+
+# --- asking -------------------------------------------------------------------------------------
+
+
+async def unknown_ref_is_absent(case: Case) -> None:
+    """What was never launched is absent; it can be waited for, stopped and released, and has no output."""
+    ref = Ref(case.runtime.name, f"{case.owner}-never")
+    assert (await case.report(ref)).standing is Standing.ABSENT
+    assert (await case.runtime.wait(ref)).standing is Standing.ABSENT
+    assert await case.output(ref, follow=True) == b""
+    await case.runtime.stop(ref, 5)
+    await case.runtime.release(ref)
+
+
+async def poll_answers_in_order(case: Case) -> None:
+    """One poll answers for many refs in their order, unknown ones between them too."""
+    ended = await case.runtime.launch(case.spec("exit 4"))
+    running = await case.runtime.launch(case.spec("wait"))
+    await case.runtime.wait(ended)
+    never = Ref(case.runtime.name, f"{case.owner}-never")
+    reports = await case.runtime.poll([ended, never, running, ended])
+    assert [report.exit_code for report in reports] == [4, None, None, 4], reports
+    assert reports[1].standing is Standing.ABSENT
+    assert not reports[2].standing.is_over
+    assert not await case.runtime.poll([])
+
+
+async def cancelled_wait_changes_nothing(case: Case) -> None:
+    """Giving up waiting leaves the launch as it was, and others that wait get their answer."""
+    ref = await case.runtime.launch(case.spec("wait"))
+    impatient, patient = (asyncio.ensure_future(case.runtime.wait(ref)) for _ in range(2))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await impatient
+    assert not (await case.report(ref)).standing.is_over
+    await case.runtime.stop(ref, 0)
+    assert (await patient).standing.is_over
+
+
+async def find_gives_the_owner_s_own(case: Case) -> None:
+    """`find` gives every ref of one owner in every standing, and none of another's."""
+    ended = await case.runtime.launch(case.spec("exit 0"))
+    await case.runtime.wait(ended)
+    running = await case.runtime.launch(case.spec("wait"))
+    found = await case.runtime.find(case.owner)
+    assert {ref.name for ref in found} == {ended.name, running.name}, found
+    assert not await case.runtime.find(f"{case.owner}x")
+
+
+async def ref_can_be_written_down(case: Case) -> None:
+    """A ref that was encoded and decoded, or lost its hint, still names the launch."""
+    ref = await case.runtime.launch(case.spec("exit 5"))
+    copy = msgspec.json.decode(msgspec.json.encode(ref), type=Ref)
+    assert (await case.runtime.wait(copy)).exit_code == 5
+    assert (await case.report(Ref(ref.runtime, ref.name))).exit_code == 5
+
+
+async def context_left_leaves_it_alone(case: Case) -> None:
+    """What runs goes on when the context is left, and another runtime finds it, watches it and ends it."""
+    async with case.factory() as first:
+        ref = await first.launch(case.spec("wait"))
+    async with case.factory() as second:
+        assert [found.name for found in await second.find(case.owner)] == [ref.name]
+        waiting = asyncio.ensure_future(second.wait(ref))
+        (report,) = await second.poll([ref])
+        assert not report.standing.is_over, report
+        await second.stop(ref, 0)
+        assert (await waiting).cause is Cause.STOPPED
+
+
+# --- ending -------------------------------------------------------------------------------------
+
+
+async def stop_ends_it(case: Case) -> None:
+    """A stop returns when it is over, says so as the cause, and may be repeated."""
+    ref = await case.runtime.launch(case.spec("wait"))
+    await case.runtime.stop(ref, 0.2)
+    report = await case.report(ref)
+    assert (report.standing, report.cause) == (Standing.EXITED, Cause.STOPPED), report
+    await case.runtime.stop(ref, 5)
+    assert await case.report(ref) == report
+
+
+async def stop_forces_after_the_grace(case: Case) -> None:
+    """What ignores the request is ended by force."""
+    ref = await case.runtime.launch(case.spec("stubborn"))
+    await case.runtime.stop(ref, 0.2)
+    assert (await case.report(ref)).standing.is_over
+
+
+async def shorter_grace_shortens(case: Case) -> None:
+    """A second stop without grace ends what the first one would have waited for."""
+    ref = await case.runtime.launch(case.spec("stubborn"))
+    patient = asyncio.ensure_future(case.runtime.stop(ref, _FOREVER))
+    await asyncio.sleep(0)
+    await case.runtime.stop(ref, 0)
+    await patient
+    assert (await case.report(ref)).standing.is_over
+
+
+async def stop_at_once_after_launch(case: Case) -> None:
+    """A stop that comes while the launch is still going on ends it too."""
+    spec = case.spec("wait")
+    launching = asyncio.ensure_future(case.runtime.launch(spec))
+    while not (found := await case.runtime.find(case.owner)):  # noqa: ASYNC110 -- the platform gives no event
+        await asyncio.sleep(0)
+    await case.runtime.stop(found[0], 0)
+    assert (await case.runtime.wait(await launching)).standing.is_over
+
+
+async def release_ends_and_forgets(case: Case) -> None:
+    """A release ends what runs; afterwards it is absent, has no output, and can be released again."""
+    ref = await case.runtime.launch(case.spec("wait"))
+    waiting = asyncio.ensure_future(case.runtime.wait(ref))
+    await asyncio.sleep(0)
+    await asyncio.gather(case.runtime.release(ref), case.runtime.release(ref))
+    assert (await waiting).standing.is_over
+    assert (await case.report(ref)).standing is Standing.ABSENT
+    assert await case.output(ref) == b""
+    await case.runtime.release(ref)
+
+
+async def lifetime_ends_it(case: Case) -> None:
+    """What has a `max_lifetime` is ended when that is up, and the cause says so."""
+    report = await case.runtime.wait(await case.runtime.launch(case.spec("wait", max_lifetime=0.2)))
+    assert (report.standing, report.cause) == (Standing.EXITED, Cause.LIFETIME), report
+
+
+# --- output -------------------------------------------------------------------------------------
+
+
+async def output_is_kept(case: Case) -> None:
+    """The output is there after the exit, whole and from any offset, also beyond its end."""
+    ref = await case.runtime.launch(case.spec("say some words"))
+    await case.runtime.wait(ref)
+    assert await case.output(ref) == b"some words\n"
+    assert await case.output(ref, 5) == b"words\n"
+    assert await case.output(ref, 11) == b""
+    assert await case.output(ref, 1000, follow=True) == b""
+
+
+async def output_is_followed(case: Case) -> None:
+    """With `follow` a line comes while the launch runs, and the stream ends with it."""
+    ref = await case.runtime.launch(case.spec("wait"))
+    stream = case.runtime.logs(ref, follow=True)
+    offset, data = await anext(stream)
+    assert (offset, data) == (0, b"waiting\n")
+    assert not (await case.report(ref)).standing.is_over
+    await case.runtime.stop(ref, 0)
+    assert [piece async for piece in stream] == []
+
+
+async def traceback_is_output(case: Case) -> None:
+    """An exception's traceback is the last of the output."""
+    ref = await case.runtime.launch(case.spec("raise some reason"))
+    assert b"RuntimeError: some reason\n" in await case.output(ref, follow=True)
+
+
+_NEED_OUTPUT: tuple[Check, ...] = (output_is_kept, output_is_followed, traceback_is_output)
+_NEED_TO_OUTLIVE: tuple[Check, ...] = (context_left_leaves_it_alone,)
+
+CHECKS: tuple[Check, ...] = (
+    exit_code_is_reported,
+    exception_is_exit_code_one,
+    launch_again_starts_nothing,
+    another_spec_of_that_name_is_a_conflict,
+    cancelled_launch_is_found,
+    routes_are_given,
+    unknown_ref_is_absent,
+    poll_answers_in_order,
+    cancelled_wait_changes_nothing,
+    find_gives_the_owner_s_own,
+    ref_can_be_written_down,
+    context_left_leaves_it_alone,
+    stop_ends_it,
+    stop_forces_after_the_grace,
+    shorter_grace_shortens,
+    stop_at_once_after_launch,
+    release_ends_and_forgets,
+    lifetime_ends_it,
+    *_NEED_OUTPUT,
+)
+"""Every check. `checks_for` leaves out those that a runtime's `Traits` exclude."""

@@ -1,0 +1,353 @@
+"""What a scheduler and a worker say to each other: the frames, and how they are cut from a byte stream.
+
+A frame on the wire is a header, ``>IQ``: the length of the body in bytes and its sequence number, then the
+body, one tagged struct in msgpack. Numbered frames (from 1, one count for each direction) are delivered
+exactly once and in order over any number of connections, see `lightwork.link.session`; number 0 marks those
+that may be lost with a connection. No frame towards the scheduler carries anything but data.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NoReturn
+
+import msgspec
+
+from lightwork.errors import ProtocolError
+
+__all__ = [
+    "HEADER",
+    "VERSION",
+    "Ack",
+    "Answer",
+    "Call",
+    "Cancel",
+    "Cancelled",
+    "Delta",
+    "ErrorInfo",
+    "Failure",
+    "FlowDelta",
+    "Frame",
+    "FrameReader",
+    "FromScheduler",
+    "FromWorker",
+    "Heartbeat",
+    "Hello",
+    "Op",
+    "Ready",
+    "Refuse",
+    "Result",
+    "Running",
+    "Stop",
+    "Stopped",
+    "Ticket",
+    "Welcome",
+    "decode_from_scheduler",
+    "decode_from_worker",
+    "encode",
+    "pack",
+]
+
+VERSION = 1
+"""Version of the frames below. Two ends of different versions refuse each other by name."""
+
+HEADER = struct.Struct(">IQ")
+_HEADER_SIZE = HEADER.size
+_unpack = HEADER.unpack_from
+
+Op = tuple[Any, ...]
+"""One edit of a state, as `lightwork.state` makes and applies it."""
+
+
+class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of every frame."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
+    """An exception as data.
+
+    Attributes:
+        module, qualname: Where its class is.
+        message: ``str()`` of it.
+        args: Its arguments in msgpack, None where they cannot be encoded.
+        attributes: Its other attributes in msgpack, None where they cannot be encoded.
+        traceback: Formatted, the framework's own frames left out, causes and notes included.
+    """
+
+    module: str
+    qualname: str
+    message: str
+    args: bytes | None = None
+    attributes: bytes | None = None
+    traceback: str = ""
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """What a worker is given on its standard input so that it can dial back.
+
+    Attributes:
+        launch: Public id of the launch, 16 bytes; says which secret is meant.
+        secret: 32 bytes, known to this worker and the scheduler alone.
+        routes: ``(host, port)`` candidates, best first.
+        dial_within: Seconds to be welcomed in; the worker ends itself after that.
+        orphan_after: Seconds without a connection after which the worker ends itself.
+        fingerprint: SHA-256 of the scheduler's certificate where the link is TLS, else empty.
+        exclusive: Whether the worker has its process for itself: it may take the main thread, the
+            signals and the exit. False for works that share a process with others.
+    """
+
+    launch: bytes
+    secret: bytes
+    routes: list[tuple[str, int]]
+    dial_within: float
+    orphan_after: float
+    fingerprint: bytes = b""
+    exclusive: bool = True
+
+
+# --- worker to scheduler ------------------------------------------------------------------------
+
+
+class Hello(Frame, frozen=True, tag="hello"):
+    """The first frame of a connection. `received` is the last number that the worker has seen."""
+
+    version: int
+    lightwork: str
+    python: str
+    pid: int
+    host: str
+    received: int
+
+
+class Ready(Frame, frozen=True, tag="ready"):
+    """The work is there, and ``on_start`` has returned."""
+
+
+class Running(Frame, frozen=True, tag="running"):
+    """``run`` is about to be entered for this call."""
+
+    call: int
+
+
+class Delta(Frame, frozen=True, tag="delta"):
+    """Edits that the work made to its state, in order."""
+
+    ops: list[Op]
+
+
+class Answer(Frame, frozen=True, tag="answer"):
+    """What became of a `FlowDelta`: edits that make the flow's side equal, and why it was refused, if it was."""
+
+    proposal: int
+    ops: list[Op]
+    error: ErrorInfo | None
+
+
+class Result(Frame, frozen=True, tag="result"):
+    """``run`` returned; `value` is msgpack."""
+
+    call: int
+    value: msgspec.Raw
+
+
+class Failure(Frame, frozen=True, tag="failure"):
+    """``run`` raised, could not be entered, or returned what cannot be encoded. `reason` is a `Reason`.
+
+    `swallowed` says that ``on_exception`` took the exception.
+    """
+
+    call: int
+    reason: str
+    error: ErrorInfo
+    swallowed: bool = False
+
+
+class Cancelled(Frame, frozen=True, tag="cancelled"):
+    """The call was cancelled before or while it ran."""
+
+    call: int
+
+
+class Stopped(Frame, frozen=True, tag="stopped"):
+    """The last numbered frame of a worker that ends in order. `reason` is a `Reason` or empty.
+
+    `error` is set where the work never became ready: it could not be unpacked, or ``on_start`` raised.
+    """
+
+    reason: str
+    error: ErrorInfo | None = None
+
+
+class Heartbeat(Frame, frozen=True, tag="beat"):
+    """I am here. Sent by either side when it has been silent for a while."""
+
+
+class Ack(Frame, frozen=True, tag="ack"):
+    """All numbers up to this one have been taken in."""
+
+    number: int
+
+
+# --- scheduler to worker ------------------------------------------------------------------------
+
+
+class Welcome(Frame, frozen=True, tag="welcome"):
+    """Answers `Hello`.
+
+    Attributes:
+        received: The last number that the scheduler has seen from this worker.
+        work: cloudpickle of the work with its state; empty on a reconnect.
+        name: Name of the work in the tree.
+        paths: Folders for ``sys.path``, in front.
+        heartbeat: Seconds of silence after which a heartbeat is due.
+        grace: Seconds that a cancelled synchronous ``run`` and the hooks of a stop have.
+    """
+
+    received: int
+    work: bytes
+    name: str
+    paths: list[str]
+    heartbeat: float
+    grace: float
+    max_frame: int
+
+
+class Refuse(Frame, frozen=True, tag="refuse"):
+    """Answers `Hello`: this worker is not wanted, and why. It ends itself."""
+
+    message: str
+
+
+class Call(Frame, frozen=True, tag="call"):
+    """Run this. `args` is the msgpack of the bound arguments, see `lightwork.signature`."""
+
+    id: int
+    args: bytes
+
+
+class Cancel(Frame, frozen=True, tag="cancel"):
+    """Cancel this call; answered by `Cancelled`, or by what it came to before."""
+
+    call: int
+
+
+class FlowDelta(Frame, frozen=True, tag="flow"):
+    """An edit that the flow proposes.
+
+    `expected` is the packed value that the flow saw at the path; `has_expected` whether there was one, None
+    where that does not matter. A splice whose start is -1 is an append.
+    """
+
+    proposal: int
+    op: Op
+    expected: Any
+    has_expected: bool | None
+
+
+class Stop(Frame, frozen=True, tag="stop"):
+    """End in order: cancel what runs, call ``on_exit``, send `Stopped`, exit."""
+
+    grace: float
+    reason: str = ""
+
+
+FromWorker = Hello | Ready | Running | Delta | Answer | Result | Failure | Cancelled | Stopped | Heartbeat | Ack
+FromScheduler = Welcome | Refuse | Call | Cancel | FlowDelta | Stop | Heartbeat | Ack
+
+_encoder = msgspec.msgpack.Encoder()
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_from_scheduler: msgspec.msgpack.Decoder[FromScheduler] = msgspec.msgpack.Decoder(FromScheduler)
+
+encode = _encoder.encode
+
+
+def pack(body: bytes, number: int = 0) -> bytes:
+    """The bytes of one frame."""
+    return HEADER.pack(len(body), number) + body
+
+
+def decode_from_worker(body: bytes) -> FromWorker:
+    """The frame in `body`; raises `ProtocolError` if it is none."""
+    try:
+        return _from_worker.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"a worker sent no valid frame: {error}") from None
+
+
+def decode_from_scheduler(body: bytes) -> FromScheduler:
+    """The frame in `body`; raises `ProtocolError` if it is none."""
+    try:
+        return _from_scheduler.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"the scheduler sent no valid frame: {error}") from None
+
+
+class FrameReader:
+    """Cuts a byte stream into frames, however it arrives. Holds at most one unfinished frame.
+
+    Args:
+        max_frame: Longest body accepted, in bytes.
+
+    Attributes:
+        max_frame: As given; may be changed between two calls of `feed`.
+    """
+
+    def __init__(self, max_frame: int) -> None:
+        self.max_frame = max_frame
+        self._buffer = bytearray()  # the start of an unfinished frame
+        self._need = _HEADER_SIZE  # how long it must get before something can be done with it
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of the unfinished frame."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Take in bytes; return the frames they complete, as ``(number, body)``.
+
+        Raises:
+            ProtocolError: If a header announces more than `max_frame` bytes. Nothing after that is read, and every
+                further call raises again.
+        """
+        # Most reads hold whole frames: those are cut from `data` itself. Only one that spans reads is put together in
+        # the buffer, so each of its bytes is copied twice however many pieces it comes in.
+        frames: list[tuple[int, bytes]] = []
+        start, end = self._resume(data, frames) if self._buffer else 0, len(data)
+        need = _HEADER_SIZE
+        while end - start >= _HEADER_SIZE:
+            length, number = _unpack(data, start)
+            if length > self.max_frame:
+                self._refuse(length, data[start : start + _HEADER_SIZE])
+            need = _HEADER_SIZE + length
+            if start + need > end:
+                break
+            frames.append((number, data[start + _HEADER_SIZE : start + need]))
+            start += need
+            need = _HEADER_SIZE
+        if start < end:
+            self._buffer += data[start:]
+            self._need = need
+        return frames
+
+    def _resume(self, data: bytes, frames: list[tuple[int, bytes]]) -> int:
+        """Go on with the unfinished frame; return how many bytes of `data` it took."""
+        buffer, used = self._buffer, 0
+        while True:
+            stop = used + self._need - len(buffer)
+            buffer += data[used:stop]
+            if stop > len(data):
+                return len(data)
+            used = stop
+            length, number = _unpack(buffer)
+            if length > self.max_frame and len(buffer) == _HEADER_SIZE:
+                self._refuse(length, buffer)
+            self._need = _HEADER_SIZE + length
+            if len(buffer) == self._need:
+                with memoryview(buffer) as view:
+                    frames.append((number, bytes(view[_HEADER_SIZE:])))
+                self._buffer = bytearray()
+                return used
+
+    def _refuse(self, length: int, header: bytes | bytearray) -> NoReturn:
+        self._buffer, self._need = bytearray(header), _HEADER_SIZE  # the next call meets it again
+        raise ProtocolError(f"a frame of {length} bytes is longer than the limit of {self.max_frame}")

@@ -1,0 +1,129 @@
+"""How a worker reaches its scheduler: every route in turn, until one proves that it is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import random
+from ssl import SSLContext, SSLObject
+
+from lightwork.errors import LightworkError, ProtocolError
+from lightwork.link.connection import Connection
+from lightwork.link.handshake import NONCE_SIZE, ClientHandshake
+from lightwork.wire import Ticket
+
+__all__ = ["DialFailed", "dial"]
+
+ROUTE_TIMEOUT = 5.0
+"""Seconds that one route may take before the next is tried: a firewall that drops packets must not cost the others."""
+
+MAX_FRAME = 1 << 30
+"""Longest body accepted from a scheduler that has proved itself, until its `Welcome` gives the limit."""
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+
+
+class DialFailed(LightworkError, ConnectionError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
+    """No route led to the scheduler in time. The message names each and what happened there last."""
+
+
+async def dial(
+    ticket: Ticket, *, timeout: float, route_timeout: float = ROUTE_TIMEOUT, ssl: SSLContext | None = None
+) -> Connection:
+    """Connect to the scheduler that `ticket` was made by; the connection is open and proved.
+
+    Tries the routes in their order, each for at most `route_timeout` seconds, and all of them again after a pause
+    that doubles from 50 ms to 5 s, varied by half so that many workers do not come back at once. A route that
+    answers but does not know the secret is somebody else's and is passed over.
+
+    Set the connection's callbacks without awaiting anything before. Cancelling closes what was begun.
+
+    Args:
+        ticket: As given to the worker.
+        timeout: Seconds for all of it.
+        route_timeout: Seconds for one try of one route.
+        ssl: Makes the link TLS; the certificate must have the ticket's fingerprint.
+
+    Raises:
+        DialFailed: If no route led there in time.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    outcomes: dict[tuple[str, int], str] = {}
+    pause = _FIRST_PAUSE
+    while True:
+        for route in ticket.routes:
+            left = min(route_timeout, deadline - loop.time())
+            if left <= 0:
+                break
+            try:
+                async with asyncio.timeout(left):
+                    return await _try(ticket, route, ssl)
+            except TimeoutError as error:
+                if error.errno:  # the system's own
+                    outcomes[route] = _reason(error)
+                elif left == route_timeout:
+                    outcomes[route] = f"no answer within {left:g} s"
+                else:  # cut short by the deadline: what an earlier try came to says more
+                    outcomes.setdefault(route, f"no answer within {left:.2g} s")
+            except (OSError, ProtocolError) as error:
+                outcomes[route] = _reason(error)
+        left = deadline - loop.time()
+        if not ticket.routes or left < _FIRST_PAUSE:
+            raise DialFailed(_story(ticket, outcomes, timeout))
+        # No pause leads past the deadline: the scheduler may come back just before it.
+        await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), left / 2))
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def _try(ticket: Ticket, route: tuple[str, int], ssl: SSLContext | None) -> Connection:
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[None] = loop.create_future()
+
+    def on_open(_: Connection) -> None:
+        if not opened.done():
+            opened.set_result(None)
+
+    def on_closed(error: Exception | None) -> None:
+        if not opened.done():
+            opened.set_exception(error or ProtocolError("the connection was closed"))
+
+    handshake = ClientHandshake(
+        ticket.launch, ticket.secret, os.urandom(NONCE_SIZE), ticket.fingerprint if ssl is not None else b""
+    )
+    connection = Connection(handshake, MAX_FRAME, on_open=on_open, on_closed=on_closed)
+    try:
+        transport, _ = await loop.create_connection(lambda: connection, *route, ssl=ssl)
+        if ssl is not None:
+            _check_certificate(transport.get_extra_info("ssl_object"), ticket.fingerprint)
+        await opened
+        if not connection.is_open:
+            raise ProtocolError("the connection was closed after the handshake")
+    except BaseException:
+        connection.abort()
+        if not opened.cancel() and not opened.cancelled():
+            opened.exception()  # seen: else the loop reports it as never retrieved
+        raise
+    return connection
+
+
+def _check_certificate(channel: SSLObject, fingerprint: bytes) -> None:
+    certificate = channel.getpeercert(binary_form=True) or b""
+    if not hmac.compare_digest(hashlib.sha256(certificate).digest(), fingerprint):
+        raise ProtocolError("the listener's certificate is another than the ticket names")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno and error.errno > 0 and error.strerror:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
+
+
+def _story(ticket: Ticket, outcomes: dict[tuple[str, int], str], timeout: float) -> str:
+    if not ticket.routes:
+        return "the ticket names no route to the scheduler"
+    tried = "; ".join(f"{host}:{port}: {outcomes.get((host, port), 'not tried')}" for host, port in ticket.routes)
+    return f"the scheduler was not reached within {timeout:g} s: {tried}"

@@ -1,0 +1,199 @@
+"""Enters ``run`` and says what came of it, as the frame to send.
+
+A coroutine runs as a task of the agent's loop. A plain ``run`` has a thread for itself: the main thread where
+the worker has a process of its own, so that what wants the main thread (signals, many GUI and CUDA
+libraries) works; the agent's loop then runs in a second one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lightwork import wire
+from lightwork.remote import describe_error
+from lightwork.status import Reason
+
+if TYPE_CHECKING:
+    from lightwork.work import Work
+
+__all__ = ["SWITCH_INTERVAL", "EndOfCall", "PlainThread", "call_hook", "end_call", "enter", "run_coroutine"]
+
+EndOfCall = wire.Result | wire.Failure | wire.Cancelled
+"""The frames that end a call."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_INTERRUPT = getattr(signal, "SIGURG", None)
+"""Interrupts the main thread. Ignored by default and used by nothing else in Python, so nobody's handler is lost."""
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a computing thread lets the agent's have the interpreter: the delay of a state change."""
+
+
+def enter(work: Work, args: bytes) -> Any:
+    """Call the work's ``run`` through its executor; gives a coroutine where it is ``async def``."""
+    positional, named = work._signature.unbind(args)
+    return work._run_executor_cls(work, work.run)(*positional, **named)
+
+
+async def call_hook(hook: Callable[..., Any], *args: Any) -> Any:
+    """Call a hook that may be ``async def`` or plain, in the loop."""
+    outcome = hook(*args)
+    return await outcome if asyncio.iscoroutine(outcome) else outcome
+
+
+async def run_coroutine(work: Work, call: int, args: bytes) -> EndOfCall:
+    """Run an ``async def run``; gives the frame that says what came of it, and never raises."""
+    try:
+        return end_call(work, call, await enter(work, args))
+    except asyncio.CancelledError:
+        return wire.Cancelled(call)
+    except BaseException as error:
+        try:
+            await call_hook(work.on_exception, error)
+        except asyncio.CancelledError:
+            return wire.Cancelled(call)
+        except BaseException as raised:
+            return _failure(call, raised)
+        return _failure(call, error, swallowed=True)
+
+
+def _run_plain(work: Work, call: int, args: bytes) -> EndOfCall:
+    """Like `run_coroutine`, for a plain ``run`` in its own thread."""
+    try:
+        return end_call(work, call, enter(work, args))
+    except asyncio.CancelledError:
+        return wire.Cancelled(call)
+    except BaseException as error:
+        try:
+            outcome = work.on_exception(error)
+            if asyncio.iscoroutine(outcome):
+                asyncio.run(outcome)
+        except asyncio.CancelledError:
+            return wire.Cancelled(call)
+        except BaseException as raised:
+            return _failure(call, raised)
+        return _failure(call, error, swallowed=True)
+
+
+def end_call(work: Work, call: int, value: Any) -> EndOfCall:
+    """The frame for a returned value: a `Result`, or a `Failure` where the value cannot be encoded."""
+    try:
+        return wire.Result(call, msgspec.Raw(_encode(value)))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = (
+            f"{type(work).__name__}.run returned a {type(value).__name__} that cannot be encoded: {error}. "
+            "Return plain data, a dataclass or a msgspec.Struct; write large results to a file and return its path"
+        )
+        info = msgspec.structs.replace(describe_error(error), message=message, traceback="")
+        return wire.Failure(call, Reason.INVALID_RETURN_VALUE, info)
+
+
+def _failure(call: int, error: BaseException, *, swallowed: bool = False) -> wire.Failure:
+    return wire.Failure(call, Reason.USER_EXCEPTION, describe_error(error), swallowed)
+
+
+class PlainThread:
+    """Runs plain ``run`` calls one after the other in the thread that calls `serve`.
+
+    Args:
+        work: The work.
+        done: Called in that thread with the frame that ends each call.
+    """
+
+    def __init__(self, work: Work, done: Callable[[EndOfCall], None]) -> None:
+        self._work = work
+        self._done = done
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = 0
+        self._is_main = False
+        self._current: int | None = None
+        self._cancelled: set[int] = set()
+        self._idle = threading.Event()
+        self._idle.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs in the thread."""
+        return self._idle.is_set()
+
+    def submit(self, call: int, args: bytes) -> None:
+        """Run a call after those submitted before."""
+        self._idle.clear()
+        self._jobs.put(lambda: self._run(call, args))
+
+    def submit_hook(self, hook: Callable[[], Any], done: Callable[[BaseException | None], None]) -> None:
+        """Call a plain hook in the thread; `done` gets what it raised, in that thread."""
+
+        def job() -> None:
+            error: BaseException | None = None
+            try:
+                outcome = hook()
+                if asyncio.iscoroutine(outcome):
+                    asyncio.run(outcome)
+            except BaseException as raised:
+                error = raised
+            done(error)
+
+        self._idle.clear()
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Let `serve` return after what was submitted."""
+        self._jobs.put(None)
+
+    def cancel(self, call: int) -> None:
+        """Raise `asyncio.CancelledError` where the call runs; one that has not begun does not begin."""
+        self._cancelled.add(call)
+        if self._current != call:
+            return
+        if self._is_main and _INTERRUPT is not None:
+            # A signal interrupts sleeps and system calls too; the handler runs in the main thread.
+            signal.pthread_kill(self._thread, _INTERRUPT)
+        else:
+            raised = ctypes.py_object(asyncio.CancelledError)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), raised)
+
+    def serve(self) -> None:
+        """Run what is submitted until `close`."""
+        self._thread = threading.get_ident()
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main and _INTERRUPT is not None:
+            signal.signal(_INTERRUPT, self._on_interrupt)
+        while True:
+            try:
+                job = self._jobs.get()
+                if job is None:
+                    return
+                job()
+            except asyncio.CancelledError:
+                # An interruption that came too late for the call that it was meant for.
+                continue
+            finally:
+                if self._jobs.empty():
+                    self._idle.set()
+
+    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if self._current in self._cancelled:
+            raise asyncio.CancelledError
+
+    def _run(self, call: int, args: bytes) -> None:
+        frame: EndOfCall = wire.Cancelled(call)
+        try:
+            self._current = call
+            if call not in self._cancelled:
+                frame = _run_plain(self._work, call, args)
+        except asyncio.CancelledError:
+            pass  # between the lines of this function: the frame says cancelled, or what had come of it before
+        finally:
+            self._current = None
+        self._cancelled.discard(call)
+        self._done(frame)

@@ -1,0 +1,128 @@
+"""How an `Agent` gets a process, or a task: threads, signals and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from lightwork import wire
+from lightwork.errors import LightworkError
+from lightwork.remote import describe_error
+from lightwork.status import Reason
+from lightwork.worker.agent import Agent
+from lightwork.worker.execute import SWITCH_INTERVAL
+
+__all__ = ["main", "serve"]
+
+_FAILED = 1
+
+
+def main() -> int:
+    """Be the worker of the ticket on standard input; returns the exit code.
+
+    An ``async def run`` shares the event loop of the agent, in the main thread. A plain ``run`` gets the main
+    thread, and the loop goes on in another.
+    """
+    ticket = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=wire.Ticket)
+    _close_input()
+    with asyncio.Runner() as runner:
+        agent = runner.run(_open(ticket))
+        if agent is None:
+            return _FAILED
+        if agent.plain is None:
+            runner.run(_serve_async(agent))
+            return 0
+        return _serve_plain(agent, agent.plain.serve, runner)
+
+
+async def serve(ticket: bytes) -> int:
+    """Be the worker of a ticket as a task of the running loop; returns the exit code.
+
+    Cancelling it ends the worker at once. A plain ``run`` has a thread of its own, which nothing can end
+    that it does not let itself.
+    """
+    agent = await _open(msgspec.msgpack.decode(ticket, type=wire.Ticket))
+    if agent is None:
+        return _FAILED
+    if agent.plain is not None:
+        threading.Thread(target=agent.plain.serve, name="lightwork-run", daemon=True).start()
+    try:
+        await agent.serve()
+    finally:
+        if agent.plain is not None:
+            agent.plain.close()
+        await agent.aclose()
+    return 0
+
+
+async def _open(ticket: wire.Ticket) -> Agent | None:
+    agent = Agent(ticket)
+    try:
+        await agent.open()
+    except (LightworkError, OSError) as error:
+        print(f"lightwork: this worker could not reach its scheduler: {error}", file=sys.stderr)
+        await agent.aclose()
+        return None
+    except Exception as error:
+        print(f"lightwork: the work could not be unpacked:\n{describe_error(error).traceback}", file=sys.stderr)
+        await agent.aclose()
+        return None
+    return agent
+
+
+async def _serve_async(agent: Agent) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.request_end, Reason.SIGTERM_SIGNAL_HANDLER)
+    await agent.serve()
+    await agent.aclose()
+
+
+def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Runner) -> int:
+    """Give the main thread to the calls and a second one to the loop, which goes on where it was."""
+    loop = runner.get_loop()
+    outcome = [_FAILED]
+
+    def on_signal(*_: object) -> None:
+        # Only tells the loop: a handler that took a lock could find it held by the thread it interrupts.
+        loop.call_soon_threadsafe(agent.request_end, Reason.SIGTERM_SIGNAL_HANDLER)
+
+    async def serve() -> None:
+        await agent.serve()
+        await agent.aclose()
+
+    def run_loop() -> None:
+        assert agent.plain is not None
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(serve())
+            outcome[0] = 0
+        finally:
+            if not agent.plain.is_idle:
+                # A run that ignores its cancellation holds the main thread; the grace period is over.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(outcome[0])
+            agent.plain.close()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    thread = threading.Thread(target=run_loop, name="lightwork-agent")
+    thread.start()
+    run_calls()
+    thread.join()
+    return outcome[0]
+
+
+def _close_input() -> None:
+    """Nobody types to a worker: reading gives the end of the file."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)

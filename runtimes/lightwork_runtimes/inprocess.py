@@ -1,0 +1,187 @@
+"""The runtime `inprocess`: works as tasks of the scheduler's own event loop, for tests and debuggers."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import ClassVar, Self
+
+import anyio
+import anyio.abc
+import msgspec
+
+from lightwork.runtime import Cause, Conflict, Ref, Rejected, Report, Route, RuntimeFailure, Spec, Standing
+
+__all__ = ["InProcessOptions", "InProcessRuntime"]
+
+_FORCE_WITHIN = 5.0
+"""Seconds that a cancelled task has to end before `stop` says that it does not."""
+
+_STUCK = "cancelled, and still running: what ignores that, such as a thread, cannot be ended from within its process"
+
+
+class InProcessOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A profile of kind ``inprocess`` has no keys."""
+
+
+class _Launch:
+    """One task, or what is left of it."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.scope = anyio.CancelScope()
+        self.over = anyio.Event()
+        self.stop_asked = False
+        self.report = Report(Standing.RUNNING, detail="a task of the scheduler's process")
+
+
+class InProcessRuntime:
+    """Runs works as tasks of the process and the event loop that entered it.
+
+    It calls the coroutine function ``serve`` of the entry's module with the ticket; what that returns is
+    the exit code. Output goes where the process's goes, so `logs` has none. `Spec.env`, `Spec.cwd`,
+    `Spec.build` and `Spec.compute` are not used, being the process's. A work cannot outlive its process:
+    leaving the context cancels what runs, and waits for it.
+    """
+
+    Options: ClassVar[type[msgspec.Struct]] = InProcessOptions
+
+    def __init__(self, name: str = "inprocess", options: InProcessOptions | None = None) -> None:
+        self.name = name
+        self.options = options or InProcessOptions()
+        self._launches: dict[str, _Launch] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks, self._tasks = self._tasks, None
+        if tasks is not None:
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(kind, error, trace)
+            for launch in self._launches.values():
+                if not launch.over.is_set():  # cancelled before its first step: its own `finally` never ran
+                    launch.report = _CANCELLED
+                    launch.over.set()
+
+    async def routes(self, listener: Route) -> Sequence[Route]:
+        """The listener's own address; where it listens on every interface, the loopback's."""
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.host, listener.host)
+        return [Route(host, listener.port)]
+
+    async def launch(self, spec: Spec) -> Ref:
+        """Start the task; see `lightwork.runtime.Runtime.launch`."""
+        if self._tasks is None:
+            raise RuntimeError("use the runtime in its context: `async with runtime:`")
+        known = self._launches.get(spec.name)
+        if known is None:
+            serve = _resolve_serve(spec.entry)
+            launch = self._launches[spec.name] = _Launch(spec)
+            self._tasks.start_soon(self._run, launch, serve, name=f"lightwork {spec.name}")
+        elif known.spec != spec:
+            raise Conflict(f"{spec.name}: launched already, from another spec; names are used once")
+        return self._ref(spec.name)
+
+    def _ref(self, name: str) -> Ref:
+        return Ref(self.name, name)
+
+    async def _run(self, launch: _Launch, serve: Callable[[bytes], Awaitable[int]]) -> None:
+        outcome = _CANCELLED
+        try:
+            with launch.scope, anyio.move_on_after(launch.spec.max_lifetime) as lifetime:
+                code, detail = await _outcome(serve, launch.spec.ticket)
+                outcome = Report(Standing.EXITED, code, Cause.STOPPED if launch.stop_asked else Cause.EXIT, detail)
+            if lifetime.cancelled_caught:
+                outcome = Report(Standing.EXITED, cause=Cause.LIFETIME, detail="its max_lifetime was up")
+        finally:
+            launch.report = outcome
+            launch.over.set()
+
+    async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
+        """What became of each."""
+        return [self._report(ref) for ref in refs]
+
+    def _report(self, ref: Ref) -> Report:
+        launch = self._launches.get(ref.name)
+        return _ABSENT if launch is None else launch.report
+
+    async def wait(self, ref: Ref) -> Report:
+        """Return once the task is over."""
+        launch = self._launches.get(ref.name)
+        if launch is None:
+            return _ABSENT
+        await launch.over.wait()
+        return launch.report
+
+    async def stop(self, ref: Ref, grace: float) -> None:
+        """Cancel the task if it has not ended by itself after `grace` seconds. There is no SIGTERM to ask with.
+
+        Raises:
+            RuntimeFailure: It goes on after it was cancelled. It may end yet; nothing else can be done to it.
+        """
+        launch = self._launches.get(ref.name)
+        if launch is None or launch.over.is_set():
+            return
+        launch.stop_asked = True
+        with anyio.move_on_after(grace):
+            await launch.over.wait()
+            return
+        launch.scope.cancel()
+        with anyio.move_on_after(_FORCE_WITHIN):
+            await launch.over.wait()
+            return
+        launch.report = Report(Standing.RUNNING, detail=_STUCK)
+        raise RuntimeFailure(f"{ref.name}: {_STUCK}")
+
+    async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
+        """Nothing: the output is the process's own. With `follow` it ends when the task does."""
+        if follow:
+            await self.wait(ref)
+        pieces: Sequence[tuple[int, bytes]] = ()
+        for piece in pieces:
+            yield piece
+
+    async def release(self, ref: Ref) -> None:
+        """Forget the task; cancels it first if it runs."""
+        try:
+            await self.stop(ref, 0)
+        except RuntimeFailure as error:
+            raise ExceptionGroup(f"{ref.name} could not be released", [error]) from None
+        self._launches.pop(ref.name, None)
+
+    async def find(self, owner: str) -> Sequence[Ref]:
+        """Every launch of this owner that was not released."""
+        return [self._ref(name) for name, launch in self._launches.items() if launch.spec.owner == owner]
+
+
+_CANCELLED = Report(Standing.EXITED, cause=Cause.STOPPED, detail="cancelled")
+_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
+
+
+def _resolve_serve(entry: str) -> Callable[[bytes], Awaitable[int]]:
+    module = entry.partition(":")[0]
+    try:
+        serve: Callable[[bytes], Awaitable[int]] = importlib.import_module(module).serve
+    except (ImportError, AttributeError) as error:
+        raise Rejected(f"entry {entry!r}: its module needs a coroutine function `serve(ticket)` ({error})") from error
+    return serve
+
+
+async def _outcome(serve: Callable[[bytes], Awaitable[int]], ticket: bytes) -> tuple[int, str]:
+    """The exit code and what there is to say about it, as if `serve` had its process for itself."""
+    try:
+        code = await serve(ticket)
+    except SystemExit as leaving:  # it would end the event loop, and with it everybody else
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except Exception as error:
+        # The launch's report carries it to whoever waits; other launches go on.
+        traceback.print_exception(error, file=sys.stderr)
+        return 1, "".join(traceback.format_exception_only(error)).strip()
+    return code, f"exit code {code}"

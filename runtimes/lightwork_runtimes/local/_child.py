@@ -1,0 +1,185 @@
+"""The first moments of a worker's process, from the fork or the exec to the entry, and its end.
+
+Everything here runs in the worker itself, before and after the user's code.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from lightwork.runtime import resolve_entry
+from lightwork_runtimes.local._launchdir import LaunchDir, PidFile, SpecFile
+from lightwork_runtimes.local._process import STAMP, Identity, birth_of
+
+__all__ = ["after_fork", "spawned"]
+
+_OOM_SCORE = b"500"
+_LINE_BUFFERED = 1  # _IOLBF of glibc, musl and macOS
+
+
+def after_fork(
+    folder: LaunchDir, spec: SpecFile, note: str, launcher: int, stdin: int, log: int, stamp: Callable[[str], None]
+) -> NoReturn:
+    """Become the worker of `spec`. Called in the forked child with every signal blocked; never returns."""
+    code = 1
+    try:
+        os.setsid()
+        _take_streams(stdin, log)
+        _reset_signals()
+        stamp(spec.name)
+        if _announce(folder, note, launcher):
+            os.environ.update(spec.env)
+            os.environ[STAMP] = spec.name
+            _settle_in(spec)
+            random.seed()
+            _reseed_numpy()
+            gc.enable()
+            code = _finish(_run(spec.entry))
+    except BaseException as error:
+        _print_exception(error)
+    finally:
+        os._exit(code)
+
+
+def spawned(path: str, launcher: int, note: str) -> NoReturn:
+    """Become the worker of the launch folder `path`. Called in a fresh interpreter; never returns.
+
+    The interpreter is left by `sys.exit`, so that it finalizes as any other does.
+    """
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    folder = LaunchDir(path)
+    spec = folder.spec()
+    if spec is None or not _announce(folder, note, launcher):
+        sys.exit(1)
+    _settle_in(spec)
+    code = _run(spec.entry)
+    _flush_c()
+    sys.exit(code)
+
+
+def _take_streams(stdin: int, log: int) -> None:
+    os.dup2(stdin, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(stdin)
+    os.close(log)
+
+
+def _reset_signals() -> None:
+    """Make signals what they are in a fresh interpreter, then let those through that came meanwhile."""
+    signal.set_wakeup_fd(-1)
+    fresh: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGPIPE: signal.SIG_IGN}
+    fixed = {signal.SIGKILL, signal.SIGSTOP}
+    for number in signal.valid_signals() - fixed:
+        wanted = fresh.get(number, signal.SIG_DFL)
+        if signal.getsignal(number) is not wanted:
+            signal.signal(number, wanted)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _announce(folder: LaunchDir, note: str, launcher: int) -> bool:
+    """Write down who we are; False if nobody would know of us.
+
+    First the file, then the look at the parent: whoever sees the launcher dead and reads the file after
+    that, finds it, or is right in saying that there is no worker.
+    """
+    birth = birth_of(os.getpid())
+    assert birth is not None
+    try:
+        folder.write_started(PidFile(Identity(os.getpid(), birth), note))
+    except FileNotFoundError:  # released meanwhile
+        return False
+    return os.getppid() == launcher
+
+
+def _settle_in(spec: SpecFile) -> None:
+    sys.argv = [spec.entry]
+    if spec.cwd is not None:
+        os.chdir(spec.cwd)
+    if sys.platform == "linux":
+        try:
+            # When memory runs out the kernel shall take a worker, not the scheduler that can report it.
+            with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+                file.write(_OOM_SCORE)
+        except OSError as error:  # some sandboxes forbid it; the worker is as good without
+            print(f"lightwork: oom_score_adj not set: {error}", file=sys.stderr)
+    # The descriptors belong to the process, not to these objects: closing one of them must not give 1 or 2
+    # away to the next file that is opened.
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _output(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _output(2)  # type: ignore[misc]
+    _line_buffer_c()
+
+
+def _output(fd: int) -> Any:
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _line_buffer_c() -> None:
+    """Let what C libraries print leave at each line, so that it is there when the process crashes."""
+    libc = ctypes.CDLL(None)
+    try:
+        stdout = ctypes.c_void_p.in_dll(libc, "__stdoutp" if sys.platform == "darwin" else "stdout")
+    except ValueError:
+        return  # a C library without that symbol; its output comes when its buffer is full, and at the end
+    libc.setvbuf(stdout, None, _LINE_BUFFERED, ctypes.c_size_t(0))
+
+
+def _flush_c() -> None:
+    ctypes.CDLL(None).fflush(None)
+
+
+def _reseed_numpy() -> None:
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+
+
+def _run(entry: str) -> int:
+    """Call the entry; the exit code that Python would give its outcome."""
+    try:
+        result = resolve_entry(entry)()
+    except SystemExit as leaving:
+        return _exit_code(leaving.code)
+    except BaseException as error:
+        _print_exception(error)
+        return 1
+    return result & 0xFF if isinstance(result, int) else 0
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _print_exception(error: BaseException) -> None:
+    """Print the traceback as the interpreter does, without the frame of this module that caught it."""
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
+
+
+def _finish(code: int) -> int:
+    """Do what the interpreter does at its end: wait for threads, run the atexit functions, flush."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # a full disk, or the user closed it: as Python does, say it by the code
+            code = code or 120
+    _flush_c()
+    return code

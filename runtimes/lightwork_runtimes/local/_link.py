@@ -1,0 +1,249 @@
+"""The scheduler's side of a launcher: its process, the socket, and the launches that wait for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+
+import anyio
+import anyio.to_thread
+
+from lightwork.runtime import NoCapacity, Rejected, RuntimeFailure, Unreachable
+from lightwork_runtimes.local._messages import (
+    Broken,
+    Finish,
+    Finishing,
+    FrameBuffer,
+    Launch,
+    Launched,
+    Ready,
+    Refused,
+    Setup,
+    ToLauncher,
+    decode_from_launcher,
+    frame,
+)
+from lightwork_runtimes.local._process import STAMP, Identity, birth_of, interpreter_flags
+from lightwork_runtimes.local._stamp import PLACEHOLDER
+
+__all__ = ["Answer", "LauncherLink"]
+
+_PIPE_HOLDS = 4096
+"""Bytes that every pipe takes at once, however many pipes the user has."""
+
+_EXIT_WITHIN = 5.0
+
+_left_behind: list[subprocess.Popen[bytes]] = []
+"""Launchers that stayed with their workers; they are reaped when the next one is started or left."""
+
+
+class Answer:
+    """What will have become of one launch request. Any number may wait, and be cancelled, independently."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._error: RuntimeFailure | None = None
+
+    def give(self, error: RuntimeFailure | None) -> None:
+        """Set the outcome."""
+        self._error = error
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Return when it was started; raise why it was not."""
+        await self._event.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class LauncherLink:
+    """One launcher. `start` once, `submit` any number of times, `finish` once."""
+
+    def __init__(self, *, fork: bool, entry_module: str, preload: list[str]) -> None:
+        self._setup = Setup(fork=fork, entry_module=entry_module, preload=preload, scheduler=os.getpid())
+        self._frames = FrameBuffer()
+        self._outbox: deque[tuple[bytes, int | None]] = deque()
+        self._answers: dict[str, Answer] = {}
+        self._ready = asyncio.Event()
+        self._finishing = asyncio.Event()
+        self._stays_for = 0
+        self._error: RuntimeFailure | None = None
+        self.is_lost = False
+        self.identity = Identity(0, "")
+
+    async def start(self) -> None:
+        """Start the process. It imports its modules while the caller goes on."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = await anyio.to_thread.run_sync(_start_process, theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
+        birth = birth_of(self._process.pid)
+        self.identity = Identity(self._process.pid, birth or "")
+        self._sock = ours
+        self._sock.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._sock, self._receive)
+        self._send(self._setup)
+
+    async def wait_ready(self) -> None:
+        """Return once it can launch.
+
+        Raises:
+            Rejected: A module of `preload` cannot be imported.
+            Unreachable: It died.
+        """
+        await self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def submit(self, folder: str, ticket: bytes) -> Answer:
+        """Ask for the process of this launch folder. Nothing is awaited: it is asked for when this returns.
+
+        Raises:
+            NoCapacity: This process has no descriptor left. Nothing was asked for.
+        """
+        try:
+            stdin = _readable(ticket)
+        except OSError as error:
+            raise NoCapacity(f"no pipe for the worker's ticket: {error}") from error
+        answer = self._answers[folder] = Answer()
+        self._send(Launch(folder), stdin)
+        return answer
+
+    def answer_to(self, folder: str) -> Answer | None:
+        """The outcome of a request that was not answered yet."""
+        return self._answers.get(folder)
+
+    async def finish(self) -> None:
+        """Let it go. It ends now if it has no worker, else after its last one."""
+        if self.is_lost:
+            await anyio.to_thread.run_sync(_reap, self._process)
+            return
+        self._send(Finish())
+        await self._finishing.wait()
+        self._lose("the runtime was left")
+        if self._stays_for:
+            _left_behind.append(self._process)
+        else:
+            await anyio.to_thread.run_sync(_reap, self._process)
+
+    # --- the socket -----------------------------------------------------------------------------
+
+    def _send(self, message: ToLauncher, fd: int | None = None) -> None:
+        self._outbox.append((frame(message), fd))
+        if len(self._outbox) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._outbox:
+            data, fd = self._outbox[0]
+            try:
+                sent = self._sock.send(data) if fd is None else socket.send_fds(self._sock, [data], [fd])
+            except BlockingIOError:
+                loop.add_writer(self._sock, self._flush)
+                return
+            except ConnectionError as error:
+                self._lose(f"the launcher died: {error}")
+                return
+            if fd is not None:
+                os.close(fd)
+            if sent < len(data):
+                self._outbox[0] = (data[sent:], None)
+            else:
+                self._outbox.popleft()
+        loop.remove_writer(self._sock)
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(65536)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._lose("the launcher died")
+            return
+        for body in self._frames.feed(data):
+            self._take(decode_from_launcher(body))
+
+    def _take(self, message: Ready | Launched | Refused | Finishing | Broken) -> None:
+        match message:
+            case Ready(error):
+                if error:
+                    self._error = Rejected(f"a module of `preload` cannot be imported:\n{error}")
+                self._ready.set()
+            case Launched(folder):
+                self._answers.pop(folder).give(None)
+            case Refused(folder, for_good, text):
+                self._answers.pop(folder).give(Rejected(text) if for_good else NoCapacity(text))
+            case Finishing(workers):
+                self._stays_for = workers
+                self._finishing.set()
+            case Broken(text):
+                self._lose(f"the launcher broke:\n{text}")
+
+    def _lose(self, why: str) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock)
+        loop.remove_writer(self._sock)
+        self._sock.close()
+        for _, fd in self._outbox:
+            if fd is not None:
+                os.close(fd)
+        self._outbox.clear()
+        self._error = self._error or Unreachable(why)
+        for answer in self._answers.values():
+            answer.give(Unreachable(f"{why}; whether the worker was started is not known"))
+        self._answers.clear()
+        self._ready.set()
+        self._finishing.set()
+
+
+def _start_process(fd: int) -> subprocess.Popen[bytes]:
+    _left_behind[:] = [process for process in _left_behind if process.poll() is None]
+    if not sys.executable:
+        raise Rejected("this interpreter has no executable that could be started again (sys.executable is empty)")
+    code = f"import sys; sys.path[:] = {sys.path!r}; from lightwork_runtimes.local._launcher import main; main({fd})"
+    return subprocess.Popen(
+        [sys.executable, *interpreter_flags(), "-c", code],
+        stdin=subprocess.DEVNULL,
+        # It may outlive the scheduler: it must not hold the terminal or a pipe of it open.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[fd],
+        env={**os.environ, STAMP: PLACEHOLDER},
+        start_new_session=True,
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    _left_behind[:] = [left for left in _left_behind if left.poll() is None]
+    try:
+        process.wait(_EXIT_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _readable(data: bytes) -> int:
+    """A descriptor from which `data` can be read up to the end of the stream."""
+    if len(data) <= _PIPE_HOLDS:
+        read, write = os.pipe()
+        os.write(write, data)
+        os.close(write)
+        return read
+    with open(os.memfd_create("ticket"), "w+b") if sys.platform == "linux" else tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        return os.dup(file.fileno())

@@ -1,0 +1,154 @@
+"""Who a process is, and how to reach it without ever meeting another that got its pid later.
+
+An identity is a pid and a birth: the kernel's start time within this boot. Signals go through a pidfd that
+was opened before the birth was compared, so the check and the signal concern the same process. Where there
+is no pidfd the check comes just before the signal, which is as good as that platform allows.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import msgspec
+
+__all__ = [
+    "HAS_PIDFD",
+    "STAMP",
+    "Identity",
+    "all_pids",
+    "belongs",
+    "birth_of",
+    "interpreter_flags",
+    "open_pidfd",
+    "send_signal",
+]
+
+STAMP = "LIGHTWORK_LAUNCH"
+"""Variable that every process of a launch inherits; its value is the launch's name."""
+
+HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """One process for ever: a pid alone is given out again."""
+
+    pid: int
+    birth: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs. A zombie does not."""
+        return birth_of(self.pid) == self.birth
+
+
+@functools.cache
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read(8)
+
+
+def birth_of(pid: int) -> str | None:
+    """When the process began, as text to compare; None if there is none or only its zombie."""
+    if sys.platform != "linux":
+        return _birth_by_ps(pid)
+    fields = _stat(pid)
+    if fields is None or fields[0] in ("Z", "X"):
+        return None
+    return f"{_boot()}-{fields[19]}"
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the third (state) on; the second may hold spaces and brackets."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def _birth_by_ps(pid: int) -> str | None:
+    done = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False, env={"LC_ALL": "C"}
+    )
+    state, _, birth = done.stdout.strip().partition(" ")
+    return None if not birth or state.startswith("Z") else " ".join(birth.split())
+
+
+def open_pidfd(identity: Identity) -> int | None:
+    """A pidfd of exactly this process, None if it has ended. Linux only."""
+    assert sys.platform == "linux"
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    if identity.is_alive:
+        return fd
+    os.close(fd)
+    return None
+
+
+def send_signal(identity: Identity, number: signal.Signals) -> bool:
+    """Signal exactly this process; False if it has ended."""
+    if sys.platform != "linux" or not HAS_PIDFD:
+        if not identity.is_alive:
+            return False
+        os.kill(identity.pid, number)
+        return True
+    fd = open_pidfd(identity)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def all_pids() -> list[int]:
+    """Every process of this machine. Linux only."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def belongs(pids: Iterable[int], name: str, leader: int | None) -> list[Identity]:
+    """Those of `pids` that descend from the launch `name`, by their stamp or by their session. Linux only.
+
+    The session counts only while no process has the leader's pid: then the kernel keeps that number for
+    the session, and nobody else can have it.
+    """
+    by_session = leader is not None and _stat(leader) is None
+    stamp = f"{STAMP}={name}".encode()
+    found: list[Identity] = []
+    for pid in pids:
+        birth = birth_of(pid)
+        if birth is None:
+            continue
+        if _has_stamp(pid, stamp) or (by_session and _session(pid) == leader):
+            found.append(Identity(pid, birth))
+    return found
+
+
+def _session(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None else int(fields[3])
+
+
+def _has_stamp(pid: int, stamp: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return stamp in file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # gone meanwhile, or another user's
+
+
+def interpreter_flags() -> list[str]:
+    """The options with which this interpreter was started, for another that shall behave the same."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags

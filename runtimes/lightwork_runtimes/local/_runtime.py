@@ -1,0 +1,345 @@
+"""The runtime `local`: each work in a process of its own on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Literal, Self
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from lightwork.errors import PlatformError
+from lightwork.runtime import Cause, Ref, Rejected, Report, Route, Spec, Standing
+from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, open_home
+from lightwork_runtimes.local._link import LauncherLink
+from lightwork_runtimes.local._process import Identity, all_pids, belongs, birth_of, send_signal
+from lightwork_runtimes.local._watch import CONTENT, FOLDER, Deaths, Files, Ticker
+
+__all__ = ["LocalOptions", "LocalRuntime"]
+
+_ENTRY_MODULE = "lightwork.worker"
+_CHUNK = 65536
+_SWEEP_WITHIN = 5.0
+_WILDCARDS = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
+
+
+class LocalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of a profile of kind ``local``.
+
+    Attributes:
+        start_method: ``fork`` starts works as copies of a helper process that has imported lightwork and
+            `preload` already; ``spawn`` starts a fresh interpreter for each. ``auto`` is fork on Linux and
+            spawn elsewhere.
+        preload: Modules that the helper imports once, so that forked works need not. A module that starts
+            threads makes it spawn instead; the report of a work then says so.
+        home: Folder for what is known of each launch, not open to other users. None:
+            ``lightwork-<uid>`` in ``$XDG_RUNTIME_DIR``, or in the folder for temporary files.
+    """
+
+    start_method: Literal["auto", "fork", "spawn"] = "auto"
+    preload: list[str] = []
+    home: str | None = None
+
+
+class LocalRuntime:
+    """Runs works as processes of this machine, each the leader of a session of its own.
+
+    Entering it starts a helper process, the launcher; leaving it lets the launcher go, which stays until
+    the last worker has ended. All that is known of a launch is in files below `LocalOptions.home`, so any
+    later runtime with the same `home` can go on with it, whatever became of this one.
+
+    A worker inherits the environment that this process had on entering. `Spec.build` and `Spec.compute` are
+    not used: the machine and what is installed on it are what they are.
+    """
+
+    Options: ClassVar[type[msgspec.Struct]] = LocalOptions
+
+    def __init__(self, name: str = "local", options: LocalOptions | None = None) -> None:
+        self.name = name
+        self.options = options or LocalOptions()
+        self._ticker = Ticker()
+        self._files = Files(self._ticker)
+        self._deaths = Deaths(self._ticker)
+        self._link: LauncherLink | None = None
+        self._starting = anyio.Lock()
+        self._asked: set[str] = set()
+        self._home = Path()
+        self._self = Identity(0, "")
+
+    async def __aenter__(self) -> Self:
+        """Start the launcher. It imports its modules while the caller goes on.
+
+        Raises:
+            PlatformError: This platform has no POSIX processes.
+            Rejected: `home` belongs to another user, or others can enter it.
+        """
+        if os.name != "posix":
+            raise PlatformError(f"the runtime `local` needs a POSIX platform, not {sys.platform}")
+        self._home = open_home(self.options.home)
+        self._self = Identity(os.getpid(), birth_of(os.getpid()) or "")
+        self._files.open()
+        try:
+            self._link = await self._start_link()
+        except BaseException:
+            self._files.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the launcher go. Workers are left alone; who waits for one must have ended before."""
+        try:
+            if self._link is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._link.finish()
+        finally:
+            self._link = None
+            self._deaths.close()
+            self._files.close()
+            self._ticker.close()
+
+    async def routes(self, listener: Route) -> Sequence[Route]:
+        """The listener's own address; where it listens on every interface, the loopback's."""
+        hosts = _WILDCARDS.get(listener.host, (listener.host,))
+        return [Route(host, listener.port) for host in hosts]
+
+    # --- launching ------------------------------------------------------------------------------
+
+    async def launch(self, spec: Spec) -> Ref:
+        """Start a process for the spec; see `lightwork.runtime.Runtime.launch`.
+
+        Returns when the process exists. Cancelled, it leaves either nothing or a launch that `find` gives.
+        """
+        _check(spec)
+        link = await self._ready_link()
+        # Nothing is awaited from here to `submit`: there is no folder whose launch was not asked for.
+        folder, is_new = LaunchDir.create(self._home, spec, link.identity, self._self)
+        if is_new:
+            try:
+                answer = link.submit(folder.path, spec.ticket)
+            except BaseException:
+                shutil.rmtree(folder.path)
+                raise
+        else:
+            known = link.answer_to(folder.path)
+            if known is None:
+                return self._ref(spec.name, spec.owner)
+            answer = known
+        await answer.wait()
+        return self._ref(spec.name, spec.owner)
+
+    def _ref(self, name: str, owner: str) -> Ref:
+        return Ref(self.name, name, {"owner": owner})
+
+    async def _start_link(self) -> LauncherLink:
+        method = self.options.start_method
+        fork = method == "fork" or (method == "auto" and sys.platform == "linux")
+        link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=list(self.options.preload))
+        with anyio.CancelScope(shield=True):  # a few milliseconds; cancelled half-way it would be nobody's
+            await link.start()
+        return link
+
+    async def _ready_link(self) -> LauncherLink:
+        """The launcher, ready; another one if it has died since."""
+        async with self._starting:
+            if self._link is None:
+                raise RuntimeError("use the runtime in its context: `async with runtime:`")
+            if self._link.is_lost:
+                await self._link.finish()
+                self._link = await self._start_link()
+            link = self._link
+        await link.wait_ready()
+        return link
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def _locate(self, ref: Ref) -> LaunchDir | None:
+        return LaunchDir.locate(self._home, ref.name, ref.hint.get("owner"))
+
+    async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
+        """What became of each, from the files and processes as they are now."""
+        return [self._report(ref) for ref in refs]
+
+    def _report(self, ref: Ref) -> Report:
+        try:
+            folder = self._locate(ref)
+            return _ABSENT if folder is None else folder.look().report
+        except (OSError, msgspec.DecodeError) as error:
+            return Report(Standing.UNKNOWN, detail=f"{type(error).__name__}: {error}")
+
+    async def wait(self, ref: Ref) -> Report:
+        """Return once it is over. Waiting for a launch of another process takes it over from that one.
+
+        What is taken over is not ended by its old launcher for as long as this process lives.
+        """
+        folder = self._locate(ref)
+        if folder is None:
+            return _ABSENT
+        spec = folder.spec()
+        if spec is not None and spec.maker != self._self and not folder.look().report.standing.is_over:
+            folder.mark_keeper(self._self)
+        return await self._wait_over(folder)
+
+    async def find(self, owner: str) -> Sequence[Ref]:
+        """Every launch of this owner that was not released, whichever process launched it."""
+        return [self._ref(name, owner) for name in LaunchDir.names(self._home, owner)]
+
+    async def _wait_over(self, folder: LaunchDir) -> Report:
+        view = await self._wait_until(folder, lambda view: view.report.standing.is_over)
+        started = folder.started()
+        if started is not None and folder.ended() is None:
+            await self._clear_tree(os.path.basename(folder.path), started.worker)
+            folder.write_ended(view.report.exit_code, view.report.cause, view.report.detail)
+        return view.report
+
+    async def _wait_until(self, folder: LaunchDir, done: Callable[[View], bool]) -> View:
+        changed = asyncio.Event()
+        with ExitStack() as watches:
+            watches.enter_context(self._files.watch(folder.path, FOLDER, changed))
+            watched: set[Identity] = set()
+            while True:
+                changed.clear()
+                view = folder.look()
+                if done(view):
+                    return view
+                self._watch_also(view, watched, watches, changed)
+                await changed.wait()
+
+    def _watch_also(self, view: View, watched: set[Identity], watches: ExitStack, changed: asyncio.Event) -> None:
+        process = view.depends_on
+        if process is not None and process not in watched:
+            watched.add(process)
+            watches.enter_context(self._deaths.watch(process, changed))
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    async def stop(self, ref: Ref, grace: float) -> None:
+        """End the whole tree: SIGTERM to the worker, and after `grace` seconds SIGKILL to all of it.
+
+        Returns when no process of it is left. Cancelling leaves it asked to stop.
+        """
+        folder = self._locate(ref)
+        if folder is None:
+            return
+        if not folder.look().report.standing.is_over:
+            folder.mark_stop(Cause.STOPPED)
+            if folder.claim():  # before the launcher did: it will not start it
+                folder.write_ended(None, Cause.STOPPED, "stopped before it was started")
+                return
+            await self._wait_until(folder, lambda view: view.report.standing != Standing.PENDING)
+            if grace > 0 and await self._ends_within(folder, grace):
+                return
+            self._signal(folder, signal.SIGKILL)
+        await self._wait_over(folder)
+
+    async def _ends_within(self, folder: LaunchDir, grace: float) -> bool:
+        # Once: to many programs a second SIGTERM means "now".
+        if folder.path not in self._asked:
+            self._asked.add(folder.path)
+            self._signal(folder, signal.SIGTERM)
+        with anyio.move_on_after(grace):
+            await self._wait_over(folder)
+            return True
+        return False
+
+    def _signal(self, folder: LaunchDir, number: signal.Signals) -> None:
+        started = folder.started()
+        if started is not None:
+            send_signal(started.worker, number)
+
+    async def _clear_tree(self, name: str, worker: Identity) -> None:
+        """Kill what is left of a tree whose launcher has died, which would have done it."""
+        if sys.platform != "linux":
+            return
+        with anyio.move_on_after(_SWEEP_WITHIN):
+            while left := await anyio.to_thread.run_sync(lambda: belongs(all_pids(), name, worker.pid)):
+                for process in left:
+                    send_signal(process, signal.SIGKILL)
+                for process in left:
+                    await self._wait_dead(process)
+
+    async def _wait_dead(self, process: Identity) -> None:
+        dead = asyncio.Event()
+        with self._deaths.watch(process, dead):
+            while process.is_alive:
+                dead.clear()
+                await dead.wait()
+
+    async def release(self, ref: Ref) -> None:
+        """Remove the launch's folder, its output included; ends it first if it still runs. Idempotent."""
+        owner = ref.hint.get("owner")
+        folder = self._locate(ref)
+        if folder is not None:
+            await self.stop(ref, 0)
+            owner = os.path.basename(os.path.dirname(folder.path))
+            self._asked.discard(folder.path)
+        if not isinstance(owner, str):
+            return
+        try:
+            # In a thread: the output may be large, and freeing it take long.
+            await anyio.to_thread.run_sync(LaunchDir.remove, self._home, owner, ref.name)
+        except OSError as error:
+            raise ExceptionGroup(f"{ref.name} could not be released", [error]) from None
+
+    # --- output ---------------------------------------------------------------------------------
+
+    async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
+        """Standard output and error of the whole tree, in pieces of at most 64 kB.
+
+        With `follow` it is read when the kernel tells of a change (inotify); on platforms without that it is
+        looked at every 0.2 s.
+        """
+        folder = self._locate(ref)
+        if folder is None:
+            return
+        try:
+            fd = os.open(folder.log, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # released meanwhile
+            return
+        try:
+            changed = asyncio.Event()
+            with ExitStack() as watches:
+                if follow:
+                    watches.enter_context(self._files.watch(folder.log, CONTENT, changed))
+                    watches.enter_context(self._files.watch(folder.path, FOLDER, changed))
+                watched: set[Identity] = set()
+                while True:
+                    changed.clear()
+                    view = folder.look()  # before the read: what is over writes nothing more
+                    while data := os.pread(fd, _CHUNK, start):
+                        yield start, data
+                        start += len(data)
+                    if not follow or view.report.standing.is_over:
+                        return
+                    self._watch_also(view, watched, watches, changed)
+                    await changed.wait()
+        finally:
+            os.close(fd)
+
+
+_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
+
+
+def _check(spec: Spec) -> None:
+    check_name(spec.name, "the launch's name")
+    check_name(spec.owner, "the owner's id")
+    module, _, function = spec.entry.partition(":")
+    if not module or not function:
+        raise Rejected(f"entry {spec.entry!r}: must be `package.module:function`")
+    for key, value in spec.env.items():
+        if not key or "=" in key or "\0" in key + value:
+            raise Rejected(f"env {key!r}: no variable can have that name and value")
+        try:
+            (key + value).encode()
+        except UnicodeEncodeError as error:
+            raise Rejected(f"env {key!r}: {error}") from None

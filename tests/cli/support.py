@@ -1,0 +1,126 @@
+"""A fake app that does what a test tells it, and a stream that records flushes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from lightwork.changes import Change, LogLine, StateChanged, StatusChanged
+from lightwork.errors import UsageError
+from lightwork.status import Reason, Stage, WorkStatus
+
+
+class FakeWork:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.status = WorkStatus(Stage.NOT_STARTED, 0.0)
+        self.num_successes = 0
+
+
+class FakeComponent:
+    """Has state attributes like a component: those it was made with, and no others can be set."""
+
+    attributes: dict[str, Any]
+    children: dict[str, dict[str, FakeComponent]]
+
+    def __init__(self, *, children: dict[str, dict[str, FakeComponent]] | None = None, **attributes: Any) -> None:
+        self.__dict__["attributes"] = {"_internal": 1, **attributes}
+        self.__dict__["children"] = children or {}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        groups = {group: {key: child.state for key, child in below.items()} for group, below in self.children.items()}
+        return {"vars": dict(self.attributes), **groups}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value == "refused":
+            raise UsageError("the state cannot hold it")
+        self.attributes[name] = value
+
+
+class FakeApp:
+    """Runs `script` as its flow; `stop` and `kill` end it."""
+
+    def __init__(self, script: Callable[[FakeApp], Awaitable[None]] | None = None) -> None:
+        self.script = script
+        self.stop_message: str | None = None
+        self.works: list[FakeWork] = []
+        self.calls: list[str] = []
+        self.stopped = asyncio.Event()
+        self.killed = asyncio.Event()
+        self.watchers: list[Callable[[Change], None]] = []
+
+    async def run(self) -> None:
+        self.calls.append("run")
+        if self.script is not None:
+            await self.script(self)
+
+    def stop(self, message: str | None = None) -> None:
+        self.calls.append(f"stop {message}")
+        self.stop_message = message
+        self.stopped.set()
+
+    def kill(self) -> None:
+        self.calls.append("kill")
+        self.killed.set()
+
+    def watch(self, fn: Callable[[Change], None], /) -> Callable[[], None]:
+        self.watchers.append(fn)
+        return lambda: self.watchers.remove(fn)
+
+    def emit(self, *changes: Change) -> None:
+        for change in changes:
+            for watcher in self.watchers:
+                watcher(change)
+
+
+class FakeView:
+    """Remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[Any] = []
+
+    def start(self, works: Any) -> None:
+        self.shown.append(("start", len(works)))
+
+    def change(self, change: Change) -> None:
+        self.shown.append(change)
+
+    def message(self, text: str) -> None:
+        self.shown.append(text)
+
+    def stop(self) -> None:
+        self.shown.append("stop")
+
+
+class FlushCounter(io.StringIO):
+    """Counts flushes, and can play a pipe whose reader has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushed: list[str] = []
+        self.is_broken = False
+
+    def write(self, text: str, /) -> int:
+        if self.is_broken:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+    def flush(self) -> None:
+        self.flushed.append(self.getvalue())
+
+
+def status(
+    name: str, stage: Stage, call: int | None = 1, *, at: float = 0.0, reason: Reason | None = None, message: str = ""
+) -> StatusChanged:
+    return StatusChanged(name, WorkStatus(stage, at, reason, message or None, call=call))
+
+
+def number(name: str, attribute: str, value: Any) -> StateChanged:
+    return StateChanged(name, (attribute,), "set", value)
+
+
+def line(name: str, text: str) -> LogLine:
+    return LogLine(name, text, 1.5)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from lightwork.build import BuildConfig
+from lightwork.errors import ConfigError
+
+
+@dataclass
+class WithCommands(BuildConfig):
+    def build_commands(self) -> list[str]:
+        return ["apt-get install -y graphviz"]
+
+
+def test_a_build_config_starts_empty() -> None:
+    """Without arguments nothing is to be installed, and no list is shared between two of them."""
+    build = BuildConfig()
+    assert (build.requirements, build.dockerfile, build.image) == ([], None, None)
+    assert build.build_commands() == []
+    assert build.requirements is not BuildConfig().requirements
+
+
+def test_a_dataclass_subclass_overrides_build_commands() -> None:
+    """A subclass that is decorated with `@dataclass`, as upstream's users write it, keeps the fields and the checks."""
+    build = WithCommands(["numpy"], image="python:3.11")
+    assert build.build_commands() == ["apt-get install -y graphviz"]
+    assert (build.requirements, build.image) == (["numpy"], "python:3.11")
+    with pytest.raises(ConfigError, match="requirement is empty"):
+        WithCommands([" "])
+
+
+def test_requirement_files_are_read_when_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of a requirements file take its place, without comments and blank lines, relative to the cwd."""
+    (tmp_path / "requirements.txt").write_text("# pinned\nnumpy==2.0  # arrays\n\nit @ file:///a.zip#sha256=1\n")
+    monkeypatch.chdir(tmp_path)
+    lines = ["numpy==2.0", "it @ file:///a.zip#sha256=1"]
+    assert BuildConfig("requirements.txt").requirements == lines
+    assert BuildConfig(["rich", "requirements.txt"]).requirements == ["rich", *lines]
+    from_path: Any = tmp_path / "requirements.txt"
+    assert BuildConfig(from_path).requirements == lines
+
+
+def test_a_missing_requirements_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A requirements file that is not there is an error with its absolute path."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        BuildConfig("none.txt")
+    assert str(tmp_path / "none.txt") in str(caught.value)
+
+
+def test_a_dockerfile_is_a_path_or_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is kept as it is; a path is made absolute, must exist, and is read when asked for."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    monkeypatch.chdir(tmp_path)
+    build = BuildConfig(dockerfile="Dockerfile")
+    assert build.dockerfile == str(tmp_path / "Dockerfile")
+    assert build.dockerfile_text() == "FROM scratch\n"
+    assert BuildConfig(dockerfile="FROM python:3.11").dockerfile_text() == "FROM python:3.11"
+    assert BuildConfig().dockerfile_text() is None
+    with pytest.raises(ConfigError, match="no Dockerfile at"):
+        BuildConfig(dockerfile="Dockerfil")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"image": "a", "dockerfile": "FROM b"}, "not both"),
+        ({"requirements": "numpy"}, "must be a list"),
+        ({"requirements": 3}, "must be a list"),
+        ({"requirements": [3]}, "must be a string, got 3"),
+        ({"requirements": [""]}, "requirement is empty"),
+        ({"image": ""}, "image is empty"),
+        ({"image": 3}, "image must be a string"),
+        ({"dockerfile": 3}, "dockerfile must be a string"),
+    ],
+)
+def test_bad_fields_are_refused(fields: dict[str, Any], said: str) -> None:
+    """Each bad field is a ConfigError that says which and why."""
+    with pytest.raises(ConfigError, match=said):
+        BuildConfig(**fields)
+
+
+def test_it_travels_as_msgpack_and_as_pickle() -> None:
+    """A build config survives msgpack and pickle, and a subclass survives pickle with its commands."""
+    build = BuildConfig(["a"], image="b")
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(build), type=BuildConfig) == build
+    assert pickle.loads(pickle.dumps(WithCommands(["a"]))).build_commands() == WithCommands().build_commands()
+
+
+def test_decoding_checks_too() -> None:
+    """Decoded data are checked as arguments are."""
+    data = msgspec.msgpack.encode({"image": "a", "dockerfile": f"FROM b{os.linesep}"})
+    with pytest.raises(msgspec.ValidationError, match="not both"):
+        msgspec.msgpack.decode(data, type=BuildConfig)

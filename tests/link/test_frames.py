@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightwork import wire
+from lightwork.errors import ProtocolError
+from lightwork.wire import HEADER, FrameReader, decode_from_scheduler, decode_from_worker, encode, pack
+
+ERROR = wire.ErrorInfo(module="builtins", qualname="ValueError", message="bad", args=b"\x91\xa3bad")
+
+FROM_WORKER: list[wire.FromWorker] = [
+    wire.Hello(version=1, lightwork="0.1", python="3.11", pid=7, host="here", received=3),
+    wire.Ready(internal_ip="10.0.0.1"),
+    wire.Running(call=2**40),
+    wire.Delta(ops=[(0, ["loss"], 0.5)]),
+    wire.Answer(proposal=1, ops=[], error=ERROR),
+    wire.Result(call=1, value=msgspec.Raw(b"\x01")),
+    wire.Failure(call=1, reason="user_exception", error=ERROR, swallowed=True),
+    wire.Cancelled(call=1),
+    wire.Stopped(reason="", error=None),
+    wire.Heartbeat(),
+    wire.Ack(number=2**60),
+]
+
+FROM_SCHEDULER: list[wire.FromScheduler] = [
+    wire.Welcome(received=0, work=b"pickle", name="root.a", paths=["."], heartbeat=20.0, grace=5.0, max_frame=1 << 26),
+    wire.Refuse(message="not wanted"),
+    wire.Call(id=1, args=b"\x90"),
+    wire.Cancel(call=1),
+    wire.FlowDelta(proposal=1, op=(0, ["lr"], 0.1), expected=None, has_expected=True),
+    wire.Stop(grace=5.0, reason="stopped"),
+    wire.Heartbeat(),
+    wire.Ack(number=1),
+]
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:stop] for start, stop in pairwise(edges)]
+
+
+def as_data(frame: object) -> object:
+    return msgspec.msgpack.decode(encode(frame))
+
+
+@pytest.mark.parametrize("frame", FROM_WORKER, ids=lambda frame: type(frame).__name__)
+def test_frames_of_a_worker_survive_the_wire(frame: wire.FromWorker) -> None:
+    """Each frame is decoded to its own type with its own values."""
+    back = decode_from_worker(encode(frame))
+    assert type(back) is type(frame)
+    assert as_data(back) == as_data(frame)
+
+
+@pytest.mark.parametrize("frame", FROM_SCHEDULER, ids=lambda frame: type(frame).__name__)
+def test_frames_of_a_scheduler_survive_the_wire(frame: wire.FromScheduler) -> None:
+    """Each frame is decoded to its own type with its own values."""
+    back = decode_from_scheduler(encode(frame))
+    assert type(back) is type(frame)
+    assert as_data(back) == as_data(frame)
+
+
+def test_every_frame_is_in_the_tables() -> None:
+    """The tables above leave no frame out."""
+    assert {type(frame) for frame in FROM_WORKER} == set(wire.FromWorker.__args__)
+    assert {type(frame) for frame in FROM_SCHEDULER} == set(wire.FromScheduler.__args__)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", b"\x91\xa4nope", b"\x92\xa3ack\xa1x", b"\x91" * 5000, encode(wire.Call(1, b""))]
+)
+def test_a_body_that_is_no_frame_is_the_workers_fault(body: bytes) -> None:
+    """Garbage, unknown tags, wrong types, endless nesting and frames of the other direction are refused."""
+    with pytest.raises(ProtocolError, match="a worker sent no valid frame"):
+        decode_from_worker(body)
+
+
+def test_a_frame_of_the_other_direction_is_the_schedulers_fault() -> None:
+    """A worker takes no frame that only workers send."""
+    with pytest.raises(ProtocolError, match="the scheduler sent no valid frame"):
+        decode_from_scheduler(encode(wire.Running(1)))
+
+
+BODIES = st.lists(st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=50)), max_size=8)
+
+
+@given(bodies=BODIES, tail=st.binary(max_size=11), cuts=st.lists(st.integers(0, 1000), max_size=12))
+def test_frames_are_cut_the_same_however_they_arrive(
+    bodies: list[tuple[int, bytes]], tail: bytes, cuts: list[int]
+) -> None:
+    """Cut anywhere, what comes out is what was packed; an unfinished header stays in the buffer."""
+    reader = FrameReader(50)
+    data = b"".join(pack(body, number) for number, body in bodies) + tail
+    out = [frame for piece in pieces(data, cuts) for frame in reader.feed(piece)]
+    assert out == bodies
+    assert all(type(body) is bytes for _, body in out)
+    assert reader.buffered == len(tail)
+
+
+@pytest.mark.parametrize("size", [None, 1, 5])
+def test_a_frame_that_announces_too_much_is_refused(size: int | None) -> None:
+    """A length above the limit is refused at its header, before the body is there, and ever after."""
+    reader = FrameReader(10)
+    data = pack(b"1234567890", 1) + HEADER.pack(11, 2)
+    cut = [data] if size is None else [data[at : at + size] for at in range(0, len(data), size)]
+    for piece in cut[:-1]:
+        reader.feed(piece)
+    with pytest.raises(ProtocolError, match="11 bytes is longer than the limit of 10"):
+        reader.feed(cut[-1])
+    with pytest.raises(ProtocolError):
+        reader.feed(b"more")
+    assert reader.buffered < 100
+
+
+def test_the_limit_can_be_raised() -> None:
+    """A limit that is raised between two reads holds for the next frame."""
+    reader = FrameReader(1)
+    assert reader.feed(pack(b"a")) == [(0, b"a")]
+    reader.max_frame = 5
+    assert reader.feed(pack(b"abcde")) == [(0, b"abcde")]
+
+
+def test_a_large_frame_is_held_once() -> None:
+    """A frame of many pieces comes out whole, and nothing of it stays behind."""
+    reader = FrameReader(1 << 24)
+    body = bytes(range(256)) * (1 << 14)
+    data = pack(body, 1) + pack(b"next", 2)
+    out = [frame for at in range(0, len(data), 1 << 16) for frame in reader.feed(data[at : at + (1 << 16)])]
+    assert out == [(1, body), (2, b"next")]
+    assert reader.buffered == 0

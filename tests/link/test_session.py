@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightwork.errors import ProtocolError
+from lightwork.link import Session
+from lightwork.wire import HEADER, FrameReader
+
+
+def test_what_is_sent_is_kept_until_it_is_acknowledged() -> None:
+    """Frames are counted from 1 and kept, with their size, until the other end has taken them in."""
+    session = Session()
+    sent = [session.send(body) for body in (b"a", b"bc", b"")]
+    assert [HEADER.unpack(data[:12]) for data in sent] == [(1, 1), (2, 2), (0, 3)]
+    assert (session.unacked, session.unacked_bytes) == (3, 39)
+    session.acked(2)
+    assert (session.unacked, session.unacked_bytes) == (1, 12)
+    session.acked(1)
+    assert session.unacked == 1
+    session.acked(3)
+    assert (session.unacked, session.unacked_bytes) == (0, 0)
+
+
+def test_seen_is_dropped_and_a_gap_is_an_error() -> None:
+    """The next number is taken in, a seen one is not, a later one is the other end's fault; 0 is always taken."""
+    session = Session()
+    assert session.accept(1)
+    assert session.accept(0)
+    assert not session.accept(1)
+    with pytest.raises(ProtocolError, match="missing"):
+        session.accept(3)
+    assert session.received == 1
+    assert session.accept(2)
+
+
+def test_an_acknowledgement_of_what_was_never_sent_is_an_error() -> None:
+    """It changes nothing."""
+    session = Session()
+    session.send(b"a")
+    with pytest.raises(ProtocolError, match="last one sent is 1"):
+        session.acked(2)
+    assert session.unacked == 1
+
+
+def test_replay_gives_what_the_other_end_lacks() -> None:
+    """What it has is dropped, the rest comes in order and stays kept."""
+    session = Session()
+    sent = [session.send(bytes([number])) for number in range(5)]
+    assert session.replay(2) == sent[2:]
+    assert session.replay(2) == sent[2:]
+    assert session.unacked == 3
+
+
+@pytest.mark.parametrize("received", [0, 1, 6])
+def test_a_replay_from_where_it_cannot_be_is_an_error(received: int) -> None:
+    """An end that lacks what it has acknowledged, or has what was never sent, belongs to another exchange."""
+    session = Session()
+    for number in range(5):
+        session.send(bytes([number]))
+    session.acked(2)
+    with pytest.raises(ProtocolError):
+        session.replay(received)
+    assert session.unacked == 3
+
+
+def test_acknowledgements_are_due_after_so_many() -> None:
+    """`ack` names the last number taken in, once; duplicates count for nothing."""
+    session = Session()
+    assert session.ack() == 0
+    for number in (1, 2, 2, 3):
+        session.accept(number)
+    assert session.ack_due(every=3)
+    assert not session.ack_due(every=4)
+    assert session.ack() == 3
+    assert not session.ack_due(every=1)
+    assert session.ack() == 0
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(0, 40)),
+        st.tuples(st.just("carry"), st.integers(1, 60)),
+        st.tuples(st.just("ack"), st.just(0)),
+        st.tuples(st.just("reconnect"), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_everything_arrives_once_and_in_order(steps: list[tuple[str, int]]) -> None:
+    """Whatever the interleaving of sends, cuts at any byte, lost acknowledgements and reconnects."""
+    here, there = Session(), Session()
+    reader = FrameReader(1000)
+    wire = b""
+    sent: list[bytes] = []
+    taken: list[bytes] = []
+
+    def carry(data: bytes) -> None:
+        taken.extend(body for number, body in reader.feed(data) if there.accept(number))
+
+    def reconnect() -> bytes:
+        nonlocal reader
+        reader = FrameReader(1000)
+        return b"".join(here.replay(there.received))
+
+    for what, size in steps:
+        match what:
+            case "send":
+                sent.append(bytes([len(sent) % 256]) * size)
+                wire += here.send(sent[-1])
+            case "carry":
+                carry(wire[:size])
+                wire = wire[size:]
+            case "ack":
+                here.acked(there.ack())
+            case "reconnect":
+                wire = reconnect()
+        assert taken == sent[: len(taken)]
+        assert here.unacked >= len(sent) - len(taken)
+    carry(reconnect())
+    assert taken == sent
+    here.acked(there.received)
+    assert (here.unacked, here.unacked_bytes) == (0, 0)

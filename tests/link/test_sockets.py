@@ -1,0 +1,606 @@
+"""Real sockets on loopback, on asyncio's own event loop and on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+
+import pytest
+
+from lightwork.engine.listener import Listener
+from lightwork.errors import ConfigError, LightworkError, ProtocolError
+from lightwork.link import Connection, Peer
+from lightwork.wire import (
+    Call,
+    FromScheduler,
+    FromWorker,
+    Heartbeat,
+    Hello,
+    Running,
+    Ticket,
+    decode_from_scheduler,
+    decode_from_worker,
+    encode,
+    pack,
+)
+from lightwork.worker.dial import DialFailed, dial
+from tests.link.support import LAUNCH, SECRET, SECRETS, client
+
+HELLO = Hello(version=1, lightwork="0", python="3", pid=1, host="h", received=0)
+
+Scenario = Callable[[], Coroutine[Any, Any, None]]
+Run = Callable[[Scenario], None]
+
+if importlib.util.find_spec("uvloop") is not None:
+    # libuv opens a pipe with the first loop of a process and keeps it: that is no leak of the first test.
+    importlib.import_module("uvloop").new_event_loop().close()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs a scenario on one event loop; a report to the loop's exception handler fails it."""
+    module = asyncio if request.param == "asyncio" else pytest.importorskip("uvloop")
+
+    def run(scenario: Scenario) -> None:
+        reports: list[dict[str, Any]] = []
+        with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+            runner.get_loop().set_exception_handler(lambda loop, context: reports.append(context))
+            runner.run(scenario())
+        assert reports == []
+
+    return run
+
+
+class Door:
+    """A listener with what came through it."""
+
+    def __init__(self, listener: Listener, address: tuple[str, int], arrived: asyncio.Queue[Any]) -> None:
+        self.listener = listener
+        self.address = address
+        self.arrived = arrived
+
+    def ticket(self, *before: tuple[str, int], secret: bytes = SECRET) -> Ticket:
+        return Ticket(LAUNCH, secret, [*before, self.address], dial_within=10.0, orphan_after=10.0)
+
+
+@asynccontextmanager
+async def door(host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Door]:
+    arrived: asyncio.Queue[tuple[Connection, bytes, Hello]] = asyncio.Queue()
+    listener = Listener(SECRETS.get, lambda *what: arrived.put_nowait(what), 1 << 20, **options)
+    address = await listener.start(host, 0)
+    try:
+        yield Door(listener, address, arrived)
+    finally:
+        await listener.aclose()
+        while not arrived.empty():
+            connection, _, _ = arrived.get_nowait()
+            await ended(connection)
+
+
+@asynccontextmanager
+async def stranger(address: tuple[str, int], data: bytes = b"") -> AsyncIterator[asyncio.StreamReader]:
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(data)
+        yield reader
+    finally:
+        await leave(writer)
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    """Everything that the other end sends until it closes or resets."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+async def ended(connection: Connection) -> Exception | None:
+    """Close a connection and wait for its end."""
+    future: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    connection.on_closed = future.set_result
+    connection.close()
+    return await future
+
+
+async def let_in(door: Door) -> tuple[Connection, Connection]:
+    """Dial and say hello; return the scheduler's end and the worker's."""
+    far = await dial(door.ticket(), timeout=10)
+    far.send(pack(encode(HELLO)))
+    near, launch, hello = await door.arrived.get()
+    assert (launch, hello) == (LAUNCH, HELLO)
+    return near, far
+
+
+class Mute(asyncio.Protocol):
+    """Answers with the same bytes whatever comes, and waits for the other end to go."""
+
+    def __init__(self, answered: bytes) -> None:
+        self.answered = answered
+        self.heard = asyncio.Event()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).write(self.answered)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+class Other:
+    """A server that is not ours."""
+
+    def __init__(self, answered: bytes) -> None:
+        self.answered = answered
+        self.address = ("", 0)
+        self.connections: asyncio.Queue[Mute] = asyncio.Queue()
+
+    def accept(self) -> Mute:
+        mute = Mute(self.answered)
+        self.connections.put_nowait(mute)
+        return mute
+
+
+@asynccontextmanager
+async def other_server(answered: bytes = b"") -> AsyncIterator[Other]:
+    other = Other(answered)
+    server = await asyncio.get_running_loop().create_server(other.accept, "127.0.0.1", 0)
+    other.address = server.sockets[0].getsockname()
+    try:
+        yield other
+    finally:
+        server.close()
+        while not other.connections.empty():
+            await other.connections.get_nowait().lost.wait()
+
+
+async def leave(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionResetError):
+        await writer.wait_closed()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_a_worker_is_let_in_and_frames_pass(run: Run) -> None:
+    """Dial, hello, hand-over, then two peers exchange frames of all sizes in both directions."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            near, far = await let_in(here)
+            assert here.listener.pending == 0
+            done = asyncio.Event()
+            taken: list[FromWorker] = []
+
+            def at_scheduler(frame: FromWorker) -> None:
+                taken.append(frame)
+                if len(taken) == 1000:
+                    done.set()
+
+            def at_worker(frame: FromScheduler) -> None:
+                assert isinstance(frame, Call)
+                worker.send(Running(frame.id))
+
+            scheduler: Peer[FromWorker] = Peer(at_scheduler, decode_from_worker, 1 << 20)
+            worker: Peer[FromScheduler] = Peer(at_worker, decode_from_scheduler, 1 << 20)
+            scheduler.attach(near, 0)
+            worker.attach(far, 0)
+            for number in range(1000):
+                scheduler.send(Call(number, b"x" * (number % 10) * 1000))
+            await done.wait()
+            assert taken == [Running(number) for number in range(1000)]
+            worker.close()
+            scheduler.close()
+            await ended(near)
+            await ended(far)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 10_000, b"LWK1" + b"x" * 48])
+def test_garbage_gets_no_answer(run: Run, data: bytes) -> None:
+    """Whoever is no worker of ours is closed without a byte, and a worker comes in all the same."""
+
+    async def scenario() -> None:
+        async with door() as here, stranger(here.address, data) as reader:
+            assert await answer(reader) == b""
+            near, far = await let_in(here)
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_a_silent_stranger_is_dropped(run: Run) -> None:
+    """After the handshake's time limit."""
+
+    async def scenario() -> None:
+        async with door(handshake_timeout=0.05) as here, stranger(here.address) as reader:
+            assert await answer(reader) == b""
+
+    run(scenario)
+
+
+def test_a_worker_that_never_says_hello_is_dropped(run: Run) -> None:
+    """The proof alone does not keep a connection."""
+
+    async def scenario() -> None:
+        async with door(handshake_timeout=0.05) as here:
+            connection = await dial(here.ticket(), timeout=10)
+            lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+            connection.on_closed = lost.set_result
+            await lost
+            assert here.arrived.empty()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "first", [pack(encode(Heartbeat())), pack(encode(HELLO), 1), pack(b"\xc1"), pack(b"x" * 5000)], ids=range(4)
+)
+def test_the_first_frame_is_a_hello(run: Run, first: bytes) -> None:
+    """Another frame, a numbered hello, no frame at all or a long one cost the connection."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            connection = await dial(here.ticket(), timeout=10)
+            lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+            connection.on_closed = lost.set_result
+            connection.send(first)
+            await lost
+            assert here.arrived.empty()
+
+    run(scenario)
+
+
+def test_frames_behind_the_hello_reach_its_taker(run: Run) -> None:
+    """What comes in the same read as the hello is given to the callback that was installed."""
+
+    async def scenario() -> None:
+        taken: asyncio.Queue[Any] = asyncio.Queue()
+        kept: list[Connection] = []
+
+        def on_hello(connection: Connection, launch: bytes, hello: Hello) -> None:
+            kept.append(connection)
+            connection.on_frames = taken.put_nowait
+
+        listener = Listener(SECRETS.get, on_hello, 1 << 20)
+        address = await listener.start("127.0.0.1", 0)
+        far = await dial(Ticket(LAUNCH, SECRET, [address], 10.0, 10.0), timeout=10)
+        far.send(pack(encode(HELLO)) + pack(b"more", 1))
+        assert await taken.get() == [(1, b"more")]
+        far.send(pack(b"x" * 100_000, 2))
+        assert await taken.get() == [(2, b"x" * 100_000)]
+        await listener.aclose()
+        await ended(far)
+        await ended(kept[0])
+
+    run(scenario)
+
+
+def test_an_exception_of_on_hello_does_not_vanish() -> None:
+    """It is reported to the loop's exception handler and costs that connection alone."""
+    reports: list[Any] = []
+
+    def on_hello(connection: Connection, launch: bytes, hello: Hello) -> None:
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context["exception"]))
+        listener = Listener(SECRETS.get, on_hello, 1 << 20)
+        address = await listener.start("127.0.0.1", 0)
+        far = await dial(Ticket(LAUNCH, SECRET, [address], 10.0, 10.0), timeout=10)
+        lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        far.on_closed = lost.set_result
+        far.send(pack(encode(HELLO)))
+        await lost
+        await listener.aclose()
+
+    asyncio.run(scenario())
+    assert [str(error) for error in reports] == ["a bug"]
+
+
+def test_many_strangers_do_not_stop_a_worker(run: Run) -> None:
+    """Of 300 silent connections the oldest go, the bound is kept, and a worker is let in."""
+
+    async def scenario() -> None:
+        async with door(max_strangers=256) as here:
+            crowd = [await asyncio.open_connection(*here.address) for _ in range(300)]
+            near, far = await let_in(here)
+            for reader, _ in crowd[:44]:
+                assert await answer(reader) == b""
+            assert here.listener.pending <= 256
+            for _, writer in crowd:
+                await leave(writer)
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_workers_are_not_strangers(run: Run) -> None:
+    """Many more workers than strangers are allowed may dial at once: all come in."""
+
+    async def scenario() -> None:
+        secrets = {number.to_bytes(16, "big"): SECRET for number in range(150)}
+        listener = Listener(secrets.get, lambda *_: None, 1 << 20, max_strangers=4)
+        address = await listener.start("127.0.0.1", 0)
+        tickets = [Ticket(launch, SECRET, [address], 10.0, 10.0) for launch in secrets]
+        ends = await asyncio.gather(*(dial(ticket, timeout=20) for ticket in tickets))
+        assert all(connection.is_open for connection in ends)
+        await listener.aclose()
+        for connection in ends:
+            await ended(connection)
+
+    run(scenario)
+
+
+def test_one_launch_has_few_connections(run: Run) -> None:
+    """Whoever overhears a launch's id cannot fill the listener with it: the oldest of four goes."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            first = client().start()
+            crowd = []
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection(*here.address)
+                writer.write(first)
+                assert len(await reader.readexactly(64)) == 64
+                crowd.append((reader, writer))
+            assert await answer(crowd[0][0]) == b""
+            assert here.listener.pending == 4
+            for _, writer in crowd:
+                await leave(writer)
+
+    run(scenario)
+
+
+def test_a_busy_port_is_explained(run: Run) -> None:
+    """The error names host and port and the way out."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            host, port = here.address
+            other = Listener(SECRETS.get, lambda *_: None, 1 << 20)
+            with pytest.raises(ConfigError, match=rf"{host}.*{port}.*taken; set port = 0"):
+                await other.start(host, port)
+            await other.aclose()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "message"),
+    [
+        ("203.0.113.77", 0, "203.0.113.77.*set host to an address of this machine"),
+        ("a..b", 0, "'a..b'.*set host to an address of this machine"),
+        ("127.0.0.1", 65536, "port 65536.*0 to 65535"),
+    ],
+)
+def test_an_address_that_is_none_is_explained(run: Run, host: str, port: int, message: str) -> None:
+    """A foreign address, a name that is none and a port that is none are errors of the configuration."""
+
+    async def scenario() -> None:
+        listener = Listener(SECRETS.get, lambda *_: None, 1 << 20)
+        with pytest.raises(ConfigError, match=message):
+            await listener.start(host, port)
+        await listener.aclose()
+
+    run(scenario)
+
+
+def test_a_name_is_bound_to_one_address(run: Run) -> None:
+    """A name gives a numeric address and one port, so that workers dial what is really bound."""
+
+    async def scenario() -> None:
+        async with door("localhost") as here:
+            assert here.address[0] in ("127.0.0.1", "::1")
+            near, far = await let_in(here)
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_ipv6(run: Run) -> None:
+    """The link works over IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+
+    async def scenario() -> None:
+        async with door("::1") as here:
+            assert here.address[0] == "::1"
+            near, far = await let_in(here)
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_closing_leaves_the_workers_alone(run: Run) -> None:
+    """`aclose` drops who was not handed over and the port, not the connections of workers; it may be repeated."""
+
+    async def scenario() -> None:
+        async with door() as here, stranger(here.address) as silent:
+            near, far = await let_in(here)
+            await here.listener.aclose()
+            await here.listener.aclose()
+            assert here.listener.pending == 0
+            assert await answer(silent) == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*here.address)
+            taken: asyncio.Queue[Any] = asyncio.Queue()
+            near.on_frames = taken.put_nowait
+            far.send(pack(b"still here", 1))
+            assert await taken.get() == [(1, b"still here")]
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_dial_passes_over_somebody_else(run: Run) -> None:
+    """A refused port and a listener that does not know the secret are skipped for the route that does."""
+
+    async def scenario() -> None:
+        async with other_server(b"x" * 100) as other, door() as here:
+            connection = await dial(here.ticket(("127.0.0.1", free_port()), other.address), timeout=10)
+            assert connection.is_open
+            await ended(connection)
+
+    run(scenario)
+
+
+def test_dial_tries_again(run: Run) -> None:
+    """A scheduler that comes up a moment later is reached."""
+
+    async def scenario() -> None:
+        port = free_port()
+        refused = asyncio.Event()
+
+        class Routes(list[tuple[str, int]]):
+            """Tells when the routes are gone through for the second time."""
+
+            rounds = 0
+
+            def __iter__(self) -> Any:
+                self.rounds += 1
+                if self.rounds == 2:
+                    refused.set()
+                return super().__iter__()
+
+        ticket = Ticket(LAUNCH, SECRET, Routes([("127.0.0.1", port)]), 10.0, 10.0)
+        dialling = asyncio.ensure_future(dial(ticket, timeout=10))
+        await refused.wait()
+        listener = Listener(SECRETS.get, lambda *_: None, 1 << 20)
+        await listener.start("127.0.0.1", port)
+        connection = await dialling
+        await listener.aclose()
+        await ended(connection)
+
+    run(scenario)
+
+
+def test_dial_says_what_happened_on_each_route(run: Run) -> None:
+    """The error is a `ConnectionError` and names each route with its last outcome."""
+
+    async def scenario() -> None:
+        dead = free_port()
+        async with other_server() as silent, other_server(b"x" * 100) as other:
+            mute, wrong = silent.address, other.address
+            ticket = Ticket(LAUNCH, SECRET, [("127.0.0.1", dead), mute, wrong], 10.0, 10.0)
+            with pytest.raises(DialFailed) as caught:
+                await dial(ticket, timeout=0.4, route_timeout=0.1)
+        assert isinstance(caught.value, ConnectionError)
+        assert isinstance(caught.value, LightworkError)
+        message = str(caught.value)
+        assert f"127.0.0.1:{dead}: Connection refused" in message
+        assert f"127.0.0.1:{mute[1]}: no answer within" in message
+        assert f"127.0.0.1:{wrong[1]}: the listener does not know this launch's secret" in message
+
+    run(scenario)
+
+
+def test_dial_without_routes_fails_at_once(run: Run) -> None:
+    """There is nothing to wait for."""
+
+    async def scenario() -> None:
+        with pytest.raises(DialFailed, match="names no route"):
+            await dial(Ticket(LAUNCH, SECRET, [], 10.0, 10.0), timeout=1000)
+
+    run(scenario)
+
+
+def test_a_wrong_secret_does_not_get_in(run: Run) -> None:
+    """The dialling end finds out first: the listener did not prove the secret that it knows."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            with pytest.raises(DialFailed, match="does not know this launch's secret"):
+                await dial(here.ticket(secret=b"w" * 32), timeout=0.1)
+            assert here.arrived.empty()
+
+    run(scenario)
+
+
+def test_cancelling_dial_closes_its_connection(run: Run) -> None:
+    """The other end sees the connection go."""
+
+    async def scenario() -> None:
+        async with other_server() as other:
+            ticket = Ticket(LAUNCH, SECRET, [other.address], 10.0, 10.0)
+            dialling = asyncio.ensure_future(dial(ticket, timeout=10))
+            connection = await other.connections.get()
+            await connection.heard.wait()
+            dialling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await dialling
+            await connection.lost.wait()
+
+    run(scenario)
+
+
+def test_a_vanished_host_would_be_noticed(run: Run) -> None:
+    """The kernel probes idle connections and sends small frames at once, at both ends."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            near, far = await let_in(here)
+            for connection in (near, far):
+                assert connection._transport is not None
+                sock = connection._transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+                if hasattr(socket, "TCP_USER_TIMEOUT"):
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 25_000
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_a_launch_that_was_revoked_does_not_get_in(run: Run) -> None:
+    """A launch whose secret is gone gets no answer."""
+
+    async def scenario() -> None:
+        secrets = dict(SECRETS)
+        listener = Listener(secrets.get, lambda *_: None, 1 << 20)
+        address = await listener.start("127.0.0.1", 0)
+        ticket = Ticket(LAUNCH, SECRET, [address], 10.0, 10.0)
+        await ended(await dial(ticket, timeout=10))
+        del secrets[LAUNCH]
+        with pytest.raises(DialFailed, match="closed the connection during the handshake"):
+            await dial(ticket, timeout=0.1)
+        await listener.aclose()
+
+    run(scenario)
+
+
+def test_a_reset_is_given_to_the_owner(run: Run) -> None:
+    """A connection that breaks gives its error to `on_closed`; one that is refused by us gives ours."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            near, far = await let_in(here)
+            lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+            near.on_closed = lost.set_result
+            near.abort(ProtocolError("not wanted"))
+            assert str(await lost) == "not wanted"
+            await ended(far)
+
+    run(scenario)

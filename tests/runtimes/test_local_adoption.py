@@ -1,0 +1,146 @@
+"""A scheduler is killed by SIGKILL; what becomes of its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lightwork.runtime import Cause, Standing
+from lightwork_runtimes.local import _launcher
+from tests.runtimes.support import OWNER, Method, is_alive, local, output, spec
+
+METHODS = pytest.mark.parametrize("method", ["fork", "spawn"])
+
+
+@contextlib.asynccontextmanager
+async def killed_controller(
+    home: Path, *commands: str, method: Method = "fork", orphan_after: float = 3600.0
+) -> AsyncIterator[int]:
+    """Run a scheduler until its launches run, kill it, and give its launcher's pid."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.runtimes.controller",
+        str(home),
+        method,
+        str(orphan_after),
+        *commands,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        line = await process.stdout.readline()
+        assert line.startswith(b"ready ")
+    finally:
+        process.kill()
+        await process.wait()
+    launcher = int(line.split()[1])
+    try:
+        yield launcher
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(launcher, signal.SIGKILL)
+
+
+@METHODS
+async def test_second_controller_adopts_everything(method: Method, tmp_path: Path) -> None:
+    """After kill -9 another process finds the works, follows, waits for, stops and releases them."""
+    home = tmp_path / "home"
+    async with killed_controller(home, "graceful", "say done", f"tree {tmp_path / 'pids'}", method=method):
+        async with local(home, method) as runtime:
+            refs = await runtime.find(OWNER)
+            assert [ref.name for ref in refs] == ["c0", "c1", "c2"]
+            assert (await runtime.wait(refs[1])).exit_code == 0
+            assert [report.standing for report in await runtime.poll(refs)] == [
+                Standing.RUNNING,
+                Standing.EXITED,
+                Standing.RUNNING,
+            ]
+            assert await runtime.launch(spec("say done", "c1", orphan_after=3600.0)) == refs[1]
+            waiting = asyncio.ensure_future(runtime.wait(refs[0]))
+            following = asyncio.ensure_future(output(runtime, refs[0]))
+            await runtime.stop(refs[0], 30)
+            report = await waiting
+            assert (report.exit_code, report.cause) == (7, Cause.STOPPED)
+            assert await following == "waiting\nbye\n"
+            await runtime.release(refs[2])
+            assert not [pid for pid in json.loads((tmp_path / "pids").read_text()) if is_alive(pid)]
+
+
+async def test_adoption_does_without_the_launcher(tmp_path: Path) -> None:
+    """With scheduler and launcher killed, a tree is still stopped whole, and its exit code is known as unknown."""
+    home = tmp_path / "home"
+    async with killed_controller(home, f"tree {tmp_path / 'pids'}") as launcher:
+        os.kill(launcher, signal.SIGKILL)
+        pids = json.loads((tmp_path / "pids").read_text())
+        assert all(map(is_alive, pids))
+        async with local(home) as runtime:
+            (ref,) = await runtime.find(OWNER)
+            await runtime.stop(ref, 30)
+            (report,) = await runtime.poll([ref])
+            assert (report.standing, report.exit_code, report.cause) == (Standing.EXITED, None, Cause.STOPPED)
+            assert not [pid for pid in pids if is_alive(pid)]
+
+
+async def test_launcher_ends_orphans_and_itself(tmp_path: Path) -> None:
+    """A worker that nobody adopts is ended by the launcher when its time as an orphan is up; then that ends too."""
+    home = tmp_path / "home"
+    async with killed_controller(home, "stubborn", orphan_after=-_launcher.MARGIN) as launcher:
+        async with local(home) as runtime:
+            (ref,) = await runtime.find(OWNER)
+            folder = runtime._locate(ref)
+            assert folder is not None
+            view = await runtime._wait_until(folder, lambda view: view.report.standing.is_over)
+            assert (view.report.exit_code, view.report.cause) == (-signal.SIGKILL, Cause.STOPPED)
+            made = folder.spec()
+            assert made is not None
+            await runtime._wait_dead(made.launcher)
+        assert not is_alive(launcher)
+
+
+async def test_folder_without_a_process_is_no_riddle(tmp_path: Path) -> None:
+    """A launch whose launcher died before it started anything is absent, can be stopped and released."""
+    home = tmp_path / "home"
+    async with killed_controller(home, "wait") as launcher, local(home) as runtime:
+        (ref,) = await runtime.find(OWNER)
+        folder = runtime._locate(ref)
+        assert folder is not None
+        made = folder.spec()
+        assert made is not None
+        os.kill(launcher, signal.SIGKILL)
+        await runtime._wait_dead(made.launcher)
+        half = home / OWNER / "half"
+        half.mkdir()
+        (half / "spec").write_bytes(Path(folder.path, "spec").read_bytes())
+        empty = home / OWNER / "empty"
+        empty.mkdir()
+        refs = [found for found in await runtime.find(OWNER) if found.name in ("half", "empty")]
+        assert len(refs) == 2
+        for report in await runtime.poll(refs):
+            assert (report.standing, report.cause) == (Standing.ABSENT, Cause.START_FAILED)
+        for found in refs:
+            assert (await runtime.wait(found)).standing is Standing.ABSENT
+            await runtime.stop(found, 5)
+            await runtime.release(found)
+        assert [found.name for found in await runtime.find(OWNER)] == [ref.name]
+
+
+async def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    """A damaged folder makes its own report unknown and no other."""
+    async with local(tmp_path / "home") as runtime:
+        good = await runtime.launch(spec("exit 1", "good"))
+        bad = await runtime.launch(spec("exit 1", "bad"))
+        await runtime.wait(good)
+        await runtime.wait(bad)
+        (tmp_path / "home" / OWNER / "bad" / "exit").write_bytes(b"{")
+        reports = await runtime.poll([bad, good])
+        assert [report.standing for report in reports] == [Standing.UNKNOWN, Standing.EXITED]
+        (tmp_path / "home" / OWNER / "bad" / "exit").unlink()

@@ -1,0 +1,141 @@
+"""The buffer of edits that have not left: what it joins, what it drops, and that order is kept where it matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightwork.state import DELETE, SET, SPLICE, UPDATE, OpBuffer, State
+
+
+def filled(*ops: Any) -> OpBuffer:
+    buffer = OpBuffer()
+    for op in ops:
+        buffer.add(op)
+    return buffer
+
+
+def test_take_empties_the_buffer() -> None:
+    """What was taken does not come again, and nothing later is joined to it."""
+    buffer = filled((SET, ["a"], 1), (SPLICE, ["l"], 0, 0, [1]))
+    assert len(buffer) == 2
+    taken = buffer.take()
+    buffer.add((SPLICE, ["l"], 1, 0, [2]))
+    buffer.add((SET, ["a"], 2))
+    assert taken == [(SET, ["a"], 1), (SPLICE, ["l"], 0, 0, [1])]
+    assert buffer.take() == [(SPLICE, ["l"], 1, 0, [2]), (SET, ["a"], 2)]
+    assert len(buffer) == 0
+
+
+def test_scalar_sets_of_one_path_coalesce() -> None:
+    """Sets of scalars to one path leave as one, with the newest value, at the first one's place."""
+    buffer = filled(
+        (SET, ["a"], 1), (SET, ["d", "k"], 1), (SET, ["b"], 1), (SET, ["a"], "two"), (SET, ["d", "k"], None)
+    )
+    assert buffer.take() == [(SET, ["a"], "two"), (SET, ["d", "k"], None), (SET, ["b"], 1)]
+
+
+def test_scalar_sets_do_not_coalesce_over_another_edit() -> None:
+    """Any edit that is no set of a scalar ends the joining: what a path means may have changed."""
+    ops = [
+        (SET, ["l", 0], 1),
+        (SPLICE, ["l"], 0, 0, [9]),
+        (SET, ["l", 0], 2),
+        (DELETE, ["d", "k"]),
+        (SET, ["l", 0], 3),
+        (UPDATE, ["s"], [1], []),
+        (SET, ["l", 0], 4),
+        (SET, ["l", 1], []),
+        (SET, ["l", 0], 5),
+    ]
+    assert filled(*ops).take() == ops
+
+
+def test_keys_that_are_equal_keep_the_first_form() -> None:
+    """1 and True are one key of a dict, which keeps the form it was given first: so do coalesced sets."""
+    near, far = State("Near", {}), State("Far", {})
+    buffer = OpBuffer()
+    near.sink = buffer.add
+    near.set("d", {})
+    near.values["d"][1] = "a"
+    near.values["d"][True] = "b"
+    far.apply(buffer.take())
+    assert repr(far.snapshot()) == repr(near.snapshot()) == "{'d': {1: 'b'}}"
+
+
+def test_appends_in_a_row_are_one_splice() -> None:
+    """Insertions that continue each other become one; an op that somebody else holds too is not changed by it."""
+    first: Any = (SPLICE, ["l"], 2, 1, ["a"])
+    buffer = filled(first, (SPLICE, ["l"], 3, 0, ["b"]), (SPLICE, ["l"], 4, 0, ["c", "d"]))
+    buffer.add((SPLICE, ["m"], 6, 0, ["x"]))
+    buffer.add((SPLICE, ["m"], 6, 0, ["y"]))
+    buffer.add((SPLICE, ["m"], 7, 1, ["z"]))
+    assert first == (SPLICE, ["l"], 2, 1, ["a"])
+    assert buffer.take() == [
+        (SPLICE, ["l"], 2, 1, ["a", "b", "c", "d"]),
+        (SPLICE, ["m"], 6, 0, ["x"]),
+        (SPLICE, ["m"], 6, 0, ["y"]),
+        (SPLICE, ["m"], 7, 1, ["z"]),
+    ]
+
+
+def test_a_whole_attribute_voids_what_waits_for_it() -> None:
+    """Containers set to one attribute again and again do not pile up, nor does what was edited in between."""
+    buffer = filled((SET, ["t", "k"], 0), (SET, ["n"], 1))
+    for i in range(50):
+        buffer.add((SET, ["t"], {"big": i}))
+        buffer.add((SET, ["t", "k"], i))
+        buffer.add((SPLICE, ["t", "l"], 0, 0, [i]))
+        buffer.add((SET, ["n"], i))
+    assert len(buffer) == 2 + 50 + 3
+    taken = buffer.take()
+    assert taken[:3] == [(SET, ["t", "k"], 0), (SET, ["n"], 1), (SET, ["n"], 0)]
+    assert taken[-4:] == [
+        (SET, ["t"], {"big": 49}),
+        (SET, ["t", "k"], 49),
+        (SPLICE, ["t", "l"], 0, 0, [49]),
+        (SET, ["n"], 49),
+    ]
+    assert filled((SET, ["t"], []), (SPLICE, ["t"], 0, 0, [1]), (SET, ["t"], None)).take() == [(SET, ["t"], None)]
+
+
+def test_a_deleted_attribute_is_deleted_on_the_other_side_too() -> None:
+    """What is set, deleted and set anew before it leaves arrives as it is."""
+    near, far = State("Near", {}), State("Far", {})
+    buffer = OpBuffer()
+    near.sink = buffer.add
+    near.set("t", {})
+    near.delete("t")
+    far.apply(buffer.take())
+    assert far.snapshot() == {}
+    near.set("t", {})
+    near.delete("t")
+    near.set("t", [1])
+    far.apply(buffer.take())
+    assert far.snapshot() == {"t": [1]}
+
+
+def test_a_backlog_becomes_the_attributes_it_touches() -> None:
+    """Beyond the limit what waits is replaced by the present values, and leads to the same state."""
+    near, far = State("Near", {}), State("Far", {})
+    for state in (near, far):
+        state.load({"d": {"k": [0]}, "l": [], "n": 0, "untouched": 1, "old": 1})
+    buffer = OpBuffer(limit=10)
+    near.sink = buffer.add
+    near.values["l"].append(1)
+    buffer.compact(near)
+    assert buffer.take() == [(SPLICE, ["l"], 0, 0, [1])]
+    far.apply([(SPLICE, ["l"], 0, 0, [1])])
+    for i in range(8):
+        near.values["l"].insert(0, i)
+        near.values["d"]["k"][0] = i
+    near.set("n", 5)
+    near.set("brief", 1)
+    near.delete("brief")
+    near.delete("old")
+    buffer.compact(near)
+    assert len(buffer) == 7
+    near.values["l"].append(9)
+    ops = buffer.take()
+    assert [op[1] for op in ops if op[0] == SET] == [["l"], ["d"], ["n"], ["brief"], ["old"]]
+    far.apply(ops)
+    assert far.snapshot() == near.snapshot()
