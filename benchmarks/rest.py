@@ -43,23 +43,39 @@ def processor_seconds(process: psutil.Process) -> float:
     return times.user + times.system
 
 
+async def call_each(works: list[Increment]) -> None:
+    """Call each work once; check what it says."""
+    answers = await asyncio.gather(*[work.submit(n) for n, work in enumerate(works)])
+    if answers != [n + 1 for n in range(len(works))]:
+        raise ValueError("a wrong answer")
+
+
+async def start(count: int) -> None:
+    """Run an app of so many works, and end it."""
+    works = [Increment() for _ in range(count)]
+    async with App(Waiting(works)):
+        await call_each(works)
+
+
 async def rest(count: int, seconds: float) -> Rest:
     """Start works, call each once, and watch them do nothing."""
-    works = [Increment() for _ in range(count + 1)]
     own = psutil.Process()
-    async with App(Waiting(works)):
-        await works[0].run(0)  # loads what the first work needs, which the others share
+    await start(1)  # loads what every app needs
+    gc.collect()
+    before = own.memory_info().rss
+    async with App(Waiting(works := [Increment() for _ in range(count)])):
+        await call_each(works)
         gc.collect()
-        before = own.memory_full_info().uss
-        await asyncio.gather(*[work.submit(n) for n, work in enumerate(works[1:])])
-        gc.collect()
-        memory = (own.memory_full_info().uss - before) / count
+        memory = (own.memory_info().rss - before) / count
 
         await asyncio.sleep(2)  # what the starts left to do is done
         others = own.children(recursive=True)
-        own_before, others_before = processor_seconds(own), sum(map(processor_seconds, others))
+        # Reading a hundred processes costs this one time, which must not fall between its own two readings.
+        others_before = sum(map(processor_seconds, others))
+        own_before = processor_seconds(own)
         await asyncio.sleep(seconds)
-        own_after, others_after = processor_seconds(own), sum(map(processor_seconds, others))
+        own_after = processor_seconds(own)
+        others_after = sum(map(processor_seconds, others))
     return Rest((own_after - own_before) / seconds, (others_after - others_before) / seconds, memory, len(others))
 
 

@@ -191,7 +191,8 @@ class Call(Generic[T_co]):
         return f"<Call {self.id} of {self.work}: {self.status.stage.value}>"
 
     def __del__(self) -> None:
-        if self._error is not None and not self._retrieved and not isinstance(self._error, asyncio.CancelledError):
+        # A call that was stopped or cancelled is what somebody asked for; only a failure must not go unseen.
+        if self._error is not None and not self._retrieved and self.status.stage is Stage.FAILED:
             self._driver.unretrieved(self)
 
     def _wait(self) -> asyncio.Future[None]:

@@ -39,7 +39,7 @@ from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.log import get_logger
 from lightwork.record import WorkRecord
 from lightwork.runtime import Ref, Rejected, Route, Runtime, Spec
-from lightwork.status import Reason
+from lightwork.status import Reason, Stage
 from lightwork.work import Work
 
 __all__ = ["Scheduler", "in_pass"]
@@ -329,7 +329,7 @@ class Scheduler:
         if number in self._plain_calls:
             self._plain_calls.discard(number)
             entry.plain_failures[call.hash] = call
-        if error is not None and not isinstance(error, asyncio.CancelledError):
+        if error is not None and outcome.status.stage is Stage.FAILED:
             self._failed.append((self.passes, weakref.ref(call)))
 
     passes = 0

@@ -15,7 +15,7 @@ ERROR = wire.ErrorInfo(module="builtins", qualname="ValueError", message="bad", 
 
 FROM_WORKER: list[wire.FromWorker] = [
     wire.Hello(version=1, lightwork="0.1", python="3.11", pid=7, host="here", received=3),
-    wire.Ready(internal_ip="10.0.0.1"),
+    wire.Ready(),
     wire.Running(call=2**40),
     wire.Delta(ops=[(0, ["loss"], 0.5)]),
     wire.Answer(proposal=1, ops=[], error=ERROR),

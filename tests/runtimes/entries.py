@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_THREADS: list[object] = []
-
 
 def main() -> int | str | None:
     command, _, rest = sys.stdin.buffer.read().decode().partition(" ")
@@ -63,7 +61,7 @@ def _wait(rest: str) -> int:
 
 def _graceful(rest: str) -> int:
     def bye(*_: object) -> None:
-        print("bye", flush=True)
+        os.write(1, b"bye\n")  # not print: the signal may come while the main program is inside one
         sys.exit(7)
 
     signal.signal(signal.SIGTERM, bye)
@@ -73,7 +71,7 @@ def _graceful(rest: str) -> int:
 
 
 def _stubborn(rest: str) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: print("no", flush=True))
+    signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"no\n"))
     print("waiting", flush=True)
     while True:
         signal.pause()

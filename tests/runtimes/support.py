@@ -53,5 +53,9 @@ def is_alive(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
+def read_bytes(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))

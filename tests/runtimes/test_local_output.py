@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from lightwork_runtimes.local import _watch
+import pytest
+
 from lightwork_runtimes.local._runtime import LocalRuntime
 from tests.runtimes.support import OWNER, first_output, local, output, spec
 
@@ -43,22 +44,18 @@ async def test_release_ends_who_follows(tmp_path: Path) -> None:
         assert await following == "waiting\n"
 
 
-async def test_without_inotify_and_pidfd_it_works_too(tmp_path: Path) -> None:
+async def test_without_inotify_and_pidfd_it_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel tells of no changes, followers and waiters look at intervals and see the same."""
-    original = _watch.HAS_PIDFD
-    _watch.HAS_PIDFD = False
-    try:
-        async with local(tmp_path / "home") as runtime:
-            _forget_inotify(runtime)
-            ref = await runtime.launch(spec("graceful"))
-            following = asyncio.ensure_future(output(runtime, ref))
-            await first_output(runtime, ref)
-            await runtime.stop(ref, 30)
-            assert await following == "waiting\nbye\n"
-            await runtime.release(ref)
-            assert await runtime.find(OWNER) == []
-    finally:
-        _watch.HAS_PIDFD = original
+    monkeypatch.setattr("lightwork_runtimes.local._watch.HAS_PIDFD", False)
+    async with local(tmp_path / "home") as runtime:
+        _forget_inotify(runtime)
+        ref = await runtime.launch(spec("graceful"))
+        following = asyncio.ensure_future(output(runtime, ref))
+        await first_output(runtime, ref)
+        await runtime.stop(ref, 30)
+        assert await following == "waiting\nbye\n"
+        await runtime.release(ref)
+        assert await runtime.find(OWNER) == []
 
 
 def _forget_inotify(runtime: LocalRuntime) -> None:

@@ -8,12 +8,23 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lightwork.runtime import Cause, NoCapacity, Rejected, Standing
+from lightwork.runtime import Cause, NoCapacity, Ref, Rejected, Standing
 from lightwork_runtimes.local import LocalOptions, LocalRuntime
-from tests.runtimes.support import OWNER, Method, first_output, is_alive, local, open_descriptors, output, spec
+from tests.runtimes.support import (
+    OWNER,
+    Method,
+    first_output,
+    is_alive,
+    local,
+    open_descriptors,
+    output,
+    read_bytes,
+    spec,
+)
 
 METHODS = pytest.mark.parametrize("method", ["fork", "spawn"])
 
@@ -89,7 +100,8 @@ async def test_ticket_is_nowhere_to_be_seen(method: Method, tmp_path: Path) -> N
         assert not [path for path in files if secret.encode() in path.read_bytes()]
         assert runtime._link is not None
         pid = runtime._link.identity.pid
-        assert secret.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        for view in ("cmdline", "environ"):
+            assert secret.encode() not in read_bytes(f"/proc/{pid}/{view}")
 
 
 @METHODS
@@ -178,7 +190,7 @@ async def test_stop_before_the_start_prevents_it(tmp_path: Path) -> None:
     async with local(tmp_path / "home") as runtime:
         await runtime.wait(await runtime.launch(spec("exit 0", "warm")))
         launching = asyncio.ensure_future(runtime.launch(spec("wait", "late")))
-        refs = []
+        refs: list[Ref] = []
         while not refs:
             await asyncio.sleep(0)
             refs = [ref for ref in await runtime.find(OWNER) if ref.name == "late"]
@@ -206,7 +218,7 @@ async def test_folder_that_is_not_there_is_rejected(tmp_path: Path) -> None:
         ({"env": {"A": "c\0d"}}, "no variable"),
     ],
 )
-async def test_spec_that_cannot_work_is_rejected(change: dict[str, object], message: str, tmp_path: Path) -> None:
+async def test_spec_that_cannot_work_is_rejected(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     """Names that are no file names, a bad entry and impossible variables are refused before anything is made."""
     async with local(tmp_path / "home") as runtime:
         with pytest.raises(Rejected, match=message):

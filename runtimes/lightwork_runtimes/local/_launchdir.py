@@ -211,6 +211,10 @@ class LaunchDir:
             raise Unreachable(f"{home / owner}: {error}") from error
         return sorted({entry.removeprefix(_GONE) for entry in entries})
 
+    def discard(self) -> None:
+        """Remove a folder whose launch never began."""
+        _unlink_all(self.path)
+
     @staticmethod
     def remove(home: Path, owner: str, name: str) -> None:
         """Remove the folder of that name and what an interrupted removal left of it. May be repeated."""

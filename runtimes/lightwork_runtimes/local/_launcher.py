@@ -20,7 +20,6 @@ import importlib
 import itertools
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -29,7 +28,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lightwork.runtime import Cause
 from lightwork_runtimes.local import _child
@@ -49,7 +48,7 @@ from lightwork_runtimes.local._messages import (
     frame,
 )
 from lightwork_runtimes.local._oom import OomCounter
-from lightwork_runtimes.local._process import STAMP, all_pids, belongs, interpreter_flags, send_signal
+from lightwork_runtimes.local._process import STAMP, Identity, all_pids, belongs, interpreter_flags, send_signal
 from lightwork_runtimes.local._stamp import StampWriter
 
 __all__ = ["main"]
@@ -77,11 +76,13 @@ class _Worker:
     spec: SpecFile
     code: int | None = None
     give_up: float = 0.0
+    doomed: set[Identity] = field(default_factory=set)
 
 
 def main(fd: int) -> None:
     """Serve the scheduler at the other end of the socket `fd` until there is nothing left to do."""
     sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)  # it had to be to come here; no worker shall have it
     try:
         _Launcher(sock).run()
         os._exit(0)  # what preloaded modules registered for the exit is for the workers to run, not for us
@@ -209,8 +210,8 @@ class _Launcher:
         if worker.code is not None:
             return
         keeper = worker.folder.keeper()
-        if keeper is not None and keeper.is_alive:
-            self._watch_orphan(worker)
+        if keeper is not None and keeper.is_alive:  # look again when it could be an orphan of that one
+            self._at(time.monotonic() + max(0.0, worker.spec.orphan_after) + MARGIN, lambda: self._end_orphan(worker))
             return
         worker.folder.mark_stop(Cause.STOPPED)
         self._kill(worker)
@@ -339,7 +340,7 @@ class _Launcher:
         )
 
     def _refuse(self, folder: LaunchDir, *, for_good: bool, message: str) -> None:
-        shutil.rmtree(folder.path, ignore_errors=True)
+        folder.discard()
         self._send(Refused(folder.path, for_good, message))
 
     def _end_lifetime(self, worker: _Worker) -> None:
@@ -378,9 +379,12 @@ class _Launcher:
         strays = self._strays()
         remaining: list[_Worker] = []
         for worker in self._ending:
-            left = belongs(strays, worker.spec.name, worker.pid) if strays else []
-            for process in left:
+            found = belongs(strays, worker.spec.name, worker.pid) if strays else []
+            for process in found:
                 send_signal(process, signal.SIGKILL)
+            # A process that is dying has no environment any more before it is a zombie: remember whom we killed.
+            worker.doomed.update(found)
+            left = [process for process in worker.doomed if process.is_alive]
             if not left and not _group_exists(worker.pid):
                 self._report_end(worker, "")
             elif time.monotonic() > worker.give_up:

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 
 from lightwork.runtime import NoCapacity, Rejected, RuntimeFailure, Unreachable
+from lightwork_runtimes.local._launchdir import LaunchDir
 from lightwork_runtimes.local._messages import (
     Broken,
     Finish,
@@ -31,7 +32,7 @@ from lightwork_runtimes.local._messages import (
 from lightwork_runtimes.local._process import STAMP, Identity, birth_of, interpreter_flags
 from lightwork_runtimes.local._stamp import PLACEHOLDER
 
-__all__ = ["Answer", "LauncherLink"]
+__all__ = ["Answer", "LauncherDied", "LauncherLink"]
 
 _PIPE_HOLDS = 4096
 """Bytes that every pipe takes at once, however many pipes the user has."""
@@ -40,6 +41,10 @@ _EXIT_WITHIN = 5.0
 
 _left_behind: list[subprocess.Popen[bytes]] = []
 """Launchers that stayed with their workers; they are reaped when the next one is started or left."""
+
+
+class LauncherDied(NoCapacity):
+    """The launcher died before it had begun with this launch; nothing is left of it."""
 
 
 class Answer:
@@ -203,8 +208,13 @@ class LauncherLink:
                 os.close(fd)
         self._outbox.clear()
         self._error = self._error or Unreachable(why)
-        for answer in self._answers.values():
-            answer.give(Unreachable(f"{why}; whether the worker was started is not known"))
+        for path, answer in self._answers.items():
+            folder = LaunchDir(path)
+            if folder.claim():
+                folder.discard()
+                answer.give(LauncherDied(f"{why} before it had started anything"))
+            else:
+                answer.give(Unreachable(f"{why}; whether the worker was started is not known"))
         self._answers.clear()
         self._ready.set()
         self._finishing.set()

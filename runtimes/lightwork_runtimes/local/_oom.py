@@ -13,10 +13,13 @@ class OomCounter:
 
     The count says how many, not who. So each kill is used to explain one death at most, and only deaths by
     a SIGKILL that nobody here sent are asked about.
+
+    Args:
+        file: Where the count is, None for the control group's own file.
     """
 
-    def __init__(self) -> None:
-        self._file = _counter_file()
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file or _counter_file()
         self._seen = self._read()
 
     def take(self) -> bool:

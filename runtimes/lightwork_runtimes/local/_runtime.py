@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,13 +19,15 @@ import msgspec
 from lightwork.errors import PlatformError
 from lightwork.runtime import Cause, Ref, Rejected, Report, Route, Spec, Standing
 from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, open_home
-from lightwork_runtimes.local._link import LauncherLink
+from lightwork_runtimes.local._link import LauncherDied, LauncherLink
 from lightwork_runtimes.local._process import Identity, all_pids, belongs, birth_of, send_signal
 from lightwork_runtimes.local._watch import CONTENT, FOLDER, Deaths, Files, Ticker
 
 __all__ = ["LocalOptions", "LocalRuntime"]
 
 _ENTRY_MODULE = "lightwork.worker"
+# What nearly every work's module imports (`from lightwork import App, ...`), or what unpacks it: once for all of them.
+_COMMON_MODULES = ["lightwork.app", "cloudpickle"]
 _CHUNK = 65536
 _SWEEP_WITHIN = 5.0
 _WILDCARDS = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
@@ -118,25 +119,32 @@ class LocalRuntime:
     async def launch(self, spec: Spec) -> Ref:
         """Start a process for the spec; see `lightwork.runtime.Runtime.launch`.
 
-        Returns when the process exists. Cancelled, it leaves either nothing or a launch that `find` gives.
+        Returns when the process exists. A launcher that has died is replaced.
+        Cancelled, it leaves either nothing or a launch that `find` gives.
         """
         _check(spec)
+        while True:
+            try:
+                await self._launch(spec)
+            except LauncherDied:
+                continue  # nothing was made; the next round starts another launcher, or raises what that says
+            return self._ref(spec.name, spec.owner)
+
+    async def _launch(self, spec: Spec) -> None:
         link = await self._ready_link()
         # Nothing is awaited from here to `submit`: there is no folder whose launch was not asked for.
         folder, is_new = LaunchDir.create(self._home, spec, link.identity, self._self)
-        if is_new:
-            try:
-                answer = link.submit(folder.path, spec.ticket)
-            except BaseException:
-                shutil.rmtree(folder.path)
-                raise
-        else:
+        if not is_new:
             known = link.answer_to(folder.path)
-            if known is None:
-                return self._ref(spec.name, spec.owner)
-            answer = known
+            if known is not None:
+                await known.wait()
+            return
+        try:
+            answer = link.submit(folder.path, spec.ticket)
+        except BaseException:
+            folder.discard()
+            raise
         await answer.wait()
-        return self._ref(spec.name, spec.owner)
 
     def _ref(self, name: str, owner: str) -> Ref:
         return Ref(self.name, name, {"owner": owner})
@@ -144,7 +152,7 @@ class LocalRuntime:
     async def _start_link(self) -> LauncherLink:
         method = self.options.start_method
         fork = method == "fork" or (method == "auto" and sys.platform == "linux")
-        link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=list(self.options.preload))
+        link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=[*_COMMON_MODULES, *self.options.preload])
         with anyio.CancelScope(shield=True):  # a few milliseconds; cancelled half-way it would be nobody's
             await link.start()
         return link
@@ -280,7 +288,10 @@ class LocalRuntime:
         owner = ref.hint.get("owner")
         folder = self._locate(ref)
         if folder is not None:
-            await self.stop(ref, 0)
+            try:
+                await self.stop(ref, 0)
+            except (OSError, msgspec.DecodeError) as error:  # it may run yet, so what names it stays
+                raise ExceptionGroup(f"{ref.name} could not be ended", [error]) from None
             owner = os.path.basename(os.path.dirname(folder.path))
             self._asked.discard(folder.path)
         if not isinstance(owner, str):
