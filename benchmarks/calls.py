@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from benchmarks import echo, peers
 from benchmarks.harness import Batch, Budget, Contender, LoopFactory, Report, Scale, take_turns
-from benchmarks.works import Increment, Rows, Waiting, increment
+from benchmarks.works import Increment, Waiting, increment
 from lightwork import App
 
 SUBJECT = "a warm call"
@@ -70,6 +70,8 @@ def contenders() -> list[Contender]:
         found.append(peers.RayCall())
     if importlib.util.find_spec("distributed"):
         found.append(peers.DaskCall())
+    if importlib.util.find_spec("lightning_app"):
+        found.append(peers.LightningCall())
     return found
 
 
@@ -77,7 +79,7 @@ def measure(report: Report, scale: Scale) -> None:
     """Warm calls of everybody in turns."""
     everybody = contenders()
     samples = take_turns(everybody, scale.repeats, scale.calls)
-    rows: Rows = {name: report.add(SUBJECT, name, "µs", [s * 1e6 for s in taken]) for name, taken in samples.items()}
+    rows = {name: report.add(SUBJECT, name, "µs", [s * 1e6 for s in taken]) for name, taken in samples.items()}
     mine = rows["lightwork"].median
     for reference in ("bare echo, asyncio streams", "bare echo, asyncio Protocol"):
         report.budgets.append(Budget(f"{SUBJECT} against {reference}", "×", 1.5, mine / rows[reference].median))

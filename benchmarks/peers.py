@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
+import sys
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from benchmarks.harness import Batch
+
+MARK = "seconds of each call:"
+LIGHTNING_CALLS = 4
 
 
 class Adder:
@@ -22,10 +28,11 @@ class Adder:
 
 def start_ray() -> None:
     """Start Ray on this machine, with a token in the environment: else it writes one into the home folder."""
-    import ray
-
+    # Ray reads these when it is imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 
@@ -37,9 +44,9 @@ class RayCall:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
+        await asyncio.to_thread(start_ray)
         import ray
 
-        await asyncio.to_thread(start_ray)
         try:
             actor: Any = ray.remote(Adder).remote()
 
@@ -81,11 +88,34 @@ class DaskCall:
             yield batch
 
 
+class LightningCall:
+    """A call of a work of lightning-app, seen by its flow. A few calls stand for a batch: each takes a third of a second."""
+
+    name = "lightning-app work"
+    loop_factory = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Batch]:
+        async def batch(count: int) -> float:
+            asked = min(count, LIGHTNING_CALLS)
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "benchmarks.lightning", str(asked + 1), stdout=PIPE, stderr=STDOUT
+            )
+            output = (await program.communicate())[0].decode()
+            line = next((line for line in output.splitlines() if MARK in line), None)
+            if line is None:
+                raise RuntimeError(f"lightning-app did not answer:\n{output[-2000:]}")
+            # The first call starts the work's process, and is another subject.
+            return float(sum(json.loads(line.split(MARK)[1])[1:]) / asked * count)
+
+        yield batch
+
+
 def run_ray_actors(count: int) -> float:
     """Seconds to start `count` actors on a running Ray, call each once, and end them."""
+    start_ray()
     import ray
 
-    start_ray()
     try:
         start = time.perf_counter()
         kind: Any = ray.remote(num_cpus=0)(Adder)

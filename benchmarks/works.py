@@ -6,10 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from benchmarks.harness import Series
 from lightwork import Flow, Work
-
-Rows = dict[str, Series]
 
 
 def increment(n: int) -> int:

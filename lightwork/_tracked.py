@@ -188,6 +188,8 @@ class TrackedList(Node, list[Any]):
         if start == stop and not new:
             return
         items = [root.adopt(item, self, path, at) for at, item in enumerate(new, start)]
+        if root.max_bytes is not None and len(items) > 1:
+            root.check_size(items, path)
         if root.guard is not None:
             root.guard(path)
         for item in self[start:stop]:
@@ -462,6 +464,8 @@ class TrackedSet(Node, set[Any]):
                 set.update(self, added)
                 return
             new = dict.fromkeys(root.member(item, path) for item in added)
+            if root.max_bytes is not None:
+                root.check_size(list(new), path)
             come = [item for item in new if item not in self]
             gone = list(dict.fromkeys(held(self, _key_of_set(item)) for item in removed))
             if not come and not gone:

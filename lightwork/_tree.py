@@ -17,9 +17,11 @@ from lightwork._values import (
     SCALARS,
     Refusal,
     checked_key,
+    exact_bytes,
     frozen,
     leaf,
     member,
+    most_bytes,
     too_deep,
 )
 from lightwork.errors import StateError
@@ -28,6 +30,9 @@ from lightwork.wire import Op
 __all__ = ["CONTAINERS", "MISSING", "NOWHERE", "Node", "Path", "Root", "attach", "detach", "locate", "plain", "spell"]
 
 Path = list[Any]
+
+_SMALL: Final = frozenset({type(None), bool, int, float})
+"""Types of which no value is too long to be sent."""
 
 
 class _Missing:
@@ -50,26 +55,49 @@ class Root:
         lock: Held while an edit is made and told.
         sink: Called with each op after the edit, under the lock. None: nobody is told.
         guard: Called with the path before each edit, under the lock. What it raises keeps the edit from being made.
+        max_bytes: How long one value that is set or put in may be, packed and encoded; None for no limit.
+        explain: Asked about a value of a type that the state cannot hold, and where it was to go: gives the error to
+            raise in place of the general one, or None.
     """
 
-    __slots__ = ("__weakref__", "guard", "lock", "owner", "sink")
+    __slots__ = ("__weakref__", "explain", "guard", "lock", "max_bytes", "owner", "sink")
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.lock = threading.RLock()
         self.sink: Callable[[Op], None] | None = None
         self.guard: Callable[[Path], None] | None = None
+        self.max_bytes: int | None = None
+        self.explain: Callable[[Any, str], Exception | None] | None = None
 
     def adopt(self, value: Any, parent: Any, path: Path, key: Any) -> Any:
         """A copy of the value for the place `key` of the container `parent`, which is at `path`.
 
         Raises:
-            StateError: If the state cannot hold it.
+            StateError: If the state cannot hold it, or it is too long to be sent.
         """
+        made = self.copied(value, parent, path, key)
+        if self.max_bytes is not None and type(made) not in _SMALL:
+            self.check_size(made, [*path, key])
+        return made
+
+    def copied(self, value: Any, parent: Any, path: Path, key: Any) -> Any:
+        """Like `adopt`, of any size: for what came from the other side."""
         try:
             return attach(value, self, parent, key, len(path))
         except Refusal as refusal:
             raise self.error([*path, key], refusal) from None
+
+    def check_size(self, value: Any, path: Path) -> None:
+        """Raise `StateError` if a value of the state, which goes to `path` as one edit, is too long to be sent."""
+        if self.max_bytes is None or most_bytes(value) <= self.max_bytes:
+            return
+        size = exact_bytes(value)
+        if size > self.max_bytes:
+            raise StateError(
+                f"{spell(self.owner, path)}: the value is {size:,} bytes long, and one change of the state takes "
+                f"at most {self.max_bytes:,}. Keep it in a file, or raise max_frame in the configuration"
+            )
 
     def key(self, key: Any, path: Path) -> Any:
         """The plain form of a new key of the dict at `path`; raises `StateError` if it has none."""
@@ -85,9 +113,13 @@ class Root:
         except Refusal as refusal:
             raise self.error(path, refusal) from None
 
-    def error(self, path: Path, refusal: Refusal) -> StateError:
+    def error(self, path: Path, refusal: Refusal) -> Exception:
         """The refusal as an error that names the place."""
         place = spell(self.owner, [*path, *reversed(refusal.keys)])
+        if self.explain is not None and refusal.value is not None:
+            explained = self.explain(refusal.value, place)
+            if explained is not None:
+                return explained
         advice = " " + ADVICE.format(private=f"_{path[0]}") if refusal.advise else ""
         return StateError(f"{place}: {refusal.reason}.{advice}")
 

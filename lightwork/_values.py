@@ -20,7 +20,19 @@ import msgspec
 
 from lightwork.errors import StateError
 
-__all__ = ["MAX_DEPTH", "PLAIN", "SCALARS", "Refusal", "checked_key", "frozen", "leaf", "packed", "unpacked"]
+__all__ = [
+    "MAX_DEPTH",
+    "PLAIN",
+    "SCALARS",
+    "Refusal",
+    "checked_key",
+    "exact_bytes",
+    "frozen",
+    "leaf",
+    "most_bytes",
+    "packed",
+    "unpacked",
+]
 
 MAX_DEPTH = 100
 """Containers within containers, the attribute's own included. Far below what msgspec and the interpreter recurse to."""
@@ -45,12 +57,20 @@ ADVICE = (
 
 
 class Refusal(Exception):  # noqa: N818 -- never leaves the state: it becomes a StateError that names the attribute
-    """A value cannot be held. `keys` lead to it, innermost first; `advise` says whether the general advice helps."""
+    """A value cannot be held.
 
-    def __init__(self, reason: str, *, advise: bool = True) -> None:
+    Attributes:
+        reason: Why.
+        advise: Whether the general advice helps.
+        value: The value, where its type is the reason; else None.
+        keys: Lead to it, innermost first.
+    """
+
+    def __init__(self, reason: str, *, advise: bool = True, value: Any = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.advise = advise
+        self.value = value
         self.keys: list[Any] = []
 
 
@@ -124,7 +144,7 @@ def _converted(value: Any) -> Any:
     # numpy registers its bool with no number class, and the framework does not import numpy.
     if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
         return bool(value)
-    raise Refusal(f"a value of type {type_name(value)} cannot be kept in the state")
+    raise Refusal(f"a value of type {type_name(value)} cannot be kept in the state", value=value)
 
 
 def frozen(value: Any, depth: int) -> Any:
@@ -248,6 +268,25 @@ def unpacked(value: Any, depth: int = 0) -> Any:
     if kind is Ext:
         return _unpacked_extension(value, depth)
     return value
+
+
+def most_bytes(value: Any) -> int:
+    """How long a value of the state can be at most when it is packed and encoded; an estimate, made without packing."""
+    kind = type(value)
+    if kind is str:
+        return 5 + (len(value) if value.isascii() else len(value.encode()))
+    if kind is bytes:
+        return 5 + len(value)
+    if isinstance(value, dict):
+        return 5 + sum(map(most_bytes, value)) + sum(map(most_bytes, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return 12 + sum(map(most_bytes, value))
+    return 15
+
+
+def exact_bytes(value: Any) -> int:
+    """How long a value of the state is when it is packed and encoded."""
+    return len(_encode(packed(value)))
 
 
 _MAKERS: dict[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +17,7 @@ from lightwork.errors import ComponentError, FlowFailed, LightworkError, UsageEr
 from lightwork.flow import Flow
 from lightwork.log import get_logger
 from lightwork.runtime import Route, Runtime
+from lightwork.schedule import ScheduleView
 from lightwork.structures import find
 from lightwork.work import Work
 
@@ -74,15 +74,15 @@ class App:
             raise ComponentError(f"App needs a Flow or a Work, not {root!r:.80}; give it an instance, App(MyFlow())")
         if root._key:
             raise ComponentError(f"{root._label()} has a place already and cannot be the root of an app")
-        self.root: Flow = root if isinstance(root, Flow) else _RunWork(root)
-        object.__setattr__(self.root, "_key", "root")
+        self._run: _Run | None = None
         self.config = config or load_config()
         if settings:
             self.configure(**settings)
         self.stop_message: str | None = None
         self._given = dict(runtimes or {})
         self._early: list[Callable[[Change], None]] = []
-        self._run: _Run | None = None
+        self.root: Flow = root if isinstance(root, Flow) else _RunWork(root)
+        object.__setattr__(self.root, "_key", "root")
 
     def configure(self, **settings: Any) -> None:
         """Replace values of the configuration; None leaves one as it is.
@@ -91,7 +91,7 @@ class App:
             ConfigError: A key is unknown, or a value bad.
             UsageError: The app runs.
         """
-        if getattr(self, "_run", None) is not None:
+        if self._run is not None:
             raise UsageError("the app runs already: its configuration cannot be changed")
         self.config = self.config.replaced(**settings)
 
@@ -182,17 +182,34 @@ class App:
         return self._running().tree.changes()
 
     def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `watcher` with every change, in the loop. Gives what ends that. May be called before the app runs."""
+        """Call `watcher` with every change, in the loop. Gives what ends that.
+
+        May be called before the app runs, and holds for every run.
+        """
         self._early.append(watcher)
-        unwatch = self._run.tree.watch(watcher) if self._run is not None else None
+        if self._run is not None:
+            self._run.tree.watch(watcher)
 
         def end() -> None:
             if watcher in self._early:
                 self._early.remove(watcher)
-            if unwatch is not None:
-                unwatch()
+                if self._run is not None:
+                    self._run.tree.unwatch(watcher)
 
         return end
+
+    @property
+    def schedules(self) -> list[ScheduleView]:
+        """Every schedule that a flow has asked for, the next to fire first. While the app runs."""
+        return self._running().scheduler.schedules.views()
+
+    def trigger(self, flow: str, key: str) -> None:
+        """Let a schedule fire now, besides its pattern: by the names in `schedules`.
+
+        Raises:
+            KeyError: There is none such.
+        """
+        self._running().scheduler.schedules.trigger(flow, key)
 
     @property
     def works(self) -> list[Work]:
@@ -241,16 +258,17 @@ class _Run:
     async def open(self) -> None:
         root = self._app.root
         self._body = asyncio.current_task()
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(self._group)
-            stack.push_async_callback(self.scheduler.aclose)
+        await self._group.__aenter__()
+        try:
             await self.scheduler.open(self._group)
-            root._bind(self.scheduler)
-            stack.callback(root._bind, None)
-            self.scheduler.added(root)
             for work in root.works():
                 self.scheduler.check_runtime(work)
-            stack.pop_all()
+        except BaseException:
+            await self.scheduler.aclose()
+            await self._group.__aexit__(None, None, None)
+            raise
+        root._bind(self.scheduler)
+        self.scheduler.added(root)
         self._passes = asyncio.create_task(self._run_passes(), name="lightwork flow")
 
     async def _run_passes(self) -> None:
@@ -272,14 +290,14 @@ class _Run:
 
     def _request_stop(self, message: str | None) -> None:
         self.scheduler.in_loop_soon(lambda: self.end(message))
-        if in_pass.get():
-            raise FlowEnded
+        if in_pass.get() is self.scheduler:
+            raise FlowEnded(is_success=True)
 
     def _request_fail(self, message: str | None) -> None:
         error = FlowFailed(message or "the flow has failed")
         self.scheduler.in_loop_soon(lambda: self.fail(error, message))
-        if in_pass.get():
-            raise FlowEnded
+        if in_pass.get() is self.scheduler:
+            raise FlowEnded(is_success=False)
 
     def end(self, message: str | None = None) -> None:
         """The app is to end as a success; where it is ending already, nothing happens."""
@@ -310,21 +328,29 @@ class _Run:
         """End everything; then raise what failed the app, if that is why it ends."""
         self._is_leaving = True
         self.end()
-        if self._has_cancelled_body and self._body is not None:
-            self._body.uncancel()
+        body, is_own = self._body, False
+        if self._has_cancelled_body and body is not None:
+            body.uncancel()
+            # A body that was in no await when it was cancelled meets that in the first one below.
+            is_own = not isinstance(error, asyncio.CancelledError)
         closing = asyncio.create_task(self._shut_down(), name="lightwork end")
         cancelled = False
         while not closing.done():
             try:
                 await asyncio.shield(closing)
             except asyncio.CancelledError:
+                if is_own and body is not None and not body.cancelling():
+                    is_own = False
+                    continue
                 # Cancelled a second time: whoever does that wants it to end now.
                 cancelled = not closing.done()
                 self.scheduler.kill()
         await self._group.__aexit__(None, None, None)
         closing.result()
-        if self.error is not None and (error is None or isinstance(error, asyncio.CancelledError)):
-            raise self.error
+        if self.error is not None:
+            if error is None or _follows(error):
+                raise self.error
+            error.add_note(f"the app had failed before, with {type(self.error).__name__}: {self.error}")
         if cancelled:
             raise asyncio.CancelledError
 
@@ -337,6 +363,13 @@ class _Run:
         await self.scheduler.aclose()
         self.tree.close()
         self._app.root._bind(None)
+
+
+def _follows(error: BaseException) -> bool:
+    """Whether an exception of the body only says that the app has ended."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_follows, error.exceptions))
+    return isinstance(error, (asyncio.CancelledError, AppEnded))
 
 
 LightningApp = App

@@ -7,6 +7,7 @@ an error at the line that names it and not on a machine that was just paid for.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from lightwork.errors import ConfigError
 __all__ = ["BuildConfig"]
 
 _DOCKERFILE_STARTS = ("FROM ", "ARG ", "#")
+_REFERENCE = re.compile(r"(-r|--requirement|-c|--constraint)(?:\s+|\s*=\s*)(.+)")
 
 
 # A dataclass and not a Struct: upstream's is one, and programs decorate their subclasses with `@dataclass`,
@@ -24,19 +26,23 @@ _DOCKERFILE_STARTS = ("FROM ", "ARG ", "#")
 class BuildConfig:
     """What to install or which image to use before a work starts. Subclass it to add build commands.
 
-    Which fields are honoured is up to the runtime; ``local`` and ``inprocess`` use what is there.
+    Which fields are honoured is up to the runtime. ``local`` honours requirements and build commands, by a
+    virtual environment that is made once for each set of them, and warns of an image or a Dockerfile.
+    ``inprocess`` uses what is there.
 
     Attributes:
-        requirements: Packages for pip, one requirement each. Give the path of a requirements file, or a
-            list in which some items end in ``.txt``, and the lines of those files take their place.
-            Paths are relative to the working directory. After construction this is a list of requirements.
+        requirements: Packages for pip, one requirement each; lines of options, as ``--pre``, too. Give the
+            path of a requirements file, or a list in which some items end in ``.txt``, and the lines of those
+            files take their place, and those of files that they name by ``-r``. Paths are relative to the
+            working directory, those after ``-r`` and ``-c`` in a file to that file. After construction this
+            is a list of requirements.
         dockerfile: Path of a Dockerfile, kept as an absolute path, or the text of one: it has several
             lines, or starts with an instruction. Excludes `image`.
         image: Name of a container image. Excludes `dockerfile`.
 
     Raises:
-        ConfigError: A field has the wrong type or is empty, a file is missing, or both `image` and
-            `dockerfile` are given.
+        ConfigError: A field has the wrong type or is empty, a file is missing or names itself, or both
+            `image` and `dockerfile` are given.
     """
 
     requirements: Sequence[str] = field(default_factory=list)
@@ -98,17 +104,36 @@ def _requirements(given: object) -> list[str]:
             raise ConfigError(f"BuildConfig: a requirement must be a string, got {item!r}")
         if not item.strip():
             raise ConfigError("BuildConfig: a requirement is empty; leave it out instead")
-        found += _read_requirements(item) if item.endswith(".txt") else [item]
+        if len(item.splitlines()) > 1:
+            raise ConfigError(f"BuildConfig: a requirement is one line, got {item!r}: make each line an item")
+        found += _lines_for(item.strip(), Path(), ())
     return found
 
 
-def _read_requirements(path: str) -> list[str]:
-    """The lines of a requirements file without comments and blank lines."""
+def _lines_for(item: str, folder: Path, within: tuple[Path, ...]) -> list[str]:
+    """The item itself, or the lines of the file that it names. `within` are the files that are being read."""
+    reference = _REFERENCE.fullmatch(item)
+    if reference is None:
+        return _read_requirements(item, within) if not within and item.endswith(".txt") else [item]
+    option, path = reference.groups()
+    if option in ("-r", "--requirement"):
+        return _read_requirements(folder / path, within)
+    return [f"-c {path}" if "://" in path else f"-c {(folder / path).absolute()}"]
+
+
+def _read_requirements(given: str | Path, within: tuple[Path, ...] = ()) -> list[str]:
+    """The requirements of a file, without comments and blank lines, each on one line."""
+    path = Path(given).absolute()
+    if path in within:
+        raise ConfigError(f"BuildConfig: the requirements file {str(path)!r} names itself by -r")
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        place = str(Path(path).absolute())
-        raise ConfigError(f"BuildConfig: the requirements file {place!r} cannot be read: {error}") from error
-    # A comment starts at the line's start or after a space: "pkg @ https://host/a.zip#sha256=..." has none.
-    lines = (line.split(" #")[0].strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+        raise ConfigError(f"BuildConfig: the requirements file {str(path)!r} cannot be read: {error}") from error
+    found: list[str] = []
+    for line in text.replace("\\\n", " ").splitlines():
+        # A comment starts at the line's start or after a space: "pkg @ https://host/a.zip#sha256=..." has none.
+        item = line.split(" #")[0].strip()
+        if item and not item.startswith("#"):
+            found += _lines_for(item, path.parent, (*within, path))
+    return found

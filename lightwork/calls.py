@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from lightwork.status import Stage, WorkStatus
+from lightwork.status import Reason, Stage, WorkStatus
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lightwork.component import Component, Node
+    from lightwork.flow import Flow
     from lightwork.record import WorkRecord
     from lightwork.wire import Op
     from lightwork.work import Work
@@ -46,13 +49,21 @@ class Driver(Protocol):
         """A failed call is gone and nobody ever asked for its outcome."""
         ...
 
-    def start(self, work: Work) -> Operation: ...
+    def start(self, work: Work) -> Operation:
+        """Have the work's process up; done when it is, and an error where it never is."""
+        ...
 
-    def stop(self, work: Work, *, delete: bool) -> Operation: ...
+    def stop(self, work: Work, *, delete: bool) -> Operation:
+        """Have no process of the work; done when it is gone. `delete` gives back what the runtime keeps for it."""
+        ...
 
-    def wait_confirmed(self, work: Work) -> Operation: ...
+    def wait_confirmed(self, work: Work) -> Operation:
+        """Done when the work has answered every proposal; an error where it refused one."""
+        ...
 
-    def record(self, work: Work) -> WorkRecord: ...
+    def record(self, work: Work) -> WorkRecord:
+        """What is known of the work."""
+        ...
 
     def edited(self, component: Component, op: Op) -> None:
         """A component's own state was edited on this side."""
@@ -66,13 +77,21 @@ class Driver(Protocol):
         """A node, with all below it, left the tree."""
         ...
 
+    def schedule(self, flow: Flow, key: str, pattern: str, start: datetime | None) -> bool:
+        """Whether a schedule of the flow is true in the present pass; see `Flow.schedule`. In any thread."""
+        ...
+
     def in_pass(self) -> bool:
         """Whether the calling code is (in a task or thread of) the flow's present pass."""
         ...
 
-    def request_stop(self, message: str | None) -> None: ...
+    def request_stop(self, message: str | None) -> None:
+        """End the app as a success; within a pass this does not return."""
+        ...
 
-    def request_fail(self, message: str | None) -> None: ...
+    def request_fail(self, message: str | None) -> None:
+        """End the app as a failure; within a pass this does not return."""
+        ...
 
 
 class Call(Generic[T_co]):
@@ -84,7 +103,7 @@ class Call(Generic[T_co]):
 
     Cancelling a task that awaits leaves a call of a parallel work running. A call of another work is
     cancelled when the last one interested in it is; the awaiting task then goes on when the worker has
-    ended the run (at most the grace period).
+    ended the run (at most the grace period). What the run raised instead of being cancelled is raised there.
 
     Attributes:
         id: Number of the call, unique in the app.
@@ -115,7 +134,14 @@ class Call(Generic[T_co]):
     )
 
     def __init__(
-        self, driver: Driver, loop: asyncio.AbstractEventLoop, id: int, work_id: int, work: str, hash: str, parallel: bool
+        self,
+        driver: Driver,
+        loop: asyncio.AbstractEventLoop,
+        id: int,
+        work_id: int,
+        work: str,
+        hash: str,
+        parallel: bool,
     ) -> None:
         self._driver = driver
         self._loop = loop
@@ -178,14 +204,22 @@ class Call(Generic[T_co]):
             try:
                 yield from waiter
             except asyncio.CancelledError:
-                self._interest -= 1
-                if not self._parallel and self._interest <= 0 and self.cancel():
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                self._retrieved = True
+                if self._give_up():
                     # Like any coroutine, be over only when what it runs is: the worker has at most its
                     # grace period. A second cancellation gives up waiting.
                     yield from self._wait()
-                self._retrieved = True
+                    if self.status.reason is Reason.USER_EXCEPTION and self._error is not None:
+                        raise self._error from self._error.__cause__  # what the run made of its cancellation
                 raise
         return self.result()
+
+    def _give_up(self) -> bool:
+        """A waiting task was cancelled: cancel the call if nobody else wants it; says whether that was done."""
+        self._interest -= 1
+        return not self._parallel and self._interest <= 0 and not self._waiters and self.cancel()
 
     def __repr__(self) -> str:
         return f"<Call {self.id} of {self.work}: {self.status.stage.value}>"

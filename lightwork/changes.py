@@ -28,7 +28,7 @@ class StateChanged(msgspec.Struct, frozen=True, tag="state"):
     value: Any
 
 
-class StatusChanged(msgspec.Struct, frozen=True, tag="status"):
+class StatusChanged(msgspec.Struct, frozen=True, tag="status", gc=False):
     """A work, or one of its calls, entered a stage."""
 
     name: str

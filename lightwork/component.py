@@ -8,26 +8,30 @@ that silently stays where it is.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from lightwork.calls import Driver
 from lightwork.errors import ComponentError, StateError
 from lightwork.state import State
 
-__all__ = ["Component", "Node"]
+__all__ = ["Component", "ComponentMeta", "Node"]
 
 
 class Node:
     """A place in the tree: a component or a container of components."""
 
+    _group: ClassVar[str] = ""
     _parent: Node | None
     _key: str
     _driver: Driver | None
 
     @property
     def name(self) -> str:
-        """Where it is in the tree, ``root.trials.0``; empty while it is in none."""
+        """Where it is in the tree, ``root.trials.0``, in its worker too; empty while it is in none."""
+        if self._parent is None and not self._key:
+            return str(self.__dict__.get("_worker_name", ""))
         names: list[str] = []
         node: Node | None = self
         while node is not None:
@@ -54,9 +58,18 @@ class Node:
         """Put it at `key` of `parent`.
 
         Raises:
-            ComponentError: It already has a place, or `parent` is inside it.
+            ComponentError: As `_check_place`.
         """
-        if self._parent is not None or (self._key and self._parent is None):
+        self._check_place(parent, key)
+        object.__setattr__(self, "_parent", parent)
+        object.__setattr__(self, "_key", key)
+        if parent._driver is not None:
+            self._bind(parent._driver)
+            parent._driver.added(self)
+
+    def _check_place(self, parent: Node, key: str) -> None:
+        """Raise `ComponentError` if it already has a place, or `parent` is inside it."""
+        if self._parent is not None or self._key:
             place = self.name or f"{self._key!r} of a {type(self._parent).__name__}"
             raise ComponentError(
                 f"{type(self).__name__} is used twice: it is {place} already, and cannot be {key!r} of "
@@ -67,11 +80,6 @@ class Node:
             if node is self:
                 raise ComponentError(f"{parent._label()} is inside of {self._label()}, and cannot hold it")
             node = node._parent
-        object.__setattr__(self, "_parent", parent)
-        object.__setattr__(self, "_key", key)
-        if parent._driver is not None:
-            self._bind(parent._driver)
-            parent._driver.added(self)
 
     def _detach(self) -> None:
         """Take it out of the tree; it can be put elsewhere afterwards."""
@@ -99,6 +107,12 @@ class ComponentMeta(abc.ABCMeta):
         component._constructed()
         return component
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of ``__init__``, which `__call__` above would hide."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
 
 class Component(Node, metaclass=ComponentMeta):
     """Base of `Work` and `Flow`."""
@@ -119,7 +133,8 @@ class Component(Node, metaclass=ComponentMeta):
         attributes["_key"] = ""
         attributes["_driver"] = None
         attributes["_is_built"] = False
-        attributes["_state"] = State(type(self).__name__, attributes)
+        attributes["_state"] = state = State(type(self).__name__, attributes)
+        state.explain = self._explain
 
     def _constructed(self) -> None:
         if "_state" not in self.__dict__:
@@ -133,6 +148,11 @@ class Component(Node, metaclass=ComponentMeta):
         """Whether an attribute of this name is part of the state: every public one is."""
         return not name.startswith("_")
 
+    @staticmethod
+    def _explain(value: Any, place: str) -> Exception | None:
+        """The error for a value of a type that no state can hold; None for the general one."""
+        return None
+
     def _takes(self, name: str) -> bool:
         return name in self._INTERNAL_STATE_VARS or self._is_state_attribute(name)
 
@@ -141,7 +161,8 @@ class Component(Node, metaclass=ComponentMeta):
         if state is not None and name in state.names:
             state.set(name, value)
         elif name in self._descriptors or not self._takes(name):
-            self._set_private(name, value)
+            self._check_writable(name)
+            object.__setattr__(self, name, value)
         elif state is None:
             raise ComponentError(
                 f"{type(self).__name__}.__init__ sets {name!r} before super().__init__() was called; "
@@ -157,8 +178,12 @@ class Component(Node, metaclass=ComponentMeta):
         else:
             object.__delattr__(self, name)
 
-    def _set_private(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+    def _check_writable(self, name: str) -> None:
+        found = inspect.getattr_static(type(self), name, None)
+        if isinstance(found, property) and found.fset is None:
+            raise StateError(
+                f"{type(self).__name__}.{name} is a property without a setter: the attribute needs another name"
+            )
 
     def _declare(self, state: State, name: str, value: Any) -> None:
         """Take in a public attribute that is not in the state yet."""
@@ -171,35 +196,15 @@ class Component(Node, metaclass=ComponentMeta):
             raise StateError(f"{type(self).__name__}.{name} is a method; the state attribute needs another name")
         state.set(name, value)
 
-    def state_dict(self) -> dict[str, Any]:
-        """A plain copy of the state, which `load_state_dict` takes back."""
-        raise NotImplementedError
-
-    def _load_vars(self, values: dict[str, Any], *, strict: bool) -> None:
-        missing = [name for name in self._state.names if name not in values and not name.startswith("_")]
-        unknown = [name for name in values if name not in self._state.names]
-        if strict and (missing or unknown):
-            raise StateError(
-                f"the state does not fit {self._label()}: "
-                + "; ".join(
-                    text
-                    for text, names in (
-                        (f"it lacks {', '.join(map(repr, missing))}", missing),
-                        (f"it has {', '.join(map(repr, unknown))}, which the component has not", unknown),
-                    )
-                    if names
-                )
-                + ". Pass strict=False to take what fits"
-            )
-        self._state.load({name: value for name, value in values.items() if name in self._state.names})
+    def _load_calls(self, calls: Any) -> Callable[[], None]:
+        """Check what a ``state_dict`` says of calls; the outcome takes it back. A work keeps none of it."""
+        return lambda: None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker needs: private attributes as they are, the state as plain values, no tree."""
         state = self._state
         private = {
-            name: value
-            for name, value in self.__dict__.items()
-            if name not in state.names and name not in _NOT_SHIPPED
+            name: value for name, value in self.__dict__.items() if name not in state.names and name not in _NOT_SHIPPED
         }
         return {"private": private, "state": state.snapshot()}
 
@@ -211,4 +216,6 @@ class Component(Node, metaclass=ComponentMeta):
         self.__dict__["_is_built"] = True
 
 
-_NOT_SHIPPED = frozenset({"_parent", "_key", "_driver", "_is_built", "_state", "_record"})
+_NOT_SHIPPED = frozenset(
+    {"_parent", "_key", "_driver", "_is_built", "_state", "_record", "_run_signature", "_worker_name"}
+)

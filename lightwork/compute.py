@@ -16,20 +16,25 @@ class Mount(msgspec.Struct, frozen=True):
 
     Attributes:
         source: What to mount: a path or URL that the runtime understands.
-        mount_path: Absolute path, with forward slashes, of the folder where the work sees it.
+        mount_path: Absolute path, with forward slashes, of the folder where the work sees it. Left out, it
+            is ``/data/`` and the last name in `source`: ``/data/bar`` for ``s3://foo/bar/``.
 
     Raises:
-        ConfigError: `source` is empty, or `mount_path` is not absolute.
+        ConfigError: `source` is empty or has no last name, or `mount_path` is not absolute or the root.
     """
 
     source: str
-    mount_path: str
+    mount_path: str = ""
 
     def __post_init__(self) -> None:
         _check_text("Mount: source", self.source)
+        if self.mount_path == "":
+            msgspec.structs.force_setattr(self, "mount_path", _default_path(self.source))
         _check_text("Mount: mount_path", self.mount_path)
-        if not posixpath.isabs(self.mount_path):
-            raise ConfigError(f"Mount: mount_path must be absolute, as '/data' is, got {self.mount_path!r}")
+        if not posixpath.isabs(self.mount_path) or posixpath.normpath(self.mount_path).strip("/") == "":
+            raise ConfigError(
+                f"Mount: mount_path must be the absolute path of a folder, as '/data' is, got {self.mount_path!r}"
+            )
 
 
 class CloudCompute(msgspec.Struct, frozen=True):
@@ -74,6 +79,13 @@ class CloudCompute(msgspec.Struct, frozen=True):
         if self.mounts is None:
             return ()
         return (self.mounts,) if isinstance(self.mounts, Mount) else tuple(self.mounts)
+
+
+def _default_path(source: str) -> str:
+    name = posixpath.basename(source.rpartition("://")[2].rstrip("/"))
+    if name in ("", ".", ".."):
+        raise ConfigError(f"Mount: the source {source!r} has no name for its folder; give a mount_path")
+    return f"/data/{name}"
 
 
 def _check_text(name: str, value: object) -> None:

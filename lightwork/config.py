@@ -81,7 +81,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     works: dict[str, WorkProfile] = {}
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     json_logs: bool = False
-    heartbeat: _Positive = 20.0
+    heartbeat: _Positive = 60.0
     launch_timeout: _Positive = 60.0
     reconnect_window: _NotNegative = 30.0
     grace: _NotNegative = 5.0

@@ -16,12 +16,14 @@ __all__ = [
     "FlowFailed",
     "InvalidReturnValue",
     "LaunchFailed",
+    "LayoutError",
     "LightningPlatformException",
     "LightworkError",
     "PlatformError",
     "ProposalRefused",
     "ProtocolError",
     "RemoteTraceback",
+    "ScheduleError",
     "StateError",
     "UsageError",
     "WorkError",
@@ -56,12 +58,27 @@ class ConfigError(UsageError, ValueError):
     """A key of the configuration is unknown, or its value is bad; names the key and where it stands."""
 
 
+class LayoutError(UsageError, ValueError):
+    """``configure_layout`` raised or gave what cannot be shown, or a `Frontend` cannot be served."""
+
+
+class ScheduleError(UsageError, ValueError):
+    """A cron pattern is none; names the pattern and the field, and gives an example."""
+
+
 class ProposalRefused(LightworkError):
     """A running work refused a change that the flow made to its state."""
 
 
 class FlowFailed(LightworkError):
     """The flow called ``self.fail(message)``."""
+
+
+class PlatformError(LightworkError):
+    """The runtime cannot provide what was asked: a quota, a capacity, a missing engine."""
+
+
+LightningPlatformException = PlatformError
 
 
 class WorkError(LightworkError):
@@ -100,19 +117,12 @@ class WorkerDied(WorkError):
     """The work's process ended, or was lost, while the call was with it."""
 
 
-class LaunchFailed(WorkError):
-    """The work's process could not be started, or never came up."""
+class LaunchFailed(WorkError, PlatformError):
+    """The work's process could not be started, or never came up; the cause is chained where it is an exception."""
 
 
 class CallStopped(WorkError):
     """The work was stopped before the call was done."""
-
-
-class PlatformError(LightworkError):
-    """The runtime cannot provide what was asked: a quota, a capacity, a missing engine."""
-
-
-LightningPlatformException = PlatformError
 
 
 class ProtocolError(LightworkError):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from lightwork.checkpoint import children_as, load
 from lightwork.component import Component, Node
 from lightwork.errors import ComponentError, StateError, UsageError
-from lightwork.structures import Dict, List, as_node
+from lightwork.progress import Progress, call_site
+from lightwork.schedule import Cron
+from lightwork.structures import as_node, holds_nodes, leaves, refill
 
 if TYPE_CHECKING:
     from lightwork.calls import Driver
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     from lightwork.work import Work
 
 __all__ = ["Flow", "LightningFlow"]
+
+T = TypeVar("T")
 
 
 class Flow(Component):
@@ -27,11 +33,14 @@ class Flow(Component):
     non-parallel work that has not succeeded ends the pass, and the pass is repeated on the next change.
     """
 
+    _group = "flows"
     _children: dict[str, Node]
+    _progress: Progress
 
     def __init__(self) -> None:
         super().__init__()
         self.__dict__["_children"] = {}
+        self.__dict__["_progress"] = Progress()
 
     # --- what users override --------------------------------------------------------------------
 
@@ -74,6 +83,50 @@ class Flow(Component):
         """
         self._driven("fail").request_fail(message)
 
+    def schedule(self, cron_pattern: str, start_time: datetime | None = None, user_key: str | None = None) -> bool:
+        """Whether a schedule has fired: ``if self.schedule("hourly"):`` in ``run``.
+
+        It fires on the wall clock in this machine's time zone, from the first time it is asked for. When it has, it is
+        true in the whole of the first pass that begins afterwards, and over when that ends. In such a pass of a plain
+        ``def run`` a call to a non-parallel work waits in place and does not end the pass, so each line runs once for
+        each firing. What fires more than once before a pass can begin counts once.
+
+        Args:
+            cron_pattern: ``minute hour day-of-month month day-of-week``, with seconds in front if there are six; or
+                ``hourly``, ``daily``, ``midnight``, ``weekly``, ``monthly``, ``yearly``, ``annually``, also with ``@``.
+            start_time: When it begins to count, this machine's time if it has no zone. One that has passed: a firing
+                that was missed since then counts, once.
+            user_key: What tells it from others with that pattern, instead of the line of code that asks: two lines
+                with the same key are one schedule, one line with two keys is two.
+
+        Returns:
+            False too where no app drives the flow.
+
+        Raises:
+            ScheduleError: `cron_pattern` is none; names the field.
+        """
+        cron = Cron.parse(cron_pattern)
+        key = f"{cron_pattern} {call_site(1) if user_key is None else user_key}"
+        return self._driver is not None and self._driver.schedule(self, key, cron.text, start_time)
+
+    def iterate(self, iterable: Iterable[T], run_once: bool = True, user_key: str = "") -> Iterator[T]:
+        """Go through `iterable` once, over as many passes as that takes: a pass that was cut short resumes at its item.
+
+        How far it has come is part of the flow's state, so it resumes there too when that is restored. Left with
+        ``break``, it stands at that item. Inside of another one it goes through its items for each item of the outer.
+
+        Args:
+            iterable: Gives the same items in each pass, and does nothing else.
+            run_once: Whether there is nothing more to go through when it is done; else it starts over.
+            user_key: What tells it from others, instead of the line of code that asks.
+
+        Raises:
+            UsageError: `iterable` cannot be iterated over.
+        """
+        return self._progress.iterate(iterable, user_key or call_site(1), is_once=run_once)
+
+    experimental_iterate = iterate
+
     def works(self, recurse: bool = True) -> list[Work]:
         """The works of this flow, in the order they were set; with `recurse` also those of its child flows."""
         return [work for _, work in self.named_works(recurse)]
@@ -92,7 +145,9 @@ class Flow(Component):
 
     def _driven(self, what: str) -> Driver:
         if self._driver is None:
-            raise UsageError(f"{what}() of {self._label()} needs a running app; make one with App({type(self).__name__}())")
+            raise UsageError(
+                f"{what}() of {self._label()} needs a running app; make one with App({type(self).__name__}())"
+            )
         return self._driver
 
     # --- children -------------------------------------------------------------------------------
@@ -116,38 +171,66 @@ class Flow(Component):
         children: dict[str, Node] | None = self.__dict__.get("_children")
         if children is None:
             super().__setattr__(name, value)
+        elif isinstance(value, (Node, list, tuple, dict)) and holds_nodes(value):
+            if self._is_state_attribute(name):
+                self._set_child(name, value)
+            else:
+                self._set_reference(name, value)
+        elif name in children:
+            self._set_over_child(name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _set_child(self, name: str, value: Any) -> None:
+        present = self._children.get(name)
+        if present is value or (present is not None and refill(present, value)):
             return
-        if isinstance(value, (Node, list, tuple, dict)) and (node := as_node(value)) is not None:
-            self._set_child(name, node)
+        if present is None:
+            self._check_free(name)
+        node = as_node(value)
+        node._check_place(self, name)
+        if present is not None:
+            self.__delattr__(name)
+        elif name in self._state.names:
+            self._state.delete(name)
+        self._children[name] = node
+        self.__dict__[name] = node
+        node._attach(self, name)
+
+    def _check_free(self, name: str) -> None:
+        """Raise where a new child cannot have this name. None and empty containers make way for it."""
+        if name in self._state.names:
+            if self.__dict__[name] in (None, [], {}):
+                return
+            raise StateError(f"{self._label()}.{name} is data and cannot become a component: use another name")
+        found = getattr(type(self), name, None)
+        if name in self._descriptors or callable(found):
+            raise ComponentError(
+                f"{type(self).__name__}.{name} is a method or property of the class; the component needs another name"
+            )
+
+    def _set_reference(self, name: str, value: Any) -> None:
+        """Keep components that have a place, under a name that is none."""
+        for node in leaves([value], f"{type(self).__name__}.{name}"):
+            if node._parent is None and not node._key:
+                raise ComponentError(
+                    f"{type(self).__name__}.{name} would keep a {type(node).__name__} out of the tree, where it could "
+                    "not run: give it a public name"
+                )
+        object.__setattr__(self, name, value)
+
+    def _set_over_child(self, name: str, value: Any) -> None:
+        """Data for a name that is a child: nothing, or an empty container, takes its place."""
+        if not value and refill(self._children[name], value):
             return
-        if name in children:
+        if value is None:
+            self.__delattr__(name)
+            self._state.set(name, None)
+        else:
             raise ComponentError(
                 f"{self._label()}.{name} is a component and cannot become {value!r:.80}: "
                 f"`del self.{name}` removes it, data needs another name"
             )
-        super().__setattr__(name, value)
-
-    def _set_child(self, name: str, node: Node) -> None:
-        if not self._is_state_attribute(name):
-            if node._parent is None and not node._key:
-                raise ComponentError(
-                    f"{type(self).__name__}.{name} would keep a {type(node).__name__} out of the tree, where it could "
-                    f"not run: give it a public name"
-                )
-            object.__setattr__(self, name, node)
-            return
-        if name in self._state.names:
-            raise StateError(f"{self._label()}.{name} is data and cannot become a component: use another name")
-        if name in self._descriptors or hasattr(type(self), name):
-            raise ComponentError(f"{type(self).__name__}.{name} exists already; the component needs another name")
-        replaced = self._children.get(name)
-        if replaced is node:
-            return
-        node._attach(self, name)
-        self._children[name] = node
-        self.__dict__[name] = node
-        if replaced is not None:
-            replaced._detach()
 
     def __delattr__(self, name: str) -> None:
         child = self._children.pop(name, None)
@@ -160,7 +243,18 @@ class Flow(Component):
     def _constructed(self) -> None:
         super()._constructed()
         if type(self).run is Flow.run:
-            raise ComponentError(f"{type(self).__name__} has no run method: define `async def run(self)` or `def run(self)`")
+            raise ComponentError(
+                f"{type(self).__name__} has no run method: define `async def run(self)` or `def run(self)`"
+            )
+
+    @staticmethod
+    def _explain(value: Any, place: str) -> Exception | None:
+        if not isinstance(value, Node):
+            return None
+        return StateError(
+            f"{place}: a {type(value).__name__} is a component, and this attribute is data. Components that come later "
+            "go into a container of components: start the attribute as lightwork.structures.List() or Dict()"
+        )
 
     def _bound(self, driver: Driver | None) -> None:
         self._state.sink = None if driver is None else self._edited
@@ -177,99 +271,31 @@ class Flow(Component):
     @property
     def state(self) -> dict[str, Any]:
         """A plain copy of everything: ``vars``, ``calls``, ``flows``, ``works``, ``structures``, ``changes``."""
-        return {"vars": self._state.snapshot(), "calls": {}, "changes": {}, **self._children_as(lambda one: one.state)}
+        return {**self._own_state(), "changes": {}, **children_as(self, lambda one: one.state)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take back the attributes in a `state`, of this flow and all below it."""
-        self.load_state_dict(state, strict=False)
+        """Take back the attributes in a `state`, of this flow and all below it, as far as they are there."""
+        load(self, state, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
         """A plain copy of the state of this flow and all below it, which `load_state_dict` takes back."""
-        return {"vars": self._state.snapshot(), **self._children_as(lambda one: one.state_dict())}
+        return {**self._own_state(), **children_as(self, lambda one: one.state_dict())}
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"vars": self._state.snapshot(), "calls": self._progress.snapshot()}
+
+    def _load_calls(self, calls: Any) -> Callable[[], None]:
+        progress = Progress.checked(calls)
+        return lambda: self.__dict__.update(_progress=progress)
 
     def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
-        """Take a `state_dict` back, here and below. Children that it does not name stay as they are if not `strict`.
+        """Take a `state_dict` back, here and below. Without `strict`, what fits is taken and the rest left alone.
 
         Raises:
-            StateError: It is of another tree, and `strict` is set; names the keys. Nothing was changed then.
+            StateError: It is of another tree, and `strict` is set; names the keys. Or it is no such dictionary, or
+                holds a value that a state cannot. Nothing was changed then.
         """
-        if strict and (problems := list(self._misfits(state))):
-            raise StateError(f"the state is of another tree than {self._label()}: {'; '.join(problems)}")
-        self._load_vars(state.get("vars", {}), strict=False)
-        for _, child, inner in self._pairs(state):
-            if inner is not None:
-                _load(child, inner)
-
-    def _pairs(self, state: dict[str, Any]) -> Iterator[tuple[str, Node, Any]]:
-        for key, child in self._children.items():
-            yield key, child, state.get(_kind(child), {}).get(key)
-
-    def _children_as(self, convert: Any) -> dict[str, dict[str, Any]]:
-        groups: dict[str, dict[str, Any]] = {"flows": {}, "works": {}, "structures": {}}
-        for key, child in self._children.items():
-            groups[_kind(child)][key] = _convert(child, convert)
-        return groups
-
-    def _misfits(self, state: dict[str, Any], where: str = "") -> Iterator[str]:
-        for group in ("flows", "works", "structures"):
-            for key in state.get(group, {}):
-                if key not in self._children or _kind(self._children[key]) != group:
-                    yield f"it has {where}{key}, which the tree has not"
-        yield from _vars_misfits(self, state, where)
-        for key, child, inner in self._pairs(state):
-            if inner is None:
-                yield f"it lacks {where}{key}"
-            else:
-                yield from _misfits(child, inner, f"{where}{key}.")
-
-
-def _kind(node: Node) -> str:
-    return "structures" if isinstance(node, (List, Dict)) else "flows" if isinstance(node, Flow) else "works"
-
-
-def _members(structure: List[Any] | Dict[Any]) -> Iterator[tuple[str, Node]]:
-    return ((node._key, node) for node in structure._child_nodes())
-
-
-def _convert(node: Node, convert: Any) -> Any:
-    if isinstance(node, (List, Dict)):
-        return {name: _convert(one, convert) for name, one in _members(node)}
-    return convert(node)
-
-
-def _load(node: Node, state: dict[str, Any]) -> None:
-    if isinstance(node, (List, Dict)):
-        for name, one in _members(node):
-            if name in state:
-                _load(one, state[name])
-    else:
-        node.load_state_dict(state, strict=False)  # type: ignore[attr-defined]
-
-
-def _vars_misfits(component: Component, state: dict[str, Any], where: str) -> Iterator[str]:
-    names = component._state.names
-    given = state.get("vars", {})
-    for name in given:
-        if name not in names:
-            yield f"it has {where}{name}, which the tree has not"
-    for name in names:
-        if name not in given and not name.startswith("_"):
-            yield f"it lacks {where}{name}"
-
-
-def _misfits(node: Node, state: dict[str, Any], where: str) -> Iterator[str]:
-    if isinstance(node, Flow):
-        yield from node._misfits(state, where)
-    elif isinstance(node, (List, Dict)):
-        members = dict(_members(node))
-        yield from (f"it has {where}{key}, which the tree has not" for key in state if key not in members)
-        for key, one in members.items():
-            if key in state:
-                yield from _misfits(one, state[key], f"{where}{key}.")
-            else:
-                yield f"it lacks {where}{key}"
-    elif isinstance(node, Component):
-        yield from _vars_misfits(node, state, where)
+        load(self, state, strict=strict)
 
 
 LightningFlow = Flow

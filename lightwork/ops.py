@@ -24,7 +24,7 @@ from lightwork.wire import Op
 if TYPE_CHECKING:
     from lightwork.state import State
 
-__all__ = ["DELETE", "SET", "SPLICE", "UPDATE", "Op", "OpBuffer", "op_change"]
+__all__ = ["DELETE", "SET", "SPLICE", "UPDATE", "Op", "OpBuffer", "op_change", "split_op"]
 
 SET: Final = 0
 DELETE: Final = 1
@@ -46,6 +46,30 @@ def op_change(name: str, op: Op) -> StateChanged:
     if kind == SPLICE:
         return StateChanged(name, path, "splice", (op[2], op[3], unpacked(op[4])))
     return StateChanged(name, path, "update", (unpacked(op[2]), unpacked(op[3])))
+
+
+def split_op(op: Op) -> list[Op] | None:
+    """Two or more smaller ops that together make the same edit, None if there are none.
+
+    Only what was put together here (appends in a row, a backlog that became the whole value) is ever too long for one
+    frame: a single edit is checked when it is made.
+    """
+    kind, path, *rest = op
+    if kind == SPLICE and len(rest[2]) > 1:
+        start, removed, items = rest
+        half = len(items) // 2
+        return [(SPLICE, path, start, removed, items[:half]), (SPLICE, path, start + half, 0, items[half:])]
+    if kind == UPDATE and len(rest[0]) + len(rest[1]) > 1:
+        added, removed = rest
+        more, less = len(added) // 2, len(removed) // 2
+        first = (UPDATE, path, added[:more], removed[: len(removed) - less])
+        return [first, (UPDATE, path, added[more:], removed[len(removed) - less :])]
+    if kind == SET and type(rest[0]) is list and len(rest[0]) > 1:
+        half = len(rest[0]) // 2
+        return [(SET, path, rest[0][:half]), (SPLICE, path, half, 0, rest[0][half:])]
+    if kind == SET and type(rest[0]) is dict and rest[0]:
+        return [(SET, path, {}), *((SET, [*path, key], value) for key, value in rest[0].items())]
+    return None
 
 
 class OpBuffer:

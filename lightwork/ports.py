@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import weakref
 from pathlib import Path
-from typing import IO
 
 __all__ = ["reserve_port"]
 
-_held: list[IO[bytes]] = []
 
-
-def reserve_port(host: str) -> int:
-    """A port that was free on `host` a moment ago, reserved among all works on this machine until this process ends.
+def reserve_port(host: str, holder: object) -> int:
+    """A port that was free on `host` a moment ago, reserved among all works on this machine while `holder` exists.
 
     Between asking the kernel and the service's own bind another work could be given the same port, so
     each port given out is a file lock; a work that gets one that is locked asks again.
@@ -29,13 +27,16 @@ def reserve_port(host: str) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
         with socket.socket(family) as probe:
-            probe.bind((host, 0))
+            try:
+                probe.bind((host, 0))
+            except OSError as error:
+                raise OSError(error.errno, f"a work cannot bind {host!r}, which is no address of its machine: {error.strerror}") from None
             port: int = probe.getsockname()[1]
-        lock = (folder / str(port)).open("ab")
+        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
+            os.close(lock)
         else:
-            _held.append(lock)
+            weakref.finalize(holder, os.close, lock)
             return port

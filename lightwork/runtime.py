@@ -20,7 +20,7 @@ import msgspec
 
 from lightwork.build import BuildConfig
 from lightwork.compute import CloudCompute
-from lightwork.errors import LightworkError
+from lightwork.errors import PlatformError
 
 __all__ = [
     "Cause",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-class RuntimeFailure(LightworkError):
+class RuntimeFailure(PlatformError):
     """A runtime could not do what it was asked; the children say what that means for the caller."""
 
 
@@ -166,10 +166,13 @@ class Runtime(Protocol):
 
     Attributes:
         Options: Struct of the profile's keys, validated when the configuration is read.
+        is_remote: Whether works run on other machines than the scheduler's: they then get
+            `cloud_build_config`, else `local_build_config`.
         name: Name of the profile.
     """
 
     Options: ClassVar[type[msgspec.Struct]]
+    is_remote: ClassVar[bool]
     name: str
 
     async def __aenter__(self) -> Self: ...

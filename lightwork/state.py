@@ -55,6 +55,8 @@ class State(Root):
         lock: Held while an edit is made and told. Hold it to read several values of one moment.
         sink: Called with each op after the edit, under the lock; None where nobody is told.
         guard: Called with the path before each edit, under the lock. What it raises keeps the edit from being made.
+        max_bytes: How long a value that an edit sets or puts in may be, in bytes; None for no limit.
+        explain: Gives the error for a value of a type that no state can hold, see `lightwork._tree.Root`.
     """
 
     __slots__ = ("names", "values")
@@ -105,13 +107,21 @@ class State(Root):
             if self.sink is not None:
                 self.sink((DELETE, path))
 
+    def checked(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The plain values that `load` would set.
+
+        Raises:
+            StateError: If the state cannot hold one of them.
+        """
+        return {name: plain(self.adopt(value, None, [], name)) for name, value in values.items()}
+
     def load(self, values: dict[str, Any]) -> None:
         """Set several attributes, those that are equal already (in types too) aside. Others keep their values.
 
         Raises:
             StateError: If the state cannot hold one of the values. Nothing has changed then.
         """
-        checked = {name: plain(self.adopt(value, None, [], name)) for name, value in values.items()}
+        checked = self.checked(values)
         with self.lock:
             for name, value in checked.items():
                 if name not in self.names or not _same(self.values[name], value):
@@ -199,16 +209,16 @@ class State(Root):
             else:
                 self._check_new(key)
                 old = MISSING
-            self._store(key, value if plain_scalar else self.adopt(value, self, [], key), old)
+            self._store(key, value if plain_scalar else self.copied(value, self, [], key), old)
             return
         parent = self._walk(path[:-1])
         if type(parent) is TrackedDict:
             key = key if type(key) is str else self.key(key, path[:-1])
             detach(parent.get(key))
-            dict.__setitem__(parent, key, value if plain_scalar else self.adopt(value, parent, path[:-1], key))
+            dict.__setitem__(parent, key, value if plain_scalar else self.copied(value, parent, path[:-1], key))
             return
         old = self._list_item(parent, key, path)
-        item = value if plain_scalar else self.adopt(value, parent, path[:-1], key)
+        item = value if plain_scalar else self.copied(value, parent, path[:-1], key)
         detach(old)
         list.__setitem__(parent, key, item)
 
@@ -241,7 +251,7 @@ class State(Root):
         if not (type(start) is type(removed) is int and 0 <= start <= end <= len(node) and type(items) is list):
             raise StateError(f"{spell(self.owner, path)} holds {len(node)} items, not {start} to {end}")
         new = [
-            item if type(item) in SCALARS else self.adopt(unpacked(item), node, path, at)
+            item if type(item) in SCALARS else self.copied(unpacked(item), node, path, at)
             for at, item in enumerate(items, start)
         ]
         for item in node[start:end]:
@@ -263,7 +273,7 @@ class State(Root):
 
     # --- taking back --------------------------------------------------------------------------------
 
-    def restore(self, name: str, value: Any) -> None:
+    def restore(self, name: str, value: Any) -> bool:
         """Make an attribute equal to a plain value. `sink` and `guard` are not called.
 
         Containers stay the same objects wherever old and new are of one type, so whoever holds one sees it change.
@@ -272,20 +282,27 @@ class State(Root):
             name: The attribute; it need not exist.
             value: As from `plain` or `snapshot`; `MISSING` removes the attribute.
 
+        Returns:
+            Whether that changed anything.
+
         Raises:
             StateError: If the state cannot hold the value. Nothing has changed then.
         """
         with self.lock:
             if value is MISSING:
-                if name in self.names:
-                    self._remove(name)
-                return
-            new = self.adopt(value, self, [], name)
+                if name not in self.names:
+                    return False
+                self._remove(name)
+                return True
+            if name in self.names and _same(self.values[name], value):
+                return False
+            new = self.copied(value, self, [], name)
             old = self.values[name] if name in self.names else MISSING
             if type(new) in TRACKED and type(old) is type(new):
                 _become(old, new)
             else:
                 self._store(name, new, old)
+            return True
 
 
 _APPLIERS: dict[int, Callable[..., None]] = {

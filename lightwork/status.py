@@ -45,7 +45,7 @@ class Reason(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-class WorkStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+class WorkStatus(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One status of a work.
 
     Attributes:

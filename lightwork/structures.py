@@ -7,19 +7,20 @@ stand for a process that runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, TypeVar, overload
 
 from lightwork.calls import Driver
 from lightwork.component import Component, Node
 from lightwork.errors import ComponentError
 
-__all__ = ["Dict", "List"]
+__all__ = ["Dict", "List", "as_node", "find", "holds_nodes", "leaves", "nodes_of", "refill"]
 
 N = TypeVar("N", bound=Node)
 
 
 class _Structure(Node):
+    _group = "structures"
     _parent: Node | None
     _key: str
     _driver: Driver | None
@@ -49,22 +50,50 @@ class List(_Structure, MutableSequence[N]):
         self._init_node()
         self._items: list[N] = []
         self._next_key = 0
-        self.extend(items)
+        self._become(list(items))
 
     def _child_nodes(self) -> Iterator[Node]:
         return iter(self._items)
 
-    def _take(self, item: N) -> N:
-        node = as_node(item)
-        if node is None:
-            raise ComponentError(f"a List holds components; {item!r:.80} is a {type(item).__name__}")
-        node._attach(self, str(self._next_key))
-        self._next_key += 1
-        return node  # type: ignore[return-value]
+    def _become(self, items: Sequence[N]) -> None:
+        """Hold these, in this order: those that are here keep their names, others come with new ones, the rest goes."""
+        nodes = nodes_of(items, self, "a List")
+        present = {id(node) for node in self._items}
+        wanted = {id(node) for node in nodes}
+        gone = [node for node in self._items if id(node) not in wanted]
+        self._items = [node for node in self._items if id(node) in wanted]
+        for node in gone:
+            node._detach()
+        self._items = nodes  # type: ignore[assignment]
+        for new in nodes:
+            if id(new) not in present:
+                key, self._next_key = str(self._next_key), self._next_key + 1
+                new._attach(self, key)
 
     def insert(self, index: int, item: N) -> None:
         """Put a component before `index`; its name is the next number all the same."""
-        self._items.insert(index, self._take(item))
+        items = list(self._items)
+        items.insert(index, item)
+        self._become(items)
+
+    def append(self, item: N) -> None:
+        """Put a component at the end."""
+        (node,) = nodes_of([item], self, "a List", self._items)
+        self._items.append(node)  # type: ignore[arg-type]
+        key, self._next_key = str(self._next_key), self._next_key + 1
+        node._attach(self, key)
+
+    def extend(self, values: Iterable[N]) -> None:
+        """Put components at the end; all of them, or none if one is refused."""
+        self._become([*self._items, *values])
+
+    def reverse(self) -> None:
+        """Turn the order around; the names stay."""
+        self._items.reverse()
+
+    def sort(self, *, key: Callable[[N], Any], reverse: bool = False) -> None:
+        """Sort in place, as `list.sort`; the names stay."""
+        self._items.sort(key=key, reverse=reverse)
 
     @overload
     def __getitem__(self, index: int) -> N: ...
@@ -74,13 +103,9 @@ class List(_Structure, MutableSequence[N]):
         return self._items[index]
 
     def __setitem__(self, index: Any, item: Any) -> None:
-        if isinstance(index, slice):
-            raise ComponentError("a List takes one component at a time: assign to an index, or use append and del")
-        replaced = self._items[index]
-        if replaced is item:
-            return
-        self._items[index] = self._take(item)
-        replaced._detach()
+        items = list(self._items)
+        items[index] = item
+        self._become(items)
 
     def __delitem__(self, index: int | slice) -> None:
         removed = self._items[index]
@@ -101,7 +126,7 @@ class Dict(_Structure, MutableMapping[str, N]):
     def __init__(self, items: Mapping[str, N] | Iterable[tuple[str, N]] = (), **more: N) -> None:
         self._init_node()
         self._items: dict[str, N] = {}
-        self.update(items, **more)
+        self._become({**dict(items), **more})
 
     def _child_nodes(self) -> Iterator[Node]:
         return iter(self._items.values())
@@ -109,19 +134,26 @@ class Dict(_Structure, MutableMapping[str, N]):
     def __getitem__(self, key: str) -> N:
         return self._items[key]
 
+    def _become(self, items: Mapping[str, N]) -> None:
+        """Hold these: what stands at its key already stays, others come, the rest goes."""
+        for key in items:
+            if type(key) is not str or not key or "." in key:
+                raise ComponentError(f"{key!r} cannot be a key of a Dict: it becomes a name, a string without dots")
+        nodes = dict(zip(items, nodes_of(list(items.values()), self, "a Dict"), strict=True))
+        for key, node in nodes.items():
+            if node._parent is self and node._key != key:
+                raise ComponentError(f"{node._label()} cannot become {key!r}: take it out first, its name would change")
+        gone = [node for key, node in self._items.items() if nodes.get(key) is not node]
+        self._items = {key: node for key, node in self._items.items() if nodes.get(key) is node}
+        for old in gone:
+            old._detach()
+        come = {key: node for key, node in nodes.items() if key not in self._items}
+        self._items = nodes  # type: ignore[assignment]
+        for key, node in come.items():
+            node._attach(self, key)
+
     def __setitem__(self, key: str, item: N) -> None:
-        if type(key) is not str or not key or "." in key:
-            raise ComponentError(f"{key!r} cannot be a key of a Dict: it becomes a name, a string without dots")
-        replaced = self._items.get(key)
-        if replaced is item:
-            return
-        node = as_node(item)
-        if node is None:
-            raise ComponentError(f"a Dict holds components; {item!r:.80} is a {type(item).__name__}")
-        node._attach(self, key)
-        self._items[key] = node  # type: ignore[assignment]
-        if replaced is not None:
-            replaced._detach()
+        self._become({**self._items, key: item})
 
     def __delitem__(self, key: str) -> None:
         removed = self._items.pop(key)
@@ -137,28 +169,76 @@ class Dict(_Structure, MutableMapping[str, N]):
         return f"Dict({self._items!r})"
 
 
-def as_node(value: Any) -> Node | None:
-    """The component or structure that a value stands for in the tree, None if it is plain data.
+def holds_nodes(value: Any) -> bool:
+    """Whether a value is a component, a structure, or a list, tuple or dict in which there is one at any depth."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return isinstance(value, Node)
+    return any(isinstance(item, (Node, list, tuple, dict)) and holds_nodes(item) for item in value)
+
+
+def as_node(value: Any) -> Node:
+    """The component or structure that a value for which `holds_nodes` is true becomes in the tree.
 
     Raises:
-        ComponentError: It is a list or dict that holds components and other things, or is used as a key.
+        ComponentError: It holds components and other things, or one that has a place, or one twice.
     """
     if isinstance(value, Node):
         return value
-    if not isinstance(value, (list, tuple, dict)) or not value:
-        return None
-    items = list(value.values()) if isinstance(value, dict) else list(value)
-    nodes = [as_node(item) for item in items]
-    if not any(node is not None for node in nodes):
-        return None
-    for item, node in zip(items, nodes, strict=True):
-        if node is None:
+    return Dict(value) if isinstance(value, dict) else List(value)
+
+
+def refill(structure: Node, value: Any) -> bool:
+    """Make a structure hold what a plain container of its kind holds; False where they are not of one kind."""
+    if isinstance(structure, List) and isinstance(value, (list, tuple)):
+        structure._become(value)
+        return True
+    if isinstance(structure, Dict) and isinstance(value, dict):
+        structure._become(value)
+        return True
+    return False
+
+
+def nodes_of(items: Iterable[Any], parent: Node, what: str, held: Sequence[Any] = ()) -> list[Node]:
+    """The nodes for the items of a structure, all checked before any is attached.
+
+    Args:
+        items: Components, structures, or lists and dicts of such.
+        parent: The structure; what it holds already is fine.
+        what: The structure in a message.
+        held: Components that must not be among them.
+
+    Raises:
+        ComponentError: One is no component, is there twice, or has another place.
+    """
+    found = list(items)
+    seen = {id(one) for one in held}
+    for node in leaves(found, what):
+        if id(node) in seen:
+            raise ComponentError(f"{node._label()} cannot be in {what} twice: make a second instance")
+        seen.add(id(node))
+        if node._parent is not parent:
+            node._check_place(parent, "an item")
+    return [as_node(item) for item in found]
+
+
+def leaves(items: Iterable[Any], what: str) -> Iterator[Node]:
+    """Every node in plain containers of any depth.
+
+    Raises:
+        ComponentError: There is something else in them.
+    """
+    for item in items:
+        if isinstance(item, Node):
+            yield item
+        elif isinstance(item, (list, tuple, dict)) and item:
+            yield from leaves(item.values() if isinstance(item, dict) else item, what)
+        else:
             raise ComponentError(
-                f"a container holds components and {item!r:.80}, a {type(item).__name__}: "
+                f"{what} holds components, and {item!r:.80} is a {type(item).__name__}: "
                 "keep components and data in attributes of their own"
             )
-    found = [node for node in nodes if node is not None]
-    return Dict(dict(zip(value, found, strict=True))) if isinstance(value, dict) else List(found)
 
 
 def find(root: Node, name: str) -> Component:

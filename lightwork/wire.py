@@ -45,6 +45,7 @@ __all__ = [
     "decode_from_scheduler",
     "decode_from_worker",
     "encode",
+    "max_value",
     "pack",
 ]
 
@@ -103,6 +104,10 @@ class Ticket(msgspec.Struct, frozen=True):
     orphan_after: float
     fingerprint: bytes = b""
     exclusive: bool = True
+
+    def __repr__(self) -> str:
+        # It ends up in tracebacks and logs; the secret must not.
+        return f"Ticket(launch={self.launch.hex()}, secret=<{len(self.secret)} bytes>, routes={self.routes!r})"
 
 
 # --- worker to scheduler ------------------------------------------------------------------------
@@ -169,9 +174,10 @@ class Cancelled(Frame, frozen=True, tag="cancelled"):
 
 
 class Stopped(Frame, frozen=True, tag="stopped"):
-    """The last numbered frame of a worker that ends in order. `reason` is a `Reason` or empty.
+    """The worker ends in order: it takes no more calls, cancels those that it has, and exits within its grace period.
 
-    `error` is set where the work never became ready: it could not be unpacked, or ``on_start`` raised.
+    `reason` is a `Reason` or empty. `error` is set where the work never became ready: it could not be unpacked, or
+    ``on_start`` raised.
     """
 
     reason: str
@@ -259,6 +265,11 @@ _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(From
 _from_scheduler: msgspec.msgpack.Decoder[FromScheduler] = msgspec.msgpack.Decoder(FromScheduler)
 
 encode = _encoder.encode
+
+
+def max_value(max_frame: int) -> int:
+    """How long one value of a state may be, so that the frame that carries it, with its path, is not too long."""
+    return max(max_frame - 4096, max_frame // 2)
 
 
 def pack(body: bytes, number: int = 0) -> bytes:

@@ -3,9 +3,14 @@
 A work is named by a number that the scheduler gives it and never reuses; a worker by its work and the
 attempt, the count of the work's launches: what comes from an attempt that is not the present one is late,
 and is fenced off.
+
+``gc=False`` throughout: frozen data cannot be part of a cycle, and calls that are kept for the cache would
+otherwise make every collection slower.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
@@ -52,7 +57,18 @@ __all__ = [
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What a work was made with, as far as decisions depend on it. Times in seconds."""
+    """What a work was made with, as far as decisions depend on it. Times in seconds.
+
+    Attributes:
+        cache_calls: Whether a call that has succeeded answers later ones with the same arguments.
+        concurrency: How many calls the worker has at once, at least 1.
+        timeout: How long one try of a call may run; None for ever.
+        retries: How often a call is tried again.
+        retry_delay: The first pause before a retry, at most; each further one is twice as long.
+        grace: How long a cancelled call, and a worker that was asked to stop, may take before its process is ended.
+        launch_timeout: How long a launch may take until the worker is ready.
+        reconnect_window: How long a worker may be without a connection.
+    """
 
     cache_calls: bool = True
     concurrency: int = 1
@@ -64,16 +80,28 @@ class Policy(msgspec.Struct, frozen=True):
     reconnect_window: float = 30.0
 
 
-class Timer(msgspec.Struct, frozen=True):
-    """Names a timer: of a work (`call` 0) or of a call. `kind` says what it is for."""
+class Timer(msgspec.Struct, frozen=True, gc=False):
+    """Names a timer: of a work (`call` 0) or of a call. Starting one that runs starts it anew.
 
-    kind: str
+    Attributes:
+        kind: ``launch`` the worker must be ready; ``window`` it must be connected again; ``force`` it must have ended;
+            ``timeout`` the call must be done; ``cancel`` it must have ended; ``retry`` it is tried again.
+    """
+
+    kind: Literal["launch", "window", "force", "timeout", "cancel", "retry"]
     work: int
     call: int = 0
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """How a call ended. `value` is msgpack where it succeeded; else `reason`, and `error` where there is one."""
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """How a call ended.
+
+    Attributes:
+        status: Its last one.
+        value: What ``run`` returned, in msgpack, where it succeeded; else None.
+        error: What was raised, where that is why it failed.
+        swallowed: Whether ``on_exception`` took it.
+    """
 
     status: WorkStatus
     value: bytes | None = None
@@ -84,13 +112,15 @@ class Outcome(msgspec.Struct, frozen=True):
 # --- events --------------------------------------------------------------------------------------
 
 
-class Fact(msgspec.Struct, frozen=True, tag=True):
+class Fact(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of the events: `work` is the one it is about."""
 
     work: int
 
 
 class WorkAdded(Fact, frozen=True):
+    """The work came into the tree."""
+
     name: str
     policy: Policy
 
@@ -100,47 +130,61 @@ class WorkRemoved(Fact, frozen=True):
 
 
 class StartRequested(Fact, frozen=True):
-    pass
+    """A worker is wanted, calls or none. Answered by `WorkerUp`, or by a `WorkerGone` with a failure."""
 
 
 class StopRequested(Fact, frozen=True):
-    """`reason` goes into the statuses of the calls that this stops."""
+    """No worker is wanted. Answered by `WorkerGone`. `reason` goes into the statuses of what this stops."""
 
     reason: Reason | None = None
 
 
 class CallSubmitted(Fact, frozen=True):
+    """A call is wanted. Answered by `Adopt`, and, where that says that it is a new one, at last by `Settle`."""
+
     call: int
     hash: str
     args: bytes
 
 
 class CancelRequested(Fact, frozen=True):
+    """Nobody wants the call any more."""
+
     call: int
 
 
 class LaunchFailed(Fact, frozen=True):
+    """The runtime could not launch the worker, or was told to stop it before it had."""
+
     attempt: int
     reason: Reason
     message: str
 
 
 class WorkerReady(Fact, frozen=True):
+    """The worker has unpacked the work, and ``on_start`` has returned."""
+
     attempt: int
 
 
 class CallRunning(Fact, frozen=True):
+    """The worker is about to enter ``run``."""
+
     attempt: int
     call: int
 
 
 class CallSucceeded(Fact, frozen=True):
+    """``run`` returned `value`, in msgpack."""
+
     attempt: int
     call: int
     value: bytes
 
 
 class CallFailed(Fact, frozen=True):
+    """``run`` raised, could not be entered, or returned what cannot be encoded."""
+
     attempt: int
     call: int
     reason: Reason
@@ -149,8 +193,11 @@ class CallFailed(Fact, frozen=True):
 
 
 class CallCancelled(Fact, frozen=True):
+    """``run`` was cancelled. `reason` is the worker's, where it did that unasked."""
+
     attempt: int
     call: int
+    reason: Reason | None = None
 
 
 class WorkerStopping(Fact, frozen=True):
@@ -162,10 +209,14 @@ class WorkerStopping(Fact, frozen=True):
 
 
 class LinkLost(Fact, frozen=True):
+    """The worker has no connection."""
+
     attempt: int
 
 
 class LinkRestored(Fact, frozen=True):
+    """The worker has a connection again; nothing that was sent either way is missing."""
+
     attempt: int
 
 
@@ -178,6 +229,8 @@ class WorkerExited(Fact, frozen=True):
 
 
 class TimerFired(Fact, frozen=True):
+    """A timer that was started, and neither stopped nor started anew, is over."""
+
     timer: Timer
 
 
@@ -204,26 +257,34 @@ Event = (
 # --- commands ------------------------------------------------------------------------------------
 
 
-class Order(msgspec.Struct, frozen=True, tag=True):
+class Order(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of the commands: `work` is the one it is about."""
 
     work: int
 
 
 class Launch(Order, frozen=True):
+    """Bring a worker up; no other one of the work is left."""
+
     attempt: int
 
 
 class SendCall(Order, frozen=True):
+    """Have the worker run this."""
+
     call: int
     args: bytes
 
 
 class SendCancel(Order, frozen=True):
+    """Have the worker cancel a call that it was sent, which it may have answered by now."""
+
     call: int
 
 
 class SendStop(Order, frozen=True):
+    """Have the worker cancel what it runs and end, within `grace` seconds."""
+
     grace: float
 
 
@@ -235,11 +296,15 @@ class EndWorker(Order, frozen=True):
 
 
 class StartTimer(Order, frozen=True):
+    """Send `TimerFired` in `delay` seconds; one of the same name that still runs is replaced."""
+
     timer: Timer
     delay: float
 
 
 class StopTimer(Order, frozen=True):
+    """Do not send it after all. The timer may never have been started."""
+
     timer: Timer
 
 
@@ -251,9 +316,13 @@ class Publish(Order, frozen=True):
 
 
 class Adopt(Order, frozen=True):
-    """The call just submitted is not a new one: it joins `to`, which is in flight or, if `cached`, has succeeded.
+    """What becomes of the call just submitted.
 
-    `reason` says so for people, also (with `to` None) why it is a new one.
+    Attributes:
+        call: The one submitted.
+        to: The call whose outcome it has: one in flight, or one that has succeeded. None where it is a new one.
+        reason: Which of those and why, for people.
+        outcome: That of `to` where that has succeeded, else None.
     """
 
     call: int
@@ -270,11 +339,15 @@ class Settle(Order, frozen=True):
 
 
 class WorkerUp(Order, frozen=True):
-    """A requested start is done."""
+    """The worker is up: every start that was asked for is done."""
 
 
 class WorkerGone(Order, frozen=True):
-    """No worker is left. `status` is the failure where a start came to nothing, else None."""
+    """No worker is left: every stop that was asked for is done.
+
+    `failure` says why to the starts that were asked for and are not done; None where those stay in force, since the
+    next launch follows at once.
+    """
 
     failure: str | None = None
 

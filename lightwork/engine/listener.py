@@ -3,6 +3,8 @@
 Strangers cost a bounded amount: each has `handshake_timeout` seconds, and there are at most so many. A connection
 that has named a present launch is no stranger any more, so that many silent ones cannot crowd out workers: it
 counts among the few that each launch may have.
+
+On a loopback address the link is plain; on any other, the wildcard included, it is TLS for everybody.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ import errno
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from functools import partial
 
+from lightwork.engine.certificate import Certificate, make_certificate, server_context
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
 from lightwork.link.handshake import NONCE_SIZE, ServerHandshake
+from lightwork.link.tls import TlsLayer
 from lightwork.wire import Hello, decode_from_worker
 
 __all__ = ["Listener"]
@@ -42,8 +47,11 @@ class Listener:
         max_frame: Longest body accepted from a worker that has been let in, in bytes.
         max_strangers: How many connections that have named no present launch are kept; the oldest goes first. Up to
             four times as many are held for a tenth of a second, as workers that dial all at once need a moment.
-        handshake_timeout: Seconds that a connection has to prove itself, and again to say hello.
-        binding: What the handshake is bound to, see `lightwork.link.handshake`.
+        handshake_timeout: Seconds that a connection has to prove itself, TLS included, and again to say hello.
+        certificate: For TLS; None makes one when it is needed. Given, the link is TLS on loopback, too.
+
+    Attributes:
+        certificate: The one in use; None where the link is plain.
     """
 
     def __init__(
@@ -54,14 +62,15 @@ class Listener:
         *,
         max_strangers: int = 256,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
-        binding: bytes = b"",
+        certificate: Certificate | None = None,
     ) -> None:
         self._find_secret = find_secret
         self._on_hello = on_hello
         self._max_frame = max_frame
         self._max_strangers = max_strangers
         self._handshake_timeout = handshake_timeout
-        self._binding = binding
+        self.certificate = certificate
+        self._context: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._closed = False
         self._pending: dict[Connection, asyncio.TimerHandle | None] = {}  # not handed over; the timer is for the hello
@@ -76,6 +85,11 @@ class Listener:
         """How many connections have not been handed over or lost yet."""
         return len(self._pending)
 
+    @property
+    def fingerprint(self) -> bytes:
+        """What tickets name and the handshake is bound to; empty where the link is plain."""
+        return b"" if self.certificate is None else self.certificate.fingerprint
+
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; return the numeric address and the port that were bound.
 
@@ -84,12 +98,16 @@ class Listener:
             port: 0 for any free one.
 
         Raises:
-            ConfigError: If that cannot be bound.
+            ConfigError: If that cannot be bound, or TLS is needed and cannot be had.
         """
         if not 0 <= port <= 65535:
             raise ConfigError(f"port {port} is none: ports go from 0 to 65535, and 0 takes any free one")
         loop = asyncio.get_running_loop()
         address = await _resolve(host, port)
+        if self.certificate is None and not _is_loopback(address):
+            self.certificate = make_certificate()
+        if self.certificate is not None:
+            self._context = server_context(self.certificate)
         try:
             self._server = await loop.create_server(self._accept, address, port, backlog=_BACKLOG)
         except OSError as error:
@@ -117,8 +135,8 @@ class Listener:
 
     # --- one connection -----------------------------------------------------------------------------
 
-    def _accept(self) -> Connection:
-        handshake = ServerHandshake(self._find_secret, os.urandom(NONCE_SIZE), self._binding)
+    def _accept(self) -> asyncio.Protocol:
+        handshake = ServerHandshake(self._find_secret, os.urandom(NONCE_SIZE), self.fingerprint)
         connection = Connection(handshake, _HELLO_LIMIT, handshake_timeout=self._handshake_timeout)
         handshake.find_secret = partial(self._claim, connection)
         connection.on_open = self._on_open
@@ -130,7 +148,7 @@ class Listener:
         self._strangers[connection] = None
         self._empty.clear()
         self._limit_strangers()
-        return connection
+        return connection if self._context is None else TlsLayer(connection, self._context)
 
     def _claim(self, connection: Connection, launch: bytes) -> bytes | None:
         """Look up the secret of the launch that a connection names, and count the connection to it."""
@@ -198,6 +216,10 @@ class Listener:
             connection = next(iter(self._strangers))
             del self._strangers[connection]
             connection.abort(ProtocolError("dropped for newer connections"))
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 async def _resolve(host: str, port: int) -> str:

@@ -4,24 +4,31 @@ The worker's ops are applied strictly in order, so the copy cannot diverge. An e
 proposal: it shows at once in the attribute that the flow reads, and from the first one on a confirmed copy of that
 attribute is kept aside, which takes the worker's ops instead. When the last proposal for the attribute is
 answered, the attribute becomes equal to the confirmed copy: in place, so that whoever holds a container of
-it sees what became of the edit.
+it sees what became of the edit. Watchers are told what the flow sees, nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lightwork import wire
-from lightwork.ops import DELETE, SET, SPLICE
-from lightwork.state import MISSING, SCALARS, State, packed
+from lightwork._values import most_bytes
 from lightwork.errors import StateError
+from lightwork.ops import DELETE, SET, SPLICE
+from lightwork.state import MISSING, State, packed, plain
 
 __all__ = ["Mirror"]
+
+_MOST_EXPECTED = 64 * 1024
+"""What the flow saw is sent along for comparison up to this size, in bytes."""
 
 
 class Mirror:
     """Ties a work's `State` to its worker, from the welcome to the worker's end.
+
+    A work that leaves the tree meanwhile is tied no more: `lightwork.work.Work` takes the guard away, and the frames
+    that are still on their way change nothing.
 
     Args:
         state: The flow's copy.
@@ -29,18 +36,17 @@ class Mirror:
         edited: Told of each edit of the flow, after it was made.
     """
 
-    def __init__(
-        self, state: State, send: Callable[[wire.FlowDelta], None], edited: Callable[[wire.Op], None]
-    ) -> None:
+    def __init__(self, state: State, send: Callable[[wire.FlowDelta], None], edited: Callable[[wire.Op], None]) -> None:
         self._state = state
         self._send = send
         self._edited = edited
         self._confirmed = State(state.owner, {})
         self._pending: dict[str, int] = {}
-        self._proposals: dict[int, str] = {}
+        self._proposals: dict[int, wire.Op] = {}
         self._latest = 0
         self._seen: Any = MISSING
-        state.guard = self._keep
+        self._guard = self._keep
+        state.guard = self._guard
         state.sink = self._propose
 
     @property
@@ -48,45 +54,94 @@ class Mirror:
         """Proposals that the worker has not answered."""
         return len(self._proposals)
 
-    def apply(self, ops: Iterable[wire.Op]) -> None:
-        """Apply what the worker did.
+    @property
+    def is_tied(self) -> bool:
+        """Whether the state is still this mirror's."""
+        return self._state.guard is self._guard
+
+    def apply(self, ops: Sequence[wire.Op]) -> Sequence[wire.Op]:
+        """Apply what the worker did; return the part of it that changes what the flow sees.
 
         Raises:
             StateError: The two sides have diverged: a bug, or a worker that is not ours.
         """
+        if not self.is_tied:
+            return ()
         if not self._pending:
             self._state.apply(ops)
-            return
+            return ops
+        shown = []
         for op in ops:
-            aside = op[1][0] in self._pending
-            (self._confirmed if aside else self._state).apply([op])
+            if op[1][0] in self._pending:
+                self._confirmed.apply([op])
+            else:
+                self._state.apply([op])
+                shown.append(op)
+        return shown
 
-    def answer(self, number: int, ops: Iterable[wire.Op]) -> None:
-        """The worker has taken or refused a proposal; `ops` is what it made of it."""
-        self.apply(ops)
-        name = self._proposals.pop(number, None)
-        if name is None:
+    def answer(self, number: int, ops: Sequence[wire.Op]) -> Sequence[wire.Op]:
+        """The worker has taken or refused a proposal, and `ops` is what it made of it; returns what `apply` does.
+
+        Raises:
+            StateError: As `apply`, and for a proposal that was never made.
+        """
+        if not self.is_tied:
+            return ()
+        shown = self.apply(ops)
+        proposed = self._proposals.pop(number, None)
+        if proposed is None:
             raise StateError(f"{self._state.owner}: the worker answers proposal {number}, which was never made")
+        name = proposed[1][0]
         self._pending[name] -= 1
-        if not self._pending[name]:
-            del self._pending[name]
-            confirmed = self._confirmed.snapshot().get(name, MISSING)
-            if confirmed is not MISSING:
-                self._confirmed.delete(name)
-            self._state.restore(name, confirmed)
+        if self._pending[name]:
+            return shown
+        del self._pending[name]
+        return [*shown, *self._restore(name)]
 
     def close(self, sink: Callable[[wire.Op], None]) -> None:
-        """The worker is gone: the flow owns the state again, as it sees it. `sink` takes its edits from now on."""
+        """The worker is gone: the flow owns the state again, its unanswered edits included where they still fit.
+
+        Args:
+            sink: Takes the flow's edits from now on.
+        """
+        if not self.is_tied:
+            return
         self._state.guard = None
         self._state.sink = sink
+        unanswered, self._proposals = self._proposals, {}
+        told = [op for name in self._pending for op in self._restore(name)]
         self._pending.clear()
-        self._proposals.clear()
+        for proposed in unanswered.values():
+            told += self._redo(proposed)
+        for op in told:
+            self._edited(op)
+
+    def _restore(self, name: str) -> Iterable[wire.Op]:
+        """Make an attribute what the worker has confirmed; gives the op that says so, if that changes it."""
+        confirmed = self._confirmed
+        value = plain(confirmed.values[name]) if name in confirmed.names else MISSING
+        if value is not MISSING:
+            confirmed.delete(name)
+        if not self._state.restore(name, value):
+            return ()
+        return ((DELETE, [name]) if value is MISSING else (SET, [name], packed(value)),)
+
+    def _redo(self, proposed: wire.Op) -> Iterable[wire.Op]:
+        """Make an edit again that no worker has answered; one whose place is gone is left out."""
+        op = proposed
+        try:
+            if op[0] == SPLICE and op[2] < 0:
+                op = (SPLICE, op[1], len(self._state.at(op[1])), 0, op[4])
+            self._state.apply([op])
+        except (StateError, TypeError):
+            return ()
+        return (op,)
 
     def _keep(self, path: list[Any]) -> None:
         """Before an edit of the flow: keep what the worker has confirmed, and what the flow sees at the path."""
         name = path[0]
         if name not in self._pending and name in self._state.names:
-            self._confirmed.restore(name, self._state.at([name]))
+            self._confirmed.restore(name, plain(self._state.at([name])))
         try:
             self._seen = self._state.at(path)
         except StateError:
@@ -94,18 +149,29 @@ class Mirror:
 
     def _propose(self, op: wire.Op) -> None:
         seen, self._seen = self._seen, MISSING
+        name = op[1][0]
+        expected, has_expected = self._expected(op, seen)
+        sent = op
+        if op[0] == SPLICE and op[3] == 0 and op[2] + len(op[4]) == len(self._state.at(op[1])):
+            # Appended: it belongs to the end of the list that the worker has by then.
+            sent = (SPLICE, op[1], -1, 0, op[4])
+        self._latest += 1
+        self._pending[name] = self._pending.get(name, 0) + 1
+        self._proposals[self._latest] = sent
+        self._send(wire.FlowDelta(self._latest, sent, expected, has_expected))
+        self._edited(op)
+
+    def _expected(self, op: wire.Op, seen: Any) -> tuple[Any, bool | None]:
+        """What the flow saw where it edited, packed; and whether there was something, None if that does not matter."""
         kind, path = op[0], op[1]
-        expected, has_expected = None, None
         if kind in (SET, DELETE):
             if seen is MISSING:
-                has_expected = False
-            elif type(seen) in SCALARS:
-                expected, has_expected = packed(seen), True
-        elif kind == SPLICE and op[3] == 0 and op[2] + len(op[4]) == len(self._state.at(path)):
-            # Appended: it belongs to the end of the list that the worker has by then.
-            op = (kind, path, -1, 0, op[4])
-        self._latest += 1
-        self._pending[path[0]] = self._pending.get(path[0], 0) + 1
-        self._proposals[self._latest] = path[0]
-        self._send(wire.FlowDelta(self._latest, op, expected, has_expected))
-        self._edited(op)
+                return None, False
+            if kind == SET and len(path) >= 1 and seen is self._state.at(path):
+                return None, None  # a dict was cleared in place: what it held is gone
+        elif kind == SPLICE and op[3] and path[0] not in self._pending:
+            # Nothing of this attribute is unanswered, so the flow saw what is confirmed.
+            seen = self._confirmed.at(path)[op[2] : op[2] + op[3]]
+        else:
+            return None, None
+        return (packed(seen), True) if most_bytes(seen) <= _MOST_EXPECTED else (None, None)

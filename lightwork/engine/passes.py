@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from lightwork.calls import PassEnded
@@ -15,7 +17,11 @@ __all__ = ["FlowEnded", "Passes"]
 
 
 class FlowEnded(BaseException):
-    """Ends the present pass, because the flow has called ``stop`` or ``fail``."""
+    """Ends the present pass, because the flow has called ``stop`` (a success) or ``fail``."""
+
+    def __init__(self, *, is_success: bool) -> None:
+        super().__init__()
+        self.is_success = is_success
 
 
 class Passes:
@@ -39,12 +45,12 @@ class Passes:
         Raises:
             BaseException: What a pass raised.
         """
-        in_pass.set(True)
+        in_pass.set(self._scheduler)
         while True:
             begun = self._tree.version
-            self._scheduler.passes += 1
+            self._scheduler.begin_pass()
             try:
-                await self._one()
+                is_complete = await self._one()
             except FlowEnded:
                 return
             except BaseExceptionGroup as group:
@@ -53,31 +59,45 @@ class Passes:
                 if rest is not None or ended is None:
                     raise
                 return
-            self._scheduler.check_failed()
+            self._scheduler.end_pass(is_complete=is_complete)
             await self._tree.wait_change(begun)
             if self._tree.closed:
                 return
 
-    async def _one(self) -> None:
+    async def _one(self) -> bool:
+        """Run one pass; gives whether it came to its end."""
         if self._is_coroutine:
-            await self._root.run()
-            return
+            with self._ending():
+                await self._root.run()
+            return True
         from anyio import to_thread
 
         self._scheduler.hold_frames()
         try:
-            await to_thread.run_sync(self._plain, abandon_on_cancel=True)
+            return await to_thread.run_sync(self._plain, abandon_on_cancel=True)
         finally:
             self._scheduler.release_frames()
 
-    def _plain(self) -> None:
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """A pass that ends the app as a success has come to its end: what it was told of schedules is dealt with."""
+        try:
+            yield
+        except FlowEnded as ended:
+            # Here, since a plain pass is abandoned as soon as its flow has asked for the end.
+            self._scheduler.schedules.end_pass(is_complete=ended.is_success)
+            raise
+
+    def _plain(self) -> bool:
         self._scheduler.enter_pass_thread()
         try:
-            outcome: Any = self._root.run()
+            with self._ending():
+                outcome: Any = self._root.run()
             if asyncio.iscoroutine(outcome):
                 outcome.close()
                 raise TypeError(f"{type(self._root).__name__}.run gave a coroutine; define it with `async def`")
+            return True
         except PassEnded:
-            return
+            return False
         finally:
             self._scheduler.leave_pass_thread()

@@ -12,12 +12,12 @@ from lightwork.runtime import Runtime
 
 __all__ = ["Runtimes", "installed"]
 
-GROUP = "lightwork.runtimes"
+_GROUP = "lightwork.runtimes"
 
 
 def installed() -> dict[str, EntryPoint]:
     """The runtimes that are installed, by name."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    return {point.name: point for point in entry_points(group=_GROUP)}
 
 
 class Runtimes:

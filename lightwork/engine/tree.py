@@ -31,14 +31,14 @@ class Tree:
         self._events: set[asyncio.Event] = set()
 
     def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `watcher` with every change, in the loop; returns what ends that. One that raises is reported, and kept."""
+        """Call `watcher` with every change, in the loop; returns what ends that. One that raises is kept."""
         self._watchers.append(watcher)
+        return lambda: self.unwatch(watcher)
 
-        def unwatch() -> None:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
-
-        return unwatch
+    def unwatch(self, watcher: Callable[[Change], None]) -> None:
+        """Call `watcher` no more. One that is not known is left alone."""
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
 
     def changed(self, changes: Sequence[Change] = ()) -> None:
         """Something has changed; wake whoever waits, and tell whoever watches."""

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-import time
 from typing import TYPE_CHECKING
 
 from lightwork import wire
-from lightwork.changes import LogLine
 from lightwork.link.peer import Peer
 from lightwork.runtime import Cause, Ref, Report, Runtime, Standing
 from lightwork.status import Reason
 
 if TYPE_CHECKING:
     from lightwork.engine.mirror import Mirror
-    from lightwork.engine.tree import Tree
 
 __all__ = ["LineSplitter", "Worker", "explain"]
 
@@ -32,11 +29,13 @@ class Worker:
         launch: Public id of the launch, 16 bytes.
         secret: Proves the launch, 32 bytes.
         runtime, ref: Where it is; None until it is launched.
-        launching: The task that launches it, while it does.
+        launching: The task that launches it.
+        is_unwanted: Whether it was to be ended while it was launched.
         peer: Its end of the link, from the first welcome on.
         mirror: The flow's copy of its state, from the first welcome on.
         cut: Set while there is no connection.
         refusal: Why it was turned away or given up by the scheduler itself; explains its end.
+        given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
     """
 
     def __init__(self, work: int, attempt: int, name: str) -> None:
@@ -48,22 +47,13 @@ class Worker:
         self.runtime: Runtime | None = None
         self.ref: Ref | None = None
         self.launching: asyncio.Task[Ref] | None = None
+        self.is_unwanted = False
         self.peer: Peer[wire.FromWorker] | None = None
         self.mirror: Mirror | None = None
         self.cut = asyncio.Event()
         self.cut.set()
         self.refusal = ""
-
-    async def follow_output(self, tree: Tree, name: str) -> None:
-        """Tell of each line that the worker writes, until it is over and everything was told."""
-        assert self.runtime is not None
-        assert self.ref is not None
-        splitter = LineSplitter()
-        async for _, data in self.runtime.logs(self.ref, follow=True):
-            now = time.time()
-            tree.tell([LogLine(name, line, now) for line in splitter.feed(data)])
-        if rest := splitter.rest():
-            tree.tell([LogLine(name, rest, time.time())])
+        self.given_up = asyncio.Event()
 
 
 class LineSplitter:
@@ -76,8 +66,11 @@ class LineSplitter:
         """The lines that `data` completes."""
         *lines, rest = (self._rest + data).split(b"\n")
         while len(rest) > _LONGEST_LINE:
-            lines.append(rest[:_LONGEST_LINE])
-            rest = rest[_LONGEST_LINE:]
+            end = _LONGEST_LINE
+            while end > _LONGEST_LINE - 4 and rest[end] & 0xC0 == 0x80:
+                end -= 1  # not inside of a character
+            lines.append(rest[:end])
+            rest = rest[end:]
         self._rest = rest
         return [line.decode(errors="replace").rstrip("\r") for line in lines]
 

@@ -6,6 +6,7 @@ from lightwork.link.connection import Connection, Frames
 from lightwork.link.handshake import ClientHandshake, Handshake, ServerHandshake
 from lightwork.link.peer import FrameTooLarge, Peer, PeerClosed, PeerStatistics
 from lightwork.link.session import Session
+from lightwork.link.tls import TlsLayer
 
 __all__ = [
     "ClientHandshake",
@@ -18,4 +19,5 @@ __all__ = [
     "PeerStatistics",
     "ServerHandshake",
     "Session",
+    "TlsLayer",
 ]

@@ -171,6 +171,12 @@ class Connection(asyncio.Protocol):
         name = None if self._transport is None else self._transport.get_extra_info("sockname")
         return str(name[0]) if isinstance(name, tuple) and name else ""
 
+    @property
+    def fileno(self) -> int:
+        """The descriptor of this end's socket; -1 where there is none, or none any more."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        return -1 if sock is None else int(sock.fileno())
+
     def send(self, data: bytes) -> None:
         """Write the bytes of whole frames. On a connection that is closing they are dropped; `on_closed` tells."""
         transport = self._transport

@@ -1,7 +1,6 @@
 """The worker's end: dials back, unpacks the work, takes calls, streams state and results, ends in order.
 
-Everything here runs in the agent's event loop but for `Agent._edited`, which is called where the state is
-edited, under the state's lock.
+Everything here runs in the agent's event loop. The state's way to the flow and back: `lightwork.worker.stream`.
 """
 
 from __future__ import annotations
@@ -11,37 +10,37 @@ import os
 import platform
 import socket
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lightwork import wire
 from lightwork._version import __version__
-from lightwork.errors import LightworkError, StateError
+from lightwork.errors import LightworkError
 from lightwork.link.connection import Connection, Frames
 from lightwork.link.peer import FrameTooLarge, Peer
-from lightwork.ops import OpBuffer
 from lightwork.remote import describe_error
-from lightwork.state import unpacked
 from lightwork.status import Reason
 from lightwork.worker.dial import dial
 from lightwork.worker.execute import EndOfCall, PlainThread, call_hook, run_coroutine
+from lightwork.worker.orphan import OrphanGuard
 from lightwork.worker.service import ServiceWatch
+from lightwork.worker.stream import StateStream
 
 if TYPE_CHECKING:
     from lightwork.work import Work
 
 __all__ = ["Agent", "Refused"]
 
-_FLUSH_EVERY = 0.001
-"""Seconds between two deltas sent from within a busy coroutine; one that is alone leaves at once."""
+_QUICK = 0.001
+"""Seconds that a run takes at most after which the next one is expected to return at once, too."""
 
 _ON_EXIT_SHARE = 0.4
 """Part of the grace period that ``on_exit`` has at least; the rest is for the calls that are cancelled."""
+
+_END_MARGIN = 1.0
+"""Seconds beyond the grace period after which an end in order is no longer waited for."""
 
 
 class Refused(LightworkError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
@@ -53,29 +52,26 @@ class Agent:
 
     Args:
         ticket: What the launch gave.
+        guard: Told of the connection, in a worker that has its process for itself.
 
     Attributes:
         work: The work, once it is unpacked.
         plain: The thread of a plain ``run``; None where it is ``async def``.
     """
 
-    def __init__(self, ticket: wire.Ticket) -> None:
+    def __init__(self, ticket: wire.Ticket, guard: OrphanGuard | None = None) -> None:
         self._ticket = ticket
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         self.work: Work | None = None
         self.plain: PlainThread | None = None
         self._peer: Peer[wire.FromScheduler] = Peer(self._on_frame, wire.decode_from_scheduler, 1 << 30)
-        self._peer.on_writable = self._flush
         self._welcome: wire.Welcome | None = None
-        self._buffer = OpBuffer()
-        self._flush_at = 0.0
-        self._is_scheduled = False
+        self._stream: StateStream | None = None  # while it serves
         self._waiting: list[wire.FromScheduler] | None = []  # frames that came before the work was ready
+        self._is_quick = False  # whether the latest run returned at once
         self._calls: dict[int, asyncio.Future[None]] = {}  # done when the frame that ends the call was sent
         self._group: asyncio.TaskGroup | None = None
-        self._proposals: deque[wire.FlowDelta] = deque()
-        self._is_deciding = False
         self._end: asyncio.Future[tuple[str, float]] = self._loop.create_future()
         self._lost = asyncio.Event()
         self._has_said_goodbye = False
@@ -112,12 +108,15 @@ class Agent:
 
         def on_frames(frames: Frames) -> None:
             answer = wire.decode_from_scheduler(frames[0][1])
-            if isinstance(answer, wire.Refuse):
-                raise Refused(answer.message)
             if not isinstance(answer, wire.Welcome):
-                raise Refused(f"the scheduler's first frame is {type(answer).__name__}, not a Welcome")
+                refusal = answer.message if isinstance(answer, wire.Refuse) else "it sent something else than a Welcome"
+                connection.abort(Refused(refusal))
+                return
             connection.on_closed = lambda error: self._on_lost(connection)
             self._peer.attach(connection, answer.received)
+            if self._guard is not None:
+                patience = self._ticket.orphan_after + answer.grace + _END_MARGIN
+                self._guard.connected(connection.fileno, patience)
             if not welcomed.done():
                 welcomed.set_result(answer)
             if frames[1:]:
@@ -159,9 +158,11 @@ class Agent:
         """Take calls until the end is asked for, or the scheduler is gone for good; then end in order."""
         work = self.work
         assert work is not None
-        self._thread = threading.get_ident()
         self._service = ServiceWatch(work, self.internal_ip)
-        work._state.sink = self._edited
+        self._stream = StateStream(work, self._peer, self._service.port_changed)
+        assert self._welcome is not None
+        work._state.max_bytes = wire.max_value(self._welcome.max_frame)
+        work._state.sink = self._stream.edited
         work._state.set("_internal_ip", self.internal_ip)
         try:
             async with asyncio.TaskGroup() as group:
@@ -203,12 +204,12 @@ class Agent:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            self._flush(force=True)
+            self._stream_out()
             self._peer.send(wire.Stopped(Reason.USER_EXCEPTION, describe_error(error)))
             self._has_said_goodbye = True
             self.request_end("", 0.0)
             return
-        self._flush(force=True)
+        self._stream_out()
         self._peer.send(wire.Ready())
         waiting, self._waiting = self._waiting or [], None
         for frame in waiting:
@@ -228,8 +229,10 @@ class Agent:
         await over
 
     async def _finish(self, work: Work, reason: str, grace: float) -> None:
-        """Cancel what runs, call ``on_exit``, say goodbye; all within the grace period."""
+        """Say so, cancel what runs, call ``on_exit``; all within the grace period."""
         deadline = self._loop.time() + grace
+        if not self._has_said_goodbye:
+            self._peer.send(wire.Stopped(reason))
         for call in list(self._calls):
             self._cancel(call)
         if self._calls:
@@ -247,8 +250,7 @@ class Agent:
             _say(f"on_exit of {type(work).__name__} took longer than the grace period")
         except Exception as error:
             _say(f"on_exit of {type(work).__name__} raised:\n{describe_error(error).traceback}")
-        self._flush(force=True)
-        self._peer.send(wire.Stopped(reason))
+        self._stream_out()
 
     async def _keep_connected(self) -> None:
         """Whenever the connection is lost, make a new one; without one for too long, end."""
@@ -267,6 +269,8 @@ class Agent:
 
     def _on_lost(self, connection: Connection) -> None:
         self._peer.detach(connection)
+        if self._guard is not None:
+            self._guard.lost()
         self._lost.set()
 
     # --- calls ------------------------------------------------------------------------------------
@@ -277,12 +281,14 @@ class Agent:
             return
         match frame:
             case wire.Call():
-                self._call(frame)
+                if not self._end.done():  # else it crossed with the word of the end, and ends with the worker
+                    self._call(frame)
             case wire.Cancel():
                 self._cancel(frame.call)
             case wire.FlowDelta():
-                self._proposals.append(frame)
-                self._decide()
+                assert self._stream is not None
+                assert self._group is not None
+                self._stream.propose(frame, self._group)
             case wire.Stop():
                 self.request_end(frame.reason, frame.grace)
             case _:
@@ -292,19 +298,27 @@ class Agent:
         assert self._group is not None
         assert self._service is not None
         self._service.calls += 1
-        # Lazily: a run that returns at once has it leave together with its result.
-        self._peer.send(wire.Running(frame.id), lazy=True)
         if self.plain is not None:
+            self._peer.send(wire.Running(frame.id))
             self._calls[frame.id] = self._loop.create_future()
             self.plain.submit(frame.id, frame.args)
             return
+        if not self._is_quick:
+            self._peer.send(wire.Running(frame.id))
         task = self._group.create_task(self._run(frame))
         self._calls[frame.id] = task
         task.add_done_callback(lambda task: self._ended(frame.id, task))
+        if self._is_quick:
+            # Lazily, and after the task was made: a run that returns in its first step has it leave with its result.
+            self._peer.send(wire.Running(frame.id), lazy=True)
 
     async def _run(self, frame: wire.Call) -> None:
         assert self.work is not None
-        self._finished(await run_coroutine(self.work, frame.id, frame.args))
+        begun = self._loop.time()
+        outcome = await run_coroutine(self.work, frame.id, frame.args)
+        # Not after one that took its time: a run that blocks the loop would seem not to run.
+        self._is_quick = self._loop.time() - begun < _QUICK
+        self._finished(outcome)
 
     def _ended(self, call: int, task: asyncio.Task[None]) -> None:
         if task.cancelled() and call in self._calls:
@@ -322,13 +336,16 @@ class Agent:
 
     def _plain_finished(self, frame: EndOfCall) -> None:
         """Called in the thread of ``run``."""
-        self._loop.call_soon_threadsafe(self._finished, frame)
+        if not self._peer.closed:  # else it did not heed its cancellation, and all is over
+            self._loop.call_soon_threadsafe(self._finished, frame)
 
     def _finished(self, frame: EndOfCall) -> None:
         """A call is over: the state as it left it goes first, then the frame."""
+        if self._peer.closed:
+            return
         assert self._service is not None
         self._service.calls -= 1
-        self._flush(force=True)
+        self._stream_out()
         try:
             self._peer.send(frame)
         except FrameTooLarge as error:
@@ -337,87 +354,10 @@ class Agent:
         if self.plain is not None and future is not None and not future.done():
             future.set_result(None)
 
-    # --- state ------------------------------------------------------------------------------------
-
-    def _edited(self, op: wire.Op) -> None:
-        """The sink of the state: called under its lock, in whatever thread edits it."""
-        self._buffer.add(op)
-        if op[1][0] == "_port" and self._service is not None:
-            self._loop.call_soon_threadsafe(self._service.port_changed)
-        if threading.get_ident() != self._thread:
-            if not self._is_scheduled:
-                self._is_scheduled = True
-                self._loop.call_soon_threadsafe(self._flush)
-        elif time.monotonic() >= self._flush_at:
-            # In the loop's own thread the delta can leave now, also from a coroutine that never awaits.
-            self._flush()
-        elif not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self, *, force: bool = False) -> None:
-        """Send the edits that wait, if the other end keeps up, or must because something follows them."""
-        work = self.work
-        if work is None or self._peer.closed:
-            return
-        with work._state.lock:
-            self._is_scheduled = False
-            if not self._buffer:
-                return
-            if not force and not self._peer.writable:
-                self._buffer.compact(work._state)
-                return
-            self._flush_at = time.monotonic() + _FLUSH_EVERY
-            self._send_ops(self._buffer.take())
-
-    def _send_ops(self, ops: list[wire.Op]) -> None:
-        try:
-            self._peer.send(wire.Delta(ops))
-        except FrameTooLarge as error:
-            if len(ops) == 1:
-                raise StateError(f"{_spell(ops[0])} cannot be sent: {error}") from None
-            middle = len(ops) // 2
-            self._send_ops(ops[:middle])
-            self._send_ops(ops[middle:])
-
-    def _decide(self) -> None:
-        """Let the work take or refuse what the flow proposes, one after the other."""
-        assert self._group is not None
-        while self._proposals and not self._is_deciding:
-            frame = self._proposals.popleft()
-            self._is_deciding = True
-            outcome, error = None, None
-            try:
-                outcome = self._apply(frame)
-            except Exception as raised:
-                error = raised
-            if asyncio.iscoroutine(outcome):
-                self._group.create_task(self._decide_later(frame, outcome))
-            else:
-                self._answer(frame, error)
-
-    def _apply(self, frame: wire.FlowDelta) -> Any:
-        from lightwork.work import FlowDelta
-
-        assert self.work is not None
-        return self.work.apply_flow_delta(FlowDelta(frame.op, unpacked(frame.expected), frame.has_expected))
-
-    async def _decide_later(self, frame: wire.FlowDelta, outcome: Coroutine[Any, Any, Any]) -> None:
-        error = None
-        try:
-            await outcome
-        except Exception as raised:
-            error = raised
-        self._answer(frame, error)
-        self._decide()
-
-    def _answer(self, frame: wire.FlowDelta, error: Exception | None) -> None:
-        assert self.work is not None
-        with self.work._state.lock:
-            self._is_deciding = False
-            ops = self._buffer.take()
-            info = None if error is None else describe_error(error)
-            self._peer.send(wire.Answer(frame.proposal, ops, info))
+    def _stream_out(self) -> None:
+        """Send the edits made so far: something follows them."""
+        assert self._stream is not None
+        self._stream.flush(force=True)
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
@@ -436,10 +376,6 @@ def _too_large(call: int, error: FrameTooLarge) -> wire.Failure:
     )
     info = msgspec.structs.replace(describe_error(error), message=message, traceback="")
     return wire.Failure(call, Reason.INVALID_RETURN_VALUE, info)
-
-
-def _spell(op: wire.Op) -> str:
-    return str(op[1][0]) + "".join(f"[{key!r}]" for key in op[1][1:])
 
 
 def _say(text: str) -> None:

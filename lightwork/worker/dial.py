@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import os
 import random
-from ssl import SSLContext, SSLObject
 
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link.connection import Connection
 from lightwork.link.handshake import NONCE_SIZE, ClientHandshake
+from lightwork.link.tls import TlsLayer, client_context
 from lightwork.wire import Ticket
 
-__all__ = ["DialFailed", "dial"]
+__all__ = ["MAX_FRAME", "ROUTE_TIMEOUT", "DialFailed", "dial"]
 
 ROUTE_TIMEOUT = 5.0
 """Seconds that one route may take before the next is tried: a firewall that drops packets must not cost the others."""
@@ -30,14 +28,13 @@ class DialFailed(LightworkError, ConnectionError):  # noqa: N818 -- named as its
     """No route led to the scheduler in time. The message names each and what happened there last."""
 
 
-async def dial(
-    ticket: Ticket, *, timeout: float, route_timeout: float = ROUTE_TIMEOUT, ssl: SSLContext | None = None
-) -> Connection:
+async def dial(ticket: Ticket, *, timeout: float, route_timeout: float = ROUTE_TIMEOUT) -> Connection:
     """Connect to the scheduler that `ticket` was made by; the connection is open and proved.
 
     Tries the routes in their order, each for at most `route_timeout` seconds, and all of them again after a pause
     that doubles from 50 ms to 5 s, varied by half so that many workers do not come back at once. A route that
-    answers but does not know the secret is somebody else's and is passed over.
+    answers but does not know the secret is somebody else's and is passed over. Where the ticket has a fingerprint the
+    link is TLS, and whoever has another certificate is sent nothing, not even the launch's public id.
 
     Set the connection's callbacks without awaiting anything before. Cancelling closes what was begun.
 
@@ -45,7 +42,6 @@ async def dial(
         ticket: As given to the worker.
         timeout: Seconds for all of it.
         route_timeout: Seconds for one try of one route.
-        ssl: Makes the link TLS; the certificate must have the ticket's fingerprint.
 
     Raises:
         DialFailed: If no route led there in time.
@@ -61,7 +57,7 @@ async def dial(
                 break
             try:
                 async with asyncio.timeout(left):
-                    return await _try(ticket, route, ssl)
+                    return await _try(ticket, route)
             except TimeoutError as error:
                 if error.errno:  # the system's own
                     outcomes[route] = _reason(error)
@@ -79,7 +75,7 @@ async def dial(
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-async def _try(ticket: Ticket, route: tuple[str, int], ssl: SSLContext | None) -> Connection:
+async def _try(ticket: Ticket, route: tuple[str, int]) -> Connection:
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[None] = loop.create_future()
 
@@ -91,14 +87,16 @@ async def _try(ticket: Ticket, route: tuple[str, int], ssl: SSLContext | None) -
         if not opened.done():
             opened.set_exception(error or ProtocolError("the connection was closed"))
 
-    handshake = ClientHandshake(
-        ticket.launch, ticket.secret, os.urandom(NONCE_SIZE), ticket.fingerprint if ssl is not None else b""
-    )
+    handshake = ClientHandshake(ticket.launch, ticket.secret, os.urandom(NONCE_SIZE), ticket.fingerprint)
     connection = Connection(handshake, MAX_FRAME, on_open=on_open, on_closed=on_closed)
+
+    def make() -> asyncio.Protocol:
+        if not ticket.fingerprint:
+            return connection
+        return TlsLayer(connection, client_context(), ticket.fingerprint)
+
     try:
-        transport, _ = await loop.create_connection(lambda: connection, *route, ssl=ssl)
-        if ssl is not None:
-            _check_certificate(transport.get_extra_info("ssl_object"), ticket.fingerprint)
+        await loop.create_connection(make, *route)
         await opened
         if not connection.is_open:
             raise ProtocolError("the connection was closed after the handshake")
@@ -108,12 +106,6 @@ async def _try(ticket: Ticket, route: tuple[str, int], ssl: SSLContext | None) -
             opened.exception()  # seen: else the loop reports it as never retrieved
         raise
     return connection
-
-
-def _check_certificate(channel: SSLObject, fingerprint: bytes) -> None:
-    certificate = channel.getpeercert(binary_form=True) or b""
-    if not hmac.compare_digest(hashlib.sha256(certificate).digest(), fingerprint):
-        raise ProtocolError("the listener's certificate is another than the ticket names")
 
 
 def _reason(error: Exception) -> str:

@@ -117,18 +117,19 @@ class PlainThread:
         self._is_main = False
         self._current: int | None = None
         self._cancelled: set[int] = set()
-        self._idle = threading.Event()
-        self._idle.set()
+        self._lock = threading.Lock()  # held while a call is interrupted from another thread, and while it is left
+        self._is_interrupted = False  # whether the present call was interrupted from another thread
+        self._left = 0  # jobs that are not done
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs in the thread."""
-        return self._idle.is_set()
+        return self._left == 0
 
     def submit(self, call: int, args: bytes) -> None:
         """Run a call after those submitted before."""
-        self._idle.clear()
-        self._jobs.put(lambda: self._run(call, args))
+        self._cancelled.discard(call)  # a cancellation that came too late for an earlier try of it
+        self._submit(lambda: self._run(call, args))
 
     def submit_hook(self, hook: Callable[[], Any], done: Callable[[BaseException | None], None]) -> None:
         """Call a plain hook in the thread; `done` gets what it raised, in that thread."""
@@ -143,7 +144,11 @@ class PlainThread:
                 error = raised
             done(error)
 
-        self._idle.clear()
+        self._submit(job)
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            self._left += 1
         self._jobs.put(job)
 
     def close(self) -> None:
@@ -153,14 +158,15 @@ class PlainThread:
     def cancel(self, call: int) -> None:
         """Raise `asyncio.CancelledError` where the call runs; one that has not begun does not begin."""
         self._cancelled.add(call)
-        if self._current != call:
-            return
         if self._is_main and _INTERRUPT is not None:
             # A signal interrupts sleeps and system calls too; the handler runs in the main thread.
-            signal.pthread_kill(self._thread, _INTERRUPT)
-        else:
-            raised = ctypes.py_object(asyncio.CancelledError)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), raised)
+            if self._current == call:
+                signal.pthread_kill(self._thread, _INTERRUPT)
+            return
+        with self._lock:
+            if self._current == call:
+                self._is_interrupted = True
+                _raise_in(self._thread, asyncio.CancelledError)
 
     def serve(self) -> None:
         """Run what is submitted until `close`."""
@@ -168,18 +174,21 @@ class PlainThread:
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main and _INTERRUPT is not None:
             signal.signal(_INTERRUPT, self._on_interrupt)
-        while True:
+        while (job := self._next()) is not None:
             try:
-                job = self._jobs.get()
-                if job is None:
-                    return
                 job()
             except asyncio.CancelledError:
-                # An interruption that came too late for the call that it was meant for.
-                continue
+                continue  # an interruption that came too late for the call that it was meant for
             finally:
-                if self._jobs.empty():
-                    self._idle.set()
+                with self._lock:
+                    self._left -= 1
+
+    def _next(self) -> Callable[[], None] | None:
+        while True:
+            try:
+                return self._jobs.get()
+            except asyncio.CancelledError:
+                continue  # as above
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         if self._current in self._cancelled:
@@ -191,9 +200,41 @@ class PlainThread:
             self._current = call
             if call not in self._cancelled:
                 frame = _run_plain(self._work, call, args)
+            self._leave()
         except asyncio.CancelledError:
-            pass  # between the lines of this function: the frame says cancelled, or what had come of it before
-        finally:
-            self._current = None
+            self._leave()  # interrupted between the lines of this function: the frame says what had come of it
         self._cancelled.discard(call)
         self._done(frame)
+
+    def _leave(self) -> None:
+        """From here on nothing interrupts the thread any more."""
+        while True:
+            try:
+                with self._lock:
+                    self._current = None
+                break
+            except asyncio.CancelledError:
+                continue
+        if self._is_interrupted:
+            _use_up(self._thread)
+            self._is_interrupted = False
+
+
+def _use_up(thread: int) -> None:
+    """Leave no interruption of this thread, the present one, on its way.
+
+    Nobody can tell whether the one that was sent has been raised. Another takes its place, and is awaited here. (To
+    take one back with NULL would leave CPython's flag set that one is on its way: every thread of the process would
+    look for it from then on, and under a tracer or profiler they would do nothing else.)
+    """
+    try:
+        _raise_in(thread, asyncio.CancelledError)
+        while True:
+            pass
+    except asyncio.CancelledError:
+        return
+
+
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Have a thread raise this at its next line."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))

@@ -17,6 +17,7 @@ from lightwork.remote import describe_error
 from lightwork.status import Reason
 from lightwork.worker.agent import Agent
 from lightwork.worker.execute import SWITCH_INTERVAL
+from lightwork.worker.orphan import OrphanGuard
 
 __all__ = ["main", "serve"]
 
@@ -32,7 +33,7 @@ def main() -> int:
     ticket = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=wire.Ticket)
     _close_input()
     with asyncio.Runner() as runner:
-        agent = runner.run(_open(ticket))
+        agent = runner.run(_open(ticket, guarded=True))
         if agent is None:
             return _FAILED
         if agent.plain is None:
@@ -61,8 +62,8 @@ async def serve(ticket: bytes) -> int:
     return 0
 
 
-async def _open(ticket: wire.Ticket) -> Agent | None:
-    agent = Agent(ticket)
+async def _open(ticket: wire.Ticket, *, guarded: bool = False) -> Agent | None:
+    agent = Agent(ticket, OrphanGuard() if guarded else None)
     try:
         await agent.open()
     except (LightworkError, OSError) as error:

@@ -40,7 +40,8 @@ class ServiceWatch:
 
     @calls.setter
     def calls(self, number: int) -> None:
-        if (number == 0) != (self._calls == 0):
+        # Most works have no port, and their calls must not wake anybody.
+        if (number == 0) != (self._calls == 0) and self._work._state.values["_port"] is not None:
             self._wake.set()
         self._calls = number
 

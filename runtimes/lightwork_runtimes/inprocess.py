@@ -48,6 +48,7 @@ class InProcessRuntime:
     """
 
     Options: ClassVar[type[msgspec.Struct]] = InProcessOptions
+    is_remote: ClassVar[bool] = False
 
     def __init__(self, name: str = "inprocess", options: InProcessOptions | None = None) -> None:
         self.name = name

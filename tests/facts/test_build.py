@@ -55,6 +55,28 @@ def test_a_missing_requirements_file_is_named(tmp_path: Path, monkeypatch: pytes
     assert str(tmp_path / "none.txt") in str(caught.value)
 
 
+def test_requirement_files_name_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines after -r take the line's place, -c stays and is made absolute, both relative to the file they stand in."""
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "top.txt").write_text("a\n-r inner/one.txt\n--requirement=inner/two.txt\n-c limits.txt\n--pre\n")
+    (inner / "one.txt").write_text("b == 1 \\\n    --hash=sha256:0\n-r two.txt\n")
+    (inner / "two.txt").write_text("c\n-c https://example.org/limits.txt\n")
+    monkeypatch.chdir(tmp_path)
+    two = ["c", "-c https://example.org/limits.txt"]
+    lines = ["a", "b == 1      --hash=sha256:0", *two, *two, f"-c {tmp_path / 'limits.txt'}", "--pre"]
+    assert BuildConfig("top.txt").requirements == lines
+    assert BuildConfig(["-r top.txt", " d "]).requirements == [*lines, "d"]
+
+
+def test_a_requirements_file_that_names_itself_is_refused(tmp_path: Path) -> None:
+    """A circle of -r lines is an error that names the file; a second use of a file is none."""
+    (tmp_path / "a.txt").write_text("-r b.txt\n")
+    (tmp_path / "b.txt").write_text("-r a.txt\n")
+    with pytest.raises(ConfigError, match=r"a\.txt' names itself"):
+        BuildConfig(str(tmp_path / "a.txt"))
+
+
 def test_a_dockerfile_is_a_path_or_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Text is kept as it is; a path is made absolute, must exist, and is read when asked for."""
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
@@ -76,6 +98,8 @@ def test_a_dockerfile_is_a_path_or_a_text(tmp_path: Path, monkeypatch: pytest.Mo
         ({"requirements": 3}, "must be a list"),
         ({"requirements": [3]}, "must be a string, got 3"),
         ({"requirements": [""]}, "requirement is empty"),
+        ({"requirements": ["a\nb"]}, "is one line"),
+        ({"requirements": b"a"}, "must be a string, got 97"),
         ({"image": ""}, "image is empty"),
         ({"image": 3}, "image must be a string"),
         ({"dockerfile": 3}, "dockerfile must be a string"),

@@ -33,6 +33,30 @@ def test_mounts_are_one_or_several() -> None:
     assert CloudCompute(mounts=[one, two]).mount_points == (one, two)
 
 
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [("s3://foo/bar/", "/data/bar"), ("s3://foo", "/data/foo"), ("/there/models", "/data/models"), ("a", "/data/a")],
+)
+def test_a_mount_has_a_path_by_default(source: str, path: str) -> None:
+    """Without a path a source is mounted below /data by its last name, and is equal to one where that was given."""
+    assert Mount(source).mount_path == path
+    assert Mount(source) == Mount(source, path)
+
+
+def test_decoding_checks_too() -> None:
+    """Decoded data are checked as arguments are."""
+    for data in ({"disk_size": -1}, {"mounts": [{"source": "a", "mount_path": "b"}]}, {"interruptible": 1}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode(data), type=CloudCompute)
+
+
+def test_a_description_is_not_changed_later() -> None:
+    """What was checked when it was made stays as it is."""
+    compute: Any = CloudCompute()
+    with pytest.raises(AttributeError):
+        compute.disk_size = -1
+
+
 def test_it_travels_as_msgpack() -> None:
     """A compute with everything set is equal after msgpack."""
     compute = CloudCompute("gpu", 10, 60, 512, [Mount("a", "/a")], "group", True)
@@ -47,7 +71,10 @@ def test_it_travels_as_msgpack() -> None:
         ({"disk_size": -1}, "disk_size must be a number of GB"),
         ({"disk_size": 1.5}, "disk_size"),
         ({"disk_size": True}, "disk_size"),
+        ({"disk_size": "10"}, "disk_size"),
         ({"shm_size": -1}, "shm_size must be a number of MB"),
+        ({"shm_size": 0.5}, "shm_size"),
+        ({"idle_timeout": "60"}, "idle_timeout"),
         ({"idle_timeout": -1}, "idle_timeout must be a number of seconds"),
         ({"idle_timeout": math.nan}, "idle_timeout"),
         ({"colocation_group_id": ""}, "colocation_group_id"),
@@ -64,9 +91,20 @@ def test_bad_fields_are_refused(fields: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "path", "said"), [("", "/a", "source"), ("a", "data", "absolute"), ("a", "", "mount_path")]
+    ("source", "path", "said"),
+    [
+        ("", "/a", "source"),
+        (3, "/a", "source must be a non-empty string, got 3"),
+        ("a", "data", "absolute"),
+        ("a", " ", "mount_path"),
+        ("a", 3, "mount_path"),
+        ("a", "/", "absolute path of a folder"),
+        ("a", "/x/..", "absolute path of a folder"),
+        ("s3://", "", "has no name"),
+        ("a/..", "", "has no name"),
+    ],
 )
-def test_bad_mounts_are_refused(source: str, path: str, said: str) -> None:
-    """A mount has a source and an absolute path."""
+def test_bad_mounts_are_refused(source: Any, path: Any, said: str) -> None:
+    """A mount has a source and the absolute path of a folder that is not the root."""
     with pytest.raises(ConfigError, match=said):
         Mount(source, path)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -28,92 +27,8 @@ from lightwork.wire import (
     pack,
 )
 from lightwork.worker.dial import DialFailed, dial
+from tests.link.doors import HELLO, Run, answer, door, ended, leave, let_in, stranger
 from tests.link.support import LAUNCH, SECRET, SECRETS, client
-
-HELLO = Hello(version=1, lightwork="0", python="3", pid=1, host="h", received=0)
-
-Scenario = Callable[[], Coroutine[Any, Any, None]]
-Run = Callable[[Scenario], None]
-
-if importlib.util.find_spec("uvloop") is not None:
-    # libuv opens a pipe with the first loop of a process and keeps it: that is no leak of the first test.
-    importlib.import_module("uvloop").new_event_loop().close()
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a scenario on one event loop; a report to the loop's exception handler fails it."""
-    module = asyncio if request.param == "asyncio" else pytest.importorskip("uvloop")
-
-    def run(scenario: Scenario) -> None:
-        reports: list[dict[str, Any]] = []
-        with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
-            runner.get_loop().set_exception_handler(lambda loop, context: reports.append(context))
-            runner.run(scenario())
-        assert reports == []
-
-    return run
-
-
-class Door:
-    """A listener with what came through it."""
-
-    def __init__(self, listener: Listener, address: tuple[str, int], arrived: asyncio.Queue[Any]) -> None:
-        self.listener = listener
-        self.address = address
-        self.arrived = arrived
-
-    def ticket(self, *before: tuple[str, int], secret: bytes = SECRET) -> Ticket:
-        return Ticket(LAUNCH, secret, [*before, self.address], dial_within=10.0, orphan_after=10.0)
-
-
-@asynccontextmanager
-async def door(host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Door]:
-    arrived: asyncio.Queue[tuple[Connection, bytes, Hello]] = asyncio.Queue()
-    listener = Listener(SECRETS.get, lambda *what: arrived.put_nowait(what), 1 << 20, **options)
-    address = await listener.start(host, 0)
-    try:
-        yield Door(listener, address, arrived)
-    finally:
-        await listener.aclose()
-        while not arrived.empty():
-            connection, _, _ = arrived.get_nowait()
-            await ended(connection)
-
-
-@asynccontextmanager
-async def stranger(address: tuple[str, int], data: bytes = b"") -> AsyncIterator[asyncio.StreamReader]:
-    reader, writer = await asyncio.open_connection(*address)
-    try:
-        writer.write(data)
-        yield reader
-    finally:
-        await leave(writer)
-
-
-async def answer(reader: asyncio.StreamReader) -> bytes:
-    """Everything that the other end sends until it closes or resets."""
-    try:
-        return await reader.read()
-    except ConnectionResetError:
-        return b""
-
-
-async def ended(connection: Connection) -> Exception | None:
-    """Close a connection and wait for its end."""
-    future: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-    connection.on_closed = future.set_result
-    connection.close()
-    return await future
-
-
-async def let_in(door: Door) -> tuple[Connection, Connection]:
-    """Dial and say hello; return the scheduler's end and the worker's."""
-    far = await dial(door.ticket(), timeout=10)
-    far.send(pack(encode(HELLO)))
-    near, launch, hello = await door.arrived.get()
-    assert (launch, hello) == (LAUNCH, HELLO)
-    return near, far
 
 
 class Mute(asyncio.Protocol):
@@ -159,12 +74,6 @@ async def other_server(answered: bytes = b"") -> AsyncIterator[Other]:
         server.close()
         while not other.connections.empty():
             await other.connections.get_nowait().lost.wait()
-
-
-async def leave(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with suppress(ConnectionResetError):
-        await writer.wait_closed()
 
 
 def free_port() -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import gc
 import os
-import random
 import signal
 import sys
 import threading
@@ -20,27 +20,51 @@ from lightwork.runtime import resolve_entry
 from lightwork_runtimes.local._launchdir import LaunchDir, PidFile, SpecFile
 from lightwork_runtimes.local._process import STAMP, Identity, birth_of
 
-__all__ = ["after_fork", "spawned"]
+__all__ = ["after_fork", "prepare", "spawned"]
 
 _OOM_SCORE = b"500"
 _LINE_BUFFERED = 1  # _IOLBF of glibc, musl and macOS
+_FRESH: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGPIPE: signal.SIG_IGN,
+    signal.SIGXFSZ: signal.SIG_IGN,
+}
+"""What the interpreter itself sets when it starts."""
+
+_RESETTABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+def prepare() -> list[int]:
+    """Do once, before the first fork, what every child would do again; returns the signals that a child resets."""
+    _libc()
+    if sys.platform == "linux":
+        birth_of(os.getpid())
+    return [number for number in _RESETTABLE if signal.getsignal(number) is not _FRESH.get(number, signal.SIG_DFL)]
 
 
 def after_fork(
-    folder: LaunchDir, spec: SpecFile, note: str, launcher: int, stdin: int, log: int, stamp: Callable[[str], None]
+    folder: LaunchDir,
+    spec: SpecFile,
+    launcher: int,
+    stdin: int,
+    log: int,
+    signals: list[int],
+    stamp: Callable[[str], None],
 ) -> NoReturn:
-    """Become the worker of `spec`. Called in the forked child with every signal blocked; never returns."""
+    """Become the worker of `spec`. Called in the forked child, never returns.
+
+    `signals` are those that `prepare` gave; they are blocked.
+    """
     code = 1
     try:
         os.setsid()
         _take_streams(stdin, log)
-        _reset_signals()
+        _reset_signals(signals)
         stamp(spec.name)
-        if _announce(folder, note, launcher):
+        if _announce(folder, "", launcher):
             os.environ.update(spec.env)
             os.environ[STAMP] = spec.name
             _settle_in(spec)
-            random.seed()
             _reseed_numpy()
             gc.enable()
             code = _finish(_run(spec.entry))
@@ -75,15 +99,10 @@ def _take_streams(stdin: int, log: int) -> None:
     os.close(log)
 
 
-def _reset_signals() -> None:
+def _reset_signals(numbers: list[int]) -> None:
     """Make signals what they are in a fresh interpreter, then let those through that came meanwhile."""
-    signal.set_wakeup_fd(-1)
-    fresh: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGPIPE: signal.SIG_IGN}
-    fixed = {signal.SIGKILL, signal.SIGSTOP}
-    for number in signal.valid_signals() - fixed:
-        wanted = fresh.get(number, signal.SIG_DFL)
-        if signal.getsignal(number) is not wanted:
-            signal.signal(number, wanted)
+    for number in numbers:
+        signal.signal(number, _FRESH.get(number, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -127,16 +146,24 @@ def _output(fd: int) -> Any:
 
 def _line_buffer_c() -> None:
     """Let what C libraries print leave at each line, so that it is there when the process crashes."""
-    libc = ctypes.CDLL(None)
+    libc = _libc()
     try:
         stdout = ctypes.c_void_p.in_dll(libc, "__stdoutp" if sys.platform == "darwin" else "stdout")
     except ValueError:
         return  # a C library without that symbol; its output comes when its buffer is full, and at the end
-    libc.setvbuf(stdout, None, _LINE_BUFFERED, ctypes.c_size_t(0))
+    libc.setvbuf(stdout, None, _LINE_BUFFERED, 0)
 
 
 def _flush_c() -> None:
-    ctypes.CDLL(None).fflush(None)
+    _libc().fflush(None)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None)
+    libc.setvbuf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    libc.fflush.argtypes = [ctypes.c_void_p]
+    return libc
 
 
 def _reseed_numpy() -> None:

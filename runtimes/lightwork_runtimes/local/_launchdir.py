@@ -11,8 +11,8 @@
 - ``keeper``: the process that adopted it, if not the one that made it.
 - ``exit``: it is over, the whole process tree of it, and how.
 
-Every file but the log appears whole, by a rename or by a link. The operations are a few system calls on a
-local file system each, and run in the event loop.
+Every file but the log and the empty claim appears whole, by a rename or by a link. The operations are a few
+system calls on a local file system each, and run in the event loop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TypeVar
 import msgspec
 
 from lightwork.runtime import Cause, Conflict, Rejected, Report, Spec, Standing, Unreachable
-from lightwork_runtimes.local._process import Identity
+from lightwork_runtimes.local._process import Identity, read_file
 
 __all__ = ["ExitFile", "LaunchDir", "PidFile", "SpecFile", "View", "check_name", "open_home"]
 
@@ -41,7 +41,10 @@ _T = TypeVar("_T")
 
 
 class SpecFile(msgspec.Struct, frozen=True):
-    """What was asked. `digest` covers the whole spec, the ticket too; `maker` is the scheduler's identity."""
+    """What was asked. `digest` covers the whole spec, the ticket too; `maker` is the scheduler's identity.
+
+    `venv` is the folder of the virtual environment to run in, None for the scheduler's own packages.
+    """
 
     name: str
     owner: str
@@ -53,6 +56,7 @@ class SpecFile(msgspec.Struct, frozen=True):
     digest: str
     launcher: Identity
     maker: Identity
+    venv: str | None = None
 
 
 class PidFile(msgspec.Struct, frozen=True):
@@ -127,6 +131,14 @@ class LaunchDir:
         return f"{self.path}/log"
 
     @property
+    def log_size(self) -> int:
+        """Bytes of output, 0 if there is no such file."""
+        try:
+            return os.stat(self.log).st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
     def exists(self) -> bool:
         """Whether it was made and not released."""
         return os.path.isdir(self.path)
@@ -134,7 +146,9 @@ class LaunchDir:
     # --- making and finding ---------------------------------------------------------------------
 
     @classmethod
-    def create(cls, home: Path, spec: Spec, launcher: Identity, maker: Identity) -> tuple[LaunchDir, bool]:
+    def create(
+        cls, home: Path, spec: Spec, launcher: Identity, maker: Identity, venv: str | None = None
+    ) -> tuple[LaunchDir, bool]:
         """Make the folder of `spec`; the flag says whether it is new.
 
         Raises:
@@ -156,6 +170,7 @@ class LaunchDir:
             digest=digest,
             launcher=launcher,
             maker=maker,
+            venv=venv,
         )
         os.close(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         folder._replace("spec", _encoder.encode(content))
@@ -249,8 +264,12 @@ class LaunchDir:
         return self._read("keeper", Identity)
 
     def claim(self) -> bool:
-        """Decide whether it is started or never will be; False if that was decided before."""
-        return self._add("claim", b"")
+        """Decide whether it is started or never will be; False if that was decided before, or it was released."""
+        try:
+            os.close(os.open(f"{self.path}/claim", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except (FileExistsError, FileNotFoundError):
+            return False
+        return True
 
     def write_started(self, content: PidFile) -> None:
         """Say which process it is."""
@@ -269,11 +288,8 @@ class LaunchDir:
         self._add("exit", _encoder.encode(ExitFile(exit_code, cause, detail, time.time())))
 
     def _read(self, name: str, kind: type[_T]) -> _T | None:
-        try:
-            with open(f"{self.path}/{name}", "rb") as file:
-                return msgspec.json.decode(file.read(), type=kind)
-        except FileNotFoundError:
-            return None
+        data = read_file(f"{self.path}/{name}")
+        return None if data is None else msgspec.json.decode(data, type=kind)
 
     def _write_aside(self, name: str, data: bytes) -> str:
         path = f"{self.path}/.{name}-{os.getpid()}"

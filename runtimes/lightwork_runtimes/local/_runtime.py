@@ -21,6 +21,7 @@ from lightwork.runtime import Cause, Ref, Rejected, Report, Route, Spec, Standin
 from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, open_home
 from lightwork_runtimes.local._link import LauncherDied, LauncherLink
 from lightwork_runtimes.local._process import Identity, all_pids, belongs, birth_of, send_signal
+from lightwork_runtimes.local._venvs import Venvs
 from lightwork_runtimes.local._watch import CONTENT, FOLDER, Deaths, Files, Ticker
 
 __all__ = ["LocalOptions", "LocalRuntime"]
@@ -29,6 +30,9 @@ _ENTRY_MODULE = "lightwork.worker"
 # What nearly every work's module imports (`from lightwork import App, ...`), or what unpacks it: once for all of them.
 _COMMON_MODULES = ["lightwork.app", "cloudpickle"]
 _CHUNK = 65536
+_REMOVED_AT_ONCE = 1 << 20
+"""Bytes of output below which removing them is no matter for a thread."""
+
 _SWEEP_WITHIN = 5.0
 _WILDCARDS = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
 
@@ -44,11 +48,14 @@ class LocalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             threads makes it spawn instead; the report of a work then says so.
         home: Folder for what is known of each launch, not open to other users. None:
             ``lightwork-<uid>`` in ``$XDG_RUNTIME_DIR``, or in the folder for temporary files.
+        venvs: Folder for the virtual environments of works with requirements. None: ``lightwork/venvs`` in
+            ``$XDG_CACHE_HOME``, or in ``~/.cache``. What is in it may be removed while no work runs.
     """
 
     start_method: Literal["auto", "fork", "spawn"] = "auto"
     preload: list[str] = []
     home: str | None = None
+    venvs: str | None = None
 
 
 class LocalRuntime:
@@ -58,11 +65,14 @@ class LocalRuntime:
     the last worker has ended. All that is known of a launch is in files below `LocalOptions.home`, so any
     later runtime with the same `home` can go on with it, whatever became of this one.
 
-    A worker inherits the environment that this process had on entering. `Spec.build` and `Spec.compute` are
-    not used: the machine and what is installed on it are what they are.
+    A worker inherits the environment that this process had on entering. One whose `Spec.build` has
+    requirements or commands is spawned in a virtual environment with these, which is made once for each set
+    of them; the packages of this process stay importable behind it. An image or a Dockerfile is not used, nor
+    is `Spec.compute`: the machine is what it is.
     """
 
     Options: ClassVar[type[msgspec.Struct]] = LocalOptions
+    is_remote: ClassVar[bool] = False
 
     def __init__(self, name: str = "local", options: LocalOptions | None = None) -> None:
         self.name = name
@@ -70,6 +80,7 @@ class LocalRuntime:
         self._ticker = Ticker()
         self._files = Files(self._ticker)
         self._deaths = Deaths(self._ticker)
+        self._venvs = Venvs(self.options.venvs)
         self._link: LauncherLink | None = None
         self._starting = anyio.Lock()
         self._asked: set[str] = set()
@@ -119,21 +130,27 @@ class LocalRuntime:
     async def launch(self, spec: Spec) -> Ref:
         """Start a process for the spec; see `lightwork.runtime.Runtime.launch`.
 
-        Returns when the process exists. A launcher that has died is replaced.
-        Cancelled, it leaves either nothing or a launch that `find` gives.
+        Returns when the process exists. A launcher that has died is replaced. The first launch with some set
+        of requirements takes as long as their installation.
+        Cancelled, it leaves either nothing or a launch that `find` gives; an installation is broken off and
+        removed, unless another launch waits for the same one and makes it then.
+
+        Raises:
+            Rejected: Also if requirements cannot be installed; the message has pip's or uv's last lines.
         """
         _check(spec)
+        venv = await self._venvs.ready(spec.build, spec.cwd)
         while True:
             try:
-                await self._launch(spec)
+                await self._launch(spec, venv)
             except LauncherDied:
                 continue  # nothing was made; the next round starts another launcher, or raises what that says
             return self._ref(spec.name, spec.owner)
 
-    async def _launch(self, spec: Spec) -> None:
+    async def _launch(self, spec: Spec, venv: str | None) -> None:
         link = await self._ready_link()
         # Nothing is awaited from here to `submit`: there is no folder whose launch was not asked for.
-        folder, is_new = LaunchDir.create(self._home, spec, link.identity, self._self)
+        folder, is_new = LaunchDir.create(self._home, spec, link.identity, self._self, venv)
         if not is_new:
             known = link.answer_to(folder.path)
             if known is not None:
@@ -297,8 +314,10 @@ class LocalRuntime:
         if not isinstance(owner, str):
             return
         try:
-            # In a thread: the output may be large, and freeing it take long.
-            await anyio.to_thread.run_sync(LaunchDir.remove, self._home, owner, ref.name)
+            if folder is None or folder.log_size < _REMOVED_AT_ONCE:
+                LaunchDir.remove(self._home, owner, ref.name)
+            else:  # freeing it may take long
+                await anyio.to_thread.run_sync(LaunchDir.remove, self._home, owner, ref.name)
         except OSError as error:
             raise ExceptionGroup(f"{ref.name} could not be released", [error]) from None
 

@@ -1,0 +1,158 @@
+"""The calls of an app as their callers see them: from the arguments to the `Call`, from the outcome to its value."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from lightwork.calls import Call, Driver, PassEnded, Queued
+from lightwork.engine import events as ev
+from lightwork.engine.core import Core, Entry
+from lightwork.engine.memory import PassMemory
+from lightwork.engine.outcomes import call_error, decode_value
+from lightwork.errors import ArgumentsError
+from lightwork.status import WorkStatus
+from lightwork.work import Work
+
+__all__ = ["CallBook"]
+
+_ROOM = 1024
+"""Bytes of a frame that are left for what goes around the arguments."""
+
+
+class CallBook:
+    """Every call that is not over.
+
+    Args:
+        core: What the calls are fed to.
+        driver: What a `Call` talks to.
+        is_told: Says whether a schedule is true in the present pass: a plain one then waits at its calls.
+
+    Attributes:
+        passes: Passes of the flow begun so far.
+        memory: What the calls of plain passes have come to.
+    """
+
+    def __init__(self, core: Core, driver: Driver, is_told: Callable[[], bool]) -> None:
+        self._core = core
+        self._driver = driver
+        self._calls: dict[int, Call[Any]] = {}
+        self._replaced: dict[int, Call[Any]] = {}
+        # Failed calls that somebody holds, with the pass in which they failed; a call that is dropped leaves it.
+        self._failed: dict[int, tuple[int, weakref.ref[Call[Any]]]] = {}
+        self.passes = 0
+        self.memory = PassMemory()
+        self._is_told = is_told
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def run(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Driver.run`."""
+        if threading.get_ident() == self._core.pass_thread:
+            return self._run_in_plain_pass(work, args, kwargs)
+        call = self.submit(work, args, kwargs)
+        return Queued(call) if work._parallel else call
+
+    def submit(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
+        """See `Driver.submit`."""
+        core = self._core
+        if threading.get_ident() != core.thread:
+            return core.in_loop(lambda: self.submit(work, args, kwargs))
+        entry = core.entry(work)
+        data, hash = work._signature.bind(args, kwargs)
+        if len(data) > core.config.max_frame - _ROOM:
+            raise ArgumentsError(
+                f"the arguments of {type(work).__name__}.run are {len(data):,} bytes; a call takes at most max_frame, "
+                f"{core.config.max_frame:,} bytes. Pass the path of a file, or raise max_frame in the configuration"
+            )
+        number = core.next_number()
+        call: Call[Any] = Call(self._driver, core.loop, number, entry.id, entry.name, hash, work._parallel)
+        self._calls[number] = call
+        core.feed(ev.CallSubmitted(entry.id, number, hash, data))
+        return self._replaced.pop(number, call)
+
+    def _run_in_plain_pass(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a plain pass: its result if it has one, else the pass ends here."""
+        entry = self._core.entry(work)
+        call = self.memory.recall(entry.id, work._signature.bind(args, kwargs)[1])
+        if call is None:
+            call = self.submit(work, args, kwargs)
+            self.memory.note(entry.id, call, is_cached=work._cache_calls)
+        if work._parallel:
+            return call
+        if not call.done and self._is_told():
+            self._core.wait_in_pass(call)
+        if call.done:
+            return call.result()
+        raise PassEnded
+
+    # --- what the machine orders ------------------------------------------------------------------
+
+    def publish(self, status: WorkStatus) -> None:
+        """A call has a status that is not its last: that one comes with `settle`."""
+        call = self._calls.get(status.call or 0)
+        if call is not None and not status.stage.is_final:
+            call.status = status
+
+    def adopt(self, entry: Entry, command: ev.Adopt) -> None:
+        """The call just submitted is a new one, answered already, or another one that is in flight."""
+        call = self._calls[command.call]
+        call.cache_reason = command.reason
+        if command.outcome is not None and command.outcome.value is not None:
+            del self._calls[call.id]
+            call.cached = True
+            self._succeed(entry, call, command.outcome, command.outcome.value)
+        elif command.to is not None:
+            del self._calls[call.id]
+            joined = self._calls[command.to]
+            joined._join()
+            self._replaced[call.id] = joined
+
+    def settle(self, entry: Entry, number: int, outcome: ev.Outcome) -> None:
+        """The call is over: whoever awaits it goes on."""
+        call = self._calls.pop(number, None)
+        if call is None:
+            return
+        if outcome.value is not None:
+            self._succeed(entry, call, outcome, outcome.value)
+            return
+        self._fail(call, outcome.status, call_error(entry.work, entry.name, outcome, entry.start_error))
+
+    def _succeed(self, entry: Entry, call: Call[Any], outcome: ev.Outcome, packed: bytes) -> None:
+        try:
+            value = decode_value(entry.work, entry.name, packed)
+        except Exception as error:
+            self._fail(call, outcome.status, error)
+        else:
+            call._settle(outcome.status, value)
+
+    def _fail(self, call: Call[Any], status: WorkStatus, error: BaseException | None) -> None:
+        # Who awaits it now is about to get it, but a pass may begin and end before that task has its turn.
+        is_awaited = any(not waiter.done() for waiter in call._waiters)
+        call._settle(status, error=error)
+        if error is not None and not is_awaited and not isinstance(error, asyncio.CancelledError):
+            number, failed = call.id, self._failed
+            failed[number] = self.passes, weakref.ref(call, lambda _: failed.pop(number, None))
+
+    # --- failures that nobody awaits --------------------------------------------------------------
+
+    def check_failed(self) -> None:
+        """A pass has ended: a call that failed before it began, and that still nobody awaits, fails the app."""
+        for number, (passed, reference) in list(self._failed.items()):
+            if passed >= self.passes:
+                break
+            del self._failed[number]
+            call = reference()
+            if call is not None and not call._retrieved:
+                error = call.exception()
+                if error is not None:
+                    self._core.fail(error)
+
+    def unretrieved(self, call: Call[Any]) -> None:
+        """See `Driver.unretrieved`. May be called in any thread, by the garbage collector."""
+        error = call._error
+        if error is not None and not self._core.is_closed:
+            self._core.loop.call_soon_threadsafe(self._core.fail, error)

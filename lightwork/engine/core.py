@@ -1,0 +1,223 @@
+"""What the parts of the scheduler share: the machine and its timers, the works, and whose turn it is.
+
+Everything that happens enters the machine by `Core.feed`, in the loop's thread. A plain ``def run`` pass has a
+thread of its own; while it lasts what comes from outside is held back (`Core.external`), so that it sees one state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from lightwork.calls import Call, Operation, PassEnded
+from lightwork.changes import Change
+from lightwork.config import Config
+from lightwork.engine import events as ev
+from lightwork.engine.machine import Machine
+from lightwork.engine.tree import Tree
+from lightwork.engine.workers import Worker
+from lightwork.errors import ProposalRefused, UsageError
+from lightwork.work import Work
+
+__all__ = ["Core", "Entry", "finish_all"]
+
+T = TypeVar("T")
+
+
+class Entry:
+    """One work of the tree.
+
+    Attributes:
+        id: Its number in the machine.
+        work, name: Itself, and its name when it was added.
+        worker: The present one, None while there is none.
+        starts: Operations that wait for a worker to be up.
+        stops: Operations that wait for the worker to be gone.
+        confirms: Operations that wait for all proposals to be answered.
+        refusals: Refused proposals that nobody was told of.
+        start_error: Why the latest worker that never came up did not, where there is an exception.
+        picks_port: Whether the port was free to choose when the worker was welcomed.
+    """
+
+    def __init__(self, id: int, work: Work) -> None:
+        self.id = id
+        self.work = work
+        self.name = work.name
+        self.worker: Worker | None = None
+        self.starts: list[Operation] = []
+        self.stops: list[Operation] = []
+        self.confirms: list[Operation] = []
+        self.refusals: list[ProposalRefused] = []
+        self.start_error: BaseException | None = None
+        self.picks_port = False
+
+
+class Core:
+    """The machine, and what stands around it. Made in the loop's thread; see the module for who may call what.
+
+    Args:
+        config: Of the app.
+        tree: Told of everything that changes.
+        carry_out: Does what the machine orders.
+        fail: Called with an exception that nobody else gets: it fails the app.
+
+    Attributes:
+        loop: The app's event loop.
+        thread: Its thread.
+        entries: Every work that the machine knows, by its number.
+        by_work: Those of them that are in the tree.
+        workers: Every launched worker that is not gone, by the public id of its launch.
+        outbox: Changes that leave when the present event is dealt with.
+        pass_thread: The thread of the plain pass that runs, 0 without one.
+        is_closed: Whether the app ends: nothing new is taken on.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tree: Tree,
+        carry_out: Callable[[ev.Command], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.config = config
+        self.tree = tree
+        self.fail = fail
+        self.entries: dict[int, Entry] = {}
+        self.by_work: dict[Work, Entry] = {}
+        self.workers: dict[bytes, Worker] = {}
+        self.outbox: list[Change] = []
+        self.pass_thread = 0
+        self.is_closed = False
+        self._carry_out = carry_out
+        self._machine = Machine()
+        self._timers: dict[ev.Timer, asyncio.TimerHandle] = {}
+        self._depth = 0
+        self._now = 0.0
+        self._numbers = 0
+        self._held: list[Callable[[], None]] | None = None
+
+    # --- the machine ------------------------------------------------------------------------------
+
+    def feed(self, event: ev.Event) -> None:
+        """Tell the machine, do what it orders, then tell whoever watches. In the loop's thread only."""
+        self._now = max(self._now, time.time())
+        self._depth += 1
+        try:
+            for command in self._machine.handle(event, self._now):
+                self._carry_out(command)
+        finally:
+            self._depth -= 1
+        if self.outbox and not self._depth:
+            changes, self.outbox = self.outbox, []
+            self.tree.changed(changes)
+
+    def next_number(self) -> int:
+        """A number that no work and no call of this app has."""
+        self._numbers += 1
+        return self._numbers
+
+    def start_timer(self, timer: ev.Timer, delay: float) -> None:
+        """Feed `TimerFired` after `delay` seconds; one of that name that runs is replaced."""
+        self.stop_timer(timer)
+        self._timers[timer] = self.loop.call_later(delay, self._on_timer, timer)
+
+    def stop_timer(self, timer: ev.Timer) -> None:
+        """Stop it if it runs."""
+        handle = self._timers.pop(timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    def stop_timers(self) -> None:
+        """Stop every timer, at the end."""
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+
+    def _on_timer(self, timer: ev.Timer) -> None:
+        self._timers.pop(timer, None)
+        self.feed(ev.TimerFired(timer.work, timer))
+
+    # --- works ------------------------------------------------------------------------------------
+
+    def entry(self, work: Work) -> Entry:
+        """The entry of a work in the tree.
+
+        Raises:
+            UsageError: The work is in no app that runs.
+        """
+        entry = self.by_work.get(work)
+        if entry is None or self.is_closed:
+            raise UsageError(f"{work._label()} is in no running app: that has ended, or the work was removed from it")
+        return entry
+
+    # --- whose turn it is -------------------------------------------------------------------------
+
+    def external(self, act: Callable[[], None]) -> None:
+        """Act on something from outside: now, or after the plain pass that runs."""
+        if self._held is not None:
+            self._held.append(act)
+        else:
+            act()
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether what comes from outside waits."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """A plain pass begins: what comes from outside waits."""
+        self._held = []
+
+    def release(self) -> None:
+        """It has ended: what has waited happens now."""
+        held, self._held = self._held or [], None
+        for act in held:
+            act()
+
+    def wait_in_pass(self, call: Call[Any]) -> None:
+        """In the thread of a plain pass: wait for the call. What comes from outside happens meanwhile.
+
+        Raises:
+            PassEnded: The app ended meanwhile.
+        """
+        from anyio import from_thread
+
+        async def wait() -> None:
+            self.release()
+            try:
+                while not call.done:
+                    await call._wait()
+            finally:
+                if not self.is_closed:
+                    self.hold()
+
+        from_thread.run(wait)
+        if self.is_closed:
+            raise PassEnded
+
+    def in_loop(self, act: Callable[[], T]) -> T:
+        """Do something in the loop's thread, and wait for it."""
+        if threading.get_ident() == self.thread:
+            return act()
+        from anyio import from_thread
+
+        return from_thread.run_sync(act)
+
+    def in_loop_soon(self, act: Callable[[], None]) -> None:
+        """Do something in the loop's thread: now if this is it, else when it comes to it."""
+        if threading.get_ident() == self.thread:
+            act()
+        else:
+            self.loop.call_soon_threadsafe(act)
+
+
+def finish_all(operations: list[Operation], error: BaseException | None = None) -> None:
+    """End all of them, and empty the list."""
+    for operation in operations:
+        operation.finish(error)
+    operations.clear()

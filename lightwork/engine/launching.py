@@ -1,0 +1,260 @@
+"""The life of a worker as its runtime sees it: launched, followed until it is over, ended, given back.
+
+A runtime is anybody's code, and a platform may be out of reach for a while. What it raises never decides over a
+worker: while the link lives the worker is kept, and the machine gives it up when the link has been gone too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from lightwork import wire
+from lightwork.changes import LogLine
+from lightwork.engine import events as ev
+from lightwork.engine.core import Core, Entry
+from lightwork.engine.runtimes import Runtimes
+from lightwork.engine.workers import LineSplitter, Worker, explain
+from lightwork.log import get_logger
+from lightwork.runtime import Ref, Rejected, Report, Route, Spec, Standing
+from lightwork.status import Reason
+
+__all__ = ["Launching"]
+
+_ENTRY = "lightwork.worker:main"
+
+_END_OF_LINK = 1.0
+"""Seconds to wait for the rest of a dead worker's frames, which its kernel has sent already."""
+
+_END_OF_OUTPUT = 5.0
+"""Seconds that a runtime has to give the rest of a dead worker's output."""
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+"""Seconds before a runtime that could not be asked is asked again; doubled from the first to the longest."""
+
+_log = get_logger("lightwork.engine")
+
+
+class Launching:
+    """Starts and ends workers.
+
+    Args:
+        core: Told of what becomes of them.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._owner = f"lw{os.urandom(8).hex()}"
+        self._address = Route("", 0)
+        # Tasks of works must not look as if they belonged to the pass that happened to launch them.
+        self._context = contextvars.copy_context()
+        self._group: asyncio.TaskGroup | None = None
+        self._runtimes: Runtimes | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, group: asyncio.TaskGroup, runtimes: Runtimes, address: Route) -> None:
+        """From now on workers can be launched; their tasks go into `group`, and they dial `address`."""
+        self._group, self._runtimes, self._address = group, runtimes, address
+
+    @property
+    def address(self) -> Route:
+        """Where workers dial."""
+        return self._address
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    async def wait_gone(self) -> None:
+        """Return when no worker is left, and everything was given back."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def give_up(self) -> None:
+        """Wait no longer for runtimes that do not end what they were told to end."""
+        names = [worker.name for worker in self._core.workers.values()]
+        _log.error("these works could not be ended, and may be left behind", works=names)
+        for task in self._tasks:
+            task.cancel()
+        await self.wait_gone()
+
+    def end(self, worker: Worker, grace: float) -> None:
+        """End it through its runtime, also while it is launched; 0 forces at once."""
+        if worker.ref is not None:
+            self._start_task(self._end(worker, worker.ref, grace), f"lightwork end {worker.name}")
+        elif worker.launching is not None:
+            worker.is_unwanted = True
+            worker.launching.cancel()
+
+    async def _end(self, worker: Worker, ref: Ref, grace: float) -> None:
+        assert worker.runtime is not None
+        try:
+            await worker.runtime.stop(ref, grace)
+        except Exception as error:
+            # It ends itself when it finds the link closed, or refused.
+            _log.error("a worker could not be ended through its runtime", work=worker.name, error=str(error))
+            worker.given_up.set()
+
+    # --- launching --------------------------------------------------------------------------------
+
+    def launch(self, entry: Entry, attempt: int) -> None:
+        """Start a worker; what becomes of it is fed to the machine."""
+        worker = Worker(entry.id, attempt, f"{self._owner}-{entry.name}-{entry.id}-{attempt}")
+        entry.worker = worker
+        entry.start_error = None
+        self._core.workers[worker.launch] = worker
+        bring_up = self._bring_up(entry, worker)
+        name = f"lightwork launch {worker.name}"
+        worker.launching = self._core.loop.create_task(bring_up, name=name, context=self._context)
+        self._start_task(self._supervise(entry, worker), f"lightwork {worker.name}")
+
+    def _start_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        assert self._group is not None
+        task = self._group.create_task(coroutine, name=name, context=self._context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _supervise(self, entry: Entry, worker: Worker) -> None:
+        assert worker.launching is not None
+        try:
+            worker.ref = await worker.launching
+        except (Exception, asyncio.CancelledError) as error:
+            failure = error  # the clause takes its own name away
+            await self._clean_up_launch(worker)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._core.external(lambda: self._on_failed(entry, worker, failure))
+            return
+        if worker.is_unwanted:  # it was launched in the moment in which that was to be cancelled
+            self.end(worker, 0.0)
+        try:
+            report = await self._follow(entry, worker)
+            await self._wait_link_end(worker)
+            self._core.external(lambda: self._on_over(entry, worker, report))
+        finally:
+            await self._release(worker)
+
+    async def _bring_up(self, entry: Entry, worker: Worker) -> Ref:
+        assert self._runtimes is not None
+        config = self._core.config
+        runtime = await self._runtimes.get(config.runtime_for(entry.name, entry.work._runtime))
+        worker.runtime = runtime
+        routes = await runtime.routes(self._address)
+        if not routes:
+            here = f"{self._address.host}:{self._address.port}"
+            raise Rejected(f"the runtime {runtime.name!r} has no route back to {here}")
+        ticket = wire.Ticket(
+            worker.launch,
+            worker.secret,
+            [(route.host, route.port) for route in routes],
+            dial_within=config.launch_timeout,
+            orphan_after=config.reconnect_window,
+        )
+        spec = Spec(
+            name=worker.name,
+            owner=self._owner,
+            entry=_ENTRY,
+            ticket=msgspec.msgpack.encode(ticket),
+            env={"LIGHTWORK_WORK": entry.name},
+            cwd=os.getcwd(),
+            build=entry.work._local_build_config,
+            compute=entry.work._cloud_compute,
+            dial_within=config.launch_timeout,
+            orphan_after=config.reconnect_window,
+        )
+        return await runtime.launch(spec)
+
+    def _on_failed(self, entry: Entry, worker: Worker, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            reason, text = Reason.CANCELLED, "stopped while it was launched"
+        else:
+            reason, text = Reason.LAUNCH_FAILED, str(error) or repr(error)
+            entry.start_error = error
+        self._core.feed(ev.LaunchFailed(entry.id, worker.attempt, reason, text))
+
+    async def _clean_up_launch(self, worker: Worker) -> None:
+        """Give back what a launch that failed has made."""
+        if worker.runtime is None:
+            return
+        try:
+            async with asyncio.timeout(self._core.config.grace):
+                await worker.runtime.release(Ref(worker.runtime.name, worker.name))
+        except Exception as error:
+            _log.warning("what a failed launch made may be left", work=worker.name, error=str(error))
+
+    # --- following --------------------------------------------------------------------------------
+
+    async def _follow(self, entry: Entry, worker: Worker) -> Report:
+        """What became of it, when it is over and its output was told, or nobody can end it and tell."""
+        async with asyncio.TaskGroup() as group:
+            output = group.create_task(self._follow_output(entry, worker))
+            over = group.create_task(self._wait_over(worker))
+            given_up = group.create_task(worker.given_up.wait())
+            await asyncio.wait({over, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                await asyncio.wait({output}, timeout=_END_OF_OUTPUT)
+            for task in (output, over, given_up):
+                task.cancel()
+        if over.cancelled():
+            return Report(Standing.UNKNOWN, detail="its runtime could neither end it nor say what became of it")
+        return over.result()
+
+    async def _wait_over(self, worker: Worker) -> Report:
+        assert worker.runtime is not None
+        assert worker.ref is not None
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await worker.runtime.wait(worker.ref)
+            except Exception as error:
+                _log.warning("a runtime cannot say how a worker is", work=worker.name, error=str(error), again_in=pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _follow_output(self, entry: Entry, worker: Worker) -> None:
+        """Tell of each line that the worker writes, until it is over and everything was told."""
+        assert worker.runtime is not None
+        assert worker.ref is not None
+        tree, name, splitter, read = self._core.tree, entry.name, LineSplitter(), 0
+        pause = _FIRST_PAUSE
+        try:
+            while True:
+                try:
+                    async for offset, data in worker.runtime.logs(worker.ref, read, follow=True):
+                        now = time.time()
+                        tree.tell([LogLine(name, line, now) for line in splitter.feed(data)])
+                        read, pause = offset + len(data), _FIRST_PAUSE
+                    return
+                except Exception as error:
+                    _log.warning("a worker's output cannot be read", work=worker.name, error=str(error), again_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        finally:
+            if rest := splitter.rest():
+                tree.tell([LogLine(name, rest, time.time())])
+
+    def _on_over(self, entry: Entry, worker: Worker, report: Report) -> None:
+        reason, message = explain(report)
+        self._core.feed(ev.WorkerExited(entry.id, worker.attempt, reason, worker.refusal or message))
+
+    async def _wait_link_end(self, worker: Worker) -> None:
+        """What a dead worker has sent may still be on its way here."""
+        try:
+            async with asyncio.timeout(_END_OF_LINK):
+                await worker.cut.wait()
+        except TimeoutError:
+            _log.warning("a worker is over, but its connection is not", work=worker.name)
+
+    async def _release(self, worker: Worker) -> None:
+        assert worker.runtime is not None
+        assert worker.ref is not None
+        try:
+            await worker.runtime.release(worker.ref)
+        except Exception as error:
+            _log.error("what a worker's launch made may be left", work=worker.name, error=str(error))

@@ -1,0 +1,364 @@
+"""Asks components for their user interfaces while an app runs, and serves those that are frontends.
+
+Nothing here polls, and nothing is asked of a component that does not override ``configure_layout`` until somebody
+wants to see it: 1,000 works without a user interface cost a pass of the flow nothing. Those that do override it are
+asked when the app starts, after each pass in which something has changed, and when the layout is read.
+
+Each frontend has a task of its own in the app's group, which starts its server and stops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import inspect
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from lightwork.component import Component
+from lightwork.engine.tree import Tree
+from lightwork.errors import LayoutError, LightworkError
+from lightwork.flow import Flow
+from lightwork.frontend import Frontend
+from lightwork.layout import Layout, Served, arrange, has_own_layout, resolve_layout
+from lightwork.log import get_logger
+from lightwork.work import Work
+
+__all__ = ["Layouts"]
+
+_ATTEMPTS = 5
+"""Ports tried for one frontend: between asking the kernel and the bind another program may take it."""
+
+_CANCEL_GRACE = 1.0
+"""Seconds that a hook has to end after its cancellation; then it is left behind, and said so."""
+
+_log = get_logger(__name__)
+
+
+class _Hosted:
+    """A frontend that is served.
+
+    Attributes:
+        ready: Done when it is up, or has failed to come up.
+        release: Set when it is to be stopped.
+        is_up: Whether ``start_server`` has returned.
+        url: Where it answers; None before and after.
+    """
+
+    def __init__(self, owner: Component, frontend: Frontend) -> None:
+        self.owner = owner
+        self.label = owner._label()
+        self.frontend = frontend
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.release = asyncio.Event()
+        self.is_up = False
+        self.url: str | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Layouts:
+    """The user interfaces of one tree. Belongs to the loop's thread.
+
+    Args:
+        root: The flow.
+        tree: Says whether anything has changed; told when a frontend that was added later is up.
+        fail: Called with a `LayoutError` that nobody else gets: it fails the app.
+        is_held: Whether a plain pass runs, in its thread: no component is asked meanwhile.
+        host: Address at which frontends are served.
+        start_within: Seconds that ``start_server`` may take.
+        stop_within: Seconds that ``stop_server`` may take.
+    """
+
+    def __init__(
+        self,
+        root: Flow,
+        tree: Tree,
+        *,
+        fail: Callable[[BaseException], None],
+        is_held: Callable[[], bool] = lambda: False,
+        host: str = "127.0.0.1",
+        start_within: float = 60.0,
+        stop_within: float = 5.0,
+    ) -> None:
+        self._root = root
+        self._tree = tree
+        self._fail = fail
+        self._is_held = is_held
+        self._host = host
+        self._start_within = start_within
+        self._stop_within = stop_within
+        self._group: asyncio.TaskGroup | None = None
+        # The first pass that sees a frontend must not own the tasks that come of it.
+        self._context = contextvars.copy_context()
+        self._answers: dict[Work | Flow, Layout] = {}
+        self._hosted: dict[Component, _Hosted] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._taken: set[int] = set()
+        self._latest: dict[str, Layout] = {}
+        self._owners: dict[str, Component] = {}
+        self._asked_at = -1
+        self._is_reshaped = True
+        self._is_closed = False
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def open(self, group: asyncio.TaskGroup) -> None:
+        """Ask every component, and start the frontends at once; return when all are up.
+
+        Raises:
+            LayoutError: What a component gave is wrong, or a frontend did not come up. `aclose` stops the others.
+        """
+        self._group = group
+        self.snapshot()
+        await asyncio.gather(*(asyncio.shield(hosted.ready) for hosted in self._hosted.values()))
+
+    async def aclose(self) -> None:
+        """Stop every frontend. One that does not stop in time is left behind, which is logged. May be repeated."""
+        self._is_closed = True
+        for hosted in list(self._hosted.values()):
+            self._end(hosted)
+        self._hosted.clear()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def reshaped(self) -> None:
+        """A component came into the tree, or left it."""
+        self._is_reshaped = True
+
+    def refresh(self) -> None:
+        """Ask again, if anything has changed since. What is wrong fails the app."""
+        if self._is_closed or self._is_held():
+            return
+        try:
+            self._ask_all()
+        except LayoutError as error:
+            self._fail(error)
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """What there is to see of each component by its name, see `lightwork.layout.arrange`; a copy.
+
+        While a plain pass runs, and after the end, it is what there was when it was last read.
+
+        Raises:
+            LayoutError: What a component gives is wrong.
+        """
+        if not self._is_closed and not self._is_held():
+            self._ask_all()
+            nodes = [node for node in self._root._walk() if isinstance(node, (Work, Flow))]
+            self._latest = {
+                node.name: self._answers[node] if node in self._answers else resolve_layout(node) for node in nodes
+            }
+            self._owners = {node.name: node for node in nodes}
+        return arrange(self._latest, self._url_of)
+
+    def _url_of(self, name: str) -> str | None:
+        hosted = self._hosted.get(self._owners[name])
+        return None if hosted is None else hosted.url
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _ask_all(self) -> None:
+        """Ask those that override ``configure_layout``, unless nothing has changed since they were asked."""
+        if self._asked_at == self._tree.version and not self._is_reshaped:
+            return
+        if self._is_reshaped:
+            self._take_stock()
+        for component in self._answers:
+            self._answers[component] = self._ask(component)
+        self._asked_at = self._tree.version
+
+    def _take_stock(self) -> None:
+        """Find out who overrides ``configure_layout``, and who has left."""
+        found = [node for node in self._root._walk() if isinstance(node, (Work, Flow)) and has_own_layout(node)]
+        here = set(found)
+        for component in [component for component in self._hosted if component not in here]:
+            self._end(self._hosted.pop(component))
+        known = self._answers
+        self._answers = {component: known.get(component, _UNASKED) for component in found}
+        self._is_reshaped = False
+
+    def _ask(self, component: Work | Flow) -> Layout:
+        version = self._tree.version
+        layout = resolve_layout(component)
+        if self._tree.version != version:
+            raise LayoutError(
+                f"configure_layout of {component._label()} changes the state: it is asked again after each change, so "
+                "the app would never come to rest. Change the state in run, and only read it here"
+            )
+        if isinstance(layout, Served):
+            self._take_frontend(component, layout.frontend)
+        return layout
+
+    def _take_frontend(self, component: Work | Flow, frontend: Frontend) -> None:
+        hosted = self._hosted.get(component)
+        where = f"configure_layout of {component._label()}"
+        if hosted is not None:
+            if not _is_same(hosted.frontend, frontend):
+                raise LayoutError(
+                    f"{where} gave {hosted.frontend!r:.80} when the app was created and gives {frontend!r:.80} now: "
+                    "the server of the first one runs. Give the Frontend at creation and keep to it; a URL may change"
+                )
+        elif self._answers[component] is not _UNASKED:
+            raise LayoutError(
+                f"{where} gives {frontend!r:.80} now, and gave none when the app was created: a Frontend must be given "
+                "at creation, when its server is started. Give it then, or give a URL, which may change"
+            )
+        else:
+            self._serve(component, frontend)
+
+    # --- serving ----------------------------------------------------------------------------------
+
+    def _serve(self, component: Component, frontend: Frontend) -> None:
+        for other in self._hosted.values():
+            if other.frontend is frontend:
+                raise LayoutError(
+                    f"configure_layout of {component._label()} and of {other.label} give the same {frontend!r:.80}: "
+                    "make one for each"
+                )
+        assert self._group is not None
+        hosted = self._hosted[component] = _Hosted(component, frontend)
+        is_late = self._asked_at >= 0
+        name = f"lightwork frontend {component.name}"
+        hosted.task = self._group.create_task(self._run(hosted, is_late), name=name, context=self._context)
+        self._tasks.add(hosted.task)
+        hosted.task.add_done_callback(self._tasks.discard)
+
+    def _end(self, hosted: _Hosted) -> None:
+        hosted.release.set()
+        if not hosted.ready.done() and hosted.task is not None:
+            hosted.task.cancel()
+
+    async def _run(self, hosted: _Hosted, is_late: bool) -> None:
+        try:
+            hosted.url = await self._start(hosted)
+            hosted.ready.set_result(None)
+            if is_late:
+                self._tree.changed()
+            await hosted.release.wait()
+        except LayoutError as error:
+            hosted.ready.set_exception(error)
+            hosted.ready.exception()  # `open` gets it; without one it is not reported as lost
+            if is_late:
+                self._fail(error)
+        finally:
+            hosted.ready.cancel()  # nothing happens where it is done
+            hosted.url = None
+            # It may be up although the start was cut off or was too late: both came in one turn of the loop.
+            if hosted.is_up:
+                await self._stop(hosted)
+
+    async def _start(self, hosted: _Hosted) -> str:
+        frontend = hosted.frontend
+        prefix = frontend.root_path or ""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                port = self._free_port()
+                await _within(self._start_within, "start_server", self._begin(hosted, port, prefix))
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE and attempt < _ATTEMPTS:
+                    continue
+                raise LayoutError(f"the frontend of {hosted.label} did not start: {_said(error)}") from error
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            return f"http://{host}:{port}{prefix}/"
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _begin(self, hosted: _Hosted, port: int, prefix: str) -> None:
+        await _call(hosted.frontend.start_server, self._host, port, *([prefix] if prefix else []))
+        hosted.is_up = True
+
+    def _free_port(self) -> int:
+        """A port that is free, and that no other frontend of this app was given."""
+        while True:
+            with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
+                probe.bind((self._host, 0))
+                port: int = probe.getsockname()[1]
+            if port not in self._taken:
+                self._taken.add(port)
+                return port
+
+    async def _stop(self, hosted: _Hosted) -> None:
+        # What the app was for is done by now; a server that does not end does not make a failure of it.
+        try:
+            await _within(self._stop_within, "stop_server", _call(hosted.frontend.stop_server))
+        except Exception as error:
+            _log.error("a frontend did not stop", component=hosted.label, error=_said(error), exc_info=error)
+
+
+_UNASKED: Layout = object()  # type: ignore[assignment]
+"""Stands for the answer of a component that was never asked."""
+
+
+def _is_same(one: Frontend, other: Frontend) -> bool:
+    """Whether they stand for one user interface: ``configure_layout`` makes a new object each time it is asked."""
+    if one is other:
+        return True
+    return type(one) is type(other) and (type(one).__eq__ is object.__eq__ or one == other)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+async def _within(seconds: float, name: str, hook: Coroutine[Any, Any, None]) -> None:
+    """Await a hook of a frontend.
+
+    Raises:
+        TimeoutError: It took longer. It was cancelled; one that ignores that is left behind.
+    """
+    # In no group: a hook that ignores its cancellation must not keep the app from ending.
+    task = asyncio.ensure_future(hook)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        is_over = task.done()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_GRACE)
+    if not task.done():
+        raise TimeoutError(f"{name} took longer than {seconds:g} s and ignores its cancellation; left behind")
+    error = None if task.cancelled() else task.exception()
+    if not is_over:
+        raise TimeoutError(f"{name} took longer than {seconds:g} s") from error
+    if task.cancelled():
+        raise LightworkError(f"{name} ended with CancelledError: it awaited something that was cancelled")
+    if error is not None:
+        raise error
+
+
+async def _call(fn: Callable[..., Any], *args: Any) -> None:
+    """Call a hook, plain or ``async def``."""
+    if inspect.iscoroutinefunction(fn):
+        await fn(*args)
+        return
+    outcome = await _in_thread(fn, *args)
+    if inspect.isawaitable(outcome):
+        await outcome
+
+
+async def _in_thread(fn: Callable[..., Any], *args: Any) -> Any:
+    """Call it in a thread that does not keep the interpreter from ending, unlike those of a pool."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        value, error = None, None
+        try:
+            value = fn(*args)
+        except Exception as raised:
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=work, name=f"lightwork {fn.__name__}", daemon=True).start()
+    return await future

@@ -1,0 +1,200 @@
+"""The schedules of a running app: one timer for the earliest of them, and the answers that passes get.
+
+`lightwork.schedule.ScheduleBook` decides; here are the clock, the time zone and the timer. A plain pass asks in a
+thread of its own, so the book is behind a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from lightwork.engine.tree import Tree
+from lightwork.flow import Flow
+from lightwork.log import get_logger
+from lightwork.schedule import Schedule, ScheduleBook, ScheduleView
+
+__all__ = ["LocalZone", "Schedules"]
+
+_MAX_WAIT = 60.0
+"""Seconds that a timer may be set for: loops count elapsed time, and somebody may set the wall clock meanwhile."""
+
+_MIN_WAIT = 0.001
+"""Seconds that it is set for at least: the loop's clock may be ahead of the wall clock by less."""
+
+_log = get_logger("lightwork.schedule")
+
+
+class LocalZone(tzinfo):
+    """The time zone of this machine, with its daylight-saving rules, as the C library knows them."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        """Seconds ahead of UTC at a moment whose face is local."""
+        return None if moment is None else moment.replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        """Not known."""
+        return None
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        """The zone's abbreviation at that moment."""
+        return None if moment is None else moment.replace(tzinfo=None).astimezone().tzname()
+
+    def fromutc(self, moment: datetime) -> datetime:
+        """The local face of a moment in UTC."""
+        return datetime.fromtimestamp(moment.replace(tzinfo=UTC).timestamp()).replace(tzinfo=self)
+
+
+class Schedules:
+    """What an app knows of its flows' schedules. `ask` and `end_pass` are for any thread, the rest for the loop's.
+
+    Args:
+        loop: The app's event loop.
+        tree: Told when a schedule fires, so that a pass runs.
+        clock: Seconds since the epoch.
+        tz: Where the clock hangs; None for this machine's zone.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tree: Tree,
+        *,
+        clock: Callable[[], float] = time.time,
+        tz: tzinfo | None = None,
+    ) -> None:
+        self._loop = loop
+        self._tree = tree
+        self._clock = clock
+        self._tz = tz or LocalZone()
+        self._book: ScheduleBook[tuple[Flow, str]] = ScheduleBook(self._tz)
+        self._lock = threading.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._warned: set[tuple[Flow, str]] = set()
+
+    # --- asked by flows ---------------------------------------------------------------------------
+
+    def ask(self, flow: Flow, key: str, pattern: str, start: datetime | None) -> bool:
+        """See `Flow.schedule`.
+
+        Raises:
+            ScheduleError: `pattern` is none.
+        """
+        place = (flow, key)
+        now = self._clock()
+        with self._lock:
+            schedule = flow._progress.schedules.get(key)
+            is_new = schedule is None or schedule is not self._book.get(place)
+            if is_new:  # or restored from a checkpoint meanwhile
+                schedule = schedule or Schedule(pattern, self._moment(start, now))
+                self._book.add(place, schedule)
+                flow._progress.schedules[key] = schedule
+            answer = self._book.ask(place)
+            is_overtaken = not answer and place not in self._warned and self._book.is_overtaken(place, now)
+        if is_new:
+            self._in_loop_soon(self._arm)
+        if is_overtaken:
+            self._warned.add(place)
+            _log.warning(
+                "a schedule has fired more than once during a pass: only a pass that begins after a firing sees it, "
+                "so let run return",
+                flow=flow.name,
+                pattern=pattern,
+            )
+        return answer
+
+    def _moment(self, start: datetime | None, now: float) -> float:
+        if start is None:
+            return now
+        # A firing at the very start counts.
+        return (start if start.tzinfo else start.replace(tzinfo=self._tz)).timestamp() - 1e-3
+
+    def _in_loop_soon(self, act: Callable[[], None]) -> None:
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop:
+            act()
+        else:
+            self._loop.call_soon_threadsafe(act)
+
+    # --- told by passes ---------------------------------------------------------------------------
+
+    def begin_pass(self) -> None:
+        """A pass of the root begins: what has fired by now is true in it."""
+        with self._lock:
+            self._book.begin(self._clock())
+
+    def end_pass(self, *, is_complete: bool) -> bool:
+        """It has ended, by itself or at a call that it needs. Gives whether a schedule's answer has changed by that."""
+        with self._lock:
+            is_over = self._book.end(is_complete=is_complete)
+            has_due = self._book.has_due
+        self._in_loop_soon(self._arm)
+        return is_over or has_due
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the present pass was told that a schedule is true."""
+        return self._book.is_told
+
+    # --- for people -------------------------------------------------------------------------------
+
+    def views(self) -> list[ScheduleView]:
+        """Every schedule that a flow in the tree has asked for, the next to fire first."""
+        now = self._clock()
+        with self._lock:
+            self._drop_removed()
+            views = [self._book.view(place, now, place[0].name, place[1]) for place in self._book]
+        return sorted(views, key=lambda view: view.next)
+
+    def trigger(self, flow: str, key: str) -> None:
+        """Let a schedule fire now.
+
+        Raises:
+            KeyError: There is none such.
+        """
+        with self._lock:
+            found = [place for place in self._book if place[0].name == flow and place[1] == key]
+            if not found:
+                raise KeyError(f"{flow} has asked for no schedule {key!r}")
+            self._book.trigger(found[0], self._clock())
+        self._tree.changed()
+
+    # --- the timer --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Fire no more."""
+        self._is_closed = True
+        self._disarm()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        self._disarm()
+        with self._lock:
+            wake_at = self._book.wake_at()
+        if wake_at is not None and not self._is_closed:
+            delay = min(max(wake_at - self._clock(), _MIN_WAIT), _MAX_WAIT)
+            self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        with self._lock:
+            self._drop_removed()
+            has_fired = self._book.advance(self._clock())
+        self._arm()
+        if has_fired:
+            self._tree.changed()
+
+    def _drop_removed(self) -> None:
+        """Forget the schedules of flows that have left the tree."""
+        self._book.drop([place for place in self._book if place[0]._driver is None])

@@ -1,0 +1,110 @@
+"""How far a flow has come with what outlasts a pass: its schedules, and its iterations.
+
+It is part of the flow's state, as plain data, so that a flow that is restored goes on where it was. What tells two of
+them apart is where in the code they are asked for, counted from the start of the function, or a key of the user's.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from lightwork.errors import StateError, UsageError
+from lightwork.schedule import Schedule
+
+__all__ = ["Iteration", "Progress", "call_site"]
+
+T = TypeVar("T")
+
+_enclosing: contextvars.ContextVar[str] = contextvars.ContextVar("lightwork_enclosing", default="")
+"""The iterations that the code is inside of, each with its item: an inner one starts anew for each outer item."""
+
+
+class Iteration(msgspec.Struct):
+    """How far an iteration has come.
+
+    Attributes:
+        position: Index of the item that it stands at.
+        is_finished: Whether it has passed the last one.
+    """
+
+    position: int = 0
+    is_finished: bool = False
+
+
+class Progress(msgspec.Struct, omit_defaults=True):
+    """What a flow keeps from one pass to the next besides its attributes.
+
+    Attributes:
+        schedules: By key.
+        iterations: By key.
+    """
+
+    schedules: dict[str, Schedule] = {}
+    iterations: dict[str, Iteration] = {}
+
+    def snapshot(self) -> dict[str, Any]:
+        """A plain copy, empty where there is nothing."""
+        # Copied first, which no thread can come between: the thread of a pass may add to them.
+        plain: dict[str, Any] = msgspec.to_builtins(Progress(dict(self.schedules), dict(self.iterations)))
+        return plain
+
+    @staticmethod
+    def checked(data: Any) -> Progress:
+        """What a `snapshot` says.
+
+        Raises:
+            StateError: It is none.
+        """
+        try:
+            return msgspec.convert(data, Progress)
+        except msgspec.ValidationError as error:
+            raise StateError(f"the calls in the state of a flow do not fit: {error}") from None
+
+    def iterate(self, items: Iterable[T], key: str, *, is_once: bool) -> Iterator[T]:
+        """The items from where the iteration stands; see `Flow.iterate`.
+
+        Raises:
+            UsageError: `items` cannot be iterated over.
+        """
+        if not isinstance(items, Iterable):
+            raise UsageError(f"iterate needs something to iterate over, not {items!r:.80}, a {type(items).__name__}")
+        return self._iterate(items, key, is_once)
+
+    def _iterate(self, items: Iterable[T], key: str, is_once: bool) -> Iterator[T]:
+        outer = _enclosing.get()
+        key = f"{outer}{key}"
+        iteration = self.iterations.setdefault(key, Iteration())
+        if iteration.is_finished:
+            if is_once:
+                return
+            iteration.position, iteration.is_finished = 0, False
+        first = iteration.position
+        try:
+            for position, item in enumerate(items):
+                if position < first:
+                    continue
+                iteration.position = position
+                inner = f"{key}[{position}]>"
+                _enclosing.set(inner)
+                yield item
+                self._drop_inside(inner)
+            iteration.position, iteration.is_finished = 0, True
+        finally:
+            _enclosing.set(outer)
+
+    def _drop_inside(self, outer: str) -> None:
+        """The iterations inside of an item that is done are done."""
+        for key in [key for key in self.iterations if key.startswith(outer)]:
+            del self.iterations[key]
+
+
+def call_site(depth: int) -> str:
+    """Where the code is that called, `depth` frames up: its function, and the line counted from its start."""
+    frame = sys._getframe(depth + 1)
+    code = frame.f_code
+    return f"{code.co_qualname}+{frame.f_lineno - code.co_firstlineno}"

@@ -1,0 +1,158 @@
+"""The state of a work on its way: its edits to the flow, and what the flow proposes to the work.
+
+Everything here runs in the agent's event loop but for `StateStream.edited`, which is called where the state is
+edited, under the state's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from lightwork import wire
+from lightwork.errors import StateError
+from lightwork.link.peer import FrameTooLarge, Peer
+from lightwork.ops import OpBuffer, split_op
+from lightwork.remote import describe_error
+from lightwork.state import unpacked
+
+if TYPE_CHECKING:
+    from lightwork.work import Work
+
+__all__ = ["StateStream"]
+
+_FLUSH_EVERY = 0.001
+"""Seconds between two deltas sent from within a busy coroutine; what comes between leaves when it awaits."""
+
+_BURST = 32
+"""How many edits in a row leave at once, each by itself: a coroutine may set a few values, and then compute."""
+
+
+class StateStream:
+    """Ties a work's state to the link. Made in the agent's loop.
+
+    Args:
+        work: The work.
+        peer: The other end; its `on_writable` is taken over.
+        on_port: Called in the loop when the work's port has changed.
+    """
+
+    def __init__(self, work: Work, peer: Peer[wire.FromScheduler], on_port: Callable[[], None]) -> None:
+        self._work = work
+        self._peer = peer
+        self._on_port = on_port
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._buffer = OpBuffer()
+        self._credit = float(_BURST)
+        self._credited_at = 0.0
+        self._is_scheduled = False
+        self._proposals: deque[wire.FlowDelta] = deque()
+        self._is_deciding = False
+        peer.on_writable = self.flush
+
+    def edited(self, op: wire.Op) -> None:
+        """The sink of the state: called under its lock, in whatever thread edits it."""
+        self._buffer.add(op)
+        if op[1][0] == "_port":
+            self._loop.call_soon_threadsafe(self._on_port)
+        if threading.get_ident() != self._thread:
+            if not self._is_scheduled:
+                self._is_scheduled = True
+                self._loop.call_soon_threadsafe(self.flush)
+        elif self._may_flush():
+            # In the loop's own thread the delta can leave now, also from a coroutine that never awaits.
+            self.flush()
+        elif not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def _may_flush(self) -> bool:
+        """Whether an edit in the loop's own thread leaves at once; a burst may, and one in each millisecond."""
+        now = time.monotonic()
+        self._credit = min(_BURST, self._credit + (now - self._credited_at) / _FLUSH_EVERY)
+        self._credited_at = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def flush(self, *, force: bool = False) -> None:
+        """Send the edits that wait, if the other end keeps up, or must because something follows them."""
+        if self._peer.closed:
+            return
+        with self._work._state.lock:
+            self._is_scheduled = False
+            if not self._buffer:
+                return
+            if not force and not self._peer.writable:
+                self._buffer.compact(self._work._state)
+                return
+            self._send_ops(self._buffer.take())
+
+    def _send_ops(self, ops: list[wire.Op]) -> None:
+        try:
+            self._peer.send(wire.Delta(ops))
+        except FrameTooLarge as error:
+            if len(ops) == 1:
+                parts = split_op(ops[0])
+                if parts is None:
+                    raise StateError(f"{_spell(ops[0])} cannot be sent: {error}") from None
+                ops = parts
+            middle = len(ops) // 2
+            self._send_ops(ops[:middle])
+            self._send_ops(ops[middle:])
+
+    def propose(self, frame: wire.FlowDelta, group: asyncio.TaskGroup) -> None:
+        """Let the work take or refuse what the flow proposes, after what was proposed before; `group` may be used."""
+        self._proposals.append(frame)
+        self._decide(group)
+
+    def _decide(self, group: asyncio.TaskGroup) -> None:
+        while self._proposals and not self._is_deciding:
+            frame = self._proposals.popleft()
+            self._is_deciding = True
+            outcome, error = None, None
+            try:
+                outcome = self._apply(frame)
+            except Exception as raised:
+                error = raised
+            if asyncio.iscoroutine(outcome):
+                group.create_task(self._decide_later(frame, outcome, group))
+            else:
+                self._answer(frame, error)
+
+    def _apply(self, frame: wire.FlowDelta) -> Any:
+        from lightwork.work import FlowDelta
+
+        return self._work.apply_flow_delta(FlowDelta(frame.op, unpacked(frame.expected), frame.has_expected))
+
+    async def _decide_later(
+        self, frame: wire.FlowDelta, outcome: Coroutine[Any, Any, Any], group: asyncio.TaskGroup
+    ) -> None:
+        error = None
+        try:
+            await outcome
+        except Exception as raised:
+            error = raised
+        self._answer(frame, error)
+        self._decide(group)
+
+    def _answer(self, frame: wire.FlowDelta, error: Exception | None) -> None:
+        with self._work._state.lock:
+            self._is_deciding = False
+            ops = self._buffer.take()
+            info = None if error is None else describe_error(error)
+            try:
+                self._peer.send(wire.Answer(frame.proposal, ops, info))
+            except FrameTooLarge:
+                self._send_ops(ops)
+                self._peer.send(wire.Answer(frame.proposal, [], info))
+
+
+def _spell(op: wire.Op) -> str:
+    return str(op[1][0]) + "".join(f"[{key!r}]" for key in op[1][1:])

@@ -1,0 +1,122 @@
+"""The app's own code: which folders it is in, and what of them is sent along.
+
+A worker puts the scheduler's ``sys.path`` in front of its own, so in the container each folder is where it is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import os
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+from typing import IO
+
+from lightwork.bundle import Bundle, make_bundle
+from lightwork.errors import UsageError
+
+__all__ = ["AppCode", "code_roots"]
+
+_WORTH_COMPILING = 100_000
+"""Bytes of Python code from which on compiling it once, which takes a second, is cheaper than at each start."""
+
+
+def code_roots(folder: str) -> list[str]:
+    """The folders to send: the app's, and those on ``sys.path`` outside of it that hold code of the user's.
+
+    Left out are Python's own folders, those of installed packages, and where lightwork itself is.
+
+    Raises:
+        UsageError: The app's folder is the root or a home folder, or is not there.
+    """
+    app = os.path.realpath(folder)
+    if not os.path.isdir(app):
+        raise UsageError(f"the app's folder {folder!r} is not a folder")
+    if app in _never():
+        raise UsageError(
+            f"the app's folder is {app!r}, and all of it would be sent: start the app from a folder of its own, or set "
+            "`folder` of the profile"
+        )
+    # As it is spelled, not where links lead: that is what ``sys.path`` says.
+    roots = [os.path.abspath(folder)]
+    for path in dict.fromkeys(os.path.abspath(path) for path in sys.path):
+        if os.path.isdir(path) and not _is_left_out(path) and not any(_is_below(path, root) for root in roots):
+            roots.append(path)
+    return roots
+
+
+class AppCode:
+    """What is sent of the app's folders. Making one reads all files, which blocks.
+
+    Attributes:
+        roots: The folders.
+        digest: Of their places and contents.
+        parts: For each folder the name of a tar for an image's root, and what writes it.
+        is_worth_compiling: Whether there is much Python code in them.
+    """
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self.roots = list(roots)
+        bundles = [make_bundle(root) for root in roots]
+        facts = "\n".join(f"{root} {bundle.digest}" for root, bundle in zip(roots, bundles, strict=True))
+        self.digest = hashlib.sha256(facts.encode()).hexdigest()
+        self.parts: dict[str, Callable[[IO[bytes]], None]] = {
+            f"app{number}.tar": _writer(root, bundle)
+            for number, (root, bundle) in enumerate(zip(roots, bundles, strict=True))
+        }
+        code = [
+            os.path.join(bundle.folder, file) for bundle in bundles for file in bundle.files if file.endswith(".py")
+        ]
+        self.is_worth_compiling = sum(os.path.getsize(path) for path in code) > _WORTH_COMPILING
+
+
+def _writer(root: str, bundle: Bundle) -> Callable[[IO[bytes]], None]:
+    def write(target: IO[bytes]) -> None:
+        """The bundle's files under their absolute path. Folders above it are not named, so theirs stay as they are."""
+        data = io.BytesIO()
+        bundle.write(data)
+        data.seek(0)
+        prefix = PurePosixPath(root).relative_to("/")
+        with tarfile.open(fileobj=data, mode="r:") as source, tarfile.open(fileobj=target, mode="w") as tar:
+            folder = tarfile.TarInfo(str(prefix))
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+            for member in source:
+                content = source.extractfile(member) if member.isfile() else None
+                member.name = str(prefix / member.name)
+                member.pax_headers = {}
+                tar.addfile(member, content)
+
+    return write
+
+
+def _never() -> set[str]:
+    homes = {os.path.expanduser("~"), os.path.dirname(os.path.expanduser("~"))}
+    return {"/", "/tmp", "/usr", "/opt", "/var", *map(os.path.realpath, homes)}
+
+
+def _is_left_out(path: str) -> bool:
+    real = os.path.realpath(path)
+    if real in _never():
+        return True
+    pythons = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
+    libraries = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
+    inside = any(_is_below(real, folder) for folder in pythons | libraries if folder not in ("/", "/usr"))
+    return inside or "site-packages" in real or "dist-packages" in real or _holds_lightwork(real)
+
+
+def _holds_lightwork(path: str) -> bool:
+    for package in ("lightwork", "lightwork_runtimes"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+            if os.path.realpath(os.path.dirname(folder)) == path:
+                return True
+    return False
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

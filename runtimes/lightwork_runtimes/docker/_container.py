@@ -1,0 +1,135 @@
+"""A container's description for the engine, made of a spec, the profile and the image."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from typing import Any
+
+import msgspec
+
+from lightwork.compute import CloudCompute, Mount
+from lightwork.runtime import Rejected, Spec
+from lightwork_runtimes.docker._options import DockerOptions, machine_for
+from lightwork_runtimes.docker._payload import START
+from lightwork_runtimes.docker._report import DIGEST, LIFETIME, OWNER
+
+__all__ = ["SERVICE", "SERVICE_PORT", "check_spec", "describe", "digest_of"]
+
+SERVICE = "_LIGHTWORK_SERVICE"
+"""Variable that tells a worker where its own service belongs: ``bind host,port,url``; the last two may be empty."""
+
+SERVICE_PORT = 8000
+"""Port of a work's service in a container whose port is published. Each has its own network, so one does for all."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FREE_PORTS = range(20000, 32768)
+"""Below the ports that systems give out by themselves, so that what is drawn is rarely taken."""
+
+
+def check_spec(spec: Spec) -> None:
+    """Refuse what no container can be made of.
+
+    Raises:
+        Rejected: Names what.
+    """
+    for what, name in (("the launch's name", spec.name), ("the owner's id", spec.owner)):
+        if not _NAME.fullmatch(name):
+            raise Rejected(f"{what} {name!r}: use at most 200 letters, digits, '.', '_' and '-', no dot in front")
+    module, _, function = spec.entry.partition(":")
+    if not module or not function:
+        raise Rejected(f"entry {spec.entry!r}: must be `package.module:function`")
+    for key, value in spec.env.items():
+        if not key or "=" in key or "\0" in key + value:
+            raise Rejected(f"env {key!r}: no variable can have that name and value")
+
+
+def digest_of(spec: Spec) -> str:
+    """A digest of everything in the spec. The ticket's secret makes it say nothing about the ticket."""
+    return hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()
+
+
+def describe(spec: Spec, options: DockerOptions, image: str, publish_at: str | None) -> dict[str, Any]:
+    """What to create. The ticket is not in it.
+
+    Args:
+        spec: What to launch.
+        options: The profile's.
+        image: What to run it in.
+        publish_at: Address of the engine's machine at which a port is published, None for no port.
+
+    Raises:
+        Rejected: The machine that it asks for cannot be had.
+    """
+    host: dict[str, Any] = {
+        "Init": True,  # without one, Python is the first process of the container and ignores SIGTERM
+        "NetworkMode": options.network,
+        # Not json-file, which replaces what is no UTF-8. Never rotated: offsets count from the start.
+        "LogConfig": {"Type": "local", "Config": {"max-size": "1t", "max-file": "1", "compress": "false"}},
+        **_limits(options, spec.compute),
+    }
+    env = dict(spec.env)
+    config: dict[str, Any] = {
+        "Image": image,
+        "Entrypoint": [options.python, "-P", START],
+        "Cmd": [spec.entry, str(spec.max_lifetime or 0)],
+        "Labels": {OWNER: spec.owner, DIGEST: digest_of(spec), LIFETIME: str(spec.max_lifetime or "")},
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "HostConfig": host,
+    }
+    if options.network != "host":
+        host["ExtraHosts"] = ["host.docker.internal:host-gateway"]
+        env[SERVICE] = "0.0.0.0,,"
+    if publish_at is not None:
+        port = random.choice(_FREE_PORTS)
+        config["ExposedPorts"] = {f"{SERVICE_PORT}/tcp": {}}
+        host["PortBindings"] = {f"{SERVICE_PORT}/tcp": [{"HostIp": _bind_ip(publish_at), "HostPort": str(port)}]}
+        env[SERVICE] = f"0.0.0.0,{SERVICE_PORT},http://{publish_at}:{port}"
+    config["Env"] = [f"{key}={value}" for key, value in env.items()]
+    if spec.cwd is not None:
+        config["WorkingDir"] = spec.cwd
+    if options.user is not None:
+        config["User"] = options.user
+    return config
+
+
+def _bind_ip(address: str) -> str:
+    return "127.0.0.1" if address in ("127.0.0.1", "localhost") else "0.0.0.0"
+
+
+def _limits(options: DockerOptions, compute: CloudCompute | None) -> dict[str, Any]:
+    machine = machine_for(options, compute)
+    host: dict[str, Any] = {}
+    if machine.memory is not None:
+        # As much with swap as without: no swap. Else a work over its limit would crawl instead of end.
+        host["Memory"] = host["MemorySwap"] = machine.memory * 2**20
+    if machine.cpus is not None:
+        host["NanoCpus"] = int(machine.cpus * 1e9)
+    if machine.gpus is not None:
+        count = -1 if machine.gpus == "all" else machine.gpus
+        host["DeviceRequests"] = [{"Driver": "", "Count": count, "Capabilities": [["gpu"]]}]
+    if compute is None:
+        return host
+    if compute.shm_size:
+        host["ShmSize"] = compute.shm_size * 2**20
+    if compute.disk_size:
+        host["StorageOpt"] = {"size": f"{compute.disk_size}G"}
+    if compute.mount_points:
+        host["Mounts"] = [_mount(mount) for mount in compute.mount_points]
+    return host
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    """A folder of the engine's machine, or a volume. A folder that is not there is refused by the engine, not made."""
+    if mount.source.startswith("/"):
+        return {"Type": "bind", "Source": mount.source, "Target": mount.mount_path}
+    if _VOLUME.fullmatch(mount.source):
+        return {"Type": "volume", "Source": mount.source, "Target": mount.mount_path}
+    raise Rejected(
+        f"Mount(source={mount.source!r}): the runtime `docker` mounts absolute paths of the engine's machine, "
+        "and volumes by their name"
+    )

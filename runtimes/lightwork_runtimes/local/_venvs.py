@@ -1,0 +1,224 @@
+"""The virtual environments that works with requirements run in: one for each set, made once and kept.
+
+Which one it is, is a digest of all that went into it; so nothing is ever changed in one that is there, and
+works that want the same share it. The making is done by `_venv_maker`, a process of its own. Within one
+runtime a single launch runs it, and the others wait for that; several schedulers wait for each other at
+the maker's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import site
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import msgspec
+
+from lightwork.build import BuildConfig
+from lightwork.runtime import NoCapacity, Rejected, RuntimeFailure
+from lightwork_runtimes.local import _venv_maker
+
+__all__ = ["Venvs"]
+
+_CLEAN_WITHIN = 30.0
+"""Seconds that a maker has to kill its installer and to remove what is half-made, when it is broken off."""
+
+_PATH_IN_LINE = re.compile(
+    r"((?:-[rcef]|--(?:requirement|constraint|editable|find-links))(?:\s+|\s*=\s*))?([^\s;\[]+)(.*)"
+)
+
+_log = logging.getLogger("lightwork.runtimes.local")
+
+
+class _Job(msgspec.Struct, frozen=True):
+    """What the maker is told. `python` is the interpreter that the environment is made from."""
+
+    folder: str
+    requirements: list[str]
+    commands: list[str]
+    uv: str | None
+    python: str
+    site: list[str]
+    cwd: str
+
+
+class _Making:
+    """One run of the maker. `error` is why there is no environment; None also if it was broken off."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.error: RuntimeFailure | None = None
+
+
+class Venvs:
+    """Finds and makes the environments below one folder.
+
+    Args:
+        folder: Where they are; None for ``lightwork/venvs`` in the user's folder for caches.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = Path(folder).absolute() if folder else _default_folder()
+        self._makings: dict[str, _Making] = {}
+        self._warned = False
+
+    async def ready(self, build: BuildConfig | None, cwd: str | None) -> str | None:
+        """The folder of the environment for `build`, made if need be; None if `build` asks for none.
+
+        Args:
+            build: What to install.
+            cwd: Folder in which commands run and to which paths in requirements are relative.
+
+        Raises:
+            Rejected: A command failed, or the requirements cannot be installed; with the last lines of
+                what pip or uv said.
+            NoCapacity: The maker broke, for instance because the disk is full.
+        """
+        job = None if build is None else self._job_for(build, cwd)
+        if job is None:
+            return None
+        while not _is_complete(job.folder):
+            making = self._makings.get(job.folder)
+            if making is None:
+                await self._make(job)
+                continue
+            await making.over.wait()
+            if making.error is not None:
+                raise type(making.error)(str(making.error))
+        return job.folder
+
+    def _job_for(self, build: BuildConfig, cwd: str | None) -> _Job | None:
+        self._warn_of_images(build)
+        commands: object = build.build_commands()
+        if not build.requirements and not commands:
+            return None
+        if not isinstance(commands, list | tuple) or not all(isinstance(command, str) for command in commands):
+            raise Rejected(f"{type(build).__name__}.build_commands() must return a list of strings, not {commands!r}")
+        folder = cwd or os.getcwd()
+        if not os.path.isdir(folder):
+            raise Rejected(f"cwd {folder!r} is not a folder")
+        return self._job(list(build.requirements), list(commands), folder)
+
+    def _warn_of_images(self, build: BuildConfig) -> None:
+        if not self._warned and (build.image is not None or build.dockerfile is not None):
+            self._warned = True
+            _log.warning("the runtime `local` runs works on this machine as it is: image and dockerfile are not used")
+
+    def _job(self, requirements: list[str], commands: list[str], cwd: str) -> _Job:
+        packages = _packages()
+        requirements = [_absolute(line, cwd) for line in requirements]
+        facts: dict[str, object] = {
+            "requirements": sorted(requirements),
+            "commands": commands,
+            "python": [sys.version, sys.executable, sysconfig.get_platform()],
+            "packages": packages,
+            "files": [_stamp_of(line) for line in sorted(requirements)],
+        }
+        if commands:
+            facts["cwd"] = cwd
+        digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+        return _Job(f"{self._folder}/{digest}", requirements, commands, _find_uv(), sys.executable, packages, cwd)
+
+    async def _make(self, job: _Job) -> None:
+        making = self._makings[job.folder] = _Making()
+        try:
+            await _run_maker(job)
+        except RuntimeFailure as error:
+            making.error = error
+            raise
+        finally:
+            del self._makings[job.folder]
+            making.over.set()
+
+
+async def _run_maker(job: _Job) -> None:
+    """Run the maker to its end; cancelled, it ends with its installer and leaves nothing half-made."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        _venv_maker.__file__,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for the scheduler, which then breaks it off
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(msgspec.json.encode(job) + b"\n")
+        said = await process.stdout.read()
+        code = await process.wait()
+    finally:
+        process.stdin.close()  # if it still runs, this breaks it off
+        if process.returncode is None:
+            with anyio.move_on_after(_CLEAN_WITHIN, shield=True):
+                await process.stdout.read()
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+    text = said.decode("utf-8", "replace").strip()
+    if code == _venv_maker.FAILED:
+        raise Rejected(text)
+    if code:
+        raise NoCapacity(f"the environment {job.folder} could not be made (exit code {code}):\n{text}")
+
+
+def _is_complete(folder: str) -> bool:
+    return os.path.exists(f"{folder}/{_venv_maker.MARKER}")
+
+
+def _default_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    parent = Path(cache) if os.path.isabs(cache) else Path(os.path.expanduser("~/.cache"))
+    return parent / "lightwork" / "venvs"
+
+
+def _find_uv() -> str | None:
+    """The `uv` of the search path, else the one beside this interpreter."""
+    return shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
+
+
+def _packages() -> list[str]:
+    """Folders of packages of this interpreter, best first."""
+    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    return [folder for folder in [*user, *site.getsitepackages()] if os.path.isdir(folder)]
+
+
+def _absolute(line: str, cwd: str) -> str:
+    """The line of a requirements file with the relative path in it, if there is one, made absolute.
+
+    pip and uv look for relative paths in different folders.
+    """
+    found = _PATH_IN_LINE.fullmatch(line)
+    if found is None:
+        return line
+    option, path, rest = found.groups(default="")
+    whole = os.path.normpath(os.path.join(cwd, path))
+    is_path = bool(option) or path.startswith(".") or "/" in path
+    return f"{option}{whole}{rest}" if is_path and not os.path.isabs(path) and os.path.exists(whole) else line
+
+
+def _stamp_of(requirement: str) -> list[int]:
+    """Size and time of the file that the requirement is, so that another file of its name is noticed."""
+    text = (requirement.partition(" @ ")[2] or requirement).partition(";")[0].partition("#")[0].strip()
+    if text.startswith("file:"):
+        text = unquote(urlsplit(text).path)
+    if not os.path.isabs(text):
+        return []
+    try:
+        info = os.stat(text)
+    except OSError:  # whoever installs it will say what is wrong
+        return []
+    return [info.st_size, info.st_mtime_ns] if stat.S_ISREG(info.st_mode) else []

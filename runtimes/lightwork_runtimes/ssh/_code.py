@@ -1,0 +1,133 @@
+"""The app's code: which local folders are sent, and what their paths are on the far side.
+
+Each folder becomes ``code/<digest>`` there, so it is sent once for each content, and works of different versions
+do not disturb each other. The worker's `sys.path` is the scheduler's with these folders' paths rewritten and the
+rest left out: installed packages are the far environment's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+import anyio.to_thread
+import msgspec
+
+from lightwork.bundle import Bundle, make_bundle
+from lightwork.runtime import Rejected
+
+__all__ = ["Code", "CodePlan"]
+
+
+class CodePlan(msgspec.Struct, frozen=True):
+    """Where the code is on one machine.
+
+    Attributes:
+        cwd: The working folder there, None for the home folder.
+        path: Folders for `sys.path` there, in front.
+        moved: Local folder to folder there.
+    """
+
+    cwd: str | None
+    path: list[str]
+    moved: dict[str, str]
+
+
+class Code:
+    """The folders of one profile, read once: what was sent first is what every work of the run gets.
+
+    Args:
+        where: Names the profile in messages.
+        folders: As configured, None to find them.
+        exclude: Patterns of what is not sent.
+    """
+
+    def __init__(self, where: str, folders: Sequence[str] | None, exclude: Sequence[str]) -> None:
+        self._where = where
+        self._folders = folders
+        self._exclude = exclude
+        self._bundles: dict[str, Bundle] = {}
+        self._making = anyio.Lock()
+
+    async def bundles(self, cwd: str | None) -> list[Bundle]:
+        """Every folder as a bundle, made when it is first asked for.
+
+        Raises:
+            Rejected: A folder is not there, or is too much to be one of an app.
+        """
+        found = []
+        async with self._making:
+            for folder in self._find(cwd):
+                if folder not in self._bundles:
+                    self._bundles[folder] = await anyio.to_thread.run_sync(make_bundle, folder, self._exclude)
+                found.append(self._bundles[folder])
+        return found
+
+    def plan(self, bundles: Sequence[Bundle], cwd: str | None, root: str) -> CodePlan:
+        """The paths on a machine whose folder is `root`."""
+        moved = {bundle.folder: f"{root}/{code_path(bundle)}" for bundle in bundles}
+        path = [found for entry in sys.path if (found := _moved(os.path.abspath(entry), moved)) is not None]
+        return CodePlan(_moved(cwd, moved) if cwd is not None else None, path, moved)
+
+    def _find(self, cwd: str | None) -> list[str]:
+        if self._folders is not None:
+            given = [os.path.abspath(os.path.expanduser(folder)) for folder in self._folders]
+        else:
+            given = [os.path.abspath(entry) for entry in sys.path if _is_code(os.path.abspath(entry))]
+            given = [cwd, *given] if cwd is not None else given
+        kept: list[str] = []
+        for folder in sorted(set(given)):  # a folder comes before those in it
+            if not any(folder.startswith(f"{other}{os.sep}") for other in kept):
+                self._check(folder)
+                kept.append(folder)
+        return kept
+
+    def _check(self, folder: str) -> None:
+        if not os.path.isdir(folder):
+            raise Rejected(f"{self._where}: {folder} is not a folder (code)")
+        if folder in (os.path.expanduser("~"), os.path.dirname(folder)):
+            raise Rejected(
+                f"{self._where}: the whole of {folder} would be sent as the app's code; start in the app's folder, or "
+                "name that in `code`"
+            )
+
+
+def code_path(bundle: Bundle) -> str:
+    """Where a bundle is unpacked, relative to our folder on the far side."""
+    return f"code/{bundle.digest[:32]}"
+
+
+def write_bundle(bundle: Bundle) -> IO[bytes]:
+    """A temporary file with the bundle's tar; closing it removes it. Blocks."""
+    file = tempfile.NamedTemporaryFile(prefix="lightwork-", suffix=".tar")  # noqa: SIM115 -- the caller closes it
+    try:
+        bundle.write(file)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _moved(path: str, moved: Mapping[str, str]) -> str | None:
+    for local, there in moved.items():
+        if path == local or path.startswith(f"{local}{os.sep}"):
+            return there + path[len(local) :]
+    return None
+
+
+def _is_code(folder: str) -> bool:
+    """Whether an entry of `sys.path` holds code of the user's own, not installed packages or lightwork itself."""
+    if not os.path.isdir(folder):
+        return False
+    paths = sysconfig.get_paths()
+    installed = [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], sys.prefix, sys.base_prefix]
+    if any(folder == each or folder.startswith(f"{each}{os.sep}") for each in installed):
+        return False
+    if os.path.basename(folder) in ("site-packages", "dist-packages"):
+        return False
+    return not any(os.path.isfile(f"{folder}/{package}/py.typed") for package in ("lightwork", "lightwork_runtimes"))

@@ -1,0 +1,137 @@
+"""The virtual environment that works run in on the far side: one for each set of requirements, made once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from lightwork.build import BuildConfig
+from lightwork.runtime import Rejected
+from lightwork_runtimes.ssh._options import SshOptions
+from lightwork_runtimes.ssh._packages import download_wheels, lightwork_wheel, pins
+from lightwork_runtimes.ssh._session import Facts, Session
+
+__all__ = ["Environment"]
+
+_log = logging.getLogger("lightwork.runtimes.ssh")
+_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class Environment:
+    """Plans and makes environments on one machine.
+
+    Args:
+        where: Names profile and host in messages.
+        options: The profile's.
+    """
+
+    def __init__(self, where: str, options: SshOptions) -> None:
+        self._where = where
+        self._options = options
+        self._warned = False
+
+    def plan(
+        self, facts: Facts, build: BuildConfig | None, cwd: str | None
+    ) -> tuple[str, Callable[[Session], Awaitable[None]]]:
+        """Where the environment for `build` is, relative to our folder, and what makes it.
+
+        Its name is a digest of all that goes into it, so it is never changed.
+        """
+        self._warn_of_images(build)
+        commands: Any = [] if build is None else build.build_commands()
+        if isinstance(commands, str) or not all(isinstance(command, str) for command in commands):
+            raise Rejected(f"{type(build).__name__}.build_commands() must return a list of strings, not {commands!r}")
+        name, data = lightwork_wheel()
+        wheel = f"wheels/{hashlib.sha256(data).hexdigest()[:32]}/{name}"
+        requirements = [*pins(), *([] if build is None else build.requirements)]
+        # A command may read the code, which is at `cwd`; so may a requirement that is a path.
+        reads_code = bool(commands) or any("/" in line or line.startswith(("-", ".")) for line in requirements)
+        key = [wheel, sorted(requirements), commands, _PYTHON, facts["machine"], cwd if reads_code else None]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+        job = {
+            "digest": digest,
+            "python": _PYTHON,
+            "requirements": requirements,
+            "commands": commands,
+            "cwd": cwd,
+            "lightwork": wheel,
+            "wheels": None,
+        }
+
+        async def make(session: Session) -> None:
+            await self._make(session, job, data)
+
+        return f"venvs/{digest}", make
+
+    def check_as_is(self, facts: Facts, build: BuildConfig | None) -> None:
+        """See that the interpreter there will do where nothing is prepared.
+
+        Raises:
+            Rejected: It has another minor version, which cannot read what the scheduler sends; or there are
+                requirements, which nobody installs.
+        """
+        self._warn_of_images(build)
+        there = ".".join(map(str, facts["python"][:2]))
+        if there != _PYTHON:
+            raise Rejected(
+                f"{self._where}: {facts['executable']} is Python {there}, and the scheduler's is {_PYTHON}: works need "
+                "the same minor version. Set `python` to one, or prepare = true"
+            )
+        if build is not None and (build.requirements or build.build_commands()):
+            raise Rejected(f"{self._where}: requirements and build commands need prepare = true")
+
+    def _warn_of_images(self, build: BuildConfig | None) -> None:
+        if not self._warned and build is not None and (build.image is not None or build.dockerfile is not None):
+            self._warned = True
+            _log.warning("%s: works run on the machine as it is: image and dockerfile are not used", self._where)
+
+    async def _make(self, session: Session, job: dict[str, Any], wheel: bytes) -> None:
+        _log.info("%s: making the virtual environment %s", self._where, job["digest"])
+        with tempfile.NamedTemporaryFile(prefix="lightwork-", suffix=".whl") as file:
+            file.write(wheel)
+            file.flush()
+            await session.send(file.name, job["lightwork"])
+        if self._options.wheels == "always":
+            problem = await self._make_from_wheels(session, job)
+        else:
+            problem, _ = await session.request("make_venv", job=job)
+            if problem is not None and problem["step"] == "install" and self._options.wheels == "auto":
+                _log.info("%s: its packages cannot be had there (%s); sending them", self._where, problem["text"])
+                problem = await self._make_from_wheels(session, job, problem["text"])
+        if problem is not None:
+            raise Rejected(f"{self._where}: {_STEPS[problem['step']]}: {problem['text']}")
+
+    async def _make_from_wheels(self, session: Session, job: dict[str, Any], before: str = "") -> dict[str, str] | None:
+        try:
+            folder = await download_wheels(job["requirements"], session.facts, job["python"])
+        except Rejected as error:
+            first = f"the requirements could not be installed: {before}\n" if before else ""
+            raise Rejected(f"{self._where}: {first}{error}") from None
+        target = f"wheels/{folder.name}"
+        names = await anyio.to_thread.run_sync(_names, folder)
+        missing, _ = await session.request("missing", paths=[f"{target}/{name}" for name in names])
+        await asyncio.gather(*(session.send(f"{folder}/{Path(path).name}", path) for path in missing))
+        problem, _ = await session.request("make_venv", job={**job, "wheels": target})
+        found: dict[str, str] | None = problem
+        return found
+
+
+_STEPS = {
+    "venv": "no virtual environment could be made",
+    "command": "a build command failed",
+    "install": "the requirements could not be installed",
+    "cancelled": "the making of the virtual environment was broken off",
+}
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,139 @@
+"""The keys of a profile of kind ``ssh``."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+__all__ = ["HostOptions", "SshOptions", "Target", "parse_host"]
+
+_HOST = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^@:\s\[\]]+))(?::(?P<port>\d+))?")
+
+
+class HostOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One machine, where it differs from the profile.
+
+    Attributes:
+        host: ``user@host:port``; user and port may be left out, and the host may be an alias of the configuration.
+        slots: Works that run there at once.
+        python: The interpreter there.
+        folder: Our folder there.
+    """
+
+    host: str
+    slots: int | None = None
+    python: str | None = None
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        parse_host(self.host)
+        _check_slots(self.slots)
+
+
+class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of a profile of kind ``ssh``.
+
+    Attributes:
+        hosts: The machines, each ``user@host:port`` or a table of `HostOptions`.
+        slots: Works that run on one machine at once; None for as many as it has processors.
+        username: User to log in as, where the host does not say. None: what ``config`` says, else the local one.
+        client_keys: Files of private keys. Empty: the agent's, and those that `config` names or are usual.
+        known_hosts: File with the hosts' keys. None: the user's own. They are always checked.
+        config: OpenSSH's configuration file. None: the user's own; an empty text: none.
+        python: The interpreter on the far side, which runs our helper, and the works where `prepare` is false.
+        folder: Our folder on the far side, relative to the home folder there or absolute.
+        connect_timeout: Seconds that a connection may take, up to the answer of our helper.
+        keepalive: Seconds of silence after which the server is asked for a sign of life; three that stay without
+            an answer end the connection.
+        direct: Works dial the scheduler's own address, instead of a port that is forwarded through the connection.
+        ports: Ports on the far side's loopback, one of which is forwarded. Empty: eight that follow from the
+            profile and this machine.
+        prepare: Make a virtual environment with lightwork in it. False: `python` has all that works need.
+        wheels: Whether packages are downloaded here and sent along: ``auto`` when the far side cannot get them.
+        code: Local folders with the app's code. None: the working folder and those of ``sys.path`` that are no
+            installed packages.
+        exclude: Patterns of files in these that are not sent, besides what ``.lightningignore`` says.
+    """
+
+    hosts: list[str | HostOptions]
+    slots: int | None = None
+    username: str | None = None
+    client_keys: list[str] = []
+    known_hosts: str | None = None
+    config: str | None = None
+    python: str = "python3"
+    folder: str = ".cache/lightwork/ssh"
+    connect_timeout: float = 20.0
+    keepalive: float = 5.0
+    direct: bool = False
+    ports: list[int] = []
+    prepare: bool = True
+    wheels: Literal["auto", "always", "never"] = "auto"
+    code: list[str] | None = None
+    exclude: list[str] = []
+
+    def __post_init__(self) -> None:
+        if not self.hosts:
+            raise ValueError("hosts is empty; name at least one machine, as in hosts = ['me@10.0.0.4']")
+        for host in self.hosts:
+            if isinstance(host, str):
+                parse_host(host)
+        _check_slots(self.slots)
+        for key in ("connect_timeout", "keepalive"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key} must be more than 0 seconds, got {getattr(self, key)!r}")
+        for port in self.ports:
+            if not 0 < port < 65536:
+                raise ValueError(f"ports must be between 1 and 65535, got {port}")
+        if not self.python or not self.folder:
+            raise ValueError("python and folder must not be empty; leave them out instead")
+        names = [target.label for target in self.targets()]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"hosts names {double!r} twice; give it more slots instead")
+
+    def targets(self) -> list[Target]:
+        """The machines with all that the profile says about them."""
+        tables = [HostOptions(host=host) if isinstance(host, str) else host for host in self.hosts]
+        return [
+            Target(
+                table.host,
+                *parse_host(table.host),
+                slots=table.slots or self.slots,
+                python=table.python or self.python,
+                folder=(table.folder or self.folder).removeprefix("~/"),
+            )
+            for table in tables
+        ]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One machine of a profile. `label` is its name as written, and what a `Ref` remembers."""
+
+    label: str
+    user: str | None
+    host: str
+    port: int | None
+    slots: int | None
+    python: str
+    folder: str
+
+
+def parse_host(text: str) -> tuple[str | None, str, int | None]:
+    """User, host and port of ``user@host:port``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = _HOST.fullmatch(text)
+    port = int(found["port"]) if found and found["port"] else None
+    if found is None or (port is not None and not 0 < port < 65536):
+        raise ValueError(f"hosts: {text!r} is not of the form user@host:port, such as 'me@10.0.0.4:22'")
+    return found["user"], found["v6"] or found["host"], port
+
+
+def _check_slots(slots: int | None) -> None:
+    if slots is not None and slots < 1:
+        raise ValueError(f"slots must be 1 or more, got {slots}")

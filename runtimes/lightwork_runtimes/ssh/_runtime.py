@@ -1,0 +1,424 @@
+"""The runtime `ssh`: each work in a process of its own on a machine that SSH reaches."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import hashlib
+import importlib.util
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from lightwork.errors import ConfigError
+from lightwork.runtime import Cause, Ref, Rejected, Report, Route, RuntimeFailure, Spec, Standing, Unreachable
+from lightwork_runtimes.ssh._options import SshOptions
+
+if TYPE_CHECKING:
+    from lightwork_runtimes.ssh._code import Code, CodePlan
+    from lightwork_runtimes.ssh._host import Host
+    from lightwork_runtimes.ssh._pool import Pool
+    from lightwork_runtimes.ssh._session import Facts
+
+__all__ = ["SshRuntime"]
+
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+_NUM_PORTS = 8
+_FIRST_PORT, _LAST_PORT = 20000, 32000
+"""Below those that Linux gives to outgoing connections."""
+
+_MOVED = "LW_PATHS"
+"""Variable of the worker: JSON of each local folder that was sent, and where it is now."""
+
+_BOOT = """\
+import sys
+sys.argv = [{entry!r}]
+sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+from lightwork.runtime import resolve_entry
+code = resolve_entry({entry!r})()
+sys.exit(code & 0xFF if isinstance(code, int) else 0)
+"""
+
+_log = logging.getLogger("lightwork.runtimes.ssh")
+
+
+class SshRuntime:
+    """Runs works on machines that exist, over one SSH connection to each.
+
+    Entering it connects to nothing; a machine is connected when it is first needed, and again when the connection
+    breaks. All that is known of a launch is in files in `SshOptions.folder` there, so any later runtime with the same
+    machines can go on with it, whatever became of this one. Leaving it closes the connections and leaves the
+    workers alone.
+
+    A worker whose scheduler cannot be reached ends itself after `Spec.orphan_after`; where it does not, a process
+    beside it does that 10 s later. A worker inherits the environment of a login without a terminal.
+    An image or a Dockerfile is not used, nor is `Spec.compute`: the machine is what it is. Mounts are refused.
+
+    Args:
+        name: Name of the profile.
+        options: Its keys.
+
+    Raises:
+        ConfigError: asyncssh is not installed.
+    """
+
+    Options: ClassVar[type[msgspec.Struct]] = SshOptions
+    is_remote: ClassVar[bool] = True
+
+    def __init__(self, name: str, options: SshOptions) -> None:
+        if importlib.util.find_spec("asyncssh") is None:
+            raise ConfigError(f"the runtime 'ssh' (profile {name!r}) needs asyncssh: install lightwork[ssh]")
+        self.name = name
+        self.options = options
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._hosts: dict[str, Host] = {}
+        self._places: dict[str, Host] = {}
+        self._pool: Pool | None = None
+        self._code: Code | None = None
+        self._listener: Route | None = None
+
+    async def __aenter__(self) -> Self:
+        # Late, and in a thread: the client library takes a quarter of a second to load.
+        modules = await anyio.to_thread.run_sync(_load)
+        self._tasks = await anyio.create_task_group().__aenter__()
+        instance = os.urandom(8).hex()
+        ports = self.options.ports or _ports(self.name)
+        for target in self.options.targets():
+            key = hashlib.sha256(f"{instance} {target.label}".encode()).hexdigest()[:16]
+            self._hosts[target.label] = modules.host.Host(self.name, target, self.options, key, ports, self._tasks)
+        self._pool = modules.pool.Pool(self.name, list(self._hosts.values()))
+        self._code = modules.code.Code(f"runtimes.{self.name}", self.options.code, self.options.exclude)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks, self._tasks = self._tasks, None
+        if tasks is None:
+            return
+        tasks.cancel_scope.cancel()
+        await tasks.__aexit__(None, None, None)
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*(host.aclose() for host in self._hosts.values()))
+        self._hosts.clear()
+        self._places.clear()
+        self._listener = None
+
+    # --- routes ---------------------------------------------------------------------------------
+
+    async def routes(self, listener: Route) -> Sequence[Route]:
+        """Ports of the far side's loopback, one of which is forwarded; with `SshOptions.direct` the listener itself.
+
+        Which port that is can differ from machine to machine, where some are taken. The others refuse a worker at
+        once, or are somebody else's, and then the handshake tells.
+
+        Raises:
+            Rejected: `direct` is set, and the listener is on the loopback, where no other machine gets.
+            RuntimeFailure: Of what was launched before through this runtime, for another listener.
+        """
+        self._check_entered()
+        if self.options.direct:
+            return await self._direct_routes(listener)
+        local = Route(_LOOPBACK.get(listener.host, listener.host), listener.port)
+        if self._listener not in (None, local):
+            raise RuntimeFailure(
+                f"runtimes.{self.name}: in use by another scheduler; give each app a runtime of its own"
+            )
+        self._listener = local
+        for host in self._hosts.values():
+            host.listener = local
+        return [Route("127.0.0.1", port) for port in self.options.ports or _ports(self.name)]
+
+    async def _direct_routes(self, listener: Route) -> Sequence[Route]:
+        if listener.host not in _LOOPBACK:
+            if listener.host == "localhost" or listener.host.startswith("127.") or listener.host == "::1":
+                raise Rejected(
+                    f"runtimes.{self.name}: direct = true, but the scheduler listens on {listener.host}, where no "
+                    "other machine gets; set `host` to an address of this machine, or to 0.0.0.0"
+                )
+            return [listener]
+        # What the far sides see of this machine is what their connections come from.
+        found = await asyncio.gather(*(host.session() for host in self._hosts.values()), return_exceptions=True)
+        addresses = {session.local_address: None for session in found if not isinstance(session, BaseException)}
+        if not addresses:
+            raise next(error for error in found if isinstance(error, BaseException))
+        return [Route(address, listener.port) for address in addresses]
+
+    # --- launching ------------------------------------------------------------------------------
+
+    async def launch(self, spec: Spec) -> Ref:
+        """Start a process for the spec; see `lightwork.runtime.Runtime.launch`.
+
+        Waits until a machine has a free slot, then until it is ready: the first launch with some set of requirements
+        takes as long as their installation. Cancelled, it leaves nothing, or a launch that `find` gives.
+
+        Raises:
+            Rejected: Also if requirements cannot be installed; the message has pip's or uv's last lines.
+        """
+        self._check_entered()
+        _check(self.name, spec)
+        assert self._pool is not None
+        digest = hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()
+        known = await self._find_known(spec, digest)
+        host, is_new = known if known is not None else await self._pool.place(spec.owner, spec.name, digest)
+        self._places[spec.name] = host
+        if is_new:
+            host.kept.add((spec.owner, spec.name))
+            try:
+                await self._start(host, spec)
+            except BaseException:
+                host.kept.discard((spec.owner, spec.name))
+                raise
+        return self._ref(host, spec.owner, spec.name)
+
+    async def _find_known(self, spec: Spec, digest: str) -> tuple[Host, bool] | None:
+        """Where a launch of that name is already. It needs no slot, so it does not wait with the others."""
+        host = self._places.get(spec.name) or await self._locate(Ref(self.name, spec.name, {"owner": spec.owner}), None)
+        if host is None:
+            return None
+        # With no slot at all: it gives what is known, or `full` where that was released meanwhile.
+        state, _ = await host.ask("reserve", owner=spec.owner, name=spec.name, digest=digest, slots=0)
+        return (host, False) if state == "known" else None
+
+    async def _start(self, host: Host, spec: Spec) -> None:
+        assert self._code is not None
+        await host.forward()
+        python, plan, facts = await host.make_ready(spec, self._code)
+        job = {
+            "argv": [python, "-P", "-c", _BOOT.format(entry=spec.entry)],
+            "env": _environment(spec, python if self.options.prepare else None, plan, facts),
+            "cwd": plan.cwd,
+            "orphan_after": spec.orphan_after,
+            "max_lifetime": spec.max_lifetime,
+            # Dialling directly, a worker may be well connected while there is no SSH connection.
+            "leased": not self.options.direct,
+        }
+        await host.ask("start", spec.ticket, owner=spec.owner, name=spec.name, job=job)
+
+    def _ref(self, host: Host, owner: str, name: str) -> Ref:
+        return Ref(self.name, name, {"owner": owner, "host": host.target.label})
+
+    def _check_entered(self) -> None:
+        if self._tasks is None:
+            raise RuntimeError("use the runtime in its context: `async with runtime:`")
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def _place(self, ref: Ref) -> Host | None:
+        label = ref.hint.get("host")
+        return self._places.get(ref.name) or (self._hosts.get(label) if isinstance(label, str) else None)
+
+    async def _locate(self, ref: Ref, unreachable: list[RuntimeFailure] | None) -> Host | None:
+        """The machine that has the launch; asks all of them where it is not known.
+
+        Args:
+            ref: The launch.
+            unreachable: Takes the errors of those that cannot be asked; None to take them as not having it.
+        """
+        place = self._place(ref)
+        if place is not None:
+            return place
+        hosts = list(self._hosts.values())
+        found = await asyncio.gather(*(_has(host, ref) for host in hosts), return_exceptions=True)
+        for host, answer in zip(hosts, found, strict=True):
+            if answer is True:
+                self._places[ref.name] = host
+                return host
+        for answer in found:
+            if isinstance(answer, RuntimeFailure):
+                if unreachable is not None:
+                    unreachable.append(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+        return None
+
+    async def _locate_surely(self, ref: Ref) -> Host | None:
+        """The machine that has the launch, None if it is certain that none has."""
+        self._check_entered()
+        unreachable: list[RuntimeFailure] = []
+        host = await self._locate(ref, unreachable)
+        if host is None and unreachable:
+            raise unreachable[0]
+        return host
+
+    async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
+        """What became of each. Those on a machine that cannot be reached are `Standing.UNKNOWN`."""
+        self._check_entered()
+        by_host: dict[Host, list[int]] = {}
+        reports: list[Report] = [_ABSENT] * len(refs)
+        for index, ref in enumerate(refs):
+            unreachable: list[RuntimeFailure] = []
+            host = await self._locate(ref, unreachable)
+            if host is not None:
+                by_host.setdefault(host, []).append(index)
+            elif unreachable:
+                reports[index] = Report(Standing.UNKNOWN, detail=str(unreachable[0]))
+
+        async def ask(host: Host, indices: list[int]) -> None:
+            try:
+                views, _ = await host.ask("look", refs=[_key(refs[index]) for index in indices])
+            except RuntimeFailure as error:
+                views = [{"standing": "unknown", "detail": str(error)}] * len(indices)
+            for index, view in zip(indices, views, strict=True):
+                reports[index] = self._seen(host, refs[index], view)
+
+        await asyncio.gather(*(ask(host, indices) for host, indices in by_host.items()))
+        return reports
+
+    def _seen(self, host: Host, ref: Ref, view: Any) -> Report:
+        report = msgspec.convert(view, Report)
+        if report.standing.is_over:
+            self._forget(host, ref)
+        return report
+
+    def _forget(self, host: Host, ref: Ref) -> None:
+        """It needs nobody's care any more."""
+        host.kept -= {(owner, name) for owner, name in host.kept if name == ref.name}
+
+    async def wait(self, ref: Ref) -> Report:
+        """Return once it is over, over any number of connections. Waiting takes it over from its last scheduler.
+
+        Raises:
+            RuntimeFailure: Where the launch is not known, and not every machine can be asked.
+        """
+        host = await self._locate_surely(ref)
+        if host is None:
+            return _ABSENT
+        owner = ref.hint.get("owner")
+        if isinstance(owner, str):
+            host.kept.add((owner, ref.name))
+        view, _ = await host.ask_until_answered("wait", owner=_key(ref)[0], name=ref.name)
+        return self._seen(host, ref, view)
+
+    async def find(self, owner: str) -> Sequence[Ref]:
+        """Every launch of this owner that was not released, whichever process launched it.
+
+        Raises:
+            Unreachable: A machine of the profile cannot be asked.
+        """
+        self._check_entered()
+        hosts = list(self._hosts.values())
+        answers = await asyncio.gather(*(host.ask("find", owner=owner) for host in hosts), return_exceptions=True)
+        refs: list[Ref] = []
+        for host, answer in zip(hosts, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            for name in answer[0]:
+                self._places[name] = host
+                refs.append(self._ref(host, owner, name))
+        return refs
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    async def stop(self, ref: Ref, grace: float) -> None:
+        """End the whole tree: SIGTERM to the worker, and after `grace` seconds SIGKILL to all of it.
+
+        Returns when no process of it is left. Cancelling leaves it asked to stop.
+
+        Raises:
+            Unreachable: Its machine cannot be asked.
+        """
+        host = await self._locate_surely(ref)
+        if host is not None:
+            await host.ask("stop", owner=_key(ref)[0], name=ref.name, grace=grace)
+            self._forget(host, ref)
+
+    async def release(self, ref: Ref) -> None:
+        """Remove the launch's folder, its output included; ends it first if it still runs. Idempotent."""
+        self._check_entered()
+        place = self._place(ref)
+        hosts = list(self._hosts.values()) if place is None else [place]
+        owner = _key(ref)[0]
+        answers = await asyncio.gather(
+            *(host.ask("release", owner=owner, name=ref.name) for host in hosts), return_exceptions=True
+        )
+        errors = [answer for answer in answers if isinstance(answer, Exception)]
+        if errors:
+            raise ExceptionGroup(f"{ref.name} could not be released", errors)
+        for host in hosts:
+            self._forget(host, ref)
+        self._places.pop(ref.name, None)
+
+    # --- output ---------------------------------------------------------------------------------
+
+    async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
+        """Standard output and error of the whole tree, in pieces of at most 64 kB.
+
+        With `follow` it goes on over any number of connections.
+        """
+        host = await self._locate_surely(ref)
+        if host is None:
+            return
+        ask = host.ask_until_answered if follow else host.ask
+        while True:
+            is_end, data = await ask("read", owner=_key(ref)[0], name=ref.name, start=start, follow=follow)
+            if is_end:
+                return
+            yield start, data
+            start += len(data)
+
+
+_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
+
+
+class _Modules(msgspec.Struct):
+    """What needs the client library."""
+
+    code: Any
+    host: Any
+    pool: Any
+
+
+def _load() -> _Modules:
+    from lightwork_runtimes.ssh import _code, _host, _pool
+
+    return _Modules(_code, _host, _pool)
+
+
+def _ports(profile: str) -> list[int]:
+    """The same on every start, so that workers which lost one scheduler find the next."""
+    seed = f"{socket.gethostname()} {getpass.getuser()} {profile}"
+    width = _LAST_PORT - _FIRST_PORT
+    digest = hashlib.sha256(seed.encode()).digest()
+    first = int.from_bytes(digest[:8], "big")
+    return [_FIRST_PORT + (first + step * 1499) % width for step in range(_NUM_PORTS)]
+
+
+def _key(ref: Ref) -> tuple[str | None, str]:
+    owner = ref.hint.get("owner")
+    return (owner if isinstance(owner, str) else None), ref.name
+
+
+async def _has(host: Host, ref: Ref) -> bool:
+    (view,), _ = await host.ask("look", refs=[_key(ref)])
+    report = msgspec.convert(view, Report)
+    if report.standing is Standing.UNKNOWN:
+        raise Unreachable(f"{host.where}: {report.detail}")
+    return report.standing is not Standing.ABSENT or report.cause is Cause.START_FAILED
+
+
+def _check(profile: str, spec: Spec) -> None:
+    module, _, function = spec.entry.partition(":")
+    if not module or not function:
+        raise Rejected(f"entry {spec.entry!r}: must be `package.module:function`")
+    if spec.compute is not None and spec.compute.mount_points:
+        raise Rejected(f"runtimes.{profile}: the runtime 'ssh' mounts nothing; take a path that the machine has")
+
+
+def _environment(spec: Spec, python: str | None, plan: CodePlan, facts: Facts) -> dict[str, str]:
+    """Variables of the worker, above those of the login."""
+    env = {"PYTHONPATH": os.pathsep.join(plan.path), _MOVED: msgspec.json.encode(plan.moved).decode()}
+    if python is not None:
+        folder = os.path.dirname(python)
+        env["VIRTUAL_ENV"] = os.path.dirname(folder)
+        env["PATH"] = f"{folder}{os.pathsep}{facts['path']}"
+    return {**env, **spec.env}

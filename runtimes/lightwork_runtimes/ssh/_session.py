@@ -1,0 +1,398 @@
+"""One SSH connection to one machine: log in, start the helper there, ask it, forward a port, send files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import asyncssh
+
+from lightwork.runtime import Conflict, NoCapacity, Rejected, Route, RuntimeFailure, Unreachable
+from lightwork_runtimes.ssh import _tunnel
+from lightwork_runtimes.ssh._options import SshOptions, Target
+from lightwork_runtimes.ssh._packages import helper_files
+
+__all__ = ["Facts", "Session"]
+
+Facts = Mapping[str, Any]
+"""What the helper says of its machine: see `far.serve`."""
+
+_HELLO = b"lightwork-helper "
+_LENGTHS = struct.Struct(">II")
+_MOST_BANNER = 65536
+_KEEPALIVES = 3
+_CLOSE_WITHIN = 2.0
+_CANNOT_OPEN = 2
+"""Exit code of an interpreter that was given a script which is not there."""
+
+_KINDS: dict[str, type[RuntimeFailure]] = {
+    "rejected": Rejected,
+    "conflict": Conflict,
+    "no_capacity": NoCapacity,
+    "failed": RuntimeFailure,
+}
+
+
+class _NoHelper(Exception):  # noqa: N818 -- says what happened; it never leaves this module
+    """The helper did not come up. `code` is the exit code, `text` what was printed instead."""
+
+    def __init__(self, code: int | None, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Session:
+    """A connection that is up, and the helper behind it.
+
+    Make it with `Session.open`. `facts` says what is known of the machine.
+
+    Args:
+        where: Names profile and host in messages.
+        connection: The SSH connection.
+        on_lost: Called once when the connection or the helper has gone.
+    """
+
+    def __init__(self, where: str, connection: asyncssh.SSHClientConnection, on_lost: Callable[[], None]) -> None:
+        self.where = where
+        self.facts: Facts = {}
+        self._connection = connection
+        self._on_lost = on_lost
+        self._helper: _Helper | None = None
+        self._listener: asyncssh.SSHListener | None = None
+        self._forwarding = anyio.Lock()
+
+    @classmethod
+    async def open(
+        cls, where: str, target: Target, options: SshOptions, instance: str, on_lost: Callable[[], None]
+    ) -> Session:
+        """Connect, log in and start the helper, which is sent first where it is not there.
+
+        Raises:
+            Rejected: The host key is not the known one, the login was refused, or the machine cannot run the helper.
+            Unreachable: There was no answer in time, or none at all.
+        """
+        try:
+            async with asyncio.timeout(options.connect_timeout):
+                connection = await _connect(where, target, options)
+                session = cls(where, connection, on_lost)
+                try:
+                    await session._start_helper(target, instance)
+                except BaseException:
+                    connection.abort()
+                    raise
+                return session
+        except TimeoutError:
+            raise Unreachable(f"{where}: no answer within {options.connect_timeout:g} s (connect_timeout)") from None
+        except (OSError, asyncssh.Error) as error:
+            raise _explain(where, target, error) from error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be made."""
+        return self._helper is not None and self._helper.is_open
+
+    @property
+    def local_address(self) -> str:
+        """The address of this machine that the far side sees, if there is nothing between that changes it."""
+        return str(self._connection.get_extra_info("sockname")[0])
+
+    async def aclose(self) -> None:
+        """End the connection. Launches on the far side are left alone."""
+        if self._helper is not None:
+            self._helper.leave()
+        if self._listener is not None:
+            self._listener.close()
+        self._connection.close()
+        with anyio.move_on_after(_CLOSE_WITHIN):
+            await self._connection.wait_closed()
+            return
+        self._connection.abort()
+
+    # --- the helper -----------------------------------------------------------------------------
+
+    async def _start_helper(self, target: Target, instance: str) -> None:
+        digest, files = helper_files()
+        place = f"{target.folder}/helper/{digest}"
+        words = ["exec", target.python, "-I", place, "serve", target.folder, instance]
+        command = shlex.join(words)
+        try:
+            try:
+                self._helper = await self._run_helper(command)
+            except _NoHelper as error:
+                if error.code != _CANNOT_OPEN:
+                    raise
+                await self._send_helper(place, files)
+                self._helper = await self._run_helper(command)
+        except _NoHelper as error:
+            said = f":\n{error.text.strip()}" if error.text.strip() else ""
+            raise Rejected(
+                f"{self.where}: {target.python!r} could not run our helper (exit code {error.code}); set `python` to a "
+                f"Python of 3.9 or newer there{said}"
+            ) from None
+        self.facts = self._helper.facts
+        if "error" in self.facts:
+            raise Rejected(f"{self.where}: {self.facts['error']}")
+
+    async def _run_helper(self, command: str) -> _Helper:
+        helper = _Helper(self)
+        await self._connection.create_session(lambda: helper, command, encoding=None)
+        await helper.ready()
+        return helper
+
+    async def _send_helper(self, place: str, files: Mapping[str, bytes]) -> None:
+        aside = f"{place}.{os.urandom(4).hex()}"
+        async with self._sftp("our helper") as sftp:
+            for folder in sorted({os.path.dirname(f"{aside}/{name}") for name in files}):
+                await sftp.makedirs(folder, asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+            for name, data in files.items():
+                async with sftp.open(f"{aside}/{name}", "wb") as file:
+                    await file.write(data)
+            with contextlib.suppress(asyncssh.SFTPError):  # another scheduler was faster: that one is as good
+                await sftp.rename(aside, place)
+
+    async def request(self, op: str, payload: bytes = b"", **arguments: Any) -> tuple[Any, bytes]:
+        """Ask the helper: the value and the payload of its answer. Cancelling breaks it off there, too.
+
+        Raises:
+            RuntimeFailure: What the helper says, in the class that it means.
+            Unreachable: The connection has gone; the outcome is unknown.
+        """
+        if self._helper is None or not self._helper.is_open:
+            raise Unreachable(f"{self.where}: the connection was lost")
+        return await self._helper.request(op, payload, arguments)
+
+    def lost(self) -> None:
+        """The helper has gone: whatever else lives of the connection is of no use."""
+        self._connection.abort()
+        self._on_lost()
+
+    # --- the tunnel -----------------------------------------------------------------------------
+
+    async def forward(self, ports: Sequence[int], listener: Route) -> None:
+        """Forward one of these ports of the far side's loopback to `listener`, unless one is already.
+
+        Raises:
+            NoCapacity: None can be forwarded.
+        """
+        async with self._forwarding:
+            if self._listener is not None:
+                return
+            try:
+                self._listener = await _tunnel.forward(self._connection, ports, listener)
+            except (OSError, asyncssh.Error) as error:
+                raise Unreachable(f"{self.where}: the connection was lost: {error}") from error
+        if self._listener is None:
+            raise NoCapacity(
+                f"{self.where}: none of the ports {', '.join(map(str, ports))} could be forwarded. Either they are "
+                "taken (set `ports`), or the server forwards none (AllowTcpForwarding; then set `direct`)"
+            )
+
+    # --- files ----------------------------------------------------------------------------------
+
+    async def send(self, source: str, target: str) -> None:
+        """Send a file to `target`, relative to our folder there. It appears whole.
+
+        Raises:
+            NoCapacity: The far side would not take it: its disk may be full.
+        """
+        whole = f"{self.facts['folder']}/{target}"
+        aside = f"{whole}.{os.urandom(4).hex()}"
+        async with self._sftp(os.path.basename(target)) as sftp:
+            await sftp.makedirs(os.path.dirname(whole), asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+            try:
+                await sftp.put(source, aside)
+                await sftp.posix_rename(aside, whole)
+            except BaseException:
+                with anyio.move_on_after(_CLOSE_WITHIN, shield=True), contextlib.suppress(asyncssh.Error):
+                    await sftp.remove(aside)
+                raise
+
+    @contextlib.asynccontextmanager
+    async def _sftp(self, what: str) -> Any:
+        try:
+            async with self._connection.start_sftp_client() as sftp:
+                yield sftp
+        except asyncssh.SFTPPermissionDenied as error:
+            raise Rejected(f"{self.where}: {what} could not be sent: {error.reason}") from error
+        except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.DisconnectError) as error:
+            raise Unreachable(f"{self.where}: the connection was lost: {error.reason}") from error
+        except asyncssh.SFTPError as error:
+            raise NoCapacity(
+                f"{self.where}: {what} could not be sent: {error.reason}. The server says no more; is the disk full?"
+            ) from error
+        except asyncssh.ChannelOpenError as error:
+            raise Rejected(f"{self.where}: the server has no SFTP, which files are sent by: {error.reason}") from error
+
+
+class _Helper(asyncssh.SSHClientSession[bytes]):
+    """The channel to the helper: frames out, frames in, each answer to who waits for it."""
+
+    def __init__(self, session: Session) -> None:
+        self.is_open = False
+        self.facts: Facts = {}
+        self._session = session
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._hello: asyncio.Future[Facts] = asyncio.get_running_loop().create_future()
+        self._waiting: dict[int, asyncio.Future[tuple[Any, bytes]]] = {}
+        self._count = 0
+        self._buffer = bytearray()
+        self._noise = b""
+
+    async def ready(self) -> None:
+        """Return when the helper has said hello.
+
+        Raises:
+            _NoHelper: It ended instead.
+        """
+        self.facts = await self._hello
+        self.is_open = True
+
+    def leave(self) -> None:
+        """Nobody asks any more; the end of the connection is no loss."""
+        self.is_open = False
+
+    async def request(self, op: str, payload: bytes, arguments: Mapping[str, Any]) -> tuple[Any, bytes]:
+        self._count += 1
+        number = self._count
+        answer: asyncio.Future[tuple[Any, bytes]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        self._send({"id": number, "op": op, **arguments}, payload)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if self.is_open:
+                self._send({"id": 0, "op": "cancel", "of": number}, b"")
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    def _send(self, header: Mapping[str, Any], payload: bytes) -> None:
+        assert self._channel is not None
+        text = json.dumps(header).encode()
+        self._channel.write(_LENGTHS.pack(len(text), len(payload)) + text + payload)
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        if datatype is not None:  # standard error: of interest only where the helper does not come up
+            self._noise = (self._noise + data)[-_MOST_BANNER:]
+            return
+        self._buffer += data
+        if not self._hello.done():
+            self._read_hello()
+        while self._hello.done() and len(self._buffer) >= _LENGTHS.size:
+            head, body = _LENGTHS.unpack_from(self._buffer)
+            end = _LENGTHS.size + head + body
+            if len(self._buffer) < end:
+                return
+            header = json.loads(self._buffer[_LENGTHS.size : _LENGTHS.size + head])
+            payload = bytes(self._buffer[_LENGTHS.size + head : end])
+            del self._buffer[:end]
+            self._answer(header, payload)
+
+    def _read_hello(self) -> None:
+        """Find the helper's line among what else a login prints."""
+        start = self._buffer.find(_HELLO)
+        end = self._buffer.find(b"\n", start)
+        if start >= 0 and end >= 0:
+            self._hello.set_result(json.loads(self._buffer[start + len(_HELLO) : end]))
+            del self._buffer[: end + 1]
+        elif len(self._buffer) > _MOST_BANNER:
+            self._hello.set_exception(_NoHelper(None, "the login prints too much"))
+
+    def _answer(self, header: Mapping[str, Any], payload: bytes) -> None:
+        waiter = self._waiting.get(header["id"])
+        if waiter is None or waiter.done():
+            return
+        if "error" in header:
+            kind = _KINDS.get(header["kind"], RuntimeFailure)
+            waiter.set_exception(kind(f"{self._session.where}: {header['error']}"))
+        else:
+            waiter.set_result((header["value"], payload))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._channel is not None
+        was_open, self.is_open = self.is_open, False
+        if not self._hello.done():
+            text = (self._noise + bytes(self._buffer)).decode("utf-8", "replace")
+            self._hello.set_exception(exc or _NoHelper(self._channel.get_exit_status(), text))
+        for waiter in self._waiting.values():
+            if not waiter.done():
+                waiter.set_exception(Unreachable(f"{self._session.where}: the connection was lost"))
+        if was_open:
+            self._session.lost()
+
+
+# --- logging in ---------------------------------------------------------------------------------
+
+
+async def _connect(where: str, target: Target, options: SshOptions) -> asyncssh.SSHClientConnection:
+    """Log in, with the settings of the profile first and those of the user's configuration second."""
+    given: dict[str, Any] = {
+        "host": target.host,
+        "keepalive_interval": options.keepalive,
+        "keepalive_count_max": _KEEPALIVES,
+    }
+    if options.config is not None:
+        given["config"] = _home(options.config) if options.config else None
+    if target.port is not None:
+        given["port"] = target.port
+    user = target.user or options.username
+    if user is not None:
+        given["username"] = user
+    if options.known_hosts is not None:
+        given["known_hosts"] = _home(options.known_hosts)
+    if options.client_keys:
+        given["client_keys"] = [_home(key) for key in options.client_keys]
+    try:
+        settings = await asyncssh.SSHClientConnectionOptions.construct(**given)
+    except (OSError, ValueError, asyncssh.Error) as error:
+        raise Rejected(f"{where}: the settings cannot be used (client_keys, known_hosts, config): {error}") from error
+    if settings.known_hosts is None:
+        raise Rejected(f"{where}: the configuration turns the check of host keys off (UserKnownHostsFile none)")
+    if settings.config.get("Ciphers") is None:
+        given["encryption_algs"] = "^aes128-gcm@openssh.com"  # faster than the default
+    return await asyncssh.connect(**given)
+
+
+def _home(path: str) -> str:
+    return os.path.expanduser(path)
+
+
+def _explain(where: str, target: Target, error: Exception) -> RuntimeFailure:
+    """The failure that an error of a connection means, with what can be done."""
+    match error:
+        case asyncssh.HostKeyNotVerifiable():
+            host = target.host if target.port is None else f"[{target.host}]:{target.port}"
+            return Rejected(
+                f"{where}: its host key is not the one that is known, or none is ({error.reason}). If the machine was "
+                f"made anew: `ssh-keygen -R '{host}'`, log in once with ssh and compare the key; else somebody may be "
+                "in between"
+            )
+        case asyncssh.PermissionDenied():
+            return Rejected(
+                f"{where}: the login was refused ({error.reason}); see that `username` is right and that a key of the "
+                "agent or of `client_keys` is in authorized_keys there"
+            )
+        case asyncssh.KeyExchangeFailed() | asyncssh.ProtocolNotSupported():
+            return Rejected(f"{where}: no common algorithm: {error.reason}")
+        case asyncssh.ChannelOpenError():
+            return Rejected(f"{where}: the server opens no session: {error.reason}")
+        case asyncssh.Error():
+            return Unreachable(f"{where}: the connection was lost: {error.reason}")
+        case socket.gaierror():
+            return Unreachable(f"{where}: no address of {target.host!r} is known: {error.strerror}")
+        case OSError():
+            return Unreachable(f"{where}: cannot be reached: {error.strerror or error}")
+    return Unreachable(f"{where}: {error}")

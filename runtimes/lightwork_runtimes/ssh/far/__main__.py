@@ -1,0 +1,13 @@
+"""Where the far side begins: ``python -I FOLDER COMMAND ...``. Lies beside the package `far` there."""
+
+import importlib
+import json
+import sys
+
+if sys.version_info < (3, 9) or sys.platform != "linux":
+    found = "%s on %s" % (sys.version.split()[0], sys.platform)  # noqa: UP031 -- must run on old versions too
+    print("lightwork-helper " + json.dumps({"error": "it needs Python 3.9 or newer on Linux, and found " + found}))
+    sys.exit(1)
+
+# Only what the command needs: a supervisor starts with each work.
+sys.exit(importlib.import_module("far." + sys.argv[1]).main(*sys.argv[2:]))

@@ -1,0 +1,291 @@
+"""The folder of one launch on the far side, and the identity of processes.
+
+``<folder>/launches/<owner>/<name>/`` holds:
+
+- ``spec``: what was asked, without the ticket, and which ``serve`` process took the slot for it.
+- ``log``: standard output and error of everything in the launch.
+- ``claim``: made by whoever decides first: a start, or a stop that it never starts.
+- ``pid``: identity of the supervisor, which writes it before it starts the worker.
+- ``lease``: a FIFO. Who looks after the launch holds it open for writing, and writes requests of one byte.
+- ``stop``: somebody wants it to end, and as what that counts.
+- ``exit``: it is over, the whole process tree of it, and how.
+
+Every file but the log appears whole. A launch without ``exit`` whose supervisor, or before that the process that
+made the folder, lives, takes a slot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+GONE = ".gone-"
+STAMP = "LIGHTWORK_LAUNCH"
+"""Variable that every process of a launch inherits; its value is the launch's name."""
+
+SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+"""Errors of the system that say that something has run out: disk, quota, memory, processes, descriptors."""
+
+
+class Refusal(Exception):  # noqa: N818 -- an answer to a request
+    """A request that cannot be done. `kind` is what it means: conflict, rejected or no_capacity."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Identity(NamedTuple):
+    """One process for ever: a pid alone is given out again."""
+
+    pid: int
+    birth: str
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs. A zombie does not."""
+        return birth_of(self.pid) == self.birth
+
+
+def me() -> Identity:
+    """The identity of this process."""
+    return Identity(os.getpid(), birth_of(os.getpid()) or "")
+
+
+@functools.cache
+def _boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read(8)
+
+
+def birth_of(pid: int) -> str | None:
+    """When the process began, as text to compare; None if there is none or only its zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in ("Z", "X") else f"{_boot()}-{fields[19]}"
+
+
+def stamped(name: str) -> list[Identity]:
+    """Every process that carries the stamp of the launch `name`."""
+    found = []
+    wanted = f"{STAMP}={name}".encode()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            birth = birth_of(int(entry))
+            if birth is not None and _has_variable(entry, wanted):
+                found.append(Identity(int(entry), birth))
+    return found
+
+
+def _has_variable(pid: str, wanted: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return wanted in file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # gone meanwhile, or another user's
+
+
+def open_folder(path: str) -> str:
+    """The absolute path of our folder, made if it is not there.
+
+    Raises:
+        Refusal: It belongs to another user, or others can enter it.
+    """
+    folder = os.path.abspath(os.path.expanduser(path))
+    os.makedirs(folder, 0o700, exist_ok=True)
+    info = os.stat(folder)
+    if info.st_uid != os.getuid():
+        raise Refusal("rejected", f"the folder {folder} belongs to user {info.st_uid}")
+    if info.st_mode & 0o022:
+        raise Refusal("rejected", f"the folder {folder} can be written by others; `chmod go-w` it")
+    os.makedirs(f"{folder}/launches", 0o700, exist_ok=True)
+    return folder
+
+
+def report(standing: str, code: int | None = None, cause: str | None = None, detail: str = "") -> dict[str, Any]:
+    """The fields of a `lightwork.runtime.Report`."""
+    return {"standing": standing, "exit_code": code, "cause": cause, "detail": detail}
+
+
+ABSENT = report("absent", detail="not launched here, or released")
+
+
+class LaunchDir:
+    """One launch folder. Holds nothing open; every question is answered from the files as they are."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """Name of the launch."""
+        return os.path.basename(self.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was made and not released."""
+        return os.path.isdir(self.path)
+
+    def make(self, spec: dict[str, Any]) -> None:
+        """Make the folder. There is none yet, as the caller has seen under the lock."""
+        while True:
+            try:
+                os.mkdir(self.path, 0o700)
+                break
+            except FileNotFoundError:
+                # The first launch of this owner, or a release took the empty owner's folder away just now.
+                os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        try:
+            os.close(os.open(f"{self.path}/log", os.O_WRONLY | os.O_CREAT, 0o600))
+            os.mkfifo(f"{self.path}/lease", 0o600)
+            self.add("spec", spec)
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Remove it, and what an interrupted removal has left. May be repeated."""
+        owner, name = os.path.split(self.path)
+        gone = f"{owner}/{GONE}{name}"
+        _remove_tree(gone)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, gone)  # in one step, so that nobody reads a folder that is half removed
+        _remove_tree(gone)
+        with contextlib.suppress(OSError):  # others of this owner are there, or it is gone
+            os.rmdir(owner)
+
+    def read(self, name: str) -> Any:
+        """The content of a file, None if there is none."""
+        try:
+            with open(f"{self.path}/{name}", encoding="utf-8") as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return None
+
+    def add(self, name: str, content: Any) -> bool:
+        """Write a file that is not there yet; False if it is, or the folder was released."""
+        aside = f"{self.path}/.{name}-{os.getpid()}"
+        try:
+            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        except FileNotFoundError:
+            return False
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            os.link(aside, f"{self.path}/{name}")
+        except (FileExistsError, FileNotFoundError):
+            return False
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+        return True
+
+    def supervisor(self) -> Identity | None:
+        """Who looks after the worker, None while nobody does."""
+        found = self.read("pid")
+        return None if found is None else Identity(*found)
+
+    def maker(self) -> Identity | None:
+        """The process that took the slot, None if it died before it had said so."""
+        spec = self.read("spec")
+        return None if spec is None else Identity(*spec["maker"])
+
+    def depends_on(self) -> Identity | None:
+        """The process whose death changes the report without a change in the folder."""
+        return self.supervisor() or self.maker()
+
+    def look(self) -> dict[str, Any]:
+        """What became of it, from the files and the processes they name."""
+        if not self.exists:
+            return ABSENT
+        ended = self.read("exit")
+        if ended is not None:
+            return report("exited", *ended)
+        maker = self.maker()
+        if maker is None:
+            return report("absent", cause="start_failed", detail="never launched")
+        # In this order: a dead maker starts nothing, so the pid file that is read after it is the last word.
+        maker_lives = maker.is_alive
+        supervisor = self.supervisor()
+        if supervisor is not None:
+            if supervisor.is_alive:
+                return report("running", detail=f"supervised by pid {supervisor.pid}")
+            ended = self.read("exit")
+            if ended is not None:
+                return report("exited", *ended)
+            return report("exited", None, self.read("stop"), "its supervisor was killed; nobody saw its exit code")
+        if maker_lives:
+            return report("pending", detail="being prepared")
+        detail = "the connection ended before the process was started"
+        return report("absent", cause="start_failed", detail=detail)
+
+
+def locate(folder: str, owner: str | None, name: str) -> LaunchDir | None:
+    """The launch of that name, looked for under `owner` first."""
+    if not SAFE.fullmatch(name):
+        return None
+    owners = [owner] if owner is not None and SAFE.fullmatch(owner) else []
+    with contextlib.suppress(FileNotFoundError):
+        owners += os.listdir(f"{folder}/launches")
+    for each in owners:
+        found = LaunchDir(f"{folder}/launches/{each}/{name}")
+        if found.exists:
+            return found
+    return None
+
+
+def names(folder: str, owner: str) -> list[str]:
+    """Names of every launch of this owner that was not released, those half released included."""
+    if not SAFE.fullmatch(owner):
+        return []
+    try:
+        entries = os.listdir(f"{folder}/launches/{owner}")
+    except FileNotFoundError:
+        return []
+    return sorted({entry[len(GONE) :] if entry.startswith(GONE) else entry for entry in entries})
+
+
+def living(folder: str) -> list[LaunchDir]:
+    """Every launch that takes a slot, of whatever owner."""
+    found = []
+    for owner in os.listdir(f"{folder}/launches"):
+        for name in names(folder, owner) if SAFE.fullmatch(owner) else ():
+            launch = LaunchDir(f"{folder}/launches/{owner}/{name}")
+            if launch.look()["standing"] in ("pending", "running"):
+                found.append(launch)
+    return found
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold a lock of this path; of all processes one at a time has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a folder. Another that does the same at the same time is no error."""
+
+    def failed(function: Any, path: str, info: Any) -> None:
+        if not isinstance(info[1], FileNotFoundError):
+            raise info[1]
+
+    if os.path.lexists(path) and stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path, onerror=failed)

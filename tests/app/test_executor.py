@@ -1,0 +1,130 @@
+"""What wraps ``run`` in the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import pstats
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from lightwork import App, Flow, Work
+from lightwork.errors import ComponentError
+from lightwork.executor import WorkRunExecutor
+from lightwork.profiling import ProfileExecutor
+
+RUNTIMES = ["inprocess", "local"]
+
+
+class Doubling(WorkRunExecutor):
+    """Doubles what a plain run gives, and notes that it was there."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.work.wrapped += 1  # type: ignore[attr-defined]  # the works below have it
+        return 2 * super().__call__(*args, **kwargs)
+
+
+class DoublingLater(WorkRunExecutor):
+    """Doubles what an async run gives."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._later(super().__call__(*args, **kwargs))
+
+    async def _later(self, outcome: Awaitable[int]) -> int:
+        return 2 * await outcome
+
+
+class Plain(Work):
+    """Gives its argument."""
+
+    _run_executor_cls: ClassVar[type[WorkRunExecutor]] = Doubling
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrapped = 0
+
+    def run(self, x: int) -> int:
+        return x
+
+
+class Later(Work):
+    """Gives its argument, async."""
+
+    _run_executor_cls: ClassVar[type[WorkRunExecutor]] = DoublingLater
+
+    async def run(self, x: int) -> int:
+        await asyncio.sleep(0)
+        return x
+
+
+class Profiled(Work):
+    """Has something to profile; fails where it is told to."""
+
+    _run_executor_cls: ClassVar[type[WorkRunExecutor]] = ProfileExecutor
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False)
+
+    async def run(self, fail: bool) -> int:
+        await asyncio.sleep(0)
+        return find_me(fail)
+
+
+def find_me(fail: bool) -> int:
+    """Stands out in a profile."""
+    if fail:
+        raise ValueError("asked to")
+    return 1
+
+
+class Root(Flow):
+    """Holds the works."""
+
+    def __init__(self, *works: Work) -> None:
+        super().__init__()
+        self.works_ = list(works)
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_executor_wraps_each_call(runtime: str) -> None:
+    """An executor class of a work is what enters run, plain or async, and gives what the call gives."""
+    plain, later = Plain(), Later()
+    async with App(Root(plain, later), runtime=runtime):
+        assert await plain.run(4) == 8
+        assert await later.run(5) == 10
+        assert plain.wrapped == 1
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+async def test_profiler_writes_a_file_for_each_call(
+    runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The profiler leaves one file for each call, named by the work, with the user's functions in it; for a failed one too."""
+    monkeypatch.chdir(tmp_path)
+    work = Profiled()
+    async with App(Root(work), runtime=runtime):
+        await work.run(False)
+        with pytest.raises(ValueError, match="asked to"):
+            await work.run(True)
+    files = sorted((tmp_path / "profiles").iterdir())
+    assert [file.name for file in files] == ["root.works_.0-1.prof", "root.works_.0-2.prof"]
+    for file in files:
+        names = {name for _, _, name in pstats.Stats(str(file)).stats}  # type: ignore[attr-defined]  # not in the stubs
+        assert "find_me" in names
+
+
+def test_executor_that_is_none() -> None:
+    """A work whose executor is no WorkRunExecutor class is refused when it is made, by name."""
+
+    class Wrong(Work):
+        _run_executor_cls = int  # type: ignore[assignment]  # what the test is about
+
+        def run(self) -> None: ...
+
+    with pytest.raises(ComponentError, match=r"Wrong\._run_executor_cls.*int.*WorkRunExecutor"):
+        Wrong()

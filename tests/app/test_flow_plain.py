@@ -1,0 +1,221 @@
+"""A plain `def run` of a flow: passes that end at a call that is not done, and are repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lightwork import App, Flow, Stage
+from tests.app.support_flows import Echo, Editor, Failing
+
+pytestmark = pytest.mark.bare
+
+
+class Plain(Flow):
+    """Its passes are `script`."""
+
+    def __init__(self, script: Callable[[Any], None], **children: Any) -> None:
+        super().__init__()
+        self._script = script
+        self._passes = 0
+        self.value: Any = 0
+        for name, child in children.items():
+            setattr(self, name, child)
+
+    def run(self) -> None:
+        self._passes += 1
+        self._script(self)
+
+
+def plain(script: Callable[[Any], None], runtime: str = "inprocess", **children: Any) -> App:
+    return App(Plain(script, **children), runtime=runtime)
+
+
+@pytest.mark.parametrize("runtime", ["inprocess", "local"])
+def test_lightning_style(runtime: str) -> None:
+    """A pass ends at a non-parallel call that has not succeeded, and is repeated until it comes to its end."""
+    after_first: list[int] = []
+
+    def script(flow: Any) -> None:
+        first = flow.a.run(1)
+        after_first.append(first)
+        second = flow.b.run(first + 1)
+        flow.value = [first, second]
+        flow.stop("done")
+
+    app = plain(script, runtime, a=Echo(), b=Echo())
+    asyncio.run(app.run())
+    assert app.root.value == [1, 2]  # type: ignore[attr-defined]
+    assert set(after_first) == {1}
+    assert app.root.a.seen == [1]  # type: ignore[attr-defined]
+
+
+async def test_off_the_loop() -> None:
+    """It runs in a thread of its own, so a pass that takes long holds up nobody."""
+    entered, go = threading.Event(), threading.Event()
+
+    def script(flow: Any) -> None:
+        entered.set()
+        go.wait()
+        flow.stop()
+
+    async with plain(script) as app:
+        await asyncio.to_thread(entered.wait)
+        go.set()
+        await app.wait_stopped()
+
+
+async def test_one_consistent_state() -> None:
+    """What works send during a pass waits until it has ended."""
+    entered, go = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    def script(flow: Any) -> None:
+        if flow.value == 1:
+            seen.append(flow.work.n)
+            entered.set()
+            go.wait()
+            seen.append(flow.work.n)
+            flow.value = 2
+
+    work = Editor(parallel=True)
+    async with plain(script, work=work) as app:
+        await work.start()
+        app.root.value = 1
+        await asyncio.to_thread(entered.wait)
+        call = work.submit("count")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert work.n == 0
+        go.set()
+        assert await call == 5000
+        assert work.n == 5000
+    assert seen[:2] == [0, 0]
+
+
+def test_failed_call_raises_when_it_is_asked_again() -> None:
+    """A failed call raises in the pass that asks for it again, and fails the app if nobody catches it."""
+    with pytest.raises(ValueError, match="mine"):
+        asyncio.run(plain(lambda flow: flow.work.run("mine"), work=Failing()).run())
+
+
+def test_failed_call_is_caught() -> None:
+    """A flow may catch it, and the work is not run again for the next pass."""
+
+    def script(flow: Any) -> None:
+        try:
+            flow.work.run("mine")
+        except ValueError as error:
+            flow.value = str(error)
+            if flow._passes > 5:
+                flow.stop()
+            flow.again = flow._passes
+
+    app = plain(script, work=Failing(), again=0)
+    asyncio.run(app.run())
+    assert [one.stage for one in app.works[0].statuses].count(Stage.FAILED) == 1
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_failed_call_without_exception(parallel: bool) -> None:
+    """Pitfall 5: with raise_exception=False the flow gets control back, None or the call, and the status tells."""
+
+    def script(flow: Any) -> None:
+        gave = flow.work.run("mine")
+        if flow.work.has_failed:
+            flow.value = gave.result() if parallel else gave
+            flow.stop("went on")
+
+    app = plain(script, work=Failing(raise_exception=False, parallel=parallel))
+    asyncio.run(app.run())
+    assert app.stop_message == "went on"
+    assert app.root.value is None  # type: ignore[attr-defined]
+
+
+def test_parallel_call_does_not_end_the_pass() -> None:
+    """A parallel call gives the Call, and the pass goes on; a later one finds it done."""
+
+    def script(flow: Any) -> None:
+        call = flow.work.run(1)
+        flow.asked = True
+        if call.done:
+            flow.value = call.result()
+            flow.stop()
+
+    app = plain(script, work=Echo(parallel=True), asked=False)
+    asyncio.run(app.run())
+    assert app.root.value == 1  # type: ignore[attr-defined]
+
+
+def test_uncached_calls() -> None:
+    """Without a cache a call runs once for each pass that comes to its end, not for each repetition of it."""
+
+    def script(flow: Any) -> None:
+        flow.a.run(1)
+        flow.b.run(2)
+        flow.value += 1
+        if flow.value == 3:
+            flow.stop()
+
+    app = plain(script, a=Echo(cache_calls=False), b=Echo(cache_calls=False))
+    asyncio.run(app.run())
+    assert [work.num_successes for work in app.works] == [3, 3]
+
+
+async def test_rests() -> None:
+    """Pitfall 20: a plain flow whose calls have succeeded rests."""
+
+    def script(flow: Any) -> None:
+        flow.work.run(1)
+        flow.value = 1
+
+    async with plain(script, work=Echo()) as app:
+        root: Any = app.root
+        await app.wait_for(lambda: root.value == 1)
+        before = -1
+        while before != root._passes:
+            before = root._passes
+            for _ in range(5):
+                await asyncio.to_thread(lambda: None)
+        assert root._passes < 12
+        assert root.work.seen == [1]
+
+
+def test_exception_of_run() -> None:
+    """What a plain run raises arrives in app.run()."""
+
+    def script(flow: Any) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        asyncio.run(plain(script).run())
+
+
+def test_run_that_gives_a_coroutine() -> None:
+    """A plain run that gives a coroutine is an error that names the way out."""
+
+    class Odd(Flow):
+        def run(self) -> Any:
+            return asyncio.sleep(0)
+
+    with pytest.raises(TypeError, match=r"Odd.run gave a coroutine; define it with `async def`"):
+        asyncio.run(App(Odd(), runtime="inprocess").run())
+
+
+def test_children_made_in_a_pass() -> None:
+    """A plain pass makes and removes children, in its own thread."""
+
+    def script(flow: Any) -> None:
+        if flow.job is None:
+            flow.job = Echo()
+        flow.value = flow.job.run(5)
+        flow.job = None
+        flow.stop()
+
+    app = plain(script, job=None)
+    asyncio.run(app.run())
+    assert app.root.value == 5  # type: ignore[attr-defined]

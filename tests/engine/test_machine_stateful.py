@@ -1,0 +1,457 @@
+"""Any order of events leaves every rule of the machine true, and whatever was asked for comes to an end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from lightwork.engine import events as ev
+from lightwork.engine.model import Phase
+from lightwork.status import Reason
+from tests.engine.machine_watch import ERROR, Watch
+
+# A run that fails is made small before it is reported, which may take minutes; one that passes takes seconds.
+pytestmark = [pytest.mark.bare, pytest.mark.timeout(600)]
+
+FROM_WORKER = (
+    ev.WorkerReady,
+    ev.CallRunning,
+    ev.CallSucceeded,
+    ev.CallFailed,
+    ev.CallCancelled,
+    ev.WorkerStopping,
+)
+
+
+@dataclasses.dataclass
+class Worker:
+    """One launched worker, as faithful to the runtimes and the agent as the machine can tell.
+
+    Attributes:
+        launched: Whether the runtime has a process.
+        linked: Whether there is a connection; what is sent either way waits while there is none.
+        ready: Whether it has said so.
+        leaving: Whether it has said that it stops; it says nothing more then.
+        killed: Whether the runtime was told to end it.
+        inbox: What was sent to it and not read.
+        outbox: What it has sent and nobody has received.
+        calls: Those that it has begun, and whether their cancellation was asked for.
+    """
+
+    work: int
+    attempt: int
+    launched: bool = False
+    linked: bool = False
+    ready: bool = False
+    leaving: bool = False
+    killed: bool = False
+    stop_read: bool = False
+    inbox: deque[ev.Command] = dataclasses.field(default_factory=deque)
+    outbox: deque[Any] = dataclasses.field(default_factory=deque)
+    calls: dict[int, bool] = dataclasses.field(default_factory=dict)
+
+    def say(self, fact: type, *args: Any) -> None:
+        self.outbox.append(fact(self.work, self.attempt, *args))
+
+    def read(self) -> None:
+        """Take in one frame."""
+        match self.inbox.popleft():
+            case ev.SendCall(call=call):
+                self.calls[call] = False
+                self.say(ev.CallRunning, call)
+            case ev.SendCancel(call=call):
+                if call in self.calls:
+                    self.calls[call] = True
+            case ev.SendStop():
+                self.stop_read = True
+
+    def say_goodbye(self, reason: Reason | None) -> None:
+        """Cancel what runs, say so, say that this is the end."""
+        for call in self.calls:
+            self.say(ev.CallCancelled, call, reason)
+        self.calls.clear()
+        self.say(ev.WorkerStopping, reason)
+        self.leaving = True
+
+
+POLICIES = st.builds(
+    ev.Policy,
+    cache_calls=st.booleans(),
+    concurrency=st.integers(1, 3),
+    timeout=st.none() | st.just(10.0),
+    retries=st.integers(0, 2),
+)
+HASHES = st.sampled_from(["a", "b", "c", "d", "e"])
+SEVERAL = st.lists(HASHES, min_size=1, max_size=4)
+SELDOM = st.integers(0, 9).map(lambda number: number == 9)
+"""For rules that end so much that little could happen between them."""
+OUTCOMES = st.sampled_from(["value", "value", "error", "swallowed", "invalid", "cancelled"])
+EXITS = st.sampled_from([Reason.CRASHED, Reason.OOM, Reason.LOST, Reason.SPOT_RETRIEVAL, Reason.TIMEOUT])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Users, runtimes, workers, links and clocks, each doing whatever it could do next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watch = Watch()
+        self.workers: dict[int, Worker] = {}  # by work: the one that is not over
+        self.removed: set[int] = set()
+        self.late: list[ev.Event] = []
+        self.numbers = 0
+        self.broken = False  # whether a rule was broken: what follows from that is not worth telling
+
+    def feed(self, event: ev.Event) -> None:
+        self.broken = True
+        commands = self.watch.feed(event)
+        self.broken = False
+        for command in commands:
+            match command:
+                case ev.Launch():
+                    self.workers[command.work] = Worker(command.work, command.attempt)
+                case ev.SendCall() | ev.SendCancel() | ev.SendStop():
+                    self.workers[command.work].inbox.append(command)
+                case ev.EndWorker():
+                    self.workers[command.work].killed = True
+                case _:
+                    pass
+
+    def number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def some(self, data: st.DataObject, found: list[Any]) -> Any:
+        return data.draw(st.sampled_from(found))
+
+    def ours(self) -> list[int]:
+        return sorted(self.watch.works.keys() - self.removed)
+
+    # --- users ------------------------------------------------------------------------------------
+
+    @initialize(policy=POLICIES, hashes=SEVERAL, count=st.integers(0, 12))
+    def first(self, policy: ev.Policy, hashes: list[str], count: int) -> None:
+        self.add(policy)
+        self.submit_each(1, hashes)
+        self.work_on(count, answers=False)
+
+    def add(self, policy: ev.Policy) -> None:
+        number = self.number()
+        self.feed(ev.WorkAdded(number, f"root.w{number}", policy))
+
+    @precondition(lambda self: len(self.ours()) < 1 or self.numbers % 16 == 0)
+    @rule(policy=POLICIES)
+    def add_work(self, policy: ev.Policy) -> None:
+        self.add(policy)
+
+    @precondition(lambda self: self.ours())
+    @rule(data=st.data(), hashes=SEVERAL)
+    def submit(self, data: st.DataObject, hashes: list[str]) -> None:
+        self.submit_each(self.some(data, self.ours()), hashes)
+
+    def submit_each(self, work: int, hashes: list[str]) -> None:
+        seen = self.watch.works[work]
+        for hash in hashes:
+            call = self.number()
+            self.feed(ev.CallSubmitted(work, call, hash, b""))
+            adopted = self.watch.adopted[call]
+            assert adopted.to is not None or hash not in seen.succeeded or not seen.policy.cache_calls
+            assert adopted.to is None or self.watch.calls[adopted.to].hash == hash
+
+    @precondition(lambda self: self.watch.calls)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        call = self.some(data, sorted(self.watch.calls))
+        self.feed(ev.CancelRequested(self.watch.calls[call].work, call))
+
+    @precondition(lambda self: self.ours())
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        self.feed(ev.StartRequested(self.some(data, self.ours())))
+
+    @precondition(lambda self: self.watch.works)
+    @rule(data=st.data(), reason=st.sampled_from([None, Reason.SPOT_RETRIEVAL]))
+    def stop(self, data: st.DataObject, reason: Reason | None) -> None:
+        self.feed(ev.StopRequested(self.some(data, sorted(self.watch.works)), reason))
+
+    @precondition(lambda self: self.ours())
+    @rule(data=st.data(), really=SELDOM)
+    def remove(self, data: st.DataObject, really: bool) -> None:
+        if not really:
+            return
+        work = self.some(data, self.ours())
+        self.removed.add(work)
+        self.feed(ev.WorkRemoved(work))
+
+    # --- the runtime ------------------------------------------------------------------------------
+
+    def having(self, **wanted: bool) -> list[Worker]:
+        """The workers of which all this is true."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if all(bool(getattr(worker, name)) is value for name, value in wanted.items())
+        ]
+
+    @precondition(lambda self: self.having(launched=False, killed=False))
+    @rule(data=st.data())
+    def launch_done(self, data: st.DataObject) -> None:
+        worker = self.some(data, self.having(launched=False, killed=False))
+        worker.launched = worker.linked = True
+
+    @precondition(lambda self: self.having(launched=False))
+    @rule(data=st.data())
+    def launch_fails(self, data: st.DataObject) -> None:
+        self.end_launch(self.some(data, self.having(launched=False)))
+
+    def end_launch(self, worker: Worker) -> None:
+        del self.workers[worker.work]
+        self.feed(ev.LaunchFailed(worker.work, worker.attempt, Reason.LAUNCH_FAILED, "no room"))
+
+    @precondition(lambda self: self.having(launched=True))
+    @rule(data=st.data(), reason=EXITS, says_lost=st.booleans())
+    def exit(self, data: st.DataObject, reason: Reason, says_lost: bool) -> None:
+        """It ends at any time; a part of what it has sent is received before."""
+        worker = self.some(data, self.having(launched=True))
+        if worker.linked:
+            for _ in range(data.draw(st.integers(0, len(worker.outbox)))):
+                self.receive(worker)
+            if says_lost:
+                self.feed(ev.LinkLost(worker.work, worker.attempt))
+        self.end(worker, reason)
+
+    def end(self, worker: Worker, reason: Reason) -> None:
+        del self.workers[worker.work]
+        event = ev.WorkerExited(worker.work, worker.attempt, reason, "it is over")
+        self.late += [event, ev.LinkLost(worker.work, worker.attempt)]
+        self.feed(event)
+
+    # --- the worker -------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.having(launched=True, linked=True, ready=False, leaving=False))
+    @rule(data=st.data(), starts=st.sampled_from([True, True, True, False]))
+    def come_up(self, data: st.DataObject, starts: bool) -> None:
+        worker = self.some(data, self.having(launched=True, linked=True, ready=False, leaving=False))
+        if starts:
+            worker.ready = True
+            worker.say(ev.WorkerReady)
+        else:
+            worker.leaving = True
+            worker.say(ev.WorkerStopping, Reason.USER_EXCEPTION, ERROR)
+
+    @precondition(lambda self: self.having(ready=True, linked=True, leaving=False, inbox=True))
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        self.some(data, self.having(ready=True, linked=True, leaving=False, inbox=True)).read()
+
+    @precondition(lambda self: self.having(calls=True))
+    @rule(data=st.data(), outcomes=st.lists(OUTCOMES, min_size=1, max_size=4))
+    def answer(self, data: st.DataObject, outcomes: list[str]) -> None:
+        for outcome in outcomes:
+            found = self.having(calls=True)
+            if found:
+                worker = self.some(data, found)
+                self.say_outcome(worker, self.some(data, sorted(worker.calls)), outcome)
+            self.work_on(6, answers=False)
+
+    def say_outcome(self, worker: Worker, call: int, outcome: str) -> None:
+        del worker.calls[call]
+        match outcome:
+            case "value":
+                worker.say(ev.CallSucceeded, call, b"\x01")
+            case "cancelled":
+                worker.say(ev.CallCancelled, call)
+            case _:
+                reason = Reason.INVALID_RETURN_VALUE if outcome == "invalid" else Reason.USER_EXCEPTION
+                worker.say(ev.CallFailed, call, reason, ERROR, outcome == "swallowed")
+
+    @precondition(lambda self: self.having(launched=True, leaving=False))
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        """As it was asked to, or because of a signal of its own."""
+        worker = self.some(data, self.having(launched=True, leaving=False))
+        worker.say_goodbye(None if worker.stop_read else Reason.SIGTERM_SIGNAL_HANDLER)
+
+    # --- the link ---------------------------------------------------------------------------------
+
+    def receive(self, worker: Worker) -> None:
+        event = worker.outbox.popleft()
+        self.late.append(event)
+        self.feed(event)
+
+    @precondition(lambda self: self.having(linked=True, outbox=True))
+    @rule(data=st.data(), count=st.integers(1, 6))
+    def deliver(self, data: st.DataObject, count: int) -> None:
+        worker = self.some(data, self.having(linked=True, outbox=True))
+        for _ in range(min(count, len(worker.outbox))):
+            self.receive(worker)
+
+    @precondition(lambda self: self.having(linked=True))
+    @rule(data=st.data())
+    def cut(self, data: st.DataObject) -> None:
+        worker = self.some(data, self.having(linked=True))
+        worker.linked = False
+        self.feed(ev.LinkLost(worker.work, worker.attempt))
+
+    @precondition(lambda self: self.having(launched=True, linked=False))
+    @rule(data=st.data())
+    def reconnect(self, data: st.DataObject) -> None:
+        self.link(self.some(data, self.having(launched=True, linked=False)))
+
+    def link(self, worker: Worker) -> None:
+        worker.linked = True
+        self.feed(ev.LinkRestored(worker.work, worker.attempt))
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """What an attempt that is over has said changes nothing when it is said again."""
+        event = self.some(data, self.late)
+        worker = self.workers.get(event.work)
+        if worker is None or worker.attempt != getattr(event, "attempt", 0):
+            if worker is None and isinstance(event, ev.WorkerReady):
+                return  # the scheduler drops frames of a worker that is over by itself
+            assert self.watch.feed(event) == []
+
+    @rule(count=st.integers(1, 12), answers=st.booleans())
+    def work_on(self, count: int, answers: bool) -> None:
+        """Everybody does what they were asked to for a while: deep places are reached early."""
+        for _ in range(count):
+            if not self.step_worker(answers=answers):
+                return
+
+    @precondition(lambda self: self.ours())
+    @rule(data=st.data(), outcome=OUTCOMES, like=st.booleans())
+    def answer_while_it_ends(self, data: st.DataObject, outcome: str, like: bool) -> None:
+        """An answer that crosses the order to cancel or to stop, with the same call made again in between."""
+        self.submit_each(self.some(data, self.ours()), [data.draw(HASHES)])
+        self.work_on(12, answers=False)
+        if not self.having(leaving=False, calls=True):
+            return
+        worker = self.some(data, self.having(leaving=False, calls=True))
+        call = self.some(data, sorted(worker.calls))
+        if data.draw(st.booleans()):
+            self.feed(ev.CancelRequested(worker.work, call))
+        else:
+            self.feed(ev.StopRequested(worker.work))
+        if like and worker.work not in self.removed:
+            self.feed(ev.CallSubmitted(worker.work, self.number(), self.watch.calls[call].hash, b""))
+        self.say_outcome(worker, call, outcome)
+
+    # --- the clock --------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.watch.timers)
+    @rule(data=st.data())
+    def fire(self, data: st.DataObject) -> None:
+        self.ring(self.some(data, sorted(self.watch.timers, key=repr)))
+
+    def ring(self, timer: ev.Timer) -> None:
+        self.feed(ev.TimerFired(timer.work, timer))
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def settle_politely(self) -> None:
+        """Let everybody do what they were asked to, until there is nothing left to do."""
+        for _ in range(10_000):
+            if not (self.step_worker() or self.step_timer(kinds=("retry",))):
+                return
+        raise AssertionError("it does not come to rest")
+
+    def step_worker(self, *, answers: bool = True) -> bool:
+        for worker in list(self.workers.values()):
+            if not worker.launched and not worker.killed:
+                worker.launched = worker.linked = True
+            elif worker.killed and not worker.launched:
+                self.end_launch(worker)
+            elif worker.killed:
+                self.end(worker, Reason.CRASHED)
+            elif not worker.linked:
+                self.link(worker)
+            elif worker.outbox:
+                self.receive(worker)
+            elif worker.leaving:
+                self.end(worker, Reason.CRASHED)
+            elif worker.stop_read:
+                worker.say_goodbye(None)
+            elif not worker.ready:
+                worker.ready = True
+                worker.say(ev.WorkerReady)
+            elif worker.inbox:
+                worker.read()
+            elif worker.calls and answers:
+                call, cancelled = worker.calls.popitem()
+                worker.say(*((ev.CallCancelled, call) if cancelled else (ev.CallSucceeded, call, b"\x01")))
+            else:
+                continue
+            return True
+        return False
+
+    def settle_rudely(self) -> None:
+        """No worker says or does anything more: only the clock, and a runtime that does what it is told."""
+        for _ in range(10_000):
+            killed = self.having(killed=True)
+            if killed:
+                end = self.end_launch if not killed[0].launched else lambda worker: self.end(worker, Reason.CRASHED)
+                end(killed[0])
+            elif not self.step_timer():
+                return
+        raise AssertionError("it does not come to rest")
+
+    def step_timer(self, kinds: tuple[str, ...] = ()) -> bool:
+        timers = sorted((one for one in self.watch.timers if not kinds or one.kind in kinds), key=repr)
+        if timers:
+            self.ring(timers[0])
+        return bool(timers)
+
+    @rule(really=SELDOM)
+    def rest(self, really: bool) -> None:
+        """Where everybody does what they are asked to, every call is settled, and nothing is left to wait for."""
+        if not really:
+            return
+        self.settle_politely()
+        self.watch.check_settled()
+        for number in self.watch.works:
+            assert self.watch.phase(number) in (Phase.UP, Phase.ABSENT)
+
+    @rule(really=SELDOM)
+    def stop_all_rudely(self, really: bool) -> None:
+        """A stop of works whose workers do nothing more ends everything by the clock alone."""
+        if not really:
+            return
+        for number in sorted(self.watch.works):
+            self.feed(ev.StopRequested(number))
+        self.settle_rudely()
+        self.watch.check_settled()
+        assert self.machine_is_idle()
+
+    def machine_is_idle(self) -> bool:
+        return self.watch.machine.is_idle
+
+    def teardown(self) -> None:
+        """Stop, and then remove, every work, and see that nothing of it is left."""
+        if self.broken:
+            return
+        self.settle_politely()
+        self.watch.check_settled()
+        for number in self.ours():
+            self.feed(ev.StopRequested(number))
+        self.settle_politely()
+        self.watch.check_settled()
+        assert self.machine_is_idle()
+        for number in self.ours():
+            self.removed.add(number)
+            self.feed(ev.WorkRemoved(number))
+        assert not self.watch.works
+        assert not self.watch.machine._works
+        assert not self.workers
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(
+    max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,877 @@
+"""The machine alone: events in, commands out, for each rule; and the table walked."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+
+from lightwork.engine import events as ev
+from lightwork.engine.events import Timer
+from lightwork.engine.machine import LATE, TABLE, Machine, MachineError
+from lightwork.engine.model import Phase
+from lightwork.status import Reason, Stage
+from tests.engine import lifecycle_page
+from tests.engine.machine_watch import ERROR, Watch, only
+
+pytestmark = pytest.mark.bare
+
+PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED = (
+    Stage.PENDING,
+    Stage.RUNNING,
+    Stage.SUCCEEDED,
+    Stage.FAILED,
+    Stage.STOPPED,
+)
+PATIENT = ev.Policy(timeout=10.0)
+STUBBORN = ev.Policy(timeout=10.0, retries=2, retry_delay=4.0)
+WIDE = ev.Policy(concurrency=2)
+
+
+class Play:
+    """One work, and short words for what can happen to it; each gives the commands."""
+
+    def __init__(self) -> None:
+        self.watch = Watch()
+
+    def __call__(self, event: ev.Event) -> list[ev.Command]:
+        return self.watch.feed(event)
+
+    @property
+    def attempt(self) -> int:
+        return self.watch.live_work(1).attempt
+
+    @property
+    def phase(self) -> Phase:
+        return self.watch.phase()
+
+    def add(self, policy: ev.Policy | None = None, **changes: Any) -> None:
+        self(ev.WorkAdded(1, "root.w", policy or ev.Policy(**changes)))
+
+    def submit(self, call: int, hash: str = "") -> list[ev.Command]:
+        return self(ev.CallSubmitted(1, call, hash or f"hash {call}", b"args"))
+
+    def launch(self, policy: ev.Policy | None = None, **changes: Any) -> None:
+        self.add(policy, **changes)
+        self(ev.StartRequested(1))
+
+    def up(self, policy: ev.Policy | None = None, **changes: Any) -> None:
+        self.launch(policy, **changes)
+        self.ready()
+
+    def run(self, policy: ev.Policy | None = None, **changes: Any) -> None:
+        """Up, and call 1 runs."""
+        self.up(policy, **changes)
+        self.submit(1)
+        self.running(1)
+
+    def ready(self) -> list[ev.Command]:
+        return self(ev.WorkerReady(1, self.attempt))
+
+    def running(self, call: int) -> list[ev.Command]:
+        return self(ev.CallRunning(1, self.attempt, call))
+
+    def succeed(self, call: int) -> list[ev.Command]:
+        return self(ev.CallSucceeded(1, self.attempt, call, b"\x01"))
+
+    def fail(self, call: int, reason: Reason = Reason.USER_EXCEPTION, *, swallowed: bool = False) -> list[ev.Command]:
+        return self(ev.CallFailed(1, self.attempt, call, reason, ERROR, swallowed))
+
+    def cancelled(self, call: int, reason: Reason | None = None) -> list[ev.Command]:
+        return self(ev.CallCancelled(1, self.attempt, call, reason))
+
+    def cancel(self, call: int) -> list[ev.Command]:
+        return self(ev.CancelRequested(1, call))
+
+    def start(self) -> list[ev.Command]:
+        return self(ev.StartRequested(1))
+
+    def stop(self, reason: Reason | None = None) -> list[ev.Command]:
+        return self(ev.StopRequested(1, reason))
+
+    def remove(self) -> list[ev.Command]:
+        return self(ev.WorkRemoved(1))
+
+    def fire(self, kind: Any, call: int = 0) -> list[ev.Command]:
+        return self(ev.TimerFired(1, Timer(kind, 1, call)))
+
+    def cut(self) -> list[ev.Command]:
+        return self(ev.LinkLost(1, self.attempt))
+
+    def restore(self) -> list[ev.Command]:
+        return self(ev.LinkRestored(1, self.attempt))
+
+    def leave(self, reason: Reason | None = Reason.SIGTERM_SIGNAL_HANDLER, error: Any = None) -> list[ev.Command]:
+        return self(ev.WorkerStopping(1, self.attempt, reason, error))
+
+    def exit(self, reason: Reason = Reason.CRASHED, message: str = "exit code 3") -> list[ev.Command]:
+        return self(ev.WorkerExited(1, self.attempt, reason, message))
+
+    def launch_fails(self, reason: Reason = Reason.LAUNCH_FAILED) -> list[ev.Command]:
+        return self(ev.LaunchFailed(1, self.attempt, reason, "no room"))
+
+    def work_statuses(self) -> list[tuple[Stage, Reason | None]]:
+        return [(one.stage, one.reason) for _, one in self.watch.published if one.call is None]
+
+    def ended(self, call: int) -> tuple[Stage, Reason | None]:
+        final = self.watch.final(call)
+        return final.stage, final.reason
+
+
+@pytest.fixture
+def one() -> Iterator[Play]:
+    """A play that is checked after each event, and once more when everything was stopped at its end."""
+    stage = Play()
+    yield stage
+    watch = stage.watch
+    for number in list(watch.works):
+        watch.feed(ev.WorkRemoved(number))
+        if number in watch.works:
+            watch.feed(ev.WorkerExited(number, watch.live_work(number).attempt, Reason.CRASHED, "the test is over"))
+    watch.check_settled()
+    assert not watch.works
+
+
+# --- calls ------------------------------------------------------------------------------------------
+
+
+def test_first_call_launches_and_is_sent_when_the_worker_is_ready(one: Play) -> None:
+    """A call of a work without a worker launches one, waits for it, and goes pending, running, succeeded."""
+    one.add()
+    assert only(one.submit(1), ev.Launch) == [ev.Launch(1, 1)]
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 1, b"args")]
+    one.running(1)
+    (settled,) = only(one.succeed(1), ev.Settle)
+    assert settled.outcome.value == b"\x01"
+    assert one.watch.stages(1) == [PENDING, RUNNING, SUCCEEDED]
+
+
+def test_calls_are_sent_one_by_one_in_order(one: Play) -> None:
+    """With a concurrency of 1 the next call is sent when the one before it is over."""
+    one.up()
+    for call in (1, 2, 3):
+        one.submit(call)
+    assert only(one.succeed(1), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert only(one.fail(2), ev.SendCall) == [ev.SendCall(1, 3, b"args")]
+
+
+def test_concurrency_bounds_the_calls_that_the_worker_has(one: Play) -> None:
+    """With a concurrency of 2 the worker has two calls, and gets the third when one of them is over."""
+    one.up(WIDE)
+    assert only(one.submit(1) + one.submit(2) + one.submit(3), ev.SendCall) == [
+        ev.SendCall(1, 1, b"args"),
+        ev.SendCall(1, 2, b"args"),
+    ]
+    assert only(one.succeed(2), ev.SendCall) == [ev.SendCall(1, 3, b"args")]
+
+
+@pytest.mark.parametrize("cache_calls", [True, False])
+def test_same_call_in_flight_is_joined(one: Play, cache_calls: bool) -> None:
+    """A call with the arguments of one in flight joins it, cached or not, and nothing is sent for it."""
+    one.up(cache_calls=cache_calls)
+    one.submit(1, "same")
+    (adopt,) = one.submit(2, "same")
+    assert adopt == ev.Adopt(1, 2, 1, "joined call 1, in flight with the same arguments")
+
+
+def test_success_answers_later_calls(one: Play) -> None:
+    """A call with the arguments of one that has succeeded is answered at once, by every worker after it too."""
+    one.run()
+    one.succeed(1)
+    one.exit()
+    (adopt,) = one.submit(2, "hash 1")
+    assert isinstance(adopt, ev.Adopt)
+    assert (adopt.to, adopt.outcome) == (1, one.watch.calls[1].outcome)
+    assert adopt.reason == "answered by call 1, which succeeded with the same arguments"
+    assert one.phase is Phase.ABSENT
+
+
+def test_reasons_why_a_call_runs(one: Play) -> None:
+    """A call that is not answered says why: never done, or not with success."""
+    one.run()
+    assert one.watch.adopted[1].reason == "runs: no call with these arguments has succeeded"
+    one.fail(1)
+    one.submit(2, "hash 1")
+    assert one.watch.adopted[2].reason == "runs: call 1 with the same arguments did not succeed"
+
+
+def test_without_cache_every_call_runs(one: Play) -> None:
+    """With cache_calls False a call that has succeeded runs again, and says so."""
+    one.run(cache_calls=False)
+    one.succeed(1)
+    assert only(one.submit(2, "hash 1"), ev.SendCall)
+    assert one.watch.adopted[2].reason == "runs: cache_calls is False"
+
+
+def test_swallowed_failure_is_a_failure_and_not_tried_again(one: Play) -> None:
+    """A failure that on_exception took is final though tries are left."""
+    one.run(STUBBORN)
+    (settled,) = only(one.fail(1, swallowed=True), ev.Settle)
+    assert settled.outcome.swallowed
+    assert one.ended(1) == (FAILED, Reason.USER_EXCEPTION)
+
+
+def test_failure_carries_the_error(one: Play) -> None:
+    """The outcome of a call that raised has the exception as data."""
+    one.run()
+    (settled,) = only(one.fail(1), ev.Settle)
+    assert settled.outcome.error == ERROR
+    assert settled.outcome.status.message == "broken"
+
+
+# --- retries and timeouts -----------------------------------------------------------------------------
+
+
+def test_retries_are_visible_delayed_and_bounded(one: Play) -> None:
+    """Each retry is pending again with the next attempt and the reason; pauses double; the last failure stays."""
+    one.run(STUBBORN)
+    (first,) = only(one.fail(1), ev.StartTimer)
+    assert first.timer == Timer("retry", 1, 1)
+    assert 2.0 <= first.delay <= 4.0
+    one.fire("retry", 1)
+    one.running(1)
+    (second,) = only(one.fail(1), ev.StartTimer)
+    assert 4.0 <= second.delay <= 8.0
+    one.fire("retry", 1)
+    assert not only(one.fail(1), ev.StartTimer)
+    assert [(status.stage, status.attempt) for status in one.watch.calls[1].statuses] == [
+        (PENDING, 1), (RUNNING, 1), (PENDING, 2), (RUNNING, 2), (PENDING, 3), (FAILED, 3),
+    ]  # fmt: skip
+    assert one.watch.calls[1].statuses[2].reason is Reason.USER_EXCEPTION
+
+
+def test_unencodable_value_is_not_tried_again(one: Play) -> None:
+    """A return value that cannot be encoded fails at once: it will not be another one next time."""
+    one.run(STUBBORN)
+    one.fail(1, Reason.INVALID_RETURN_VALUE)
+    assert one.ended(1) == (FAILED, Reason.INVALID_RETURN_VALUE)
+
+
+def test_others_run_while_a_retry_waits(one: Play) -> None:
+    """The pause of a retry keeps no other call waiting, and the same call joins the one that pauses."""
+    one.run(STUBBORN)
+    one.submit(2)
+    assert only(one.fail(1), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    (adopt,) = one.submit(3, "hash 1")
+    assert isinstance(adopt, ev.Adopt)
+    assert adopt.to == 1
+
+
+def test_timeout_counts_from_running(one: Play) -> None:
+    """The timeout starts when run is entered; after it the call is cancelled and fails with reason timeout."""
+    one.up(PATIENT)
+    assert not only(one.submit(1), ev.StartTimer)
+    assert only(one.running(1), ev.StartTimer) == [ev.StartTimer(1, Timer("timeout", 1, 1), 10.0)]
+    assert one.fire("timeout", 1) == [
+        ev.SendCancel(1, 1),
+        ev.StartTimer(1, Timer("cancel", 1, 1), PATIENT.grace),
+    ]
+    one.cancelled(1)
+    assert one.ended(1) == (FAILED, Reason.TIMEOUT)
+    assert one.phase is Phase.UP
+
+
+def test_timeout_is_tried_again(one: Play) -> None:
+    """A call that timed out is tried again where tries are left."""
+    one.run(STUBBORN)
+    one.fire("timeout", 1)
+    one.cancelled(1)
+    assert one.watch.stages(1)[-1] is PENDING
+    assert only(one.fire("retry", 1), ev.SendCall)
+
+
+def test_timeout_that_is_ignored_ends_the_process(one: Play) -> None:
+    """A run that ignores its timeout is ended with its process, and fails with reason timeout then."""
+    one.run(PATIENT)
+    one.fire("timeout", 1)
+    assert one.fire("cancel", 1)[-1] == ev.EndWorker(1, 1, 0.0)
+    one.exit()
+    assert one.ended(1) == (FAILED, Reason.TIMEOUT)
+
+
+def test_result_after_the_timeout_counts(one: Play) -> None:
+    """A result that crosses the cancellation is the outcome."""
+    one.run(PATIENT)
+    one.fire("timeout", 1)
+    one.succeed(1)
+    assert one.ended(1) == (SUCCEEDED, None)
+
+
+# --- cancelling ---------------------------------------------------------------------------------------
+
+
+def test_cancel_of_a_queued_call_is_immediate(one: Play) -> None:
+    """A call that no worker has is stopped at once; the worker hears nothing of it."""
+    one.run()
+    one.submit(2)
+    assert not only(one.cancel(2), ev.SendCancel)
+    assert one.ended(2) == (STOPPED, Reason.CANCELLED)
+    assert one.cancel(2) == []
+
+
+def test_cancel_of_a_running_call_waits_for_the_worker(one: Play) -> None:
+    """A running call is over when the worker says so, and keeps its place until then."""
+    one.run()
+    one.submit(2)
+    assert one.cancel(1) == [ev.SendCancel(1, 1), ev.StartTimer(1, Timer("cancel", 1, 1), 5.0)]
+    assert one.cancel(1) == []
+    assert only(one.cancelled(1), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert one.ended(1) == (STOPPED, Reason.CANCELLED)
+
+
+def test_cancel_after_a_timeout_is_a_cancellation(one: Play) -> None:
+    """A call that is cancelled while its timeout ends it is stopped, and not tried again."""
+    one.run(STUBBORN)
+    one.fire("timeout", 1)
+    assert one.cancel(1) == []
+    one.cancelled(1)
+    assert one.ended(1) == (STOPPED, Reason.CANCELLED)
+
+
+def test_failure_of_a_cancelled_call_is_not_tried_again(one: Play) -> None:
+    """A cancelled run that raises something else has failed with that, though tries are left."""
+    one.run(STUBBORN)
+    one.cancel(1)
+    one.fail(1)
+    assert one.ended(1) == (FAILED, Reason.USER_EXCEPTION)
+
+
+def test_ignored_cancellation_ends_the_process_and_queued_calls_go_on(one: Play) -> None:
+    """After the grace period the process is ended; the calls that wait get the next one."""
+    one.run()
+    one.submit(2)
+    one.cancel(1)
+    assert only(one.fire("cancel", 1), ev.EndWorker) == [ev.EndWorker(1, 1, 0.0)]
+    assert only(one.exit(), ev.Launch) == [ev.Launch(1, 2)]
+    assert one.ended(1) == (STOPPED, Reason.CANCELLED)
+    assert one.work_statuses()[-1] == (STOPPED, Reason.CANCELLED)
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+
+
+def test_other_calls_of_an_ended_process_crash_or_are_tried_again(one: Play) -> None:
+    """A call that shares the process of one that ignores its cancellation fails with reason crashed."""
+    one.up(WIDE)
+    one.submit(1)
+    one.submit(2)
+    one.cancel(1)
+    one.fire("cancel", 1)
+    assert one.ended(2) == (FAILED, Reason.CRASHED)
+    assert "call 1 ignored its cancellation" in (one.watch.final(2).message or "")
+
+
+def test_call_like_a_cancelled_one_is_a_new_one(one: Play) -> None:
+    """A call does not join one whose cancellation was asked for."""
+    one.run()
+    one.cancel(1)
+    one.submit(2, "hash 1")
+    assert one.watch.adopted[2].to is None
+
+
+def test_late_result_answers_the_call_that_was_queued_for_it(one: Play) -> None:
+    """Where a cancelled call succeeds all the same, the same call behind it is answered and not run."""
+    one.run()
+    one.cancel(1)
+    one.submit(2, "hash 1")
+    assert not only(one.succeed(1), ev.SendCall)
+    assert one.watch.stages(2) == [PENDING, SUCCEEDED]
+    assert one.watch.final(2).message == "answered by call 1, which succeeded with the same arguments"
+
+
+def test_run_that_cancels_itself_is_cancelled(one: Play) -> None:
+    """A cancellation that nobody asked for stops the call with reason cancelled, or the one that the worker gives."""
+    one.up(WIDE)
+    one.submit(1)
+    one.submit(2)
+    one.cancelled(1)
+    one.cancelled(2, Reason.SIGTERM_SIGNAL_HANDLER)
+    assert one.ended(1) == (STOPPED, Reason.CANCELLED)
+    assert one.ended(2) == (STOPPED, Reason.SIGTERM_SIGNAL_HANDLER)
+
+
+# --- start and stop -----------------------------------------------------------------------------------
+
+
+def test_start_launches_once(one: Play) -> None:
+    """Starting twice launches once; a start of a work that is up is done at once."""
+    one.add()
+    assert only(one.start() + one.start(), ev.Launch) == [ev.Launch(1, 1)]
+    assert ev.WorkerUp(1) in one.ready()
+    assert one.start() == [ev.WorkerUp(1)]
+    assert one.work_statuses() == [(Stage.STARTED, None)]
+
+
+def test_stop_of_an_absent_work_is_done_at_once(one: Play) -> None:
+    """A stop where there is no worker is answered at once, and changes no status."""
+    one.add()
+    assert only(one.stop(), ev.WorkerGone)
+    assert one.work_statuses() == []
+
+
+def test_stop_of_a_running_work(one: Play) -> None:
+    """A stop stops what waits at once and what runs with the worker, in order and with a deadline."""
+    one.run()
+    one.submit(2)
+    commands = one.stop()
+    assert commands[-2:] == [ev.SendStop(1, 5.0), ev.StartTimer(1, Timer("force", 1), 6.0)]
+    assert one.ended(2) == (STOPPED, None)
+    one.cancelled(1)
+    one.leave(None)
+    assert only(one.exit(), ev.WorkerGone)
+    assert one.ended(1) == (STOPPED, None)
+    assert one.work_statuses()[-1] == (STOPPED, None)
+
+
+def test_stop_reason_is_that_of_the_calls_it_stops(one: Play) -> None:
+    """The reason of a stop is in the statuses of what waits, of what runs and of the work."""
+    one.run()
+    one.submit(2)
+    one.stop(Reason.SPOT_RETRIEVAL)
+    one.exit()
+    assert one.ended(1) == one.ended(2) == one.work_statuses()[-1] == (STOPPED, Reason.SPOT_RETRIEVAL)
+
+
+def test_stop_that_takes_too_long_is_forced(one: Play) -> None:
+    """A worker that does not end in time is ended through the runtime."""
+    one.run()
+    one.stop()
+    assert one.fire("force") == [ev.EndWorker(1, 1, 0.0)]
+    one.exit()
+    assert one.ended(1) == (STOPPED, None)
+
+
+def test_second_stop_adds_nothing(one: Play) -> None:
+    """Stopping twice is stopping once."""
+    one.run()
+    one.stop()
+    assert one.stop() == []
+
+
+def test_stop_while_starting_ends_the_launch_and_answers_the_start(one: Play) -> None:
+    """A start that is overtaken by a stop fails when the worker is gone; nobody waits for ever."""
+    one.launch()
+    one.submit(1)
+    assert only(one.stop(), ev.EndWorker) == [ev.EndWorker(1, 1, 5.0)]
+    assert one.ended(1) == (STOPPED, None)
+    (gone,) = only(one.launch_fails(Reason.CANCELLED), ev.WorkerGone)
+    assert gone.failure == "it was stopped"
+
+
+def test_ready_while_stopping_changes_nothing(one: Play) -> None:
+    """A worker that becomes ready after the stop gets no call."""
+    one.launch()
+    one.stop()
+    assert one.ready() == []
+
+
+def test_start_while_stopping_launches_again(one: Play) -> None:
+    """A start after a stop launches the next worker when the old one is gone, and is answered by that."""
+    one.up()
+    one.stop()
+    one.start()
+    commands = one.exit()
+    assert only(commands, ev.WorkerGone) == [ev.WorkerGone(1, None)]
+    assert only(commands, ev.Launch) == [ev.Launch(1, 2)]
+    assert ev.WorkerUp(1) in one.ready()
+
+
+def test_stop_after_a_start_while_stopping_wins(one: Play) -> None:
+    """Stop, start, stop: the work stays stopped, and the start is answered."""
+    one.up()
+    one.stop()
+    one.start()
+    one.stop()
+    (gone,) = only(one.exit(), ev.WorkerGone)
+    assert gone.failure is not None
+    assert one.phase is Phase.ABSENT
+
+
+def test_call_after_a_stop_runs_in_the_next_worker(one: Play) -> None:
+    """A call made while the work stops runs afterwards, also where the same call is being stopped."""
+    one.run()
+    one.stop()
+    one.submit(2, "hash 1")
+    assert one.watch.adopted[2].to is None
+    one.exit()
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert one.ended(1) == (STOPPED, None)
+
+
+@pytest.mark.parametrize("how", ["result", "failure", "cancelled"])
+def test_late_answer_while_stopping_counts(one: Play, how: str) -> None:
+    """What the worker says of a call while it stops is the outcome, and no failure is tried again."""
+    one.run(STUBBORN)
+    one.stop()
+    {"result": one.succeed, "failure": one.fail, "cancelled": one.cancelled}[how](1)
+    assert one.watch.final(1).stage is {"result": SUCCEEDED, "failure": FAILED, "cancelled": STOPPED}[how]
+    one.exit()
+    assert one.phase is Phase.ABSENT
+
+
+def test_stop_ends_the_pause_of_a_retry(one: Play) -> None:
+    """A call that waits for its retry is stopped with the work, and its timer too."""
+    one.run(STUBBORN)
+    one.fail(1)
+    one.stop()
+    assert one.ended(1) == (STOPPED, None)
+
+
+def test_cancel_while_stopping_is_a_cancellation(one: Play) -> None:
+    """A call that is cancelled while its worker stops ends as cancelled."""
+    one.run()
+    one.stop()
+    assert only(one.cancel(1), ev.SendCancel) == []
+    one.exit()
+    assert one.ended(1) == (STOPPED, Reason.CANCELLED)
+
+
+def test_worker_that_stops_by_itself_stops_its_calls(one: Play) -> None:
+    """A worker that was sent SIGTERM from outside stops its calls with that reason; what waits gets the next worker."""
+    one.run()
+    one.submit(2)
+    assert only(one.leave(), ev.StartTimer) == [ev.StartTimer(1, Timer("force", 1), 6.0)]
+    assert only(one.exit(), ev.Launch)
+    assert one.ended(1) == (STOPPED, Reason.SIGTERM_SIGNAL_HANDLER)
+    assert one.work_statuses()[-1] == (STOPPED, Reason.SIGTERM_SIGNAL_HANDLER)
+
+
+def test_calls_of_a_machine_taken_back_are_tried_again(one: Play) -> None:
+    """A call stopped because its spot machine was taken back is tried again where tries are left."""
+    one.run(STUBBORN)
+    one.leave(Reason.SPOT_RETRIEVAL)
+    one.exit(Reason.SPOT_RETRIEVAL)
+    assert only(one.fire("retry", 1), ev.Launch) == [ev.Launch(1, 2)]
+
+
+# --- ends that nobody asked for -------------------------------------------------------------------------
+
+
+def test_crash_while_running(one: Play) -> None:
+    """A worker that dies fails its calls with the reason at once; the next worker goes on with those that wait."""
+    one.run()
+    one.submit(2)
+    commands = one.exit(Reason.OOM, "memory ran out")
+    assert one.ended(1) == (FAILED, Reason.OOM)
+    assert one.work_statuses()[-1] == (FAILED, Reason.OOM)
+    assert only(commands, ev.Launch) == [ev.Launch(1, 2)]
+
+
+def test_crash_is_tried_again(one: Play) -> None:
+    """A call whose worker died is tried again in a new one where tries are left."""
+    one.run(STUBBORN)
+    one.exit()
+    assert one.phase is Phase.ABSENT
+    one.fire("retry", 1)
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 1, b"args")]
+
+
+def test_crash_between_calls(one: Play) -> None:
+    """A worker that dies without a call fails the work; the next call launches another."""
+    one.run()
+    one.succeed(1)
+    one.exit()
+    assert one.work_statuses()[-1] == (FAILED, Reason.CRASHED)
+    assert only(one.submit(2), ev.Launch) == [ev.Launch(1, 2)]
+
+
+def test_crash_before_ready(one: Play) -> None:
+    """A worker that dies before it is ready fails the start and the calls that waited, with reason launch_failed."""
+    one.launch()
+    one.submit(1)
+    (gone,) = only(one.exit(), ev.WorkerGone)
+    assert gone.failure == "the worker ended before it was ready: exit code 3"
+    assert one.ended(1) == (FAILED, Reason.LAUNCH_FAILED)
+    assert one.work_statuses() == [(FAILED, Reason.LAUNCH_FAILED)]
+
+
+def test_launch_that_fails(one: Play) -> None:
+    """A launch that the runtime refuses fails the start and the calls that waited."""
+    one.launch()
+    one.submit(1)
+    (gone,) = only(one.launch_fails(), ev.WorkerGone)
+    assert gone.failure == "no room"
+    assert one.ended(1) == (FAILED, Reason.LAUNCH_FAILED)
+
+
+def test_launch_that_fails_is_tried_again(one: Play) -> None:
+    """A failed launch counts as a try of the calls that waited for it."""
+    one.add(STUBBORN)
+    one.submit(1)
+    one.launch_fails()
+    assert only(one.fire("retry", 1), ev.Launch) == [ev.Launch(1, 2)]
+
+
+def test_launch_that_takes_too_long(one: Play) -> None:
+    """A worker that is not ready in time is ended; its calls and the start fail with reason timeout, told once."""
+    one.launch()
+    one.submit(1)
+    assert one.fire("launch")[-1] == ev.EndWorker(1, 1, 0.0)
+    assert one.ended(1) == (FAILED, Reason.TIMEOUT)
+    (gone,) = only(one.exit(), ev.WorkerGone)
+    assert gone.failure == "not ready within 60 s"
+    assert one.work_statuses() == [(FAILED, Reason.TIMEOUT)]
+
+
+def test_on_start_that_raises(one: Play) -> None:
+    """A worker whose on_start raised fails the start and the calls that waited, with that error, and stays failed."""
+    one.launch()
+    one.submit(1)
+    (settled,) = only(one.leave(Reason.USER_EXCEPTION, ERROR), ev.Settle)
+    assert settled.outcome.error == ERROR
+    (gone,) = only(one.exit(), ev.WorkerGone)
+    assert gone.failure == "broken"
+    assert one.work_statuses() == [(FAILED, Reason.USER_EXCEPTION)]
+
+
+def test_link_cut_and_restored(one: Play) -> None:
+    """A connection that comes back within the window costs nothing; calls made meanwhile are sent then."""
+    one.run(WIDE)
+    assert one.cut() == [ev.StartTimer(1, Timer("window", 1), 30.0)]
+    assert not only(one.submit(2), ev.SendCall)
+    commands = one.restore()
+    assert ev.StopTimer(1, Timer("window", 1)) in commands
+    assert only(commands, ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    one.succeed(1)
+    assert one.ended(1) == (SUCCEEDED, None)
+
+
+def test_answer_received_while_cut_counts(one: Play) -> None:
+    """What has been received counts, whatever is known of the connection."""
+    one.run()
+    one.cut()
+    one.succeed(1)
+    assert one.ended(1) == (SUCCEEDED, None)
+
+
+def test_link_gone_for_longer_than_the_window(one: Play) -> None:
+    """A worker without a connection for too long is ended; then its calls fail with reason lost."""
+    one.run()
+    one.cut()
+    assert one.fire("window")[-1] == ev.EndWorker(1, 1, 0.0)
+    one.exit()
+    assert one.ended(1) == (FAILED, Reason.LOST)
+    assert one.work_statuses()[-1] == (FAILED, Reason.LOST)
+
+
+def test_stop_while_lost_keeps_the_work_stopped(one: Play) -> None:
+    """A stop while a lost worker is ended lets nothing be tried again."""
+    one.run(STUBBORN)
+    one.cut()
+    one.fire("window")
+    one.stop()
+    one.exit()
+    assert one.ended(1) == (FAILED, Reason.LOST)
+    assert one.phase is Phase.ABSENT
+
+
+def test_stop_while_cut_goes_through_the_runtime(one: Play) -> None:
+    """A worker that cannot be reached is stopped through the runtime, with its grace period."""
+    one.run()
+    one.cut()
+    assert one.stop()[-2:] == [ev.EndWorker(1, 1, 5.0), ev.StartTimer(1, Timer("force", 1), 6.0)]
+    one.exit()
+    assert one.ended(1) == (STOPPED, None)
+
+
+def test_timeout_runs_on_while_cut(one: Play) -> None:
+    """A call times out while the connection is away; the cancellation is sent when it is back."""
+    one.run(PATIENT)
+    one.cut()
+    assert only(one.fire("timeout", 1), ev.SendCancel) == [ev.SendCancel(1, 1)]
+
+
+# --- removed works, late facts, bugs --------------------------------------------------------------------
+
+
+def test_removed_work_is_forgotten_when_its_worker_is_gone(one: Play) -> None:
+    """A removed work stops like any other, and is forgotten then; what comes later about it is ignored."""
+    one.run()
+    one.submit(2)
+    assert only(one.remove(), ev.SendStop)
+    assert one.ended(2) == (STOPPED, None)
+    assert one.exit()[-1] == ev.Forget(1)
+    assert one.watch.feed(ev.CallSucceeded(1, 1, 1, b"")) == []
+    assert one.watch.feed(ev.CancelRequested(1, 1)) == []
+
+
+def test_start_of_a_removed_work_comes_to_nothing(one: Play) -> None:
+    """A start that crosses the removal is answered with a failure when the worker is gone."""
+    one.up()
+    one.remove()
+    one.start()
+    (gone,) = only(one.exit(), ev.WorkerGone)
+    assert gone.failure is not None
+
+
+def test_call_of_a_removed_work_is_a_bug(one: Play) -> None:
+    """Whoever lets a call of a removed work through hears of it, since nobody would ever settle it."""
+    one.up()
+    one.remove()
+    with pytest.raises(MachineError, match="after it was removed"):
+        one.watch.machine.handle(ev.CallSubmitted(1, 1, "hash", b""), 100.0)
+
+
+def test_facts_of_an_old_attempt_are_fenced_off(one: Play) -> None:
+    """What an earlier worker says changes nothing, though the call is the same and runs again."""
+    one.run(STUBBORN)
+    one.exit()
+    one.fire("retry", 1)
+    one.ready()
+    one.running(1)
+    assert one(ev.CallSucceeded(1, 1, 1, b"old")) == []
+    assert one(ev.WorkerExited(1, 1, Reason.CRASHED, "again")) == []
+    one.succeed(1)
+    assert one.ended(1) == (SUCCEEDED, None)
+
+
+def test_unknown_work_is_a_bug() -> None:
+    """A call of a work that was never added raises, and names the event."""
+    with pytest.raises(MachineError, match="CallSubmitted"):
+        Machine().handle(ev.CallSubmitted(7, 1, "hash", b""), 0.0)
+
+
+def test_machine_error_survives_pickling(one: Play) -> None:
+    """The error of an impossible event can be sent to another process with its story."""
+    one.up()
+    with pytest.raises(MachineError) as caught:
+        one.watch.machine.handle(ev.WorkerReady(1, 1), 100.0)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_several_works_do_not_disturb_each_other(one: Play) -> None:
+    """The crash of one work leaves the calls of another alone."""
+    one.run()
+    one(ev.WorkAdded(2, "root.v", ev.Policy()))
+    one(ev.CallSubmitted(2, 9, "hash 1", b""))
+    one.exit()
+    assert one.watch.calls[9].outcome is None
+    one(ev.WorkRemoved(1))
+    assert one.watch.phase(2) is Phase.STARTING
+
+
+# --- the table ------------------------------------------------------------------------------------------
+
+EVENTS: dict[type, ev.Event] = {
+    type(event): event
+    for event in (
+        ev.WorkRemoved(1),
+        ev.StartRequested(1),
+        ev.StopRequested(1),
+        ev.CallSubmitted(1, 50, "hash 50", b""),
+        ev.CancelRequested(1, 1),
+        ev.LaunchFailed(1, 1, Reason.LAUNCH_FAILED, "no room"),
+        ev.WorkerReady(1, 1),
+        ev.CallRunning(1, 1, 1),
+        ev.CallSucceeded(1, 1, 1, b"\x01"),
+        ev.CallFailed(1, 1, 1, Reason.USER_EXCEPTION, ERROR),
+        ev.CallCancelled(1, 1, 1),
+        ev.WorkerStopping(1, 1),
+        ev.LinkLost(1, 1),
+        ev.LinkRestored(1, 1),
+        ev.WorkerExited(1, 1, Reason.CRASHED, "exit code 3"),
+        ev.TimerFired(1, Timer("timeout", 1, 99)),
+    )
+}
+"""One event of each kind about the first attempt of work 1 and its call 1."""
+
+
+def bring_to(one: Play, phase: Phase) -> None:
+    """Bring the first attempt to a phase, where there is a worker with call 1 sent."""
+    one.up()
+    one.submit(1)
+    match phase:
+        case Phase.ABSENT:
+            one.exit()
+        case Phase.STARTING:
+            one.watch = Watch()
+            one.launch()
+        case Phase.CUT:
+            one.cut()
+        case Phase.STOPPING:
+            one.stop()
+        case Phase.UP:
+            pass
+
+
+def test_every_event_has_an_example() -> None:
+    """The walk below leaves no kind of event out."""
+    assert EVENTS.keys() | {ev.WorkAdded} == set(get_args(ev.Event))
+
+
+@pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("phase", Phase)
+def test_table_is_walked(one: Play, phase: Phase, kind: type) -> None:
+    """In each phase each event is in the table, or is late and changes nothing, or raises with the story."""
+    bring_to(one, phase)
+    event = EVENTS[kind]
+    if isinstance(event, ev.TimerFired):
+        one.watch.timers.add(event.timer)
+    if (phase, kind) in TABLE:
+        one(event)  # the watch holds the phase after it against the table
+    elif kind in LATE:
+        assert one(event) == []
+        assert one.phase is phase
+    else:
+        with pytest.raises(MachineError, match=r"(?s)cannot come for root.w.*the story so far:.*StartRequested"):
+            one.watch.machine.handle(event, 100.0)
+        assert one.phase is phase
+
+
+EDGES: dict[tuple[Phase, type, Phase | None], str] = {
+    (Phase.ABSENT, ev.CallSubmitted, Phase.STARTING): "add; submit 1",
+    (Phase.ABSENT, ev.StartRequested, Phase.STARTING): "add; start",
+    (Phase.ABSENT, ev.TimerFired, Phase.STARTING): "run*; exit; fire retry 1",
+    (Phase.ABSENT, ev.WorkRemoved, None): "add; remove",
+    (Phase.STARTING, ev.StopRequested, Phase.STOPPING): "launch; stop",
+    (Phase.STARTING, ev.WorkRemoved, Phase.STOPPING): "launch; remove",
+    (Phase.STARTING, ev.TimerFired, Phase.STOPPING): "launch; fire launch",
+    (Phase.STARTING, ev.LaunchFailed, Phase.ABSENT): "launch; launch_fails",
+    (Phase.STARTING, ev.WorkerExited, Phase.ABSENT): "launch; exit",
+    (Phase.STARTING, ev.WorkerReady, Phase.UP): "launch; ready",
+    (Phase.STARTING, ev.WorkerStopping, Phase.STOPPING): "launch; leave",
+    (Phase.UP, ev.StopRequested, Phase.STOPPING): "up; stop",
+    (Phase.UP, ev.WorkRemoved, Phase.STOPPING): "up; remove",
+    (Phase.UP, ev.TimerFired, Phase.STOPPING): "run; cancel 1; fire cancel 1",
+    (Phase.UP, ev.WorkerExited, Phase.ABSENT): "up; exit",
+    (Phase.UP, ev.WorkerExited, Phase.STARTING): "run; submit 2; exit",
+    (Phase.UP, ev.LinkLost, Phase.CUT): "up; cut",
+    (Phase.UP, ev.WorkerStopping, Phase.STOPPING): "up; leave",
+    (Phase.CUT, ev.StopRequested, Phase.STOPPING): "up; cut; stop",
+    (Phase.CUT, ev.WorkRemoved, Phase.STOPPING): "up; cut; remove",
+    (Phase.CUT, ev.TimerFired, Phase.STOPPING): "up; cut; fire window",
+    (Phase.CUT, ev.WorkerExited, Phase.ABSENT): "up; cut; exit",
+    (Phase.CUT, ev.WorkerExited, Phase.STARTING): "up; cut; submit 1; exit",
+    (Phase.CUT, ev.LinkRestored, Phase.UP): "up; cut; restore",
+    (Phase.CUT, ev.WorkerStopping, Phase.STOPPING): "up; cut; leave",
+    (Phase.STOPPING, ev.LaunchFailed, Phase.ABSENT): "launch; stop; launch_fails",
+    (Phase.STOPPING, ev.LaunchFailed, Phase.STARTING): "launch; stop; start; launch_fails",
+    (Phase.STOPPING, ev.LaunchFailed, None): "launch; remove; launch_fails",
+    (Phase.STOPPING, ev.WorkerExited, Phase.ABSENT): "up; stop; exit",
+    (Phase.STOPPING, ev.WorkerExited, Phase.STARTING): "up; stop; submit 1; exit",
+    (Phase.STOPPING, ev.WorkerExited, None): "up; remove; exit",
+}
+"""A way to take each arrow; ``*`` stands for a work whose calls are tried again."""
+
+
+def test_every_arrow_has_a_way() -> None:
+    """The arrows that are walked below are those of the table."""
+    arrows = {(phase, kind, to) for (phase, kind), row in TABLE.items() for to in row.to if to is not phase}
+    assert EDGES.keys() == arrows
+
+
+@pytest.mark.parametrize("arrow", EDGES, ids=lambda arrow: f"{arrow[0]}-{arrow[1].__name__}-{arrow[2]}")
+def test_every_arrow_can_be_taken(one: Play, arrow: tuple[Phase, type, Phase | None]) -> None:
+    """The table promises no transition that the machine cannot make."""
+    for step in EDGES[arrow].split("; "):
+        name, *words = step.split()
+        arguments: list[Any] = [int(word) if word.isdigit() else word for word in words]
+        if name.endswith("*"):
+            arguments.append(STUBBORN)
+        getattr(one, name.rstrip("*"))(*arguments)
+    assert arrow in one.watch.edges
+
+
+def test_page_is_drawn_from_the_table() -> None:
+    """docs/lifecycle.md is what the table says; `python -m tests.engine.lifecycle_page` mends it."""
+    assert lifecycle_page.PAGE.read_text() == lifecycle_page.draw()

@@ -1,0 +1,158 @@
+"""Components with a layout that a test sets, frontends that record, and what stands for a running app."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, cast
+
+from lightwork.calls import Driver
+from lightwork.component import Component, Node
+from lightwork.engine.layouts import Layouts
+from lightwork.engine.tree import Tree
+from lightwork.flow import Flow
+from lightwork.frontend import Frontend
+from lightwork.structures import List
+from lightwork.wire import Op
+from lightwork.work import Work
+
+
+class Plain(Work):
+    """Has no layout of its own."""
+
+    async def run(self) -> None: ...
+
+
+class Shown(Plain):
+    """Gives what `give` gives; tests replace it."""
+
+    def __init__(self, give: Callable[[], Any] = lambda: None) -> None:
+        super().__init__()
+        self._give = give
+        self.asked_for: str = ""
+
+    def configure_layout(self) -> Any:
+        return self._give()
+
+
+class Board(Flow):
+    """Two works, a list of them, and a layout of its own if it is given one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = Plain()
+        self.two = Shown()
+        self.trials = List([Plain(), Plain()])
+        self.page = ""
+
+    async def run(self) -> None: ...
+
+
+class ShownBoard(Board):
+    def __init__(self, give: Callable[[ShownBoard], Any] = lambda board: None) -> None:
+        super().__init__()
+        self._give = give
+
+    def configure_layout(self) -> Any:
+        return self._give(self)
+
+
+def set_url(work: Work, url: str) -> None:
+    """As the engine does it when the work's service answers."""
+    work._state.set("_url", url)
+
+
+class Recorder(Frontend):
+    """A frontend without a server, which records what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    async def start_server(self, host: str, port: int, root_path: str = "") -> None:
+        self.calls.append(("start", host, port, root_path))
+
+    async def stop_server(self) -> None:
+        self.calls.append(("stop",))
+
+    @property
+    def told(self) -> list[str]:
+        return [call[0] for call in self.calls]
+
+
+class Bed:
+    """A tree with `Layouts` around it, driven as an app drives it, without works that run.
+
+    Attributes:
+        failures: What would have failed the app.
+        is_held: Whether a plain pass is said to run.
+    """
+
+    def __init__(self, root: Flow, group: asyncio.TaskGroup, **options: Any) -> None:
+        self.root = root
+        self.tree = Tree(asyncio.get_running_loop())
+        self.failures: list[BaseException] = []
+        self.is_held = False
+        self.layouts = Layouts(root, self.tree, fail=self.failures.append, is_held=lambda: self.is_held, **options)
+        self._group = group
+        if not root._key:
+            object.__setattr__(root, "_key", "root")
+        root._bind(cast("Driver", self))
+
+    async def open(self) -> None:
+        await self.layouts.open(self._group)
+
+    def added(self, node: Node) -> None:
+        self.layouts.reshaped()
+        self.tree.changed()
+
+    removed = added
+
+    def edited(self, component: Component, op: Op) -> None:
+        self.tree.edited(component.name, (op,))
+
+    def target(self, name: str) -> Any:
+        return self.layouts.snapshot()[name]["target"]
+
+
+@contextlib.asynccontextmanager
+async def bed(root: Flow, *, opened: bool = True, **options: Any) -> AsyncIterator[Bed]:
+    async with asyncio.TaskGroup() as group:
+        made = Bed(root, group, **options)
+        try:
+            if opened:
+                await made.open()
+            yield made
+        finally:
+            await made.layouts.aclose()
+            root._bind(None)
+
+
+def make_site(folder: Path) -> Path:
+    """A folder to serve, ``site``, beside a file, a folder and links that are not part of it."""
+    folder = folder.resolve()
+    site = folder / "site"
+    (site / "docs" / "deep").mkdir(parents=True)
+    (site / "empty").mkdir()
+    (site / "index.html").write_text("the index")
+    (site / "app.js").write_text("the script")
+    (site / "a b.txt").write_text("with a blank")
+    (site / "%2e%2e").write_text("a strange name")
+    (site / "docs" / "index.html").write_text("the docs")
+    (site / "docs" / "deep" / "page.html").write_text("the page")
+    (folder / "secret.txt").write_text("the secret")
+    (folder / "site-secrets").mkdir()
+    (folder / "site-secrets" / "index.html").write_text("the secret")
+    (site / "inner.html").symlink_to(site / "docs" / "index.html")
+    (site / "outer.txt").symlink_to(folder / "secret.txt")
+    (site / "relative.txt").symlink_to("../secret.txt")
+    (site / "outer").symlink_to(folder / "site-secrets")
+    (site / "up").symlink_to("..")
+    (site / "loop").symlink_to("loop")
+    (site / "dangling").symlink_to("nothing")
+    os.mkfifo(site / "pipe")
+    assert stat.S_ISFIFO((site / "pipe").stat().st_mode)
+    return site

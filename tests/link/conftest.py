@@ -1,0 +1,30 @@
+"""The event loops that the tests of sockets run on."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from typing import Any
+
+import pytest
+
+from tests.link.doors import Run, Scenario
+
+if importlib.util.find_spec("uvloop") is not None:
+    # libuv opens a pipe with the first loop of a process and keeps it: that is no leak of the first test.
+    importlib.import_module("uvloop").new_event_loop().close()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs a scenario on one event loop; a report to the loop's exception handler fails it."""
+    module = asyncio if request.param == "asyncio" else pytest.importorskip("uvloop")
+
+    def run(scenario: Scenario) -> None:
+        reports: list[dict[str, Any]] = []
+        with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+            runner.get_loop().set_exception_handler(lambda loop, context: reports.append(context))
+            runner.run(scenario())
+        assert reports == []
+
+    return run

@@ -1,0 +1,420 @@
+"""TLS under a connection: over in-memory streams in pieces of any size, then over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightwork.engine.certificate import Certificate, make_certificate, server_context
+from lightwork.engine.listener import Listener
+from lightwork.errors import ConfigError, ProtocolError
+from lightwork.link import ClientHandshake, ServerHandshake, TlsLayer
+from lightwork.link.tls import client_context
+from lightwork.wire import Ticket, encode, pack
+from lightwork.worker.dial import DialFailed, dial
+from tests.link.doors import HELLO, Run, answer, door, ended, let_in, stranger
+from tests.link.support import (
+    LAUNCH,
+    SECRET,
+    SECRETS,
+    FakeTransport,
+    Log,
+    ManualLoop,
+    client,
+    join,
+    pump,
+    server,
+)
+
+pytest.importorskip("cryptography")
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Certificate:
+    return make_certificate()
+
+
+class Channel:
+    """Two connections over TLS over a pair of fake transports. The listening end is on the left."""
+
+    def __init__(self, certificate: Certificate, pinned: Certificate | None = None) -> None:
+        expected = (pinned or certificate).fingerprint
+        self.loop = ManualLoop()
+        self.near, self.far = Log(), Log()
+        self.left = self.near.connection(self.loop, server(binding=certificate.fingerprint))
+        self.right = self.far.connection(self.loop, client(binding=expected))
+        self.lower_left = TlsLayer(self.left, server_context(certificate))
+        self.lower_right = TlsLayer(self.right, client_context(), expected)
+        self.ends = join(self.loop, self.lower_left, self.lower_right)
+
+    def pump(self, size: int | None = None) -> None:
+        pump(self.loop, self.ends, size)
+
+
+@pytest.mark.parametrize("size", [None, 1, 7, 1000])
+def test_frames_pass_in_pieces_of_any_size(certificate: Certificate, size: int | None) -> None:
+    """Both handshakes and the frames of both directions come through, however the bytes are cut."""
+    channel = Channel(certificate)
+    channel.pump(size)
+    assert channel.near.opened == [channel.left]
+    assert channel.far.opened == [channel.right]
+    for number in range(1, 4):
+        channel.right.send(pack(b"up" * number, number))
+        channel.left.send(pack(b"down" * number, number))
+    channel.pump(size)
+    assert channel.near.frames == [(number, b"up" * number) for number in range(1, 4)]
+    assert channel.far.frames == [(number, b"down" * number) for number in range(1, 4)]
+    channel.right.close()
+    channel.pump(size)
+    assert channel.near.closed == channel.far.closed == [None]
+    assert channel.loop.errors == []
+
+
+def test_a_long_frame_passes(certificate: Certificate) -> None:
+    """One of many TLS records and of several pieces arrives whole."""
+    channel = Channel(certificate)
+    channel.pump()
+    body = os.urandom(1_000_003)
+    channel.right.send(pack(body, 1))
+    channel.pump(70_000)
+    assert channel.near.frames == [(1, body)]
+
+
+def test_nothing_travels_in_the_clear(certificate: Certificate) -> None:
+    """Neither the launch's id, nor a frame, is in the bytes on the way."""
+    channel = Channel(certificate)
+    seen = bytearray()
+    for end in channel.ends:
+        deliver, pending = end.deliver, end
+
+        def spy(size: int | None = None, *, deliver: Any = deliver, pending: FakeTransport = pending) -> int:
+            seen.extend(pending.pending[:size])
+            return int(deliver(size))
+
+        end.deliver = spy  # type: ignore[method-assign]
+    channel.pump()
+    channel.right.send(pack(b"a frame that is long enough to be found", 1))
+    channel.pump()
+    assert channel.near.frames == [(1, b"a frame that is long enough to be found")]
+    assert LAUNCH not in seen
+    assert b"long enough" not in seen
+
+
+def test_another_certificate_is_told_nothing(certificate: Certificate) -> None:
+    """A worker whose ticket names another certificate leaves before it has sent a byte inside of the channel."""
+    channel = Channel(certificate, pinned=make_certificate())
+    inside: list[bytes] = []
+    channel.left.data_received = inside.append  # type: ignore[method-assign, assignment]
+    channel.pump()
+    assert [str(error) for error in channel.far.closed] == [
+        "the listener's certificate is another than the ticket names"
+    ]
+    assert inside == []
+    assert len(channel.near.closed) == 1
+
+
+def test_a_relay_with_a_certificate_of_its_own_gets_no_further(certificate: Certificate) -> None:
+    """Two channels joined by somebody in between fail twice: by the pin, and by what the handshake is bound to."""
+    other = make_certificate()
+    one = ClientHandshake(LAUNCH, SECRET, b"c" * 32, other.fingerprint)
+    two = ServerHandshake(SECRETS.get, b"n" * 32, certificate.fingerprint)
+    with pytest.raises(ProtocolError, match="not our scheduler"):
+        one.feed(two.feed(one.start()))
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n\r\n", b"LWK1" + b"x" * 48, b"\x16\x03\x01\xff\xff" + b"\x00" * 400]
+)
+def test_garbage_is_the_other_ends_fault(certificate: Certificate, data: bytes) -> None:
+    """What is no TLS costs the connection with a `ProtocolError`, and the event loop hears nothing of it."""
+    loop, log = ManualLoop(), Log()
+    layer = TlsLayer(log.connection(loop, server()), server_context(certificate))
+    transport = FakeTransport(loop, layer)
+    layer.connection_made(transport)
+    layer.data_received(data)
+    layer.data_received(b"more of it")
+    loop.advance()
+    assert [type(error) for error in log.closed] == [ProtocolError]
+    assert "TLS 1.3" in str(log.closed[0])
+    assert loop.errors == []
+
+
+def test_older_tls_is_refused(certificate: Certificate) -> None:
+    """A client that knows TLS 1.2 at most does not get in."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    loop, near, far = ManualLoop(), Log(), Log()
+    left = TlsLayer(near.connection(loop, server()), server_context(certificate))
+    right = TlsLayer(far.connection(loop, client()), context, certificate.fingerprint)
+    pump(loop, join(loop, left, right))
+    assert near.opened == far.opened == []
+    assert isinstance(near.closed[0], ProtocolError)
+
+
+def test_the_time_limit_covers_both_handshakes(certificate: Certificate) -> None:
+    """A client that stops in the middle of the TLS handshake is dropped when the one limit is over."""
+    loop, log = ManualLoop(), Log()
+    layer = TlsLayer(log.connection(loop, server(), handshake_timeout=10.0), server_context(certificate))
+    layer.connection_made(FakeTransport(loop, layer))
+    layer.data_received(b"\x16\x03\x01")
+    loop.advance(9.9)
+    assert log.closed == []
+    loop.advance(0.2)
+    assert [str(error) for error in log.closed] == ["no handshake within 10 s"]
+
+
+def test_a_changed_byte_ends_the_channel(certificate: Certificate) -> None:
+    """Whoever changes what is on the way is noticed, and nothing of it is taken in."""
+    channel = Channel(certificate)
+    channel.pump()
+    channel.right.send(pack(b"pay 10", 1))
+    channel.ends[1].pending[-1] ^= 1
+    channel.pump()
+    assert channel.near.frames == []
+    assert isinstance(channel.near.closed[0], ProtocolError)
+
+
+def test_a_channel_that_is_cut_is_told_from_one_that_ended(certificate: Certificate) -> None:
+    """An end of the socket without the end of the channel is a `ConnectionResetError`."""
+    channel = Channel(certificate)
+    channel.pump()
+    channel.lower_left.eof_received()
+    channel.ends[0].lose(None)
+    channel.loop.advance()
+    assert isinstance(channel.near.closed[0], ConnectionResetError)
+
+
+def test_a_slow_other_end_is_felt_above(certificate: Certificate) -> None:
+    """`Connection.writable` follows the transport below."""
+    channel = Channel(certificate)
+    channel.pump()
+    channel.left.send(pack(b"x" * 300_000, 1))
+    assert not channel.left.writable
+    channel.pump()
+    assert channel.left.writable
+    assert channel.near.writable == 1
+
+
+def test_a_fingerprint_has_its_size(certificate: Certificate) -> None:
+    """A dialling end without a fingerprint would trust anybody, so there is none."""
+    with pytest.raises(ValueError, match="32 bytes"):
+        TlsLayer(asyncio.Protocol(), client_context())
+
+
+# --- the certificate ----------------------------------------------------------------------------
+
+
+def test_each_run_has_a_key_of_its_own(certificate: Certificate) -> None:
+    """Two certificates differ in key and fingerprint; a repr shows the fingerprint alone."""
+    other = make_certificate()
+    assert other.key != certificate.key
+    assert other.fingerprint != certificate.fingerprint
+    assert repr(certificate) == f"Certificate(fingerprint={certificate.fingerprint.hex()})"
+
+
+def test_the_key_is_on_no_disk(certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `ssl` loads is readable by the user alone, holds no key in the clear, and is gone afterwards."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen: list[tuple[int, bytes]] = []
+    unlink = os.unlink
+
+    def look(path: str) -> None:
+        seen.append((os.stat(path).st_mode & 0o777, Path(path).read_bytes()))
+        unlink(path)
+
+    monkeypatch.setattr("lightwork.engine.certificate.os.unlink", look)
+    server_context(certificate)
+    ((mode, content),) = seen
+    assert mode == 0o600
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in content
+    assert certificate.key.splitlines()[1] not in content
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_explained(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off loopback without cryptography: the error names the extra and the way out, and nothing listens."""
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+
+    async def scenario() -> None:
+        listener = Listener(SECRETS.get, lambda *_: None, 1 << 20)
+        with pytest.raises(ConfigError, match=r"lightwork\[tls\].*127\.0\.0\.1"):
+            await listener.start("0.0.0.0", 0)
+        await listener.aclose()
+
+    run(scenario)
+
+
+# --- on real sockets ----------------------------------------------------------------------------
+
+
+def tls_ticket(address: tuple[str, int], fingerprint: bytes, secret: bytes = SECRET) -> Ticket:
+    return Ticket(LAUNCH, secret, [address], 10.0, 10.0, fingerprint)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_wildcard_is_tls_for_everybody(run: Run, host: str) -> None:
+    """A listener on all addresses has one mode: who dials it over loopback speaks TLS, too."""
+    loopback = "127.0.0.1" if host == "0.0.0.0" else "::1"
+
+    async def scenario() -> None:
+        async with door(host) as here:
+            assert len(here.listener.fingerprint) == 32
+            address = (loopback, here.address[1])
+            far = await dial(tls_ticket(address, here.listener.fingerprint), timeout=10)
+            far.send(pack(encode(HELLO)))
+            near, launch, hello = await here.arrived.get()
+            assert (launch, hello) == (LAUNCH, HELLO)
+            taken: asyncio.Queue[Any] = asyncio.Queue()
+            near.on_frames = taken.put_nowait
+            far.send(pack(b"x" * 1_000_000, 1))
+            assert await taken.get() == [(1, b"x" * 1_000_000)]
+            with pytest.raises(DialFailed):
+                await dial(tls_ticket(address, b""), timeout=0.1)
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_loopback_is_plain(run: Run, host: str) -> None:
+    """There is no certificate then, and a ticket names none."""
+
+    async def scenario() -> None:
+        async with door(host) as here:
+            assert here.listener.fingerprint == b""
+            near, far = await let_in(here)
+            assert near._transport is not None
+            assert near._transport.get_extra_info("ssl_object") is None
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_dial_is_pinned(run: Run, certificate: Certificate) -> None:
+    """A listener with the secret and another certificate is passed over, by name, and learns no launch."""
+
+    async def scenario() -> None:
+        asked: list[bytes] = []
+
+        def find_secret(launch: bytes) -> bytes:
+            asked.append(launch)
+            return SECRET
+
+        impostor = Listener(find_secret, lambda *_: None, 1 << 20, certificate=make_certificate())
+        wrong = await impostor.start("127.0.0.1", 0)
+        async with door(certificate=certificate) as here:
+            with pytest.raises(DialFailed, match="certificate is another"):
+                await dial(tls_ticket(wrong, certificate.fingerprint), timeout=0.2)
+            assert asked == []
+            ticket = Ticket(LAUNCH, SECRET, [wrong, here.address], 10.0, 10.0, certificate.fingerprint)
+            far = await dial(ticket, timeout=10)
+            assert far.is_open
+            await ended(far)
+        await impostor.aclose()
+
+    run(scenario)
+
+
+def test_the_secret_is_asked_for_inside_of_the_channel(run: Run, certificate: Certificate) -> None:
+    """TLS lets everybody in who connects; the proof does not."""
+
+    async def scenario() -> None:
+        async with door(certificate=certificate) as here:
+            with pytest.raises(DialFailed, match="does not know this launch's secret"):
+                await dial(tls_ticket(here.address, certificate.fingerprint, b"w" * 32), timeout=0.1)
+            assert here.arrived.empty()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", b"LWK1" + b"x" * 48])
+def test_strangers_to_tls_are_dropped(run: Run, certificate: Certificate, data: bytes) -> None:
+    """Silence, half a TLS hello, another protocol: closed without a byte and without a log line."""
+
+    async def scenario() -> None:
+        async with (
+            door(certificate=certificate, handshake_timeout=0.1) as here,
+            stranger(here.address, data) as reader,
+        ):
+            assert await answer(reader) == b""
+
+    run(scenario)
+
+
+def test_connections_in_the_tls_handshake_are_counted(run: Run, certificate: Certificate) -> None:
+    """Of 40 that stop in the middle of it the oldest go at once, the bound is kept, and a worker is let in."""
+
+    async def scenario() -> None:
+        async with door(certificate=certificate, max_strangers=8) as here:
+            crowd = []
+            for _ in range(40):
+                reader, writer = await asyncio.open_connection(*here.address)
+                writer.write(b"\x16\x03\x01")
+                crowd.append((reader, writer))
+            for reader, _ in crowd[:32]:
+                assert await answer(reader) == b""
+            assert here.listener.pending <= 8
+            near, far = await let_in(here)
+            for _, writer in crowd:
+                writer.close()
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+def test_a_stranger_that_speaks_tls_is_dropped(run: Run, certificate: Certificate) -> None:
+    """A browser, or a scanner: it gets the certificate, and nothing inside of the channel."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    async def scenario() -> None:
+        async with door(certificate=certificate) as here:
+            reader, writer = await asyncio.open_connection(*here.address, ssl=context)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert await answer(reader) == b""
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_connection_outlives_its_listener(run: Run, certificate: Certificate) -> None:
+    """`aclose` drops those in a handshake and leaves the workers their channels."""
+
+    async def scenario() -> None:
+        async with door(certificate=certificate) as here, stranger(here.address, b"\x16\x03") as silent:
+            near, far = await let_in(here)
+            await here.listener.aclose()
+            assert await answer(silent) == b""
+            taken: asyncio.Queue[Any] = asyncio.Queue()
+            near.on_frames = taken.put_nowait
+            far.send(pack(b"still here", 1))
+            assert await taken.get() == [(1, b"still here")]
+            assert await ended(far) is None
+            await ended(near)
+
+    run(scenario)
+
+
+def test_a_cut_is_seen_by_the_other_end(run: Run, certificate: Certificate) -> None:
+    """A worker that is killed ends its socket without ending its channel."""
+
+    async def scenario() -> None:
+        async with door(certificate=certificate) as here:
+            near, far = await let_in(here)
+            lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+            near.on_closed = lost.set_result
+            far.abort()
+            assert isinstance(await lost, ConnectionError)
+
+    run(scenario)

@@ -1,0 +1,120 @@
+"""An image with this machine's Python, made without a registry; and whether an engine answers at all.
+
+The interpreter's folder and the closure of its shared libraries go into a tar, which becomes the only layer. The
+image's tag names what went into it, so it is made once for each engine and Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = "lightwork-test-base"
+PREFIX = Path(sys.base_prefix)
+STDLIB = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}))
+_LEFT_OUT = {"site-packages", "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"}
+_LOADED_LATE = [
+    "libpthread", "libdl", "librt", "libutil", "libm", "libresolv", "libnss_dns", "libnss_files", "libgcc_s",
+    "libstdc++",
+]  # fmt: skip
+
+
+def docker(*args: str, input: bytes | None = None) -> str:
+    """Run the engine's own command line; returns what it prints."""
+    done = subprocess.run(["docker", *args], input=input, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"docker {' '.join(args)}: {done.stderr.decode()}")
+    return done.stdout.decode().strip()
+
+
+def why_not() -> str:
+    """Why there is no engine to test with; empty if there is one."""
+    try:
+        docker("version", "--format", "{{.Server.Version}}")
+    except FileNotFoundError:
+        return "the command `docker` is not installed: run .ci/docker"
+    except RuntimeError as error:
+        return f"no engine answers, run .ci/docker: {error}"
+    return ""
+
+
+def require_engine() -> None:
+    """Skip the test, or the module, where no engine answers."""
+    if reason := why_not():
+        pytest.skip(reason, allow_module_level=True)
+
+
+def base_image() -> str:
+    """Name of an image with this Python at its path here, made if the engine does not have it."""
+    facts = f"{sys.version} {STDLIB} {Path(__file__).read_text()}"
+    name = f"{REPOSITORY}:{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    if not docker("images", "--quiet", name):
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as tar:
+            _add_bytes(tar, "Dockerfile", _dockerfile().encode())
+            _add_bytes(tar, "root.tar", _root())
+        docker("build", "--quiet", "--force-rm", "--tag", name, "-", input=context.getvalue())
+    return name
+
+
+def _dockerfile() -> str:
+    return f'FROM scratch\nADD root.tar /\nENV PATH="{PREFIX}/bin:/usr/bin:/bin" LANG=C.UTF-8\n'
+
+
+def _root() -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for path in _files():
+            tar.add(path, str(path).lstrip("/"), recursive=False)
+        for path in _libraries():
+            # Under its own name here and not a link's: the loader looks for the name.
+            info = tar.gettarinfo(os.path.realpath(path), str(path).lstrip("/"))
+            with open(path, "rb") as file:
+                tar.addfile(info, file)
+        _add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+        _add_bytes(tar, "etc/nsswitch.conf", b"hosts: files dns\n")
+        folder = tarfile.TarInfo("tmp")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(folder)
+    return data.getvalue()
+
+
+def _files() -> Iterator[Path]:
+    """The interpreter and the standard library, compiled files included: they halve the time to start."""
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    yield from (PREFIX / "bin" / program for program in (name, "python3", "python"))
+    yield from (Path("/bin/sh"), Path("/bin/true"), Path("/bin/sleep"))
+    for folder, folders, files in os.walk(STDLIB):
+        folders[:] = [entry for entry in folders if entry not in _LEFT_OUT and not entry.startswith("config-")]
+        yield from (Path(folder) / entry for entry in files)
+    yield from sorted((PREFIX / "lib").glob("libpython*"))
+
+
+def _libraries() -> set[Path]:
+    """Shared libraries that any of it needs."""
+    needing = [PREFIX / "bin" / "python3", Path("/bin/sh"), Path("/bin/sleep"), *(STDLIB / "lib-dynload").glob("*.so")]
+    listed = subprocess.run(["ldd", *map(str, needing)], capture_output=True, text=True, check=False).stdout
+    found = {Path(match) for match in re.findall(r"(/\S+\.so\S*)", listed) if os.path.exists(match)}
+    system = {path.parent for path in found if path.name.startswith("libc.so")}
+    found |= {path for folder in system for name in _LOADED_LATE for path in folder.glob(f"{name}.so.*")}
+    return {path for path in found if not path.is_relative_to(PREFIX)}
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o644
+    tar.addfile(member, io.BytesIO(data))
+
+
+if __name__ == "__main__":
+    print(base_image())

@@ -1,0 +1,160 @@
+"""Which passes see a firing, and what happens when the clock is set: the book alone, at moments that are passed in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from lightwork.schedule import Schedule, ScheduleBook
+
+NOON = datetime(2026, 5, 6, 12, tzinfo=UTC).timestamp()
+HOUR = 3600.0
+
+
+class Story:
+    """A book with one hourly schedule that was first asked for at half past eleven."""
+
+    def __init__(self, pattern: str = "hourly") -> None:
+        self.schedule = Schedule(pattern, NOON - HOUR / 2)
+        self.book: ScheduleBook[str] = ScheduleBook(UTC)
+        self.book.add("a", self.schedule)
+
+    def pass_at(self, now: float, *, is_complete: bool = True, asks: bool = True) -> bool:
+        """What a pass that begins then is told."""
+        self.book.begin(now)
+        answer = self.book.ask("a") if asks else False
+        self.book.end(is_complete=is_complete)
+        return answer
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_true_once_for_each_firing(story: Story) -> None:
+    """Passes before the time are told no, the first one after it yes, the next ones no until it comes again."""
+    moments = [NOON - 1, NOON, NOON + 1, NOON + HOUR - 1, NOON + HOUR, NOON + HOUR + 1]
+    assert [story.pass_at(now) for now in moments] == [False, True, False, False, True, False]
+
+
+def test_true_until_a_pass_comes_to_its_end(story: Story) -> None:
+    """Pitfall 21: passes that are cut short are told yes until one comes to its end."""
+    answers = [story.pass_at(NOON + second, is_complete=second == 3) for second in range(5)]
+    assert answers == [True, True, True, True, False]
+
+
+def test_true_for_the_whole_pass(story: Story) -> None:
+    """A firing in the middle of a pass changes no answer in it; the next pass is told yes."""
+    story.book.begin(NOON - 1)
+    assert story.book.ask("a") is False
+    assert story.book.advance(NOON) is True
+    assert story.book.ask("a") is False
+    story.book.end(is_complete=True)
+    assert story.book.has_due
+    story.book.begin(NOON + 1)
+    assert story.book.ask("a") is story.book.ask("a") is True
+
+
+def test_pass_that_does_not_ask_leaves_it(story: Story) -> None:
+    """A pass that does not ask leaves the firing to one that does."""
+    assert story.pass_at(NOON, asks=False) is False
+    assert story.pass_at(NOON + 1) is True
+
+
+def test_missed_firings_are_one(story: Story) -> None:
+    """What was missed while no pass could begin is one firing."""
+    assert [story.pass_at(NOON + hours * HOUR) for hours in (5.5, 5.6, 6.0)] == [True, False, True]
+
+
+def test_firing_while_one_is_dealt_with(story: Story) -> None:
+    """A firing that comes while the one before is still true, is true after it has been dealt with."""
+    assert story.pass_at(NOON, is_complete=False) is True
+    assert story.pass_at(NOON + HOUR, is_complete=True) is True
+    assert story.pass_at(NOON + HOUR + 1) is True
+    assert story.pass_at(NOON + HOUR + 2) is False
+
+
+def test_wake_at_is_the_earliest() -> None:
+    """One moment to wake at: that of the next firing of all schedules, none where there is none or all are due."""
+    story = Story()
+    assert story.book.wake_at() == NOON
+    story.book.add("b", Schedule("45 * * * *", NOON - HOUR / 2))
+    assert story.book.wake_at() == NOON - HOUR / 4
+    story.book.advance(NOON)
+    assert story.book.wake_at() is None
+    assert ScheduleBook[str](UTC).wake_at() is None
+
+
+def test_clock_set_back_repeats_nothing(story: Story) -> None:
+    """A clock that is set back by an hour does not fire again for the hour that it shows again."""
+    assert story.pass_at(NOON + 1) is True
+    assert [story.pass_at(NOON - 30 * 60), story.pass_at(NOON + 2)] == [False, False]
+    assert story.pass_at(NOON + HOUR) is True
+
+
+def test_clock_that_was_far_ahead(story: Story) -> None:
+    """A clock that was years ahead and is set right goes on from the right time."""
+    future = NOON + 10 * 365 * 24 * HOUR
+    assert story.pass_at(future) is True
+    assert story.pass_at(NOON + 1) is False
+    assert story.book.wake_at() == NOON + HOUR
+    assert story.pass_at(NOON + HOUR) is True
+
+
+def test_clock_set_forward(story: Story) -> None:
+    """A clock that is set forward past several firings fires once."""
+    assert story.book.advance(NOON + 3.5 * HOUR) is True
+    assert [story.pass_at(NOON + 3.5 * HOUR), story.pass_at(NOON + 3.6 * HOUR)] == [True, False]
+
+
+def test_repeated_hour_of_daylight_saving() -> None:
+    """A daily schedule fires once on the day on which its time is shown twice."""
+    berlin = ZoneInfo("Europe/Berlin")
+    schedule = Schedule("30 2 * * *", datetime(2026, 10, 24, 12, tzinfo=berlin).timestamp())
+    book: ScheduleBook[str] = ScheduleBook(berlin)
+    book.add("a", schedule)
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=berlin).timestamp()
+    assert [book.advance(first - 1), book.advance(first)] == [False, True]
+    book.begin(first)
+    assert book.ask("a") is True
+    book.end(is_complete=True)
+    assert book.advance(first + HOUR) is False
+    assert book.wake_at() == first + 25 * HOUR
+
+
+def test_restored_schedule_catches_up() -> None:
+    """A schedule that is restored after its time has passed fires at once; one that was cut short is still true."""
+    book: ScheduleBook[str] = ScheduleBook(UTC)
+    book.add("missed", Schedule("hourly", NOON - HOUR / 2))
+    book.add("cut", Schedule("hourly", NOON + 1, last=NOON, is_open=True))
+    book.begin(NOON + 2)
+    assert book.ask("missed") is True
+    assert book.ask("cut") is True
+
+
+def test_trigger_is_besides_the_pattern(story: Story) -> None:
+    """A schedule that is triggered fires, and at its own next time as well."""
+    story.book.trigger("a", NOON - 60)
+    assert [story.pass_at(NOON - 59), story.pass_at(NOON - 58), story.pass_at(NOON)] == [True, False, True]
+
+
+def test_view(story: Story) -> None:
+    """A view says when it fired last, when it fires next, and whether it is true."""
+    view = story.book.view("a", NOON - 1, "root", "a")
+    assert (view.flow, view.key, view.pattern) == ("root", "a", "hourly")
+    assert (view.last, view.next, view.is_true) == (None, NOON, False)
+    story.book.advance(NOON + 1)
+    view = story.book.view("a", NOON + 1, "root", "a")
+    assert (view.last, view.next, view.is_true) == (NOON + 1, NOON + HOUR, True)
+
+
+def test_dropped_schedule_wakes_nobody(story: Story) -> None:
+    """A schedule that is dropped in the middle of a pass is gone, and the pass ends as any."""
+    story.book.begin(NOON)
+    assert story.book.ask("a")
+    story.book.drop(["a"])
+    assert story.book.wake_at() is None
+    assert story.book.end(is_complete=True) is False

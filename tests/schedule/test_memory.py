@@ -1,0 +1,106 @@
+"""What plain passes remember of their calls, with calls that are whatever the test says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lightwork.engine.memory import PassMemory
+from lightwork.status import Stage, WorkStatus
+
+
+class FakeCall:
+    def __init__(self, hash: str) -> None:
+        self.hash = hash
+        self.status = WorkStatus(Stage.RUNNING, 0.0)
+
+    def end(self, stage: Stage) -> None:
+        self.status = WorkStatus(stage, 0.0)
+
+
+class Story:
+    """A flow that makes calls of one work; `asks` says by their hashes what a pass makes, the same each time."""
+
+    def __init__(self, *, is_cached: bool = False) -> None:
+        self.memory = PassMemory()
+        self.is_cached = is_cached
+        self.made: list[FakeCall] = []
+
+    def run(self, *asks: str, is_complete: bool) -> bool:
+        for hash in asks:
+            if self.memory.recall(1, hash) is None:
+                call: Any = FakeCall(hash)
+                self.made.append(call)
+                self.memory.note(1, call, is_cached=self.is_cached)
+        return self.memory.end_pass(is_complete=is_complete)
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_repetition_makes_no_call_anew(story: Story) -> None:
+    """The repetition of a pass that was cut short is answered with the calls of that pass."""
+    story.run("a", is_complete=False)
+    story.made[0].end(Stage.SUCCEEDED)
+    assert story.run("a", "b", is_complete=False) is False
+    assert [call.hash for call in story.made] == ["a", "b"]
+
+
+def test_equal_calls_of_one_pass_are_two(story: Story) -> None:
+    """Two lines that make equal calls have a call each, and each its own in the repetition."""
+    story.run("a", is_complete=False)
+    story.made[0].end(Stage.SUCCEEDED)
+    story.run("a", "a", is_complete=False)
+    story.run("a", "a", is_complete=False)
+    assert len(story.made) == 2
+
+
+def test_success_is_made_anew_by_the_next_run(story: Story) -> None:
+    """When a pass has come to its end another follows, which makes a call that succeeded anew."""
+    story.run("a", is_complete=False)
+    story.made[0].end(Stage.SUCCEEDED)
+    assert story.run("a", is_complete=True) is True
+    story.run("a", is_complete=False)
+    assert len(story.made) == 2
+
+
+def test_no_pass_follows_for_what_is_cached() -> None:
+    """The success of a work that keeps its results lets the flow rest."""
+    story = Story(is_cached=True)
+    story.run("a", is_complete=False)
+    story.made[0].end(Stage.SUCCEEDED)
+    assert story.run("a", is_complete=True) is False
+
+
+@pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.FAILED])
+def test_not_made_anew_while_it_is_asked_for(story: Story, stage: Stage) -> None:
+    """A call that is in flight or has failed is not made anew, however many passes come to their end."""
+    story.run("a", is_complete=True)
+    story.made[0].end(stage)
+    for _ in range(3):
+        assert story.run("a", is_complete=True) is False
+    assert len(story.made) == 1
+
+
+def test_failure_is_forgotten_by_a_run_that_does_not_ask(story: Story) -> None:
+    """When a pass comes to its end without asking for a failed call, the next one that asks makes it anew."""
+    story.run("a", is_complete=False)
+    story.made[0].end(Stage.FAILED)
+    story.run(is_complete=False)
+    story.run("a", is_complete=True)
+    assert len(story.made) == 1
+    story.run(is_complete=True)
+    story.run("a", is_complete=True)
+    assert len(story.made) == 2
+
+
+def test_forgotten_work(story: Story) -> None:
+    """What is asked of a work after it was started or stopped is made anew."""
+    story.run("a", is_complete=True)
+    story.made[0].end(Stage.FAILED)
+    story.memory.forget(1)
+    story.run("a", is_complete=True)
+    assert len(story.made) == 2

@@ -1,0 +1,153 @@
+"""The thread of a plain ``run``: what it is given runs in order, and can be interrupted wherever it is."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lightwork import Work, wire
+from lightwork.worker.execute import EndOfCall, PlainThread, end_call
+
+pytestmark = pytest.mark.bare
+
+
+class Job(Work):
+    """Runs until it is let go or interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entered: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._go = threading.Event()
+        self._ran: list[str] = []
+
+    def run(self, what: str) -> str:
+        self._ran.append(what)
+        self._entered.put(what)
+        if what == "busy":
+            while not self._go.is_set():
+                pass
+        if what == "raises":
+            raise ValueError(what)
+        return what
+
+
+class Stage:
+    """A work, its thread, and the frames that it gave."""
+
+    def __init__(self) -> None:
+        self.work = Job()
+        self.frames: queue.SimpleQueue[EndOfCall] = queue.SimpleQueue()
+        self.plain = PlainThread(self.work, self.frames.put)
+        self.thread = threading.Thread(target=self.plain.serve)
+        self.thread.start()
+
+    def submit(self, call: int, what: str) -> None:
+        self.plain.submit(call, self.work._signature.bind((what,), {})[0])
+
+    def next(self) -> EndOfCall:
+        return self.frames.get(timeout=10)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.work._go.set()
+    stage.plain.close()
+    stage.thread.join()
+
+
+def result(call: int, value: Any) -> wire.Result:
+    frame = end_call(Job(), call, value)
+    assert isinstance(frame, wire.Result)
+    return frame
+
+
+def test_calls_run_in_order(stage: Stage) -> None:
+    """Calls run one after the other, in the order in which they were submitted."""
+    for number in range(50):
+        stage.submit(number, str(number))
+    assert [stage.next() for _ in range(50)] == [result(number, str(number)) for number in range(50)]
+    assert stage.work._ran == [str(number) for number in range(50)]
+
+
+def test_exception_becomes_a_failure(stage: Stage) -> None:
+    """What the run raises is a frame, and the thread goes on."""
+    stage.submit(1, "raises")
+    failure = stage.next()
+    assert isinstance(failure, wire.Failure)
+    assert (failure.call, failure.reason, failure.error.qualname) == (1, "user_exception", "ValueError")
+    stage.submit(2, "next")
+    assert stage.next() == result(2, "next")
+
+
+def test_cancel_interrupts_a_busy_run(stage: Stage) -> None:
+    """A computing run is interrupted, and those behind it run."""
+    stage.submit(1, "busy")
+    stage.submit(2, "next")
+    stage.work._entered.get(timeout=10)
+    assert not stage.plain.is_idle
+    stage.plain.cancel(1)
+    assert stage.next() == wire.Cancelled(1)
+    assert stage.next() == result(2, "next")
+
+
+def test_cancelled_before_it_began_never_begins(stage: Stage) -> None:
+    """A call that is cancelled while it waits is answered in its turn, and not entered."""
+    stage.submit(1, "busy")
+    stage.submit(2, "never")
+    stage.work._entered.get(timeout=10)
+    stage.plain.cancel(2)
+    stage.work._go.set()
+    assert stage.next() == result(1, "busy")
+    assert stage.next() == wire.Cancelled(2)
+    assert stage.work._ran == ["busy"]
+
+
+def test_late_cancellation_does_not_hit_a_later_try(stage: Stage) -> None:
+    """A cancellation of a call that is over does nothing to the next try of the same call."""
+    stage.submit(1, "first")
+    assert stage.next() == result(1, "first")
+    stage.plain.cancel(1)
+    stage.submit(1, "second")
+    assert stage.next() == result(1, "second")
+
+
+def test_every_call_is_answered_whenever_it_is_cancelled(stage: Stage) -> None:
+    """A cancellation that races with the end of its call loses no answer and hits no other call."""
+    for number in range(0, 2000, 2):
+        stage.submit(number, "quick")
+        stage.plain.cancel(number)
+        stage.submit(number + 1, "other")
+        first, second = stage.next(), stage.next()
+        assert first in (wire.Cancelled(number), result(number, "quick"))
+        assert second == result(number + 1, "other")
+
+
+def test_idle_when_everything_is_done(stage: Stage) -> None:
+    """The thread is idle when nothing is left, and not before."""
+    done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    stage.submit(1, "busy")
+    stage.work._entered.get(timeout=10)
+    stage.plain.submit_hook(lambda: None, done.put)
+    assert not stage.plain.is_idle
+    stage.work._go.set()
+    assert done.get(timeout=10) is None
+    stage.plain.close()
+    stage.thread.join()
+    assert stage.plain.is_idle
+
+
+async def _hook() -> None:
+    raise KeyError("hook")
+
+
+def test_hook_may_be_async(stage: Stage) -> None:
+    """A hook that is ``async def`` runs in a loop of its own in the thread; what it raises is told."""
+    done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    stage.plain.submit_hook(_hook, done.put)
+    assert isinstance(done.get(timeout=10), KeyError)
