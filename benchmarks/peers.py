@@ -89,7 +89,7 @@ class DaskCall:
 
 
 class LightningCall:
-    """A call of a work of lightning-app, seen by its flow. A few calls stand for a batch: each takes a third of a second."""
+    """A call of a work of lightning-app, seen by its flow. At a third of a second each, a few stand for a batch."""
 
     name = "lightning-app work"
     loop_factory = None

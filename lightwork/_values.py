@@ -56,7 +56,7 @@ ADVICE = (
 )
 
 
-class Refusal(Exception):  # noqa: N818 -- never leaves the state: it becomes a StateError that names the attribute
+class Refusal(Exception):
     """A value cannot be held.
 
     Attributes:
@@ -270,17 +270,25 @@ def unpacked(value: Any, depth: int = 0) -> Any:
     return value
 
 
+_FIXED: Final = {type(None): 1, bool: 1, int: 9, float: 9}
+
+
 def most_bytes(value: Any) -> int:
     """How long a value of the state can be at most when it is packed and encoded; an estimate, made without packing."""
     kind = type(value)
+    fixed = _FIXED.get(kind)
+    if fixed is not None:
+        return fixed
     if kind is str:
         return 5 + (len(value) if value.isascii() else len(value.encode()))
     if kind is bytes:
         return 5 + len(value)
+    get = _FIXED.get
     if isinstance(value, dict):
-        return 5 + sum(map(most_bytes, value)) + sum(map(most_bytes, value.values()))
+        keys = sum([5 + 4 * len(key) if type(key) is str else 9 for key in value])
+        return 5 + keys + sum([get(type(item)) or most_bytes(item) for item in value.values()])
     if isinstance(value, list | tuple | set | frozenset):
-        return 12 + sum(map(most_bytes, value))
+        return 12 + sum([get(type(item)) or most_bytes(item) for item in value])
     return 15
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from lightwork.changes import Change
 from lightwork.component import Component
 from lightwork.config import Config, load_config
+from lightwork.engine.layouts import Layouts
 from lightwork.engine.passes import FlowEnded, Passes
 from lightwork.engine.scheduler import Scheduler, in_pass
 from lightwork.engine.tree import Feed, Tree
@@ -24,7 +25,7 @@ from lightwork.work import Work
 __all__ = ["App", "AppEnded", "LightningApp"]
 
 
-class AppEnded(LightworkError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
+class AppEnded(LightworkError):
     """The app ended before what was waited for came true."""
 
 
@@ -114,6 +115,7 @@ class App:
 
         Raises:
             ConfigError: The address cannot be bound, or a runtime cannot be made.
+            LayoutError: A ``configure_layout`` gives what is wrong, or a frontend does not start.
         """
         if self._run is not None:
             raise UsageError("this app runs already")
@@ -158,6 +160,19 @@ class App:
     def address(self) -> Route:
         """Where works dial in, while the app runs."""
         return self._running().scheduler.address
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The user interface of each component by its name, while the app runs: plain data, and a copy.
+
+        Each has a ``kind`` (``url``, ``frontend``, ``tabs`` or ``none``) and a ``target``, the address or None; tabs
+        also have ``tabs``, each with ``name``, ``content`` (a component's name, or None) and ``target``. Read it in
+        the app's loop.
+
+        Raises:
+            LayoutError: What a ``configure_layout`` gives is wrong.
+        """
+        return self._running().layouts.snapshot()
 
     # --- watching ---------------------------------------------------------------------------------
 
@@ -247,6 +262,15 @@ class _Run:
             fail=self.fail,
             request_stop=self._request_stop,
             request_fail=self._request_fail,
+            reshaped=self._reshaped,
+        )
+        self.layouts = Layouts(
+            app.root,
+            self.tree,
+            fail=self.fail,
+            is_held=lambda: self.scheduler.is_held,
+            start_within=app.config.launch_timeout,
+            stop_within=app.config.grace,
         )
         self._group = asyncio.TaskGroup()
         self._body: asyncio.Task[Any] | None = None
@@ -263,13 +287,19 @@ class _Run:
             await self.scheduler.open(self._group)
             for work in root.works():
                 self.scheduler.check_runtime(work)
+            root._bind(self.scheduler)
+            self.scheduler.added(root)
+            await self.layouts.open(self._group)
         except BaseException:
+            await self.layouts.aclose()
             await self.scheduler.aclose()
+            root._bind(None)
             await self._group.__aexit__(None, None, None)
             raise
-        root._bind(self.scheduler)
-        self.scheduler.added(root)
         self._passes = asyncio.create_task(self._run_passes(), name="lightwork flow")
+
+    def _reshaped(self) -> None:
+        self.layouts.reshaped()
 
     async def _run_passes(self) -> None:
         root = self._app.root
@@ -279,7 +309,7 @@ class _Run:
                     await start
                 except LightworkError:
                     continue  # the work's status says so, and the flow's first call starts it again
-            await Passes(root, self.scheduler, self.tree).serve()
+            await Passes(root, self.scheduler, self.tree, self.layouts.refresh).serve()
         except asyncio.CancelledError:
             if not self.stopped.is_set():
                 self.fail(UsageError("the flow ended with CancelledError: it awaited something that was cancelled"))
@@ -360,7 +390,7 @@ class _Run:
         await asyncio.wait({self._passes}, timeout=self._app.config.grace)
         if not self._passes.done():
             get_logger("lightwork").error("the flow ignores its cancellation, and is left behind")
-        await self.scheduler.aclose()
+        await asyncio.gather(self.scheduler.aclose(), self.layouts.aclose())
         self.tree.close()
         self._app.root._bind(None)
 

@@ -103,6 +103,7 @@ class ComponentMeta(abc.ABCMeta):
     """Runs `Component._constructed` when ``__init__`` has returned."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make a component, and look at it as a whole."""
         component = super().__call__(*args, **kwargs)
         component._constructed()
         return component

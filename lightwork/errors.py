@@ -129,7 +129,7 @@ class ProtocolError(LightworkError):
     """The peer of a connection sent what it must not; the connection is closed."""
 
 
-class RemoteTraceback(Exception):  # noqa: N818 -- it is a cause that is printed, never raised by itself
+class RemoteTraceback(Exception):
     """Carries the text of a worker's traceback as the ``__cause__`` of the exception raised here."""
 
     def __init__(self, text: str) -> None:

@@ -54,7 +54,12 @@ class Flow(Component):
         return all(flow.ready for flow in self._child_flows())
 
     def configure_layout(self) -> Any:
-        """Override to give the flow a user interface."""
+        """Override to give the flow a user interface; the default is its children, each in a tab.
+
+        Return None (it has none at the moment), a URL, a `lightwork.frontend.Frontend`, or a list of tabs
+        ``dict(name=..., content=...)``, whose content is a component below this flow, a URL, or None. Asked when
+        the app starts and again after each pass in which something has changed; a Frontend is given the first time.
+        """
         return None
 
     def configure_api(self) -> list[Any]:

@@ -30,7 +30,8 @@ def reserve_port(host: str, holder: object) -> int:
             try:
                 probe.bind((host, 0))
             except OSError as error:
-                raise OSError(error.errno, f"a work cannot bind {host!r}, which is no address of its machine: {error.strerror}") from None
+                reason = f"a work cannot bind {host!r}, which is no address of its machine: {error.strerror}"
+                raise OSError(error.errno, reason) from None
             port: int = probe.getsockname()[1]
         lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

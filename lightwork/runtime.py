@@ -98,7 +98,8 @@ class Spec(msgspec.Struct, frozen=True):
     max_lifetime: float | None = None
 
     def __repr__(self) -> str:
-        return f"Spec(name={self.name!r}, owner={self.owner!r}, entry={self.entry!r}, ticket=<{len(self.ticket)} bytes>)"
+        ticket = f"<{len(self.ticket)} bytes>"
+        return f"Spec(name={self.name!r}, owner={self.owner!r}, entry={self.entry!r}, ticket={ticket})"
 
 
 class Ref(msgspec.Struct, frozen=True):

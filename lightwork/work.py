@@ -169,7 +169,7 @@ class Work(WorkFacts):
         executor: object = owner._run_executor_cls
         if not (isinstance(executor, type) and issubclass(executor, WorkRunExecutor)):
             raise ComponentError(
-                f"{owner.__name__}._run_executor_cls is {executor!r:.80}; it must be a class derived from WorkRunExecutor"
+                f"{owner.__name__}._run_executor_cls is {executor!r:.80}; it must be a subclass of WorkRunExecutor"
             )
         self._refuse_private_components()
         if self._concurrency > 1 and not self._signature.is_async:
@@ -241,8 +241,13 @@ class Work(WorkFacts):
         delta.decide(self)
 
     def configure_layout(self) -> Any:
-        """Override to give the work a user interface; the default is its `url`."""
-        return None
+        """Override to give the work a user interface; the default is its `url`.
+
+        Return None (it has none at the moment), a URL, a `lightwork.frontend.Frontend`, or a list of tabs
+        ``dict(name=..., content=url)``. Asked when the app starts and again after each pass in which something has
+        changed, so a URL may depend on the state; a Frontend is given the first time.
+        """
+        return self.url or None
 
     # --- what flows call ------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-class AppNotFound(UsageError):  # noqa: N818 -- says what is missing; "AppNotFoundError" says no more
+class AppNotFound(UsageError):
     """The target names no file, no module, or nothing in it that is an app; the message says what is there."""
 
 

@@ -1,0 +1,1 @@
+"""The engine: decides in `machine`, acts in `scheduler`."""

@@ -156,6 +156,7 @@ class Launching:
             dial_within=config.launch_timeout,
             orphan_after=config.reconnect_window,
         )
+        work = entry.work
         spec = Spec(
             name=worker.name,
             owner=self._owner,
@@ -163,8 +164,8 @@ class Launching:
             ticket=msgspec.msgpack.encode(ticket),
             env={"LIGHTWORK_WORK": entry.name},
             cwd=os.getcwd(),
-            build=entry.work._local_build_config,
-            compute=entry.work._cloud_compute,
+            build=work.cloud_build_config if runtime.is_remote else work.local_build_config,
+            compute=work.cloud_compute,
             dial_within=config.launch_timeout,
             orphan_after=config.reconnect_window,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lightwork.calls import PassEnded
@@ -31,12 +31,14 @@ class Passes:
         root: The flow.
         scheduler: Holds back frames while a plain pass runs.
         tree: Says whether anything has changed.
+        after: Called after each pass.
     """
 
-    def __init__(self, root: Flow, scheduler: Scheduler, tree: Tree) -> None:
+    def __init__(self, root: Flow, scheduler: Scheduler, tree: Tree, after: Callable[[], None] = lambda: None) -> None:
         self._root = root
         self._scheduler = scheduler
         self._tree = tree
+        self._after = after
         self._is_coroutine = inspect.iscoroutinefunction(type(root).run)
 
     async def serve(self) -> None:
@@ -60,6 +62,9 @@ class Passes:
                     raise
                 return
             self._scheduler.end_pass(is_complete=is_complete)
+            self._after()
+            # A pass that changes its own state and awaits nothing must leave the loop to others in between.
+            await asyncio.sleep(0)
             await self._tree.wait_change(begun)
             if self._tree.closed:
                 return

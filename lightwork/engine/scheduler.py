@@ -55,6 +55,7 @@ class Scheduler:
         given: Runtimes by profile that are given as instances.
         fail: Called with an exception that nobody else gets: it fails the app.
         request_stop, request_fail: What a flow's ``stop`` and ``fail`` do.
+        reshaped: Called when a component came into the tree, or left it.
 
     Attributes:
         schedules: Of all its flows.
@@ -69,12 +70,14 @@ class Scheduler:
         fail: Callable[[BaseException], None],
         request_stop: Callable[[str | None], None],
         request_fail: Callable[[str | None], None],
+        reshaped: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._tree = tree
         self._given = given
         self.request_stop = request_stop
         self.request_fail = request_fail
+        self._reshaped = reshaped
         self._core = Core(config, tree, self._carry_out, fail)
         self.schedules = Schedules(self._core.loop, tree)
         self._book = CallBook(self._core, self, lambda: self.schedules.is_told)
@@ -259,6 +262,7 @@ class Scheduler:
                 self._add_work(one)
             if isinstance(one, Component):
                 changes.append(ComponentAdded(one.name))
+        self._reshaped()
         self._tree.changed(changes)
 
     def _add_work(self, work: Work) -> None:
@@ -290,6 +294,7 @@ class Scheduler:
                 changes.append(ComponentRemoved(one.name))
             if isinstance(one, Work) and (entry := self._core.by_work.pop(one, None)) is not None:
                 self._core.feed(ev.WorkRemoved(entry.id))
+        self._reshaped()
         self._tree.changed(changes)
 
     def edited(self, component: Component, op: wire.Op) -> None:
@@ -315,6 +320,11 @@ class Scheduler:
         if self._book.memory.end_pass(is_complete=is_complete) or has_schedule:
             self._tree.changed()
         self._book.check_failed()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a plain pass runs, in its thread."""
+        return self._core.is_holding
 
     def hold_frames(self) -> None:
         """A plain pass begins: what comes from outside waits."""

@@ -35,7 +35,7 @@ stream is acknowledged before it is held up."""
 FrameT = TypeVar("FrameT", bound=Frame)
 
 
-class FrameTooLarge(LightworkError, ValueError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
+class FrameTooLarge(LightworkError, ValueError):
     """A frame is longer than the other end accepts; it was neither numbered nor sent.
 
     Attributes:
@@ -52,7 +52,7 @@ class FrameTooLarge(LightworkError, ValueError):  # noqa: N818 -- named as its s
         return f"a frame of {self.size} bytes is longer than max_frame, {self.limit} bytes"
 
 
-class PeerClosed(LightworkError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
+class PeerClosed(LightworkError):
     """Something was sent to a peer that was closed here."""
 
 

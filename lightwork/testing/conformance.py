@@ -27,7 +27,38 @@ import msgspec
 
 from lightwork.runtime import Cause, Conflict, Ref, Report, Route, Runtime, Spec, Standing
 
-__all__ = ["CHECKS", "Case", "Check", "Traits", "check_runtime", "checks_for", "run_check"]
+__all__ = [
+    "CHECKS",
+    "Case",
+    "Check",
+    "Traits",
+    "another_spec_of_that_name_is_a_conflict",
+    "cancelled_launch_is_found",
+    "cancelled_wait_changes_nothing",
+    "check_runtime",
+    "checks_for",
+    "context_left_leaves_it_alone",
+    "exception_is_exit_code_one",
+    "exit_code_is_reported",
+    "find_gives_the_owner_s_own",
+    "launch_again_starts_nothing",
+    "lifetime_ends_it",
+    "main",
+    "output_is_followed",
+    "output_is_kept",
+    "poll_answers_in_order",
+    "ref_can_be_written_down",
+    "release_ends_and_forgets",
+    "routes_are_given",
+    "run_check",
+    "serve",
+    "shorter_grace_shortens",
+    "stop_at_once_after_launch",
+    "stop_ends_it",
+    "stop_forces_after_the_grace",
+    "traceback_is_output",
+    "unknown_ref_is_absent",
+]
 
 _LIMIT = 60.0
 _FOREVER = 3600.0

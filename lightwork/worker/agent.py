@@ -43,7 +43,7 @@ _END_MARGIN = 1.0
 """Seconds beyond the grace period after which an end in order is no longer waited for."""
 
 
-class Refused(LightworkError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
+class Refused(LightworkError):
     """The scheduler does not want this worker, and says why."""
 
 

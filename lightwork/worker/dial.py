@@ -24,7 +24,7 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 
 
-class DialFailed(LightworkError, ConnectionError):  # noqa: N818 -- named as its siblings in `lightwork.errors`
+class DialFailed(LightworkError, ConnectionError):
     """No route led to the scheduler in time. The message names each and what happened there last."""
 
 

@@ -78,9 +78,7 @@ async def _open(ticket: wire.Ticket, *, guarded: bool = False) -> Agent | None:
 
 
 async def _serve_async(agent: Agent) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, agent.request_end, Reason.SIGTERM_SIGNAL_HANDLER)
+    _end_on_signals(agent, asyncio.get_running_loop())
     await agent.serve()
     await agent.aclose()
 
@@ -89,10 +87,6 @@ def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Ru
     """Give the main thread to the calls and a second one to the loop, which goes on where it was."""
     loop = runner.get_loop()
     outcome = [_FAILED]
-
-    def on_signal(*_: object) -> None:
-        # Only tells the loop: a handler that took a lock could find it held by the thread it interrupts.
-        loop.call_soon_threadsafe(agent.request_end, Reason.SIGTERM_SIGNAL_HANDLER)
 
     async def serve() -> None:
         await agent.serve()
@@ -112,14 +106,23 @@ def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Ru
                 os._exit(outcome[0])
             agent.plain.close()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    _end_on_signals(agent, loop)
     sys.setswitchinterval(SWITCH_INTERVAL)
     thread = threading.Thread(target=run_loop, name="lightwork-agent")
     thread.start()
     run_calls()
     thread.join()
     return outcome[0]
+
+
+def _end_on_signals(agent: Agent, loop: asyncio.AbstractEventLoop) -> None:
+    def on_signal(*_: object) -> None:
+        # Only tells the loop: a handler that took a lock could find it held by the thread it interrupts.
+        loop.call_soon_threadsafe(agent.request_end, Reason.SIGTERM_SIGNAL_HANDLER)
+
+    # Not `loop.add_signal_handler`: it takes a loop that runs in the main thread, and most of a millisecond.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
 
 
 def _close_input() -> None:

@@ -95,7 +95,7 @@ async def test_executor_wraps_each_call(runtime: str) -> None:
     """An executor class of a work is what enters run, plain or async, and gives what the call gives."""
     plain, later = Plain(), Later()
     async with App(Root(plain, later), runtime=runtime):
-        assert await plain.run(4) == 8
+        assert await plain.submit(4) == 8
         assert await later.run(5) == 10
         assert plain.wrapped == 1
 
@@ -104,7 +104,7 @@ async def test_executor_wraps_each_call(runtime: str) -> None:
 async def test_profiler_writes_a_file_for_each_call(
     runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The profiler leaves one file for each call, named by the work, with the user's functions in it; for a failed one too."""
+    """The profiler leaves a file for each call, failed ones too, named by the work, with the user's functions in it."""
     monkeypatch.chdir(tmp_path)
     work = Profiled()
     async with App(Root(work), runtime=runtime):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lightwork import App, Flow, Work
+from lightwork import App, Flow, FlowDelta, Work
 from lightwork.ports import reserve_port
 
 RUNTIMES = ["inprocess", "local"]
@@ -22,20 +22,31 @@ class Greeter(Work):
         self.may_close = False
         self.has_closed = False
 
+    def on_start(self) -> None:
+        self._told = asyncio.Event()
+
+    def apply_flow_delta(self, delta: FlowDelta) -> None:
+        super().apply_flow_delta(delta)
+        self._told.set()
+
+    async def _until(self, name: str) -> None:
+        """Wait until the flow has set the attribute."""
+        while not getattr(self, name):
+            self._told.clear()
+            await self._told.wait()
+
     async def run(self) -> None:
         port = self.port
         assert port is not None
         self.seen_port = port
-        while not self.may_serve:
-            await asyncio.sleep(0.01)
+        await self._until("may_serve")
 
         def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"hello\n")
             writer.close()
 
         async with await asyncio.start_server(greet, self.host, port):
-            while not self.may_close:
-                await asyncio.sleep(0.01)
+            await self._until("may_close")
         self.has_closed = True
         await asyncio.Event().wait()
 
@@ -73,7 +84,7 @@ async def test_url_is_there_while_the_service_answers(runtime: str) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_addresses_are_empty_until_the_work_is_up_and_when_it_is_gone(runtime: str) -> None:
-    """internal_ip is there from the start on, public_ip stays empty here, and a stop takes address, url and free port back."""
+    """A work has an internal_ip from its start and no public_ip here; a stop takes address, url and free port back."""
     work = Greeter()
     async with App(Root(work), runtime=runtime) as app:
         await work.start()

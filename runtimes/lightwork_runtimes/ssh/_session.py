@@ -42,7 +42,7 @@ _KINDS: dict[str, type[RuntimeFailure]] = {
 }
 
 
-class _NoHelper(Exception):  # noqa: N818 -- says what happened; it never leaves this module
+class _NoHelper(Exception):
     """The helper did not come up. `code` is the exit code, `text` what was printed instead."""
 
     def __init__(self, code: int | None, text: str) -> None:

@@ -37,7 +37,7 @@ SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EAGAIN
 """Errors of the system that say that something has run out: disk, quota, memory, processes, descriptors."""
 
 
-class Refusal(Exception):  # noqa: N818 -- an answer to a request
+class Refusal(Exception):
     """A request that cannot be done. `kind` is what it means: conflict, rejected or no_capacity."""
 
     def __init__(self, kind: str, message: str) -> None:

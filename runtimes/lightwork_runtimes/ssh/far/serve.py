@@ -48,6 +48,8 @@ class Server:
         self._folders = Inotify(FOLDER)
         self._contents = Inotify(CONTENT)
         self._leases: dict[str, int] = {}
+        self._supervisors: list[subprocess.Popen[bytes]] = []
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
     # --- launching ------------------------------------------------------------------------------
 
@@ -96,26 +98,25 @@ class Server:
         return None, b""
 
     async def _supervise(self, launch: LaunchDir, job: dict[str, Any], ticket: bytes) -> None:
+        # Not asyncio's subprocess, which kills what still runs when its loop is closed.
+        argv = [sys.executable, "-I", self._code, "supervise", launch.path, str(os.getpid())]
         with _open_log(launch) as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", self._code, "supervise", launch.path, str(os.getpid())),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
+            process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(job).encode() + b"\n" + ticket)
-        process.stdin.close()
-        said = await process.stdout.read()
+        self._supervisors.append(process)
+        message = json.dumps(job).encode() + b"\n" + ticket
+        said = await asyncio.get_running_loop().run_in_executor(None, _converse, process, message)
         if not said:
-            detail = f"its supervisor broke: exit code {await process.wait()}"
+            detail = "its supervisor broke; the output may tell why"
             launch.add("exit", [None, "start_failed", detail])
             raise Refusal("failed", f"{launch.name}: {detail}")
         problem = json.loads(said)
         if problem:
             raise Refusal(problem["kind"], f"no process could be started: {problem['message']}")
+
+    def _reap(self) -> None:
+        self._supervisors = [process for process in self._supervisors if process.poll() is None]
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -330,6 +331,17 @@ def _is_over(view: dict[str, Any]) -> bool:
 
 def _open_log(launch: LaunchDir) -> IO[bytes]:
     return open(f"{launch.path}/log", "ab")
+
+
+def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
+    """Give a process its input, and return what it says until it closes its output. Blocks."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdout, contextlib.suppress(BrokenPipeError):
+        with process.stdin:
+            process.stdin.write(message)
+        return process.stdout.read()
+    return b""
 
 
 def _missing(folder: str, paths: list[str]) -> list[str]:

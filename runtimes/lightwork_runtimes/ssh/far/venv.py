@@ -31,7 +31,7 @@ _NETWORK = {"UV_HTTP_TIMEOUT": "15", "UV_HTTP_RETRIES": "1", "PIP_DEFAULT_TIMEOU
 """Without a registry a failure must come soon: then the wheels are sent along. What the host sets itself wins."""
 
 
-class _Failed(Exception):  # noqa: N818 -- says which step did
+class _Failed(Exception):
     def __init__(self, step: str, text: str) -> None:
         super().__init__(text)
         self.step = step
