@@ -6,7 +6,6 @@ addresses of the frontends are known. Neither does any I/O. Who asks when is `li
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -145,6 +144,8 @@ def _tab(component: Work | Flow, given: Any, where: str) -> Tab:
         raise LayoutError(f"{where} is {_shown(given)}; it must be a dict(name='...', content=...)")
     for key in given:
         if key not in _KEYS:
+            import difflib
+
             near = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"do you mean {near[0]!r}?" if near else "it has 'name' and 'content'"
             raise LayoutError(f"{where} has an unknown key {key!r:.80}; {hint}")

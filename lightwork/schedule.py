@@ -12,7 +12,6 @@ after it and asks. It is over when that pass comes to its end: one that is cut s
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Hashable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -121,6 +120,8 @@ def _parse(text: str) -> Cron:
     fields = ALIASES.get(text.strip().lower().removeprefix("@"), text)
     count = len(fields.split())
     if count not in (5, 6):
+        import difflib
+
         near = difflib.get_close_matches(text.lower().removeprefix("@"), ALIASES, n=1)
         hint = f": did you mean {near[0]!r}?" if near else f": it has {count} field{'s' * (count != 1)}."
         raise ScheduleError(f"{text!r:.120} is no schedule{hint} {_HELP}")

@@ -266,6 +266,9 @@ _from_scheduler: msgspec.msgpack.Decoder[FromScheduler] = msgspec.msgpack.Decode
 
 encode = _encoder.encode
 
+# Text that is no UTF-8 is the one thing that msgspec does not report as a DecodeError.
+_NO_FRAME = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 def max_value(max_frame: int) -> int:
     """How long one value of a state may be, so that the frame that carries it, with its path, is not too long."""
@@ -281,7 +284,7 @@ def decode_from_worker(body: bytes) -> FromWorker:
     """The frame in `body`; raises `ProtocolError` if it is none."""
     try:
         return _from_worker.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _NO_FRAME as error:
         raise ProtocolError(f"a worker sent no valid frame: {error}") from None
 
 
@@ -289,7 +292,7 @@ def decode_from_scheduler(body: bytes) -> FromScheduler:
     """The frame in `body`; raises `ProtocolError` if it is none."""
     try:
         return _from_scheduler.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _NO_FRAME as error:
         raise ProtocolError(f"the scheduler sent no valid frame: {error}") from None
 
 

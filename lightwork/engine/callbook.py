@@ -77,13 +77,14 @@ class CallBook:
     def _run_in_plain_pass(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of a plain pass: its result if it has one, else the pass ends here."""
         entry = self._core.entry(work)
-        call = self.memory.recall(entry.id, work._signature.bind(args, kwargs)[1])
+        is_told = self._is_told()
+        call = self.memory.recall(entry.id, work._signature.bind(args, kwargs)[1], is_told=is_told)
         if call is None:
             call = self.submit(work, args, kwargs)
-            self.memory.note(entry.id, call, is_cached=work._cache_calls)
+            self.memory.note(entry.id, call, is_cached=work._cache_calls, is_told=is_told)
         if work._parallel:
             return call
-        if not call.done and self._is_told():
+        if not call.done and is_told:
             self._core.wait_in_pass(call)
         if call.done:
             return call.result()

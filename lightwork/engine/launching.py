@@ -53,15 +53,19 @@ class Launching:
         self._core = core
         self._owner = f"lw{os.urandom(8).hex()}"
         self._address = Route("", 0)
+        self._fingerprint = b""
         # Tasks of works must not look as if they belonged to the pass that happened to launch them.
         self._context = contextvars.copy_context()
         self._group: asyncio.TaskGroup | None = None
         self._runtimes: Runtimes | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, group: asyncio.TaskGroup, runtimes: Runtimes, address: Route) -> None:
-        """From now on workers can be launched; their tasks go into `group`, and they dial `address`."""
-        self._group, self._runtimes, self._address = group, runtimes, address
+    def open(self, group: asyncio.TaskGroup, runtimes: Runtimes, address: Route, fingerprint: bytes = b"") -> None:
+        """From now on workers can be launched; their tasks go into `group`, and they dial `address`.
+
+        `fingerprint` is that of the listener's certificate, empty where the link is plain.
+        """
+        self._group, self._runtimes, self._address, self._fingerprint = group, runtimes, address, fingerprint
 
     @property
     def address(self) -> Route:
@@ -155,6 +159,7 @@ class Launching:
             [(route.host, route.port) for route in routes],
             dial_within=config.launch_timeout,
             orphan_after=config.reconnect_window,
+            fingerprint=self._fingerprint,
         )
         work = entry.work
         spec = Spec(

@@ -1,8 +1,9 @@
 """Where workers dial in: accepts connections, lets them prove themselves, hands over those that did.
 
-Strangers cost a bounded amount: each has `handshake_timeout` seconds, and there are at most so many. A connection
-that has named a present launch is no stranger any more, so that many silent ones cannot crowd out workers: it
-counts among the few that each launch may have.
+Strangers cost a bounded amount: each has `handshake_timeout` seconds, there are at most so many, and when many have
+come lately, more are closed before anything is computed for them. A connection that has named a present launch is no
+stranger any more, so that many silent ones cannot crowd out workers: it counts among the few that each launch may have.
+A worker that was turned away among strangers dials again.
 
 On a loopback address the link is plain; on any other, the wildcard included, it is TLS for everybody.
 """
@@ -17,6 +18,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from lightwork.engine.certificate import Certificate, make_certificate, server_context
 from lightwork.errors import ConfigError, ProtocolError
@@ -36,6 +38,9 @@ _PER_LAUNCH = 4
 _BURST = 4
 _SETTLE = 0.1
 
+_RATE = 500.0
+"""Strangers a second that are listened to in the long run. One costs up to 0.3 ms, where it begins a TLS handshake."""
+
 
 class Listener:
     """Accepts workers.
@@ -47,6 +52,8 @@ class Listener:
         max_frame: Longest body accepted from a worker that has been let in, in bytes.
         max_strangers: How many connections that have named no present launch are kept; the oldest goes first. Up to
             four times as many are held for a tenth of a second, as workers that dial all at once need a moment.
+        max_crowd: How many strangers are listened to however fast they come; beyond that 500 a second are. As many
+            as the backlog by default, so that this does not concern workers that dial all at once.
         handshake_timeout: Seconds that a connection has to prove itself, TLS included, and again to say hello.
         certificate: For TLS; None makes one when it is needed. Given, the link is TLS on loopback, too.
 
@@ -61,6 +68,7 @@ class Listener:
         max_frame: int,
         *,
         max_strangers: int = 256,
+        max_crowd: int = _BACKLOG,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         certificate: Certificate | None = None,
     ) -> None:
@@ -68,6 +76,7 @@ class Listener:
         self._on_hello = on_hello
         self._max_frame = max_frame
         self._max_strangers = max_strangers
+        self._crowd = _Crowd(max_crowd)
         self._handshake_timeout = handshake_timeout
         self.certificate = certificate
         self._context: ssl.SSLContext | None = None
@@ -136,6 +145,8 @@ class Listener:
     # --- one connection -----------------------------------------------------------------------------
 
     def _accept(self) -> asyncio.Protocol:
+        if not self._crowd.admit(asyncio.get_running_loop().time()):
+            return _TurnedAway()
         handshake = ServerHandshake(self._find_secret, os.urandom(NONCE_SIZE), self.fingerprint)
         connection = Connection(handshake, _HELLO_LIMIT, handshake_timeout=self._handshake_timeout)
         handshake.find_secret = partial(self._claim, connection)
@@ -155,6 +166,7 @@ class Listener:
         secret = self._find_secret(launch)
         if secret is not None and connection in self._strangers:
             del self._strangers[connection]
+            self._crowd.forgive()
             claims = self._launches.setdefault(launch, [])
             claims.append(connection)
             if len(claims) > _PER_LAUNCH:
@@ -216,6 +228,35 @@ class Listener:
             connection = next(iter(self._strangers))
             del self._strangers[connection]
             connection.abort(ProtocolError("dropped for newer connections"))
+
+
+class _Crowd:
+    """How many strangers have come lately: a bucket that each one fills a bit, and that empties with time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._level = 0.0
+        self._at = 0.0
+
+    def admit(self, now: float) -> bool:
+        """Whether there is room for one more, who is counted then."""
+        self._level = max(0.0, self._level - (now - self._at) * _RATE)
+        self._at = now
+        if self._level + 1 > self._limit:
+            return False
+        self._level += 1
+        return True
+
+    def forgive(self) -> None:
+        """One of them was none."""
+        self._level = max(0.0, self._level - 1)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """Of a connection that is closed at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
 
 
 def _is_loopback(address: str) -> bool:

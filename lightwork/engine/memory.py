@@ -5,7 +5,8 @@ to one that comes to its end are one run of the flow's code, so each call in it 
 reached again it is answered from here, also where the work caches nothing. After that run
 
 - a call that is in flight, or that has failed, is remembered while each run asks for it: a failure is not repeated
-  in a loop. A run that does not ask forgets it, so the job of a schedule that failed is tried at the next firing;
+  in a loop. A run that does not ask forgets it. A failure of a run that was told that a schedule has fired is
+  not remembered by the run of another firing, so the job of a schedule is tried again;
 - one that has succeeded is forgotten; a work that caches nothing does it anew in the next run, which follows at once.
 """
 
@@ -28,18 +29,42 @@ class PassMemory:
         self._calls: dict[int, dict[str, list[Call[Any]]]] = {}
         self._asked: Counter[tuple[int, str]] = Counter()
         self._uncached: set[int] = set()
+        # Calls first made when a schedule was true, and not asked for otherwise since: of earlier passes, and of this.
+        self._scheduled: set[int] = set()
+        self._scheduled_now: set[int] = set()
 
-    def recall(self, work: int, hash: str) -> Call[Any] | None:
-        """The call that this line of the flow made in an earlier pass, None if the pass comes there first."""
+    def recall(self, work: int, hash: str, *, is_told: bool) -> Call[Any] | None:
+        """The call that this line of the flow made in an earlier pass, None if it is to be made.
+
+        Args:
+            work: The work.
+            hash: Of the arguments.
+            is_told: Whether the pass was told that a schedule has fired.
+        """
         nth = self._asked[work, hash]
-        known = self._calls.get(work, {}).get(hash, ())
+        known = self._calls.get(work, {}).get(hash, [])
         if nth >= len(known):
             return None
+        call = known[nth]
+        if not is_told:
+            self._scheduled.discard(call.id)
+        elif call.id in self._scheduled and call.done:
+            del known[nth]
+            return None
         self._asked[work, hash] += 1
-        return known[nth]
+        return call
 
-    def note(self, work: int, call: Call[Any], *, is_cached: bool) -> None:
-        """The pass has made a call of a work that keeps its results or does not."""
+    def note(self, work: int, call: Call[Any], *, is_cached: bool, is_told: bool) -> None:
+        """The pass has made a call.
+
+        Args:
+            work: The work.
+            call: The call.
+            is_cached: Whether the work keeps its results.
+            is_told: Whether the pass was told that a schedule has fired.
+        """
+        if is_told:
+            self._scheduled_now.add(call.id)
         if not is_cached:
             self._uncached.add(work)
         self._calls.setdefault(work, {}).setdefault(call.hash, []).append(call)
@@ -53,6 +78,8 @@ class PassMemory:
     def end_pass(self, *, is_complete: bool) -> bool:
         """The pass has ended. Gives whether a call that it was answered from here will be made anew by the next."""
         asked, self._asked = self._asked, Counter()
+        self._scheduled |= self._scheduled_now
+        self._scheduled_now.clear()
         if not is_complete:
             return False
         kept: dict[int, dict[str, list[Call[Any]]]] = {}
@@ -64,4 +91,5 @@ class PassMemory:
                 kept.setdefault(work, {})[hash] = lasting
             is_anew = is_anew or (work in self._uncached and len(lasting) < len(calls))
         self._calls = kept
+        self._scheduled &= {call.id for hashes in kept.values() for calls in hashes.values() for call in calls}
         return is_anew

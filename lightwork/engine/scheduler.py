@@ -100,11 +100,12 @@ class Scheduler:
         """Listen; the tasks of works go into `group`.
 
         Raises:
-            ConfigError: The address cannot be bound.
+            ConfigError: The address cannot be bound, or TLS is needed and cannot be had.
         """
         host, port = await self._listener.start(self._config.host, self._config.port)
         self._runtimes = Runtimes(self._config, self._given, group)
-        self._launching.open(group, self._runtimes, Route(self._config.advertise or host, port))
+        address = Route(self._config.advertise or host, port)
+        self._launching.open(group, self._runtimes, address, self._listener.fingerprint)
 
     async def aclose(self) -> None:
         """End every work, in order within the grace period, and by force after it; then let go of everything."""

@@ -238,6 +238,51 @@ def test_many_strangers_do_not_stop_a_worker(run: Run) -> None:
     run(scenario)
 
 
+def test_a_crowd_is_turned_away_at_the_door(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of strangers that come faster than they are listened to, those that are too many are closed and not counted."""
+    monkeypatch.setattr("lightwork.engine.listener._RATE", 0.0)
+
+    async def scenario() -> None:
+        async with door(max_crowd=8) as here:
+            crowd = [await asyncio.open_connection(*here.address) for _ in range(50)]
+            for reader, _ in crowd[8:]:
+                assert await answer(reader) == b""
+            assert here.listener.pending == 8
+            for _, writer in crowd:
+                await leave(writer)
+
+    run(scenario)
+
+
+def test_workers_are_no_crowd(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that names its launch makes room for the next one."""
+    monkeypatch.setattr("lightwork.engine.listener._RATE", 0.0)
+
+    async def scenario() -> None:
+        async with door(max_crowd=1) as here:
+            for _ in range(20):
+                near, far = await let_in(here)
+                await ended(far)
+                await ended(near)
+
+    run(scenario)
+
+
+def test_a_crowd_disperses(run: Run) -> None:
+    """With time there is room again: a worker that was turned away gets in."""
+
+    async def scenario() -> None:
+        async with door(max_crowd=8) as here:
+            crowd = [await asyncio.open_connection(*here.address) for _ in range(50)]
+            near, far = await let_in(here)
+            for _, writer in crowd:
+                await leave(writer)
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
 def test_workers_are_not_strangers(run: Run) -> None:
     """Many more workers than strangers are allowed may dial at once: all come in."""
 

@@ -23,6 +23,7 @@ REPOSITORY = "lightwork-test-base"
 PREFIX = Path(sys.base_prefix)
 STDLIB = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}))
 _LEFT_OUT = {"site-packages", "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"}
+_PROGRAMS = [Path("/bin/sh"), Path("/bin/true"), Path("/bin/sleep"), Path("/bin/chmod")]
 _LOADED_LATE = [
     "libpthread", "libdl", "librt", "libutil", "libm", "libresolv", "libnss_dns", "libnss_files", "libgcc_s",
     "libstdc++",
@@ -76,7 +77,7 @@ def _root() -> bytes:
     with tarfile.open(fileobj=data, mode="w") as tar:
         for path in _files():
             tar.add(path, str(path).lstrip("/"), recursive=False)
-        for path in _libraries():
+        for path in (*_libraries(), *_PROGRAMS):
             # Under its own name here and not a link's: the loader looks for the name.
             info = tar.gettarinfo(os.path.realpath(path), str(path).lstrip("/"))
             with open(path, "rb") as file:
@@ -93,7 +94,6 @@ def _files() -> Iterator[Path]:
     """The interpreter and the standard library, compiled files included: they halve the time to start."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     yield from (PREFIX / "bin" / program for program in (name, "python3", "python"))
-    yield from (Path("/bin/sh"), Path("/bin/true"), Path("/bin/sleep"))
     for folder, folders, files in os.walk(STDLIB):
         folders[:] = [entry for entry in folders if entry not in _LEFT_OUT and not entry.startswith("config-")]
         yield from (Path(folder) / entry for entry in files)
@@ -102,7 +102,7 @@ def _files() -> Iterator[Path]:
 
 def _libraries() -> set[Path]:
     """Shared libraries that any of it needs."""
-    needing = [PREFIX / "bin" / "python3", Path("/bin/sh"), Path("/bin/sleep"), *(STDLIB / "lib-dynload").glob("*.so")]
+    needing = [PREFIX / "bin" / "python3", *_PROGRAMS, *(STDLIB / "lib-dynload").glob("*.so")]
     listed = subprocess.run(["ldd", *map(str, needing)], capture_output=True, text=True, check=False).stdout
     found = {Path(match) for match in re.findall(r"(/\S+\.so\S*)", listed) if os.path.exists(match)}
     system = {path.parent for path in found if path.name.startswith("libc.so")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import getpass
 import os
 import shutil
@@ -22,6 +23,8 @@ pytest.importorskip("asyncssh")
 from lightwork_runtimes.ssh import SshOptions, SshRuntime
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd: run .ci/sshd")
 
@@ -80,6 +83,7 @@ async def sshd(folder: Path, *, port: int | None = None) -> AsyncIterator[Server
     port = port or free_port()
     write_files(folder, port)
     assert SSHD is not None
+    adopt_orphans(True)
     process = await asyncio.create_subprocess_exec(
         SSHD, "-D", "-e", "-f", str(folder / "sshd_config"), stderr=subprocess.PIPE
     )
@@ -101,6 +105,13 @@ async def sshd(folder: Path, *, port: int | None = None) -> AsyncIterator[Server
                 session.kill()
         await process.wait()
         await draining
+        await asyncio.to_thread(psutil.wait_procs, sessions)
+        adopt_orphans(False)
+
+
+def adopt_orphans(wanted: bool) -> None:
+    """Be the parent of what sshd leaves behind, so that it is reaped at once: some first processes take seconds."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 def write_files(folder: Path, port: int) -> None:

@@ -11,9 +11,14 @@ from lightwork.status import Stage, WorkStatus
 
 
 class FakeCall:
-    def __init__(self, hash: str) -> None:
+    def __init__(self, hash: str, id: int) -> None:
         self.hash = hash
+        self.id = id
         self.status = WorkStatus(Stage.RUNNING, 0.0)
+
+    @property
+    def done(self) -> bool:
+        return self.status.stage.is_final
 
     def end(self, stage: Stage) -> None:
         self.status = WorkStatus(stage, 0.0)
@@ -27,12 +32,12 @@ class Story:
         self.is_cached = is_cached
         self.made: list[FakeCall] = []
 
-    def run(self, *asks: str, is_complete: bool) -> bool:
+    def run(self, *asks: str, is_complete: bool, is_told: bool = False) -> bool:
         for hash in asks:
-            if self.memory.recall(1, hash) is None:
-                call: Any = FakeCall(hash)
+            if self.memory.recall(1, hash, is_told=is_told) is None:
+                call: Any = FakeCall(hash, len(self.made))
                 self.made.append(call)
-                self.memory.note(1, call, is_cached=self.is_cached)
+                self.memory.note(1, call, is_cached=self.is_cached, is_told=is_told)
         return self.memory.end_pass(is_complete=is_complete)
 
 
@@ -104,3 +109,27 @@ def test_forgotten_work(story: Story) -> None:
     story.memory.forget(1)
     story.run("a", is_complete=True)
     assert len(story.made) == 2
+
+
+def test_failure_of_an_earlier_firing_is_made_anew(story: Story) -> None:
+    """A failed call of one firing is made anew for the next, though no pass came between them; and once for it."""
+    story.run("a", is_complete=True, is_told=True)
+    story.made[0].end(Stage.FAILED)
+    story.run("a", "a", is_complete=True, is_told=True)
+    assert len(story.made) == 3
+
+
+def test_failure_beside_a_firing_is_not(story: Story) -> None:
+    """A failed call that is asked for in other passes too is not made anew for a firing."""
+    story.run("a", is_complete=True, is_told=True)
+    story.made[0].end(Stage.FAILED)
+    story.run("a", is_complete=True)
+    story.run("a", is_complete=True, is_told=True)
+    assert len(story.made) == 1
+
+
+def test_call_in_flight_is_joined_by_the_next_firing(story: Story) -> None:
+    """A call that is still in flight at the next firing is that firing's call too."""
+    story.run("a", is_complete=True, is_told=True)
+    story.run("a", is_complete=True, is_told=True)
+    assert len(story.made) == 1

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import io
 import os
 import sys
 import sysconfig
 import tarfile
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import IO
@@ -21,6 +21,7 @@ from lightwork.errors import UsageError
 
 __all__ = ["AppCode", "code_roots"]
 
+_IN_MEMORY = 16 * 1024 * 1024
 _WORTH_COMPILING = 100_000
 """Bytes of Python code from which on compiling it once, which takes a second, is cheaper than at each start."""
 
@@ -77,19 +78,19 @@ class AppCode:
 def _writer(root: str, bundle: Bundle) -> Callable[[IO[bytes]], None]:
     def write(target: IO[bytes]) -> None:
         """The bundle's files under their absolute path. Folders above it are not named, so theirs stay as they are."""
-        data = io.BytesIO()
-        bundle.write(data)
-        data.seek(0)
         prefix = PurePosixPath(root).relative_to("/")
-        with tarfile.open(fileobj=data, mode="r:") as source, tarfile.open(fileobj=target, mode="w") as tar:
-            folder = tarfile.TarInfo(str(prefix))
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(folder)
-            for member in source:
-                content = source.extractfile(member) if member.isfile() else None
-                member.name = str(prefix / member.name)
-                member.pax_headers = {}
-                tar.addfile(member, content)
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as data:
+            bundle.write(data)
+            data.seek(0)
+            with tarfile.open(fileobj=data, mode="r:") as source, tarfile.open(fileobj=target, mode="w") as tar:
+                folder = tarfile.TarInfo(str(prefix))
+                folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(folder)
+                for member in source:
+                    content = source.extractfile(member) if member.isfile() else None
+                    member.name = str(prefix / member.name)
+                    member.pax_headers = {}  # of the old name
+                    tar.addfile(member, content)
 
     return write
 

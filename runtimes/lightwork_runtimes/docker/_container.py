@@ -66,8 +66,9 @@ def describe(spec: Spec, options: DockerOptions, image: str, publish_at: str | N
     host: dict[str, Any] = {
         "Init": True,  # without one, Python is the first process of the container and ignores SIGTERM
         "NetworkMode": options.network,
-        # Not json-file, which replaces what is no UTF-8. Never rotated: offsets count from the start.
-        "LogConfig": {"Type": "local", "Config": {"max-size": "1t", "max-file": "1", "compress": "false"}},
+        # Never rotated: offsets count from the start. Not `local`, which is binary-safe: engine 20.10 loses
+        # the end of a line that is longer than 16 kB with it.
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "1t", "max-file": "1"}},
         **_limits(options, spec.compute),
     }
     env = dict(spec.env)

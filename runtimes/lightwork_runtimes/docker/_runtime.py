@@ -274,7 +274,8 @@ class DockerRuntime:
     async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
         """Standard output and error of the container, in pieces as it wrote them.
 
-        The engine gives output from its beginning only, so what is before `start` is read and passed over.
+        The engine gives output from its beginning only, so what is before `start` is read and passed over. It keeps
+        text: a byte that is not part of any UTF-8 character becomes a replacement character.
 
         Raises:
             Unreachable: The engine does not answer any more; go on from the last offset when it does.
@@ -285,8 +286,11 @@ class DockerRuntime:
             await self._wait_until(ref.name, over=False)
         while True:
             position = 0
+            # Asked before. The end of a followed stream says neither that all of it came (engine 20.10 drops what a
+            # container wrote last), nor that the container is over (the engine may have been restarted under it).
+            is_rest = not follow or (await self._look(ref.name)).standing.is_over
             try:
-                async for data in self._docker.output(ref.name, follow=follow):
+                async for data in self._docker.output(ref.name, follow=not is_rest):
                     position += len(data)
                     if position > start:
                         piece = data[len(data) - (position - start) :] if position - start < len(data) else data
@@ -296,8 +300,7 @@ class DockerRuntime:
                 if error.status in (404, 409):  # released, or about to be
                     return
                 raise
-            # The end of the stream alone says nothing: the engine may have been restarted under the container.
-            if not follow or (await self._look(ref.name)).standing.is_over:
+            if is_rest:
                 return
 
 

@@ -14,7 +14,7 @@ import anyio.abc
 import anyio.to_thread
 
 from lightwork.bundle import Bundle
-from lightwork.runtime import Route, RuntimeFailure, Spec, Unreachable
+from lightwork.runtime import NoCapacity, Route, RuntimeFailure, Spec, Unreachable
 from lightwork_runtimes.ssh import _code
 from lightwork_runtimes.ssh._environment import Environment
 from lightwork_runtimes.ssh._options import SshOptions, Target
@@ -118,7 +118,10 @@ class Host:
         session = await Session.open(self.where, self.target, self._options, self._instance, self._on_lost)
         try:
             if self.listener is not None and not self._options.direct:
-                await session.forward(self._ports, self.listener)
+                try:
+                    await session.forward(self._ports, self.listener)
+                except NoCapacity as error:  # the next launch raises it; all else can be done without
+                    _log.warning("%s", error)
             if self.kept:
                 await session.request("attach", refs=sorted(self.kept))
         except BaseException:

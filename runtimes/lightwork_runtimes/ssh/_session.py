@@ -173,6 +173,8 @@ class Session:
 
     def lost(self) -> None:
         """The helper has gone: whatever else lives of the connection is of no use."""
+        if self._helper is not None:
+            self._helper.leave()
         self._connection.abort()
         self._on_lost()
 
@@ -394,5 +396,6 @@ def _explain(where: str, target: Target, error: Exception) -> RuntimeFailure:
         case socket.gaierror():
             return Unreachable(f"{where}: no address of {target.host!r} is known: {error.strerror}")
         case OSError():
-            return Unreachable(f"{where}: cannot be reached: {error.strerror or error}")
+            why = os.strerror(error.errno) if error.errno else str(error)
+            return Unreachable(f"{where}: cannot be reached: {why}")
     return Unreachable(f"{where}: {error}")

@@ -1,0 +1,73 @@
+"""What the docker tests share: a runtime on the test image, and specs that send a folder with `docker_jobs`."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from lightwork.runtime import Ref, Runtime, Spec
+from lightwork_runtimes.docker import DockerOptions, DockerRuntime
+from tests.runtimes.docker_base import base_image, docker
+
+JOBS = Path(__file__).with_name("docker_jobs.py")
+
+
+class Folder:
+    """A folder of an app, and specs that run its jobs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.owner = f"test-{uuid.uuid4().hex[:12]}"
+        self._count = 0
+        path.mkdir(exist_ok=True)
+        shutil.copy(JOBS, path / "jobs.py")
+
+    def spec(self, command: str, name: str | None = None, **changes: Any) -> Spec:
+        self._count += 1
+        fields: dict[str, Any] = {
+            "name": f"{self.owner}-{name or self._count}",
+            "owner": self.owner,
+            "entry": "jobs:main",
+            "ticket": command.encode(),
+            "cwd": str(self.path),
+            "env": {"PYTHONPATH": str(self.path)},
+        }
+        return Spec(**{**fields, **changes})
+
+
+@contextlib.asynccontextmanager
+async def docker_runtime(owner: str, **options: Any) -> AsyncIterator[DockerRuntime]:
+    """A docker runtime; whatever the owner still has at the end is released."""
+    fields = {"image": base_image(), "pull": "never", **options}
+    async with DockerRuntime("docker", DockerOptions(**fields)) as runtime:
+        try:
+            yield runtime
+        finally:
+            for ref in await runtime.find(owner):
+                await runtime.release(ref)
+            forget_images(runtime)
+
+
+def forget_images(runtime: DockerRuntime) -> None:
+    """Remove the images with the code of a test's folder, which nobody needs again."""
+    for image in runtime._images._known.values():
+        if str(image).startswith("lightwork-app:") and docker("images", "--quiet", str(image)):
+            docker("rmi", "--force", str(image))
+
+
+async def output(runtime: Runtime, ref: Ref, start: int = 0) -> bytes:
+    return b"".join([data async for _, data in runtime.logs(ref, start, follow=True)])
+
+
+async def first_output(runtime: Runtime, ref: Ref) -> bytes:
+    """Wait until it has printed something."""
+    stream = runtime.logs(ref, follow=True)
+    try:
+        _, data = await anext(stream)
+    finally:
+        await stream.aclose()  # type: ignore[attr-defined]
+    return data

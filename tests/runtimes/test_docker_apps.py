@@ -1,0 +1,157 @@
+"""Whole apps on docker: the scheduler here, each work in a container that dials back over the bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import textwrap
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from lightwork import App
+from lightwork.errors import LaunchFailed, WorkerDied
+from lightwork.runtime import Ref, Spec
+from lightwork.status import Reason
+from lightwork_runtimes.docker import DockerOptions, DockerRuntime
+from tests.runtimes.docker_base import base_image, docker, require_engine
+
+require_engine()
+
+pytestmark = pytest.mark.timeout(120)
+
+APP = """
+    import asyncio
+    import os
+    from pathlib import Path
+
+    import helper  # of the app's own folder
+    from lightwork import Work
+
+
+    class Count(Work):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        async def run(self, upto: int = 3) -> list:
+            for number in range(upto):
+                self.seen.append(number)
+            return [helper.double(upto), os.path.exists("/.dockerenv"), Path("data.txt").read_text()]
+
+
+    class Serve(Work):
+        def __init__(self):
+            super().__init__(parallel=True, host="0.0.0.0")
+
+        async def run(self) -> None:
+            server = await asyncio.start_server(self.answer, self.host, self.port)
+            async with server:
+                await server.serve_forever()
+
+        async def answer(self, reader, writer):
+            await reader.readline()
+            writer.write(b"HTTP/1.0 200 OK\\r\\n\\r\\nfrom the container")
+            await writer.drain()
+            writer.close()
+
+
+    class Eat(Work):
+        def run(self) -> int:
+            held = [bytearray(1 << 20) for _ in range(500)]
+            return len(held)
+
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The app's module, imported from a folder that is the working directory and the code that is sent."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    name = f"app_{uuid.uuid4().hex[:8]}"
+    (folder / f"{name}.py").write_text(textwrap.dedent(APP))
+    (folder / "helper.py").write_text("def double(x):\n    return 2 * x\n")
+    (folder / "data.txt").write_text("bundled")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module(name)
+    for loaded in (name, "helper"):
+        sys.modules.pop(loaded, None)
+
+
+class Recording(DockerRuntime):
+    """Remembers what it launched."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("docker", DockerOptions(**{"image": base_image(), "pull": "never", **options}))
+        self.launched: list[str] = []
+
+    async def launch(self, spec: Spec) -> Ref:
+        ref = await super().launch(spec)
+        self.launched.append(ref.name)
+        return ref
+
+
+@pytest.fixture
+def make_app(module: ModuleType) -> Callable[..., tuple[App, Recording]]:
+    def make(work: Any, *, host: str = "0.0.0.0", **options: Any) -> tuple[App, Recording]:
+        runtime = Recording(**options)
+        return App(work, runtimes={"docker": runtime}, runtime="docker", host=host, launch_timeout=30), runtime
+
+    return make
+
+
+async def test_app_runs_in_containers(module: ModuleType, make_app: Callable[..., tuple[App, Recording]]) -> None:
+    """Calls, state and files work as on this machine, and no container is left."""
+    app, runtime = make_app(module.Count())
+    async with app:
+        work = app.root.work  # type: ignore[attr-defined]
+        assert await work.submit() == [6, True, "bundled"]
+        assert work.seen == [0, 1, 2]
+    assert len(runtime.launched) == 1
+    assert not docker("ps", "--all", "--quiet", "--filter", f"name={runtime.launched[0]}")
+
+
+async def test_url_works_from_here(module: ModuleType, make_app: Callable[..., tuple[App, Recording]]) -> None:
+    """A service in a container answers at the work's `url`, and `internal_ip` is the container's address."""
+    app, _ = make_app(module.Serve())
+    async with app:
+        work = app.root.work  # type: ignore[attr-defined]
+        call = work.submit()
+        async with asyncio.timeout(60):
+            await app.wait_for(lambda: bool(work.url))
+        address, _, port = work.url.removeprefix("http://").partition(":")
+        assert address == work.internal_ip
+        reader, writer = await asyncio.open_connection(address, int(port))
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"from the container" in await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        call.cancel()
+
+
+async def test_memory_that_runs_out_is_a_reason(
+    module: ModuleType, make_app: Callable[..., tuple[App, Recording]]
+) -> None:
+    """A call whose container was ended for its memory fails with the reason `oom`."""
+    app, _ = make_app(module.Eat(), memory=96)
+    async with app:
+        work = app.root.work  # type: ignore[attr-defined]
+        with pytest.raises(WorkerDied, match="memory of 96 MB"):
+            await work.submit()
+        assert Reason.OOM in [status.reason for status in work.statuses]
+
+
+async def test_listener_on_loopback_is_told(module: ModuleType, make_app: Callable[..., tuple[App, Recording]]) -> None:
+    """With the default host no container would reach the scheduler: the call fails at once and says what to set."""
+    app, runtime = make_app(module.Count(), host="127.0.0.1")
+    async with app:
+        with pytest.raises(LaunchFailed, match=r"set host = '0\.0\.0\.0'"):
+            await app.root.work.submit()  # type: ignore[attr-defined]
+    assert not runtime.launched

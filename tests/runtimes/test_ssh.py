@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from lightwork import App, BuildConfig, CloudCompute, Flow, Mount
+from lightwork.config import Config
+from lightwork.errors import ConfigError, PlatformError
+from lightwork.runtime import Cause, NoCapacity, Ref, Rejected, Route, Runtime, Spec, Standing, Unreachable
+from tests.runtimes.sshd import Server, free_port, needs_sshd, sshd
+from tests.runtimes.support import first_output, output
+
+from lightwork_runtimes.ssh import SshOptions, SshRuntime  # isort: skip -- after what skips where it cannot be imported
+from lightwork_runtimes.ssh.far.supervise import MARGIN  # isort: skip
+from tests.runtimes.ssh_works import Echo  # isort: skip
+
+pytestmark = needs_sshd
+
+ENTRY = "lightwork.testing.conformance:main"
+OWNER = "owner"
+
+
+def spec(command: str, name: str = "a", **changes: Any) -> Spec:
+    fields: dict[str, Any] = {"name": name, "owner": OWNER, "entry": ENTRY, "ticket": command.encode()}
+    return Spec(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, so that keys are made and our helper is sent once."""
+    return tmp_path_factory.mktemp("ssh")
+
+
+@pytest.fixture
+async def server(folder: Path) -> AsyncIterator[Server]:
+    async with sshd(folder) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def entered(server: Server, **options: Any) -> AsyncIterator[SshRuntime]:
+    """A runtime; whatever it still has at the end is released."""
+    async with server.runtime(**{"code": [], **options}) as runtime:
+        try:
+            yield runtime
+        finally:
+            for ref in await runtime.find(OWNER):
+                await runtime.release(ref)
+            assert server.launches() == []
+
+
+async def standing(runtime: Runtime, ref: Ref) -> Standing:
+    (report,) = await runtime.poll([ref])
+    return report.standing
+
+
+# --- works ----------------------------------------------------------------------------------------
+
+
+class Holder(Flow):
+    def __init__(self) -> None:
+        super().__init__()
+        self.echo = Echo()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_app_calls_a_work_behind_a_tunnel(server: Server) -> None:
+    """A work's calls, results and state go through the forwarded port; its code and its folder are copies there."""
+    root = Holder()
+    async with App(root, runtime="far", runtimes={"far": server.runtime()}):
+        value, pid, cwd, file, python = await root.echo.run(7)
+        assert (value, root.echo.count) == (7, 1)
+        assert pid != os.getpid()
+        assert str(cwd).startswith(f"{server.far}/code/")
+        assert Path(str(cwd), "tests/runtimes/ssh_works.py").is_file()
+        assert str(file).endswith("tests/runtimes/ssh_works.py")
+        assert python == sys.executable
+    assert server.launches() == []
+
+
+async def test_work_survives_a_cut_connection(server: Server) -> None:
+    """When the SSH connection breaks, the worker dials again through the next one, and is the same process."""
+    root = Holder()
+    async with App(root, runtime="far", runtimes={"far": server.runtime()}):
+        first = await root.echo.run(1)
+        server.cut()
+        second = await root.echo.run(2)
+        assert (second[0], root.echo.count) == (2, 2)
+        assert first[1] == second[1]
+
+
+async def test_code_is_sent_once(server: Server, tmp_path: Path) -> None:
+    """Code that has not changed is not sent again, by another runtime either; what changed is another folder."""
+    module = tmp_path / "only_here.py"
+    for content, copies in [("1", 1), ("1", 1), ("2", 2)]:
+        module.write_text(content)
+        async with entered(server, code=[str(tmp_path)]) as runtime:
+            ref = await runtime.launch(spec("exit 0", cwd=str(tmp_path)))
+            assert (await runtime.wait(ref)).exit_code == 0
+        found = list(server.far.glob("code/*/only_here.py"))
+        assert len(found) == copies
+        assert not list(server.far.glob("incoming/*"))
+
+
+async def test_whole_home_is_no_code(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A scheduler that is started in the home folder is told so, instead of sending all of it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with entered(server, code=None) as runtime:
+        with pytest.raises(Rejected, match="the whole of .* would be sent"):
+            await runtime.launch(spec("exit 0", cwd=str(tmp_path)))
+
+
+# --- slots ----------------------------------------------------------------------------------------
+
+
+async def test_launch_waits_for_a_slot(server: Server) -> None:
+    """With every slot taken a launch waits; one that is cancelled leaves nothing, the other starts when one is free."""
+    async with entered(server, slots=1) as runtime:
+        first = await runtime.launch(spec("wait", "first"))
+        waiting = asyncio.ensure_future(runtime.launch(spec("wait", "second")))
+        given_up = asyncio.ensure_future(runtime.launch(spec("wait", "third")))
+        assert await runtime.launch(spec("wait", "first")) == first  # what is known needs no slot
+        assert [ref.name for ref in await runtime.find(OWNER)] == ["first"]
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        await runtime.stop(first, 0)
+        second = await waiting
+        assert await standing(runtime, second) is Standing.RUNNING
+        assert [ref.name for ref in await runtime.find(OWNER)] == ["first", "second"]
+
+
+async def test_slots_count_over_schedulers(server: Server) -> None:
+    """A second scheduler with the same folder counts what the first has running."""
+    async with entered(server, slots=1) as one, entered(server, slots=1) as two:
+        ref = await one.launch(spec("wait", "first"))
+        waiting = asyncio.ensure_future(two.launch(spec("say done", "second")))
+        await two.find(OWNER)
+        assert not waiting.done()
+        await one.release(ref)
+        assert (await two.wait(await waiting)).exit_code == 0
+
+
+async def test_pool_uses_every_host(server: Server) -> None:
+    """Works spread over the machines of a profile, and are found again without their hint."""
+    other = f"localhost:{server.port}"
+    known = (server.folder / "known_hosts").read_text()
+    (server.folder / "known_hosts").write_text(known + known.replace("127.0.0.1", "localhost"))
+    hosts = [{"host": server.host, "folder": f"{server.far}1"}, {"host": other, "folder": f"{server.far}2"}]
+    options = msgspec.convert({**msgspec.to_builtins(server.options(slots=1, code=[])), "hosts": hosts}, SshOptions)
+    async with SshRuntime("pool", options) as runtime:
+        refs = [await runtime.launch(spec("wait", name)) for name in ("a", "b")]
+        assert {ref.hint["host"] for ref in refs} == {server.host, other}
+    async with SshRuntime("pool", options) as runtime:
+        bare = [Ref("pool", ref.name) for ref in refs]
+        assert [report.standing for report in await runtime.poll(bare)] == [Standing.RUNNING] * 2
+        for ref in bare:
+            await runtime.release(ref)
+        assert await runtime.find(OWNER) == []
+
+
+# --- connections that break -----------------------------------------------------------------------
+
+
+async def test_launch_goes_on_when_the_connection_is_cut(server: Server) -> None:
+    """`wait` and `logs` outlive a connection; a poll makes another and finds the same process running."""
+    async with entered(server) as runtime:
+        ref = await runtime.launch(spec("wait"))
+        assert await first_output(runtime, ref) == "waiting\n"
+        waiting = asyncio.ensure_future(runtime.wait(ref))
+        following = asyncio.ensure_future(output(runtime, ref))
+        (before,) = await runtime.poll([ref])
+        server.cut()
+        while (await standing(runtime, ref)) is Standing.UNKNOWN:
+            continue
+        assert await runtime.poll([ref]) == [before]
+        await runtime.stop(ref, 30)
+        assert (await waiting).cause is Cause.STOPPED
+        assert await following == "waiting\n"
+
+
+async def test_unreachable_is_unknown_and_not_dead(folder: Path) -> None:
+    """While the server is away a launch is unknown; when it is back the same launch runs."""
+    port = free_port()
+    async with sshd(folder, port=port) as server:
+        options = server.options(code=[])
+    runtime = SshRuntime("away", options)
+    async with runtime:
+        async with sshd(folder, port=port):
+            ref = await runtime.launch(spec("wait"))
+        assert await standing(runtime, ref) is Standing.UNKNOWN
+        with pytest.raises(Unreachable):
+            await runtime.find(OWNER)
+        with pytest.raises(ExceptionGroup, match="could not be released"):
+            await runtime.release(ref)
+        async with sshd(folder, port=port):
+            assert (await runtime.poll([Ref("away", "never", ref.hint)]))[0].standing is Standing.ABSENT
+            assert await standing(runtime, ref) is Standing.RUNNING
+            await runtime.release(ref)
+
+
+async def test_half_open_connection_gives_its_port_back(server: Server) -> None:
+    """Where the server has not noticed that a connection is dead, the next one ends it and has its port."""
+    async with entered(server) as runtime:
+        await runtime.routes(Route("127.0.0.1", 1))
+        await runtime.launch(spec("wait"))
+        host = runtime._hosts[server.host]
+        session = host._session
+        assert session is not None
+        (old,) = server.sessions()
+        old.suspend()
+        session.lost()
+        assert await host.session() is not session
+        psutil.wait_procs([old])
+
+
+async def test_orphan_is_ended_on_the_far_side(server: Server) -> None:
+    """A worker that nobody looks after for too long is ended there, with no scheduler that asks for it."""
+    # The time after which that happens is two seconds: the margin of the supervisor is taken off before.
+    async with server.runtime(code=[]) as first:
+        ref = await first.launch(spec("stubborn", orphan_after=2 - MARGIN))
+    async with entered(server) as second:
+        assert await output(second, ref) == "waiting\n"
+        (report,) = await second.poll([ref])
+        assert (report.standing, report.exit_code, report.cause) == (Standing.EXITED, -signal.SIGKILL, Cause.STOPPED)
+
+
+async def test_second_controller_adopts_everything(server: Server) -> None:
+    """After kill -9 of a scheduler another finds its launches, follows, waits for, stops and releases them."""
+    profile = msgspec.json.encode(server.options(code=[])).decode()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.runtimes.ssh_works", "first", profile), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+    finally:
+        process.kill()
+        await process.wait()
+    async with entered(server) as runtime:
+        refs = await runtime.find(OWNER)
+        assert [ref.name for ref in refs] == ["c0", "c1"]
+        assert (await runtime.wait(refs[1])).exit_code == 0
+        assert await output(runtime, refs[1]) == "done\n"
+        waiting = asyncio.ensure_future(runtime.wait(refs[0]))
+        assert await standing(runtime, refs[0]) is Standing.RUNNING
+        await runtime.stop(refs[0], 0)
+        assert (await waiting).cause is Cause.STOPPED
+
+
+async def test_tree_goes_with_its_supervisor(server: Server, tmp_path: Path) -> None:
+    """A whole tree is stopped, daemons included; also when what looks after it was killed before."""
+    async with entered(server, code=[os.getcwd()]) as runtime:
+        for name in ("stopped", "killed"):
+            file = tmp_path / name
+            entry = "tests.runtimes.entries:main"
+            ref = await runtime.launch(spec(f"tree {file}", name, entry=entry, cwd=os.getcwd()))
+            await first_output(runtime, ref)
+            pids = [psutil.Process(pid) for pid in json.loads(file.read_text())]
+            if name == "killed":
+                os.kill(json.loads((server.far / "launches" / OWNER / name / "pid").read_text())[0], signal.SIGKILL)
+            await runtime.stop(ref, 0)
+            (report,) = await runtime.poll([ref])
+            assert report.standing is Standing.EXITED
+            assert not [process for process in pids if process.is_running() and process.status() != "zombie"]
+
+
+async def test_ticket_is_nowhere_visible(server: Server) -> None:
+    """What the ticket says is in no file of the far side, no command line and no environment."""
+    secret = os.urandom(16).hex()
+    async with entered(server) as runtime:
+        await first_output(runtime, await runtime.launch(spec(f"wait {secret}")))
+        files = [path for path in server.far.rglob("*") if path.is_file()]
+        assert files
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                assert secret not in f"{process.cmdline()} {process.environ()}"
+
+
+# --- what does not work ---------------------------------------------------------------------------
+
+
+async def launch_error(server: Server, **options: Any) -> PlatformError:
+    """What a launch says; names profile and host."""
+    async with server.runtime(**{"code": [], **options}) as runtime:
+        with pytest.raises(PlatformError) as caught:
+            await runtime.launch(spec("exit 0"))
+    assert f"runtimes.test{server.port}: host " in str(caught.value)
+    return caught.value
+
+
+async def test_changed_host_key_is_rejected(server: Server, tmp_path: Path) -> None:
+    """A host whose key is another than the known one is not talked to."""
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{server.port} {(server.folder / 'key.pub').read_text()}")
+    error = await launch_error(server, known_hosts=str(known))
+    assert isinstance(error, Rejected)
+    assert "host key" in str(error)
+    assert "ssh-keygen -R" in str(error)
+
+
+async def test_unknown_host_key_is_rejected(server: Server, tmp_path: Path) -> None:
+    """A host that is not known is not talked to."""
+    (tmp_path / "known_hosts").write_text("")
+    assert "host key" in str(await launch_error(server, known_hosts=str(tmp_path / "known_hosts")))
+
+
+async def test_check_of_host_keys_cannot_be_turned_off(server: Server, tmp_path: Path) -> None:
+    """A configuration that switches the check off is refused."""
+    (tmp_path / "config").write_text("Host *\n  UserKnownHostsFile none\n")
+    error = await launch_error(server, known_hosts=None, config=str(tmp_path / "config"))
+    assert "turns the check of host keys off" in str(error)
+
+
+async def test_refused_key_is_rejected(server: Server) -> None:
+    """A login that the server refuses says so, and what to look at."""
+    error = await launch_error(server, client_keys=[str(server.folder / "host_key")])
+    assert isinstance(error, Rejected)
+    assert "authorized_keys" in str(error)
+
+
+async def test_missing_key_is_rejected(server: Server) -> None:
+    """A key that is not there is named."""
+    assert "nowhere/key" in str(await launch_error(server, client_keys=["/nowhere/key"]))
+
+
+async def test_nobody_listens(server: Server) -> None:
+    """A port at which nobody listens is unreachable, not wrong."""
+    error = await launch_error(server, hosts=[f"127.0.0.1:{free_port()}"])
+    assert isinstance(error, Unreachable)
+    assert "Connection refused" in str(error)
+
+
+async def test_server_that_hangs(server: Server) -> None:
+    """A server that accepts and never says anything costs the connect_timeout and no more."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # the kernel accepts, and nobody else does
+        port = hanging.getsockname()[1]
+        error = await launch_error(server, hosts=[f"127.0.0.1:{port}"], connect_timeout=0.3)
+    assert isinstance(error, Unreachable)
+    assert "no answer within 0.3 s (connect_timeout)" in str(error)
+
+
+async def test_helper_that_hangs(server: Server, tmp_path: Path) -> None:
+    """A login that works but never gets to run anything is given up as well."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec cat\n")
+    python.chmod(0o755)
+    assert isinstance(await launch_error(server, python=str(python), connect_timeout=1), Unreachable)
+
+
+async def test_python_that_is_not_there(server: Server) -> None:
+    """An interpreter that cannot be run is named, with what the shell said."""
+    error = await launch_error(server, python="/nowhere/python")
+    assert isinstance(error, Rejected)
+    assert "'/nowhere/python' could not run our helper (exit code 127)" in str(error)
+
+
+async def test_full_disk(server: Server, tmp_path: Path) -> None:
+    """Where nothing more can be written the launch has no capacity, and leaves nothing."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nulimit -f 0\nexec {sys.executable} -B "$@"\n')
+    python.chmod(0o755)
+    far = tmp_path / "far"
+    async with server.runtime(code=[], folder=str(far)) as runtime:
+        await runtime.find(OWNER)
+    # A session of this instance cannot even say who it is; with its file there, the launch is what fails.
+    error = await launch_error(server, python=str(python), folder=str(far))
+    assert re.search("too large|No space", str(error))
+    assert [path for path in far.glob("launches/*/*") if path.is_dir()] == []
+
+
+async def test_what_it_cannot_do_is_rejected(server: Server) -> None:
+    """Mounts, requirements without `prepare`, an entry that is none, and variables that cannot be set are refused."""
+    wrong: list[dict[str, Any]] = [
+        {"compute": CloudCompute(mounts=Mount("data", "/data"))},
+        {"build": BuildConfig(requirements=["numpy"])},
+        {"entry": "nothing"},
+        {"env": {"A": "\0"}},
+        {"name": "../a"},
+    ]
+    async with entered(server) as runtime:
+        for number, changes in enumerate(wrong):
+            with pytest.raises(Rejected):
+                await runtime.launch(spec("exit 0", **{"name": f"a{number}", **changes}))
+
+
+async def test_ports_that_are_taken(server: Server) -> None:
+    """The first port that is free is forwarded; where none is, the error says what to do."""
+    listener = Route("127.0.0.1", 1)
+    taken = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    async with taken:
+        port = taken.sockets[0].getsockname()[1]
+        async with entered(server, ports=[port]) as runtime:
+            assert await runtime.routes(listener) == [Route("127.0.0.1", port)]
+            with pytest.raises(NoCapacity, match="AllowTcpForwarding"):
+                await runtime.launch(spec("exit 0"))
+        async with entered(server, ports=[port, free_port()]) as runtime:
+            await runtime.routes(listener)
+            assert (await runtime.wait(await runtime.launch(spec("exit 0")))).exit_code == 0
+
+
+async def test_direct_routes(server: Server) -> None:
+    """Works dial the address that the far side sees, and the loopback is refused as one."""
+    async with entered(server, direct=True) as runtime:
+        assert await runtime.routes(Route("0.0.0.0", 5)) == [Route("127.0.0.1", 5)]
+        assert await runtime.routes(Route("10.0.0.1", 5)) == [Route("10.0.0.1", 5)]
+        with pytest.raises(Rejected, match="direct = true"):
+            await runtime.routes(Route("127.0.0.1", 5))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"hosts": []}, "hosts is empty"),
+        ({"hosts": ["me@"]}, "'me@' is not of the form user@host:port"),
+        ({"hosts": ["a:99999"]}, "user@host:port"),
+        ({"hosts": ["a", "a"]}, "hosts names 'a' twice"),
+        ({"hosts": ["a"], "slots": 0}, "slots"),
+        ({"hosts": [{"host": "a", "slot": 2}]}, "slot"),
+        ({"hosts": ["a"], "ports": [0]}, "ports must be between"),
+        ({"hosts": ["a"], "connect_timeout": 0}, "connect_timeout must be more than 0"),
+        ({"hosts": ["a"], "wheels": "yes"}, "wheels"),
+        ({}, "hosts"),
+        ({"host": "a"}, "host"),
+    ],
+)
+def test_wrong_options_name_profile_and_key(options: dict[str, Any], said: str) -> None:
+    """A profile that cannot be used is an error of the configuration that names it and the key."""
+    config = Config(runtimes={"gpu": {"kind": "ssh", **options}})
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        config.options("gpu", SshOptions)
+    assert "runtimes.gpu" in str(caught.value)
+
+
+def test_hosts_are_read() -> None:
+    """User, host, port and slots come from the host where it says them, else from the profile."""
+    hosts = ["me@a:2222", "b", {"host": "[::1]:22", "slots": 3, "folder": "~/x"}]
+    options = msgspec.convert({"hosts": hosts, "slots": 2}, SshOptions)
+    found = [(one.user, one.host, one.port, one.slots, one.folder) for one in options.targets()]
+    usual = ".cache/lightwork/ssh"
+    assert found == [("me", "a", 2222, 2, usual), (None, "b", None, 2, usual), (None, "::1", 22, 3, "x")]
+
+
+def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without asyncssh the runtime cannot be made, and the error says what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"lightwork\[ssh\]"):
+        SshRuntime("gpu", SshOptions(hosts=["a"]))

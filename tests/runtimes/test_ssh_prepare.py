@@ -1,0 +1,148 @@
+"""Environments that are really made, from the packages that this machine has or gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightwork import App, BuildConfig, Flow
+from lightwork.runtime import Rejected, Runtime, Spec
+from tests.runtimes.sshd import Server, needs_sshd, sshd
+from tests.runtimes.support import output
+
+from lightwork_runtimes.ssh import _packages  # isort: skip -- after what skips where it cannot be imported
+from lightwork_runtimes.ssh._environment import Environment  # isort: skip
+from tests.runtimes.ssh_works import Echo  # isort: skip
+
+pytestmark = [needs_sshd, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ssh")
+
+
+@pytest.fixture
+async def server(folder: Path) -> AsyncIterator[Server]:
+    async with sshd(folder) as server:
+        yield server
+
+
+class Holder(Flow):
+    def __init__(self) -> None:
+        super().__init__()
+        self.echo = Echo()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def said(runtime: Runtime, entry: str, name: str, build: BuildConfig | None = None) -> str:
+    """Output of a launch, which is released."""
+    ref = await runtime.launch(Spec(name=name, owner="owner", entry=entry, ticket=b"say done", build=build))
+    try:
+        return await output(runtime, ref)
+    finally:
+        await runtime.release(ref)
+
+
+async def test_work_runs_in_a_made_environment(server: Server) -> None:
+    """A work's interpreter is that of an environment with lightwork in it; a second start makes and sends nothing."""
+    for _ in range(2):
+        root = Holder()
+        async with App(root, runtime="far", runtimes={"far": server.runtime(prepare=True)}):
+            *_, python = await root.echo.run(1)
+        (venv,) = [path for path in server.far.glob("venvs/*") if path.is_dir()]
+        assert python == str(venv / "bin" / "python")
+        times = {path: path.stat().st_mtime_ns for path in (venv / "lightwork.json", *server.far.glob("wheels/*/*"))}
+        first = times if _ == 0 else first
+    assert times == first
+
+
+async def test_failed_build_is_rejected(server: Server) -> None:
+    """Requirements that cannot be had, and commands that fail, are rejected with the last lines; nothing is left."""
+
+    class Failing(BuildConfig):
+        def build_commands(self) -> list[str]:
+            return ["echo something went wrong; exit 9"]
+
+    async with server.runtime(prepare=True, code=[], wheels="never") as runtime:
+        for build, text in [
+            (BuildConfig(requirements=["lightwork-no-such-thing==1"]), "lightwork-no-such-thing"),
+            (Failing(), "exit code 9\nsomething went wrong"),
+        ]:
+            with pytest.raises(Rejected, match="runtimes.test.*: host") as caught:
+                await said(runtime, "a:b", "failing", build)
+            assert text in str(caught.value)
+            for ref in await runtime.find("owner"):
+                await runtime.release(ref)
+    assert len([path for path in server.far.glob("venvs/*") if path.is_dir()]) <= 1
+
+
+async def test_cancelled_build_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    """A launch that is cancelled while its environment is made ends the command that runs, and removes the rest."""
+    started = tmp_path / "started"
+
+    class Slow(BuildConfig):
+        def build_commands(self) -> list[str]:
+            return [f"mkfifo {started}.in; echo > {started}; cat {started}.in"]
+
+    import os
+
+    os.mkfifo(started)
+    async with server.runtime(prepare=True, code=[]) as runtime:
+        launching = asyncio.ensure_future(said(runtime, "a:b", "slow", Slow()))
+        await asyncio.to_thread(started.read_bytes)
+        launching.cancel()
+        await asyncio.wait([launching])
+        for ref in await runtime.find("owner"):
+            await runtime.release(ref)
+        again = await runtime.launch(
+            Spec(name="b", owner="owner", entry="lightwork.testing.conformance:main", ticket=b"exit 0")
+        )
+        await runtime.release(again)
+
+
+async def test_wheels_are_sent_where_there_is_no_registry(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where packages cannot be installed from a registry they are downloaded here, once, and sent."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(server.folder / "cache"))
+    tried: list[Any] = []
+    download = _packages.download_wheels
+
+    async def counted(*args: Any) -> Path:
+        tried.append(args)
+        return await download(*args)
+
+    monkeypatch.setattr("lightwork_runtimes.ssh._environment.download_wheels", counted)
+    far = str(server.folder / "isolated")
+    async with server.runtime(prepare=True, code=[], wheels="always", folder=far) as runtime:
+        assert await said(runtime, "lightwork.testing.conformance:main", "a") == "done\n"
+        assert await said(runtime, "lightwork.testing.conformance:main", "b") == "done\n"
+    assert len(tried) == 1
+    assert list(Path(far).glob("wheels/*/msgspec-*.whl"))
+
+
+async def test_wheel_is_reproducible() -> None:
+    """The same lightwork gives the same wheel, with all of both packages in it."""
+    name, data = _packages.lightwork_wheel()
+    _packages.lightwork_wheel.cache_clear()
+    assert _packages.lightwork_wheel() == (name, data)
+    assert name.startswith("lightwork-")
+
+
+async def test_pins_are_what_is_installed() -> None:
+    """What lightwork needs is pinned to the versions that the scheduler has, and extras are not among it."""
+    names = {line.partition("==")[0] for line in _packages.pins()}
+    assert {"msgspec", "anyio", "aiohttp", "cloudpickle"} <= names
+    assert "asyncssh" not in names
+
+
+async def test_other_minor_version_is_rejected(server: Server) -> None:
+    """An interpreter of another minor version cannot read what the scheduler sends, and is refused before."""
+    environment = Environment("runtimes.gpu: host a", server.options())
+    with pytest.raises(Rejected, match=r"runtimes.gpu: host a: /usr/bin/python3 is Python 3.9"):
+        environment.check_as_is({"python": [3, 9, 2], "executable": "/usr/bin/python3"}, None)

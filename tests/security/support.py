@@ -1,0 +1,153 @@
+"""Works for the attacks, an app around them, and a proxy that writes down what passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from lightwork import App, Flow, Work
+from lightwork.engine.workers import Worker
+from lightwork.runtime import Route, Runtime
+from lightwork.wire import Ticket
+from lightwork_runtimes.inprocess import InProcessRuntime
+
+
+class Counts(Work):
+    """Adds one, and says in its state how often."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False, start_with_flow=False)
+        self.calls = 0
+
+    async def run(self, n: int) -> int:
+        self.calls += 1
+        return n + 1
+
+
+class Holds(Flow):
+    """Holds one work and leaves it to the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work = Counts()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Live:
+    """An app with one worker that is up, and what only its insiders know."""
+
+    def __init__(self, app: App, work: Counts) -> None:
+        self.app = app
+        self.work = work
+        self.route = ("127.0.0.1", app.address.port)
+
+    @property
+    def listener(self) -> Any:
+        return self.app._running().scheduler._listener
+
+    @property
+    def worker(self) -> Worker:
+        (worker,) = self.app._running().scheduler._core.workers.values()
+        return worker
+
+    def ticket(self, secret: bytes | None = None) -> Ticket:
+        """What the worker was given; with `secret`, what somebody has who has guessed it."""
+        worker = self.worker
+        return Ticket(worker.launch, secret or worker.secret, [self.route], 5.0, 5.0, self.listener.fingerprint)
+
+    async def check(self) -> None:
+        """The work answers, its one process is the same, and its state is followed."""
+        before = self.work.calls
+        statuses = len([one for one in self.work.statuses if one.call is None])
+        assert await self.work.run(41) == 42
+        assert self.work.calls == before + 1
+        assert len([one for one in self.work.statuses if one.call is None]) == statuses
+
+
+@asynccontextmanager
+async def live(
+    runtime: str = "local", *, runtimes: dict[str, Runtime] | None = None, **settings: Any
+) -> AsyncIterator[Live]:
+    """An app whose one worker has answered a call. What the event loop reports fails the test."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
+    root = Holds()
+    async with App(root, runtime=runtime, runtimes=runtimes, **settings) as app:
+        assert await root.work.run(0) == 1
+        here = Live(app, root.work)
+        yield here
+        await here.check()
+    assert reports == []
+
+
+class Tape:
+    """A proxy in front of a listener, and what went through it: first what the worker said, then the scheduler."""
+
+    def __init__(self, upstream: Route) -> None:
+        self.upstream = upstream
+        self.said: list[tuple[bytearray, bytearray]] = []
+        self.route = Route("", 0)
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.route = Route(*self._server.sockets[0].getsockname())
+
+    async def aclose(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        up_reader, up_writer = await asyncio.open_connection(self.upstream.host, self.upstream.port)
+        up, down = bytearray(), bytearray()
+        self.said.append((up, down))
+        await asyncio.gather(_copy(reader, up_writer, up), _copy(up_reader, writer, down))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tape: bytearray) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            tape += data
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+class Taped(InProcessRuntime):
+    """Runs works as tasks that reach their scheduler through a `Tape`."""
+
+    tape: Tape
+
+    async def routes(self, listener: Route) -> Sequence[Route]:
+        self.tape = Tape(listener)
+        await self.tape.start()
+        return [self.tape.route]
+
+
+async def knock(route: tuple[str, int], data: bytes, *, end: bool = True) -> bytes:
+    """Connect, send this, and give everything that comes back until the other end closes."""
+    reader, writer = await asyncio.open_connection(*route)
+    answer = b""
+    try:
+        with suppress(ConnectionError):
+            writer.write(data)
+            if end:
+                writer.write_eof()
+            while piece := await reader.read(65536):
+                answer += piece
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+    return answer
