@@ -11,8 +11,9 @@ from lightwork.status import Reason, Stage, WorkStatus
 from lightwork.work import FlowDelta, LightningWork, Work
 
 if TYPE_CHECKING:
-    from lightwork.app import App, AppEnded, LightningApp
+    from lightwork.app import App, LightningApp
     from lightwork.config import Config, load_config
+    from lightwork.errors import AppEnded
 
 __all__ = [
     "App",
@@ -38,7 +39,7 @@ __all__ = [
 # The engine is loaded when it is asked for: a worker imports lightwork too, and has no use for it.
 _LATER = {
     "App": "lightwork.app",
-    "AppEnded": "lightwork.app",
+    "AppEnded": "lightwork.errors",
     "LightningApp": "lightwork.app",
     "Config": "lightwork.config",
     "load_config": "lightwork.config",

@@ -14,7 +14,7 @@ from lightwork.engine.layouts import Layouts
 from lightwork.engine.passes import FlowEnded, Passes
 from lightwork.engine.scheduler import Scheduler, in_pass
 from lightwork.engine.tree import Feed, Tree
-from lightwork.errors import ComponentError, FlowFailed, LightworkError, UsageError
+from lightwork.errors import AppEnded, ComponentError, FlowFailed, LightworkError, UsageError
 from lightwork.flow import Flow
 from lightwork.log import get_logger
 from lightwork.runtime import Route, Runtime
@@ -22,11 +22,7 @@ from lightwork.schedule import ScheduleView
 from lightwork.structures import find
 from lightwork.work import Work
 
-__all__ = ["App", "AppEnded", "LightningApp"]
-
-
-class AppEnded(LightworkError):
-    """The app ended before what was waited for came true."""
+__all__ = ["App", "LightningApp"]
 
 
 class _RunWork(Flow):

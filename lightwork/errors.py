@@ -8,6 +8,7 @@ provide what was asked. `ProtocolError`: whoever is at the other end of a connec
 from __future__ import annotations
 
 __all__ = [
+    "AppEnded",
     "ArgumentsError",
     "CallStopped",
     "CallTimeout",
@@ -68,6 +69,10 @@ class ScheduleError(UsageError, ValueError):
 
 class ProposalRefused(LightworkError):
     """A running work refused a change that the flow made to its state."""
+
+
+class AppEnded(LightworkError):
+    """The app ended before what was waited for came true."""
 
 
 class FlowFailed(LightworkError):

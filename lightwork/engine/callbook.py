@@ -68,7 +68,7 @@ class CallBook:
                 f"the arguments of {type(work).__name__}.run are {len(data):,} bytes; a call takes at most max_frame, "
                 f"{core.config.max_frame:,} bytes. Pass the path of a file, or raise max_frame in the configuration"
             )
-        number = core.next_number()
+        number = core.next_call()
         call: Call[Any] = Call(self._driver, core.loop, number, entry.id, entry.name, hash, work._parallel)
         self._calls[number] = call
         core.feed(ev.CallSubmitted(entry.id, number, hash, data))

@@ -7,6 +7,7 @@ thread of its own; while it lasts what comes from outside is held back (`Core.ex
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -98,7 +99,8 @@ class Core:
         self._timers: dict[ev.Timer, asyncio.TimerHandle] = {}
         self._depth = 0
         self._now = 0.0
-        self._numbers = 0
+        self._work_numbers = itertools.count(1)
+        self._call_numbers = itertools.count(1)
         self._held: list[Callable[[], None]] | None = None
 
     # --- the machine ------------------------------------------------------------------------------
@@ -116,10 +118,13 @@ class Core:
             changes, self.outbox = self.outbox, []
             self.tree.changed(changes)
 
-    def next_number(self) -> int:
-        """A number that no work and no call of this app has."""
-        self._numbers += 1
-        return self._numbers
+    def next_work(self) -> int:
+        """A number that no work of this app has had."""
+        return next(self._work_numbers)
+
+    def next_call(self) -> int:
+        """A number that no call of this app has had: people see it, so it counts calls and nothing else."""
+        return next(self._call_numbers)
 
     def start_timer(self, timer: ev.Timer, delay: float) -> None:
         """Feed `TimerFired` after `delay` seconds; one of that name that runs is replaced."""

@@ -268,7 +268,7 @@ class Scheduler:
 
     def _add_work(self, work: Work) -> None:
         core, config = self._core, self._config
-        entry = Entry(core.next_number(), work)
+        entry = Entry(core.next_work(), work)
         core.entries[entry.id] = core.by_work[work] = entry
         work.__dict__["_record"] = WorkRecord(config.statuses_kept)
         work._state.max_bytes = wire.max_value(config.max_frame)

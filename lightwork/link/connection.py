@@ -211,9 +211,6 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         try:
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                _tune(sock)
             self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
             self._arm(self._timeout, self._on_deadline)
             self._write(self.handshake.start())
@@ -274,6 +271,10 @@ class Connection(asyncio.Protocol):
             return b""
         self._shaking = False
         self._disarm()
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            _tune(sock)  # not before: strangers are not worth the system calls
         self.is_open = True
         rest, self.handshake.rest = self.handshake.rest, b""
         self.on_open(self)

@@ -40,8 +40,8 @@ class Folder:
 
 
 @contextlib.asynccontextmanager
-async def docker_runtime(owner: str, **options: Any) -> AsyncIterator[DockerRuntime]:
-    """A docker runtime; whatever the owner still has at the end is released."""
+async def docker_runtime(owner: str, *, keep_images: bool = False, **options: Any) -> AsyncIterator[DockerRuntime]:
+    """A docker runtime; whatever the owner still has at the end is released, and the images of its code are removed."""
     fields = {"image": base_image(), "pull": "never", **options}
     async with DockerRuntime("docker", DockerOptions(**fields)) as runtime:
         try:
@@ -49,7 +49,8 @@ async def docker_runtime(owner: str, **options: Any) -> AsyncIterator[DockerRunt
         finally:
             for ref in await runtime.find(owner):
                 await runtime.release(ref)
-            forget_images(runtime)
+            if not keep_images:
+                forget_images(runtime)
 
 
 def forget_images(runtime: DockerRuntime) -> None:

@@ -20,6 +20,7 @@ from lightwork.runtime import Ref, Spec
 from lightwork.status import Reason
 from lightwork_runtimes.docker import DockerOptions, DockerRuntime
 from tests.runtimes.docker_base import base_image, docker, require_engine
+from tests.runtimes.docker_support import forget_images
 
 require_engine()
 
@@ -99,12 +100,17 @@ class Recording(DockerRuntime):
 
 
 @pytest.fixture
-def make_app(module: ModuleType) -> Callable[..., tuple[App, Recording]]:
+def make_app(module: ModuleType) -> Iterator[Callable[..., tuple[App, Recording]]]:
+    made: list[Recording] = []
+
     def make(work: Any, *, host: str = "0.0.0.0", **options: Any) -> tuple[App, Recording]:
         runtime = Recording(**options)
+        made.append(runtime)
         return App(work, runtimes={"docker": runtime}, runtime="docker", host=host, launch_timeout=30), runtime
 
-    return make
+    yield make
+    for runtime in made:
+        forget_images(runtime)
 
 
 async def test_app_runs_in_containers(module: ModuleType, make_app: Callable[..., tuple[App, Recording]]) -> None:

@@ -53,12 +53,12 @@ def builds(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_second_start_builds_nothing(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     """Unchanged code is found by another run; changed code gives a new image, and the former one is removed."""
     caplog.set_level(logging.INFO, "lightwork")
-    async with docker_runtime(folder.owner) as runtime:
+    async with docker_runtime(folder.owner, keep_images=True) as runtime:
         await runtime.wait(await runtime.launch(folder.spec("say x")))
         first = await runtime._images.ready(None, str(folder.path))
     assert builds(caplog)[-1:] == ["lightwork-app"]
     caplog.clear()
-    async with docker_runtime(folder.owner) as runtime:
+    async with docker_runtime(folder.owner, keep_images=True) as runtime:
         await runtime.wait(await runtime.launch(folder.spec("say x")))
         assert await runtime._images.ready(None, str(folder.path)) == first
     assert builds(caplog) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -99,7 +98,7 @@ class Environment:
         with tempfile.NamedTemporaryFile(prefix="lightwork-", suffix=".whl") as file:
             file.write(wheel)
             file.flush()
-            await session.send(file.name, job["lightwork"])
+            await session.send({file.name: job["lightwork"]})
         if self._options.wheels == "always":
             problem = await self._make_from_wheels(session, job)
         else:
@@ -119,7 +118,7 @@ class Environment:
         target = f"wheels/{folder.name}"
         names = await anyio.to_thread.run_sync(_names, folder)
         missing, _ = await session.request("missing", paths=[f"{target}/{name}" for name in names])
-        await asyncio.gather(*(session.send(f"{folder}/{Path(path).name}", path) for path in missing))
+        await session.send({f"{folder}/{Path(path).name}": path for path in missing})
         problem, _ = await session.request("make_venv", job={**job, "wheels": target})
         found: dict[str, str] | None = problem
         return found

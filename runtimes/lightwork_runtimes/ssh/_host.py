@@ -219,5 +219,5 @@ class Host:
         session = await self.session()
         archive = f"incoming/{bundle.digest[:32]}-{self._instance}.tar"
         with await anyio.to_thread.run_sync(_code.write_bundle, bundle) as file:
-            await session.send(file.name, archive)
+            await session.send({file.name: archive})
         await session.request("unpack", archive=archive, digest=bundle.digest[:32])

@@ -70,6 +70,7 @@ class Session:
         self._helper: _Helper | None = None
         self._listener: asyncssh.SSHListener | None = None
         self._forwarding = anyio.Lock()
+        self._sending = anyio.Lock()
 
     @classmethod
     async def open(
@@ -201,23 +202,28 @@ class Session:
 
     # --- files ----------------------------------------------------------------------------------
 
-    async def send(self, source: str, target: str) -> None:
-        """Send a file to `target`, relative to our folder there. It appears whole.
+    async def send(self, files: Mapping[str, str]) -> None:
+        """Send files, local path to path relative to our folder there. Each appears whole.
 
         Raises:
-            NoCapacity: The far side would not take it: its disk may be full.
+            NoCapacity: The far side would not take one: its disk may be full.
         """
-        whole = f"{self.facts['folder']}/{target}"
-        aside = f"{whole}.{os.urandom(4).hex()}"
-        async with self._sftp(os.path.basename(target)) as sftp:
-            await sftp.makedirs(os.path.dirname(whole), asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
-            try:
-                await sftp.put(source, aside)
-                await sftp.posix_rename(aside, whole)
-            except BaseException:
-                with anyio.move_on_after(_CLOSE_WITHIN, shield=True), contextlib.suppress(asyncssh.Error):
-                    await sftp.remove(aside)
-                raise
+        # One at a time: a server allows ten sessions in one connection, as a rule.
+        async with self._sending:
+            for source, target in files.items():
+                async with self._sftp(os.path.basename(target)) as sftp:
+                    await self._send(sftp, source, f"{self.facts['folder']}/{target}")
+
+    async def _send(self, sftp: asyncssh.SFTPClient, source: str, target: str) -> None:
+        aside = f"{target}.{os.urandom(4).hex()}"
+        await sftp.makedirs(os.path.dirname(target), asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+        try:
+            await sftp.put(source, aside)
+            await sftp.posix_rename(aside, target)
+        except BaseException:
+            with anyio.move_on_after(_CLOSE_WITHIN, shield=True), contextlib.suppress(asyncssh.Error):
+                await sftp.remove(aside)
+            raise
 
     @contextlib.asynccontextmanager
     async def _sftp(self, what: str) -> Any:
