@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from lightwork.changes import Change
 from lightwork.component import Component
@@ -37,7 +37,10 @@ class _RunWork(Flow):
         self.stop()
 
 
-class App:
+RootT_co = TypeVar("RootT_co", bound=Flow, covariant=True)
+
+
+class App(Generic[RootT_co]):
     """Runs a flow and the works below it.
 
     ``await app.run()`` runs it to its end. ``async with app:`` runs it around a block, in which any coroutine
@@ -50,7 +53,6 @@ class App:
         settings: Values of the configuration that win over `config`.
 
     Attributes:
-        root: The root flow.
         config: The configuration in force.
         stop_message: What ``stop`` or ``fail`` was given; None before, and where nothing was given.
 
@@ -58,6 +60,26 @@ class App:
         ComponentError: `root` is no component, or is in an app already.
         ConfigError: The configuration is wrong; names the key and where it stands.
     """
+
+    @overload
+    def __init__(
+        self,
+        root: RootT_co,
+        *,
+        config: Config | None = None,
+        runtimes: Mapping[str, Runtime] | None = None,
+        **settings: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: App[Flow],
+        root: Work,
+        *,
+        config: Config | None = None,
+        runtimes: Mapping[str, Runtime] | None = None,
+        **settings: Any,
+    ) -> None: ...
 
     def __init__(
         self,
@@ -78,8 +100,14 @@ class App:
         self.stop_message: str | None = None
         self._given = dict(runtimes or {})
         self._early: list[Callable[[Change], None]] = []
-        self.root: Flow = root if isinstance(root, Flow) else _RunWork(root)
-        object.__setattr__(self.root, "_key", "root")
+        flow = root if isinstance(root, Flow) else _RunWork(root)
+        self._root = cast("RootT_co", flow)
+        object.__setattr__(flow, "_key", "root")
+
+    @property
+    def root(self) -> RootT_co:
+        """The root flow."""
+        return self._root
 
     def configure(self, **settings: Any) -> None:
         """Replace values of the configuration; None leaves one as it is.
@@ -244,7 +272,7 @@ class _Run:
         error: What failed it, the first of it.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App[Any]) -> None:
         self._app = app
         self.tree = Tree(asyncio.get_running_loop())
         for watcher in app._early:

@@ -93,10 +93,10 @@ def test_work(train: Train) -> None:
 async def test_app() -> None:
     app = App(Sweep())
     App(Train(0.1), runtime="inprocess")
-    App(3)  # type: ignore[arg-type]
+    App(3)  # type: ignore[call-overload]
     assert_type(await app.run(), None)
     async with app as entered:
-        assert_type(entered, App)
+        assert_type(entered, App[Sweep])
     assert_type(app.works, list[Work])
     assert_type(app.stop_message, str | None)
     feed: AsyncIterator[Change] = app.changes()

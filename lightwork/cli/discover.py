@@ -36,7 +36,7 @@ class AppImportError(UsageError):
     """The module of the app raised while it was imported; the exception is the ``__cause__``."""
 
 
-def find_app(target: str) -> App:
+def find_app(target: str) -> App[Any]:
     """The app that `target` names.
 
     Args:

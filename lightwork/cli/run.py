@@ -77,7 +77,7 @@ def run(
     ctx.exit(serve(app, view, use_uvloop=use_uvloop, full_tracebacks=config.log_level == "debug"))
 
 
-def _prepare(target: str, overrides: dict[str, Any], settings: tuple[str, ...]) -> App:
+def _prepare(target: str, overrides: dict[str, Any], settings: tuple[str, ...]) -> App[Any]:
     """The app, configured. What the command line has wrong is a usage error; what the file raises is shown."""
     try:
         app = find_app(target)

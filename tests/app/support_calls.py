@@ -44,7 +44,7 @@ async def running(
     runtimes: dict[str, Runtime] | None = None,
     settings: dict[str, Any] | None = None,
     **works: Work,
-) -> AsyncIterator[App]:
+) -> AsyncIterator[App[Any]]:
     """An app around these works, as attributes of its root."""
     async with App(Holder(**works), runtime=runtime, runtimes=runtimes, **(settings or {})) as app:
         yield app
@@ -59,7 +59,7 @@ def stages(work: Work, call: int | None = None) -> list[str]:
     ]
 
 
-def lines(app: App, work: Work) -> list[str]:
+def lines(app: App[Any], work: Work) -> list[str]:
     """The work's output from now on; the list grows."""
     found: list[str] = []
 

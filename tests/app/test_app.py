@@ -293,7 +293,7 @@ def test_unknown_key() -> None:
         App(Quiet(), prot=1)
 
 
-async def _refused(app: App) -> str:
+async def _refused(app: App[Any]) -> str:
     """Enter the app, which must be refused before anything is started; what the error says."""
     before, changes = asyncio.all_tasks(), list[Change]()
     app.watch(changes.append)

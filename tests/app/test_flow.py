@@ -38,7 +38,7 @@ class Counting(Flow):
             await self._script(self)
 
 
-def app_of(script: Body | None = None, **children: Any) -> tuple[App, Any]:
+def app_of(script: Body | None = None, **children: Any) -> tuple[App[Any], Any]:
     flow = Counting(script, **children)
     return App(flow, runtime="inprocess"), flow
 

@@ -31,7 +31,7 @@ class Plain(Flow):
         self._script(self)
 
 
-def plain(script: Callable[[Any], None], runtime: str = "inprocess", **children: Any) -> App:
+def plain(script: Callable[[Any], None], runtime: str = "inprocess", **children: Any) -> App[Any]:
     return App(Plain(script, **children), runtime=runtime)
 
 
@@ -49,9 +49,9 @@ def test_lightning_style(runtime: str) -> None:
 
     app = plain(script, runtime, a=Echo(), b=Echo())
     asyncio.run(app.run())
-    assert app.root.value == [1, 2]  # type: ignore[attr-defined]
+    assert app.root.value == [1, 2]
     assert set(after_first) == {1}
-    assert app.root.a.seen == [1]  # type: ignore[attr-defined]
+    assert app.root.a.seen == [1]
 
 
 async def test_off_the_loop() -> None:
@@ -133,7 +133,7 @@ def test_failed_call_without_exception(parallel: bool) -> None:
     app = plain(script, work=Failing(raise_exception=False, parallel=parallel))
     asyncio.run(app.run())
     assert app.stop_message == "went on"
-    assert app.root.value is None  # type: ignore[attr-defined]
+    assert app.root.value is None
 
 
 def test_parallel_call_does_not_end_the_pass() -> None:
@@ -148,7 +148,7 @@ def test_parallel_call_does_not_end_the_pass() -> None:
 
     app = plain(script, work=Echo(parallel=True), asked=False)
     asyncio.run(app.run())
-    assert app.root.value == 1  # type: ignore[attr-defined]
+    assert app.root.value == 1
 
 
 def test_uncached_calls() -> None:
@@ -218,4 +218,4 @@ def test_children_made_in_a_pass() -> None:
 
     app = plain(script, job=None)
     asyncio.run(app.run())
-    assert app.root.value == 5  # type: ignore[attr-defined]
+    assert app.root.value == 5

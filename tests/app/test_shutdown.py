@@ -121,7 +121,7 @@ async def test_kill_in_the_middle_of_an_orderly_end() -> None:
     assert not psutil.pid_exists(work.pid)
 
 
-async def _start_and_leave(app: App, work: Hooks) -> None:
+async def _start_and_leave(app: App[Any], work: Hooks) -> None:
     async with app:
         await work.start()
 
@@ -300,7 +300,7 @@ async def test_strangers_change_nothing(runtime: str) -> None:
         assert await call == "a"
 
 
-async def _say_hello(app: App, hello: Hello) -> Any:
+async def _say_hello(app: App[Any], hello: Hello) -> Any:
     """Dial as the app's one worker, say this, and give the answer."""
     (worker,) = app._running().scheduler._core.workers.values()
     route = (app.address.host, app.address.port)

@@ -19,12 +19,12 @@ pytestmark = pytest.mark.bare
 
 
 @pytest.fixture(params=["inprocess", "local"])
-def make(request: pytest.FixtureRequest) -> Callable[..., App]:
+def make(request: pytest.FixtureRequest) -> Callable[..., App[Any]]:
     """Makes an app around works, on each runtime."""
     return lambda *args, **children: App(Script(*args, **children), runtime=request.param)
 
 
-async def test_every_kind_of_edit_streams(make: Callable[..., App]) -> None:
+async def test_every_kind_of_edit_streams(make: Callable[..., App[Any]]) -> None:
     """Pitfall 7: in-place edits, key removals and attribute deletions arrive as they were made, each as a change."""
     work: Any = Editor()
     changes: list[Change] = []
@@ -38,7 +38,7 @@ async def test_every_kind_of_edit_streams(make: Callable[..., App]) -> None:
     assert {("items", "splice"), ("table", "set"), ("tags", "update"), ("name_of_it", "delete")} <= kinds
 
 
-async def test_last_value_arrives(make: Callable[..., App]) -> None:
+async def test_last_value_arrives(make: Callable[..., App[Any]]) -> None:
     """Sets may coalesce; the last value is there when the call is, and no value comes after a later one."""
     work: Any = Editor()
     seen: list[Any] = []
@@ -50,7 +50,7 @@ async def test_last_value_arrives(make: Callable[..., App]) -> None:
     assert seen[-1] == 5000
 
 
-async def test_snapshots_are_not_torn(make: Callable[..., App]) -> None:
+async def test_snapshots_are_not_torn(make: Callable[..., App[Any]]) -> None:
     """Pitfall 10: a value that changes while it is sent is seen whole."""
     work: Any = Editor()
     app = make(work=work)
@@ -68,7 +68,7 @@ async def test_snapshots_are_not_torn(make: Callable[..., App]) -> None:
     assert work.table["a"]["left"] == [1999] * 5
 
 
-async def test_edits_from_threads_of_a_work(make: Callable[..., App]) -> None:
+async def test_edits_from_threads_of_a_work(make: Callable[..., App[Any]]) -> None:
     """Edits made in threads of the work's own arrive, all of them and in order."""
     work: Any = Editor()
     async with make(work=work):
@@ -90,7 +90,7 @@ async def test_edit_of_a_coroutine_that_never_awaits(tmp_path: Path) -> None:
         assert gate.step == 2
 
 
-async def test_edits_before_the_start_travel_with_it(make: Callable[..., App]) -> None:
+async def test_edits_before_the_start_travel_with_it(make: Callable[..., App[Any]]) -> None:
     """What the flow sets while a work has no worker is there when the worker starts, and after a stop again."""
     work: Any = Editor(start_with_flow=False)
     work.n = 1
@@ -104,7 +104,7 @@ async def test_edits_before_the_start_travel_with_it(make: Callable[..., App]) -
         assert await work.run("until_go") == [7, ["flow"]]
 
 
-async def test_private_is_shipped_and_stays(make: Callable[..., App]) -> None:
+async def test_private_is_shipped_and_stays(make: Callable[..., App[Any]]) -> None:
     """A private attribute goes with the work; the worker's name is the tree's."""
     work = Shipped({"deep": [1]})
     async with make(work=work):
@@ -115,7 +115,7 @@ async def test_private_is_shipped_and_stays(make: Callable[..., App]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["quiet", "busy"])
-async def test_proposal_reaches_an_async_work(make: Callable[..., App], kind: str) -> None:
+async def test_proposal_reaches_an_async_work(make: Callable[..., App[Any]], kind: str) -> None:
     """Pitfall 8: an edit of the flow shows at once, and reaches the work whether it is quiet or busy."""
     work: Any = Editor(parallel=True)
     async with make(work=work) as app:
@@ -134,7 +134,7 @@ async def test_proposal_reaches_an_async_work(make: Callable[..., App], kind: st
         assert await call == [42, ["flow"]]
 
 
-async def test_proposal_reaches_a_plain_work(make: Callable[..., App]) -> None:
+async def test_proposal_reaches_a_plain_work(make: Callable[..., App[Any]]) -> None:
     """Pitfall 8: an edit of the flow reaches a plain run that is busy."""
     work: Any = PlainBusy()
     async with make(work=work) as app:
@@ -145,7 +145,7 @@ async def test_proposal_reaches_a_plain_work(make: Callable[..., App]) -> None:
         assert await call == ["flow"]
 
 
-async def test_none_to_text_and_back(make: Callable[..., App]) -> None:
+async def test_none_to_text_and_back(make: Callable[..., App[Any]]) -> None:
     """Pitfall 8: a change of type, None to a text and back, is a change like any."""
     work: Any = Editor()
     async with make(work=work):
@@ -158,7 +158,7 @@ async def test_none_to_text_and_back(make: Callable[..., App]) -> None:
         assert work.name_of_it is None
 
 
-async def test_nested_proposals(make: Callable[..., App]) -> None:
+async def test_nested_proposals(make: Callable[..., App[Any]]) -> None:
     """Edits deep inside, deletions of keys, slices and sets are taken as they were made."""
     work: Any = Editor()
     async with make(work=work):
@@ -177,7 +177,7 @@ async def test_nested_proposals(make: Callable[..., App]) -> None:
         assert await work.run("until_go") == [0, ["x", 3]]
 
 
-async def test_merge_by_override(make: Callable[..., App]) -> None:
+async def test_merge_by_override(make: Callable[..., App[Any]]) -> None:
     """Pitfall 9: 50 increments of the work and 10 of the flow at once make 60, with an async apply_flow_delta."""
     work: Any = Merging()
     async with make(work=work) as app:
@@ -191,7 +191,7 @@ async def test_merge_by_override(make: Callable[..., App]) -> None:
         assert work.n == 60
 
 
-async def test_refused_via_wait_confirmed(make: Callable[..., App]) -> None:
+async def test_refused_via_wait_confirmed(make: Callable[..., App[Any]]) -> None:
     """A refused change arrives in wait_confirmed, with the reason, and the flow has the work's value again."""
     work: Any = Strict()
     async with make(work=work):
@@ -206,7 +206,7 @@ async def test_refused_via_wait_confirmed(make: Callable[..., App]) -> None:
         assert await work.run() == 9
 
 
-async def test_refused_without_a_wait_fails_the_app(make: Callable[..., App]) -> None:
+async def test_refused_without_a_wait_fails_the_app(make: Callable[..., App[Any]]) -> None:
     """A refused change that nobody waits for fails the app."""
 
     async def script(flow: Any) -> None:
@@ -233,7 +233,7 @@ async def test_simultaneous_writes_are_refused(tmp_path: Path) -> None:
         assert work.n == 1
 
 
-async def test_attribute_deleted_by_the_flow(make: Callable[..., App]) -> None:
+async def test_attribute_deleted_by_the_flow(make: Callable[..., App[Any]]) -> None:
     """A flow cannot delete an attribute of a running work, and has it back."""
     work: Any = Editor()
     async with make(work=work):
@@ -247,7 +247,7 @@ async def test_attribute_deleted_by_the_flow(make: Callable[..., App]) -> None:
 # --- too large ----------------------------------------------------------------------------------
 
 
-async def test_large_value_in_a_work(make: Callable[..., App]) -> None:
+async def test_large_value_in_a_work(make: Callable[..., App[Any]]) -> None:
     """100 MB assigned in a work is a StateError right there that names attribute, size and limit; it goes on."""
     work: Any = Editor()
     async with make(work=work):
@@ -257,7 +257,7 @@ async def test_large_value_in_a_work(make: Callable[..., App]) -> None:
         assert (work.n, "large" in work.table) == (1, False)
 
 
-async def test_large_list_in_a_work(make: Callable[..., App]) -> None:
+async def test_large_list_in_a_work(make: Callable[..., App[Any]]) -> None:
     """A list of 100 MB fails the call that assigns it, and the work takes the next one."""
     work: Any = Editor()
     async with make(work=work):
@@ -315,4 +315,4 @@ async def test_flow_state_has_no_limit() -> None:
 
     app = App(Script(script, work=Echo()), runtime="inprocess", max_frame=10_000)
     await app.run()
-    assert len(app.root.passes) == 100_000  # type: ignore[attr-defined]
+    assert len(app.root.passes) == 100_000  # type: ignore[arg-type]

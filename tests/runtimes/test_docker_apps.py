@@ -100,10 +100,10 @@ class Recording(DockerRuntime):
 
 
 @pytest.fixture
-def make_app(module: ModuleType) -> Iterator[Callable[..., tuple[App, Recording]]]:
+def make_app(module: ModuleType) -> Iterator[Callable[..., tuple[App[Any], Recording]]]:
     made: list[Recording] = []
 
-    def make(work: Any, *, host: str = "0.0.0.0", **options: Any) -> tuple[App, Recording]:
+    def make(work: Any, *, host: str = "0.0.0.0", **options: Any) -> tuple[App[Any], Recording]:
         runtime = Recording(**options)
         made.append(runtime)
         return App(work, runtimes={"docker": runtime}, runtime="docker", host=host, launch_timeout=30), runtime
@@ -113,7 +113,7 @@ def make_app(module: ModuleType) -> Iterator[Callable[..., tuple[App, Recording]
         forget_images(runtime)
 
 
-async def test_app_runs_in_containers(module: ModuleType, make_app: Callable[..., tuple[App, Recording]]) -> None:
+async def test_app_runs_in_containers(module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]) -> None:
     """Calls, state and files work as on this machine, and no container is left."""
     app, runtime = make_app(module.Count())
     async with app:
@@ -124,7 +124,7 @@ async def test_app_runs_in_containers(module: ModuleType, make_app: Callable[...
     assert not docker("ps", "--all", "--quiet", "--filter", f"name={runtime.launched[0]}")
 
 
-async def test_url_works_from_here(module: ModuleType, make_app: Callable[..., tuple[App, Recording]]) -> None:
+async def test_url_works_from_here(module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]) -> None:
     """A service in a container answers at the work's `url`, and `internal_ip` is the container's address."""
     app, _ = make_app(module.Serve())
     async with app:
@@ -143,7 +143,7 @@ async def test_url_works_from_here(module: ModuleType, make_app: Callable[..., t
 
 
 async def test_memory_that_runs_out_is_a_reason(
-    module: ModuleType, make_app: Callable[..., tuple[App, Recording]]
+    module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]
 ) -> None:
     """A call whose container was ended for its memory fails with the reason `oom`."""
     app, _ = make_app(module.Eat(), memory=96)
@@ -154,7 +154,7 @@ async def test_memory_that_runs_out_is_a_reason(
         assert Reason.OOM in [status.reason for status in work.statuses]
 
 
-async def test_listener_on_loopback_is_told(module: ModuleType, make_app: Callable[..., tuple[App, Recording]]) -> None:
+async def test_listener_on_loopback_is_told(module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]) -> None:
     """With the default host no container would reach the scheduler: the call fails at once and says what to set."""
     app, runtime = make_app(module.Count(), host="127.0.0.1")
     async with app:

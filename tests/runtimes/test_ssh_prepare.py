@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -85,26 +86,31 @@ async def test_failed_build_is_rejected(server: Server) -> None:
 
 async def test_cancelled_build_leaves_nothing(server: Server, tmp_path: Path) -> None:
     """A launch that is cancelled while its environment is made ends the command that runs, and removes the rest."""
-    started = tmp_path / "started"
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
 
     class Slow(BuildConfig):
         def build_commands(self) -> list[str]:
-            return [f"mkfifo {started}.in; echo > {started}; cat {started}.in"]
+            return [f"echo > {fifo}; exec sleep 3600"]
 
-    import os
-
-    os.mkfifo(started)
-    async with server.runtime(prepare=True, code=[]) as runtime:
-        launching = asyncio.ensure_future(said(runtime, "a:b", "slow", Slow()))
-        await asyncio.to_thread(started.read_bytes)
-        launching.cancel()
-        await asyncio.wait([launching])
-        for ref in await runtime.find("owner"):
-            await runtime.release(ref)
-        again = await runtime.launch(
-            Spec(name="b", owner="owner", entry="lightwork.testing.conformance:main", ticket=b"exit 0")
-        )
-        await runtime.release(again)
+    before = set(server.far.glob("venvs/*"))
+    started = asyncio.Event()
+    fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+    asyncio.get_running_loop().add_reader(fd, started.set)
+    try:
+        async with server.runtime(prepare=True, code=[]) as runtime:
+            launching = asyncio.ensure_future(said(runtime, "a:b", "slow", Slow()))
+            going_on = asyncio.ensure_future(started.wait())
+            await asyncio.wait([launching, going_on], return_when=asyncio.FIRST_COMPLETED)
+            assert started.is_set()
+            launching.cancel()
+            await asyncio.wait([launching])
+            for ref in await runtime.find("owner"):
+                await runtime.release(ref)
+    finally:
+        asyncio.get_running_loop().remove_reader(fd)
+        os.close(fd)
+    assert {path for path in set(server.far.glob("venvs/*")) - before if path.is_dir()} == set()
 
 
 async def test_wheels_are_sent_where_there_is_no_registry(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

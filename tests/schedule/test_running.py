@@ -49,11 +49,11 @@ class Async(Flow):
             self.done += 1
 
 
-def app_of(root: Flow) -> App:
+def app_of(root: Flow) -> App[Any]:
     return App(root, runtime="inprocess")
 
 
-async def trigger(app: App) -> None:
+async def trigger(app: App[Any]) -> None:
     """Let the only schedule of the app fire, as soon as it has been asked for."""
     await app.wait_for(lambda: app.schedules)
     (view,) = app.schedules

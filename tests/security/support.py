@@ -40,7 +40,7 @@ class Holds(Flow):
 class Live:
     """An app with one worker that is up, and what only its insiders know."""
 
-    def __init__(self, app: App, work: Counts) -> None:
+    def __init__(self, app: App[Any], work: Counts) -> None:
         self.app = app
         self.work = work
         self.route = ("127.0.0.1", app.address.port)

@@ -9,7 +9,7 @@ import pickle
 import random
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import msgspec
 import pytest
 

@@ -51,7 +51,8 @@ class Environment:
             raise Rejected(f"{type(build).__name__}.build_commands() must return a list of strings, not {commands!r}")
         name, data = lightwork_wheel()
         wheel = f"wheels/{hashlib.sha256(data).hexdigest()[:32]}/{name}"
-        requirements = [*pins(), *([] if build is None else build.requirements)]
+        asked = [] if build is None else list(build.requirements)
+        requirements = [*pins(), *asked]
         # A command may read the code, which is at `cwd`; so may a requirement that is a path.
         reads_code = bool(commands) or any("/" in line or line.startswith(("-", ".")) for line in requirements)
         key = [wheel, sorted(requirements), commands, _PYTHON, facts["machine"], cwd if reads_code else None]
@@ -60,6 +61,7 @@ class Environment:
             "digest": digest,
             "python": _PYTHON,
             "requirements": requirements,
+            "asked": asked,
             "commands": commands,
             "cwd": cwd,
             "lightwork": wheel,
@@ -107,7 +109,8 @@ class Environment:
                 _log.info("%s: its packages cannot be had there (%s); sending them", self._where, problem["text"])
                 problem = await self._make_from_wheels(session, job, problem["text"])
         if problem is not None:
-            raise Rejected(f"{self._where}: {_STEPS[problem['step']]}: {problem['text']}")
+            wanted = f" ({', '.join(map(repr, job['asked']))})" if job["asked"] else ""
+            raise Rejected(f"{self._where}: {_STEPS[problem['step']]}{wanted}: {problem['text']}")
 
     async def _make_from_wheels(self, session: Session, job: dict[str, Any], before: str = "") -> dict[str, str] | None:
         try:

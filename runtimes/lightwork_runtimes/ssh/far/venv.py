@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import shutil
@@ -97,8 +98,11 @@ class _Maker:
 
     def _venv_command(self, uv: str | None, python: str | None) -> list[str]:
         wanted: str = self._job["python"]
+        # Commands may call pip, as in every other environment; only then it is worth its installation. Python's own
+        # way has it without a registry, where the system has not taken it out.
+        if self._job["commands"] and python is not None and importlib.util.find_spec("ensurepip") is not None:
+            return [python, "-m", "venv", self._folder]
         if uv is not None:
-            # Commands may call pip, as in every other environment; only then it is worth its installation.
             seed = ["--seed"] if self._job["commands"] else []
             return [uv, "venv", "--quiet", "--no-project", *seed, "--python", python or wanted, self._folder]
         if python is None:
