@@ -122,6 +122,7 @@ async def test_dockerfile_is_built(folder: Folder, caplog: pytest.LogCaptureFixt
     """A Dockerfile's text is built with the app's folder as its context, once for each state of both."""
     caplog.set_level(logging.INFO, "lightwork")
     (folder.path / "file.txt").write_text("copied")
+    (folder.path / "new.txt").write_text(folder.owner)  # never built before, on whatever engine
     build = BuildConfig(dockerfile=f"FROM {base_image()}\nCOPY file.txt /marker\n")
     for _ in range(2):
         async with docker_runtime(folder.owner) as runtime:

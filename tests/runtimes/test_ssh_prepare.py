@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,17 +52,25 @@ async def said(runtime: Runtime, entry: str, name: str, build: BuildConfig | Non
         await runtime.release(ref)
 
 
+def wait_makers(server: Server) -> None:
+    """Return when every maker of an environment has ended: each holds a lock."""
+    for lock in server.far.glob("venvs/*.lock"):
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
 async def test_work_runs_in_a_made_environment(server: Server) -> None:
     """A work's interpreter is that of an environment with lightwork in it; a second start makes and sends nothing."""
+    seen: list[dict[Path, int]] = []
     for _ in range(2):
         root = Holder()
         async with App(root, runtime="far", runtimes={"far": server.runtime(prepare=True)}):
             *_, python = await root.echo.run(1)
         (venv,) = [path for path in server.far.glob("venvs/*") if path.is_dir()]
         assert python == str(venv / "bin" / "python")
-        times = {path: path.stat().st_mtime_ns for path in (venv / "lightwork.json", *server.far.glob("wheels/*/*"))}
-        first = times if _ == 0 else first
-    assert times == first
+        sent = [venv / "lightwork.json", *server.far.glob("wheels/*/*")]
+        seen.append({path: path.stat().st_mtime_ns for path in sent})
+    assert seen[0] == seen[1]
 
 
 async def test_failed_build_is_rejected(server: Server) -> None:
@@ -110,6 +119,7 @@ async def test_cancelled_build_leaves_nothing(server: Server, tmp_path: Path) ->
     finally:
         asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)
+    await asyncio.to_thread(wait_makers, server)
     assert {path for path in set(server.far.glob("venvs/*")) - before if path.is_dir()} == set()
 
 
