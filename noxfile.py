@@ -31,7 +31,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types of everything that is Python here."""
-    session.install("-e", ".[uvloop]", *group("typing"))
+    session.install("-e", ".[uvloop,docker,ssh]", *group("typing"))
     session.run("mypy")
 
 
@@ -46,7 +46,7 @@ def no_extras(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, with every extra that they can use."""
-    session.install("-e", ".[uvloop]", *group("tests", "example"))
+    session.install("-e", ".[uvloop,docker,ssh]", *group("tests", "example"))
     session.run("pytest", *session.posargs, env={"PYTHONUNBUFFERED": "1"})
 
 
@@ -55,5 +55,5 @@ def bench(session: nox.Session) -> None:
     """Measure against the budgets; prints a table and writes build/benchmarks/."""
     # The peers are measured where they are installed: name them, ``PEERS="ray distributed" nox -s bench``.
     peers = os.environ.get("PEERS", "").split()
-    session.install("-e", ".[uvloop]", *group("bench"), *peers)
+    session.install("-e", ".[uvloop,tls]", *group("bench"), *peers)
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -12,7 +12,7 @@ from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry, finish_all
 from lightwork.engine.mirror import Mirror
 from lightwork.engine.workers import Worker
-from lightwork.errors import LightworkError, ProposalRefused, StateError, UsageError
+from lightwork.errors import LightworkError, ProposalRefused, ProtocolError, StateError, UsageError
 from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote import rebuild_error
@@ -143,7 +143,7 @@ class Links:
             case wire.Result():
                 feed(ev.CallSucceeded(entry.id, attempt, frame.call, bytes(frame.value)))
             case wire.Failure():
-                reason = Reason(frame.reason)
+                reason = _reason(frame.reason)
                 feed(ev.CallFailed(entry.id, attempt, frame.call, reason, frame.error, frame.swallowed))
             case wire.Cancelled():
                 feed(ev.CallCancelled(entry.id, attempt, frame.call))
@@ -155,7 +155,7 @@ class Links:
             case wire.Stopped():
                 if frame.error is not None:
                     entry.start_error = rebuild_error(frame.error, work=entry.name)
-                reason_or_none = Reason(frame.reason) if frame.reason else None
+                reason_or_none = _reason(frame.reason) if frame.reason else None
                 feed(ev.WorkerStopping(entry.id, attempt, reason_or_none, frame.error))
             case _:
                 raise LightworkError(f"{type(frame).__name__} is not expected here")
@@ -222,3 +222,11 @@ def pickle_work(work: Work) -> bytes:
                 ) from cause
         raise UsageError(f"{type(work).__name__} cannot be sent to a worker: {error}") from error
     return pickled
+
+
+def _reason(text: str) -> Reason:
+    """A reason that a worker gives; raises `ProtocolError` where it is none."""
+    try:
+        return Reason(text)
+    except ValueError:
+        raise ProtocolError(f"a worker gives the reason {text!r:.80}, which is none") from None

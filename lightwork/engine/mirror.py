@@ -72,7 +72,7 @@ class Mirror:
             return ops
         shown = []
         for op in ops:
-            if op[1][0] in self._pending:
+            if _attribute(op) in self._pending:
                 self._confirmed.apply([op])
             else:
                 self._state.apply([op])
@@ -175,3 +175,9 @@ class Mirror:
         else:
             return None, None
         return (packed(seen), True) if most_bytes(seen) <= _MOST_EXPECTED else (None, None)
+
+
+def _attribute(op: wire.Op) -> str:
+    """The attribute that an op of the worker is about; empty where it is no op, which `State.apply` refuses."""
+    path = op[1] if len(op) > 1 else None
+    return path[0] if type(path) is list and path and type(path[0]) is str else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class ServiceWatch:
 
     async def serve(self) -> None:
         """Set and clear the work's url, until cancelled. With no port, or no call and no url, it sleeps."""
+        published = _place(self._work)
         pause = _FIRST_PAUSE
         while True:
             state = self._work._state
@@ -62,7 +64,7 @@ class ServiceWatch:
                 continue
             host = self._work.host
             answers = await _answers("127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host, port)
-            state.set("_url", self._spell(host, port) if answers else "")
+            state.set("_url", (published or self._spell(host, port)) if answers else "")
             pause = _UP_PAUSE if answers else min(pause * 1.5, _LONGEST_PAUSE)
             self._wake.clear()
             try:
@@ -76,6 +78,19 @@ class ServiceWatch:
         if host in ("0.0.0.0", "", "::"):
             host = self._internal_ip or "127.0.0.1"
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _place(work: Work) -> str:
+    """Put the work's service where its runtime wants it; gives the url at which others reach it, if that is known.
+
+    ``_LIGHTWORK_SERVICE`` is ``bind host,port,url``. A work that names a host or a port of its own keeps it.
+    """
+    host, port, url = os.environ.get("_LIGHTWORK_SERVICE", ",,").split(",", 2)
+    if host and work.host in ("127.0.0.1", "localhost"):
+        work._state.set("_host", host)
+    if port and work._state.values["_port"] is None:
+        work._state.set("_port", int(port))
+    return url if port and work._state.values["_port"] == int(port) else ""
 
 
 async def _answers(host: str, port: int) -> bool:

@@ -117,7 +117,7 @@ async def test_app_runs_in_containers(module: ModuleType, make_app: Callable[...
     """Calls, state and files work as on this machine, and no container is left."""
     app, runtime = make_app(module.Count())
     async with app:
-        work = app.root.work  # type: ignore[attr-defined]
+        work = app.root.work
         assert await work.submit() == [6, True, "bundled"]
         assert work.seen == [0, 1, 2]
     assert len(runtime.launched) == 1
@@ -128,7 +128,7 @@ async def test_url_works_from_here(module: ModuleType, make_app: Callable[..., t
     """A service in a container answers at the work's `url`, and `internal_ip` is the container's address."""
     app, _ = make_app(module.Serve())
     async with app:
-        work = app.root.work  # type: ignore[attr-defined]
+        work = app.root.work
         call = work.submit()
         async with asyncio.timeout(60):
             await app.wait_for(lambda: bool(work.url))
@@ -148,16 +148,18 @@ async def test_memory_that_runs_out_is_a_reason(
     """A call whose container was ended for its memory fails with the reason `oom`."""
     app, _ = make_app(module.Eat(), memory=96)
     async with app:
-        work = app.root.work  # type: ignore[attr-defined]
+        work = app.root.work
         with pytest.raises(WorkerDied, match="memory of 96 MB"):
             await work.submit()
         assert Reason.OOM in [status.reason for status in work.statuses]
 
 
-async def test_listener_on_loopback_is_told(module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]) -> None:
+async def test_listener_on_loopback_is_told(
+    module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]
+) -> None:
     """With the default host no container would reach the scheduler: the call fails at once and says what to set."""
     app, runtime = make_app(module.Count(), host="127.0.0.1")
     async with app:
         with pytest.raises(LaunchFailed, match=r"set host = '0\.0\.0\.0'"):
-            await app.root.work.submit()  # type: ignore[attr-defined]
+            await app.root.work.submit()
     assert not runtime.launched

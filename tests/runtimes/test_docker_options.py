@@ -150,6 +150,7 @@ def container(status: str, code: int = 0, **state: Any) -> dict[str, Any]:
         (container("exited", 0, OOMKilled=True), False, (Standing.EXITED, 0, Cause.EXIT)),
         (container("exited", 137, lifetime="5"), False, (Standing.EXITED, -9, Cause.LIFETIME)),
         (container("exited", 137, lifetime="6"), False, (Standing.EXITED, -9, Cause.EXIT)),
+        (container("removing", 0, StartedAt="0001-01-01T00:00:00Z"), False, (Standing.ABSENT, None, None)),
         (container("exited", 255), False, (Standing.EXITED, 255, Cause.EXIT)),
     ],
 )

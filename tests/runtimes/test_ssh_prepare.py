@@ -85,7 +85,7 @@ async def test_failed_build_is_rejected(server: Server) -> None:
             (BuildConfig(requirements=["lightwork-no-such-thing==1"]), "lightwork-no-such-thing"),
             (Failing(), "exit code 9\nsomething went wrong"),
         ]:
-            with pytest.raises(Rejected, match="runtimes.test.*: host") as caught:
+            with pytest.raises(Rejected, match=r"runtimes\.test.*: host") as caught:
                 await said(runtime, "a:b", "failing", build)
             assert text in str(caught.value)
             for ref in await runtime.find("owner"):
@@ -139,7 +139,7 @@ async def test_wheels_are_sent_where_there_is_no_registry(server: Server, monkey
         assert await said(runtime, "lightwork.testing.conformance:main", "a") == "done\n"
         assert await said(runtime, "lightwork.testing.conformance:main", "b") == "done\n"
     assert len(tried) == 1
-    assert list(Path(far).glob("wheels/*/msgspec-*.whl"))
+    assert list(server.folder.glob("isolated/wheels/*/msgspec-*.whl"))
 
 
 async def test_wheel_is_reproducible() -> None:

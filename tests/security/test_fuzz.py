@@ -269,7 +269,7 @@ KEYS = st.one_of(
     st.booleans(),
     st.floats(),
     st.binary(max_size=3),
-    st.lists(st.integers(), max_size=2),
+    st.lists(st.integers(-9, 9), max_size=2),
 )
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=4)),
@@ -345,7 +345,6 @@ def test_a_state_takes_no_harm_from_ops(ops: list[Any]) -> None:
     _check_apply(state, state.apply, _through_wire(msgspec.msgpack.encode(ops)) or [])
 
 
-@pytest.mark.xfail(strict=True, reason="Mirror.apply looks into ops before State.apply has checked them")
 @given(ops=OPS, data=changed("ops"))
 def test_the_flows_copy_takes_no_harm(ops: list[Any], data: bytes) -> None:
     """The same while an edit of the flow is unanswered, as the frames of a worker carry them."""

@@ -159,10 +159,10 @@ class Engine:
                 raise
         return True
 
-    async def names(self, label: str) -> list[str]:
-        """Names of the containers with a label, in every state."""
-        filters = json.dumps({"label": [label]})
-        found = await self._json("containers/json", params={"all": True, "filters": filters})
+    async def names(self, label: str, name: str = "") -> list[str]:
+        """Names of the containers with a label, in every state; of those alone that have `name` in theirs, if given."""
+        filters = {"label": [label], **({"name": [name]} if name else {})}
+        found = await self._json("containers/json", params={"all": True, "filters": json.dumps(filters)})
         return sorted(container["Names"][0].lstrip("/") for container in found)
 
     async def output(self, name: str, *, follow: bool) -> AsyncIterator[bytes]:

@@ -20,6 +20,8 @@ ABSENT = Report(Standing.ABSENT, detail="not launched on this engine, or release
 
 _PYTHON_MISSING = re.compile(r"executable file not found|no such file or directory", re.IGNORECASE)
 _SIGNALED = 128
+_NEVER = "0001-"
+"""What the engine's times begin with for what has not happened."""
 
 
 def report_of(container: dict[str, Any] | None, stop_asked: bool) -> Report:
@@ -42,6 +44,8 @@ def report_of(container: dict[str, Any] | None, stop_asked: bool) -> Report:
             return Report(Standing.PENDING, detail=short)
         case "running" | "paused" | "restarting":
             return Report(Standing.RUNNING, detail=short)
+    if state["StartedAt"].startswith(_NEVER):
+        return ABSENT  # it is being removed and never ran
     code = exit_code_of(state["ExitCode"])
     if state.get("Error") and state["ExitCode"] in (126, 127, _SIGNALED):
         return Report(Standing.EXITED, None, Cause.START_FAILED, f"{short}: {state['Error']}")

@@ -180,7 +180,11 @@ class DockerRuntime:
         return await asyncio.gather(*(ask(ref) for ref in refs))
 
     async def _look(self, name: str) -> Report:
-        return report_of(await self._docker.inspect(name), name in self._stopped)
+        found = await self._docker.inspect(name)
+        if found is None and name in await self._docker.names(OWNER, name):
+            # While the engine creates it, it is listed for a moment before it can be inspected.
+            return Report(Standing.PENDING, detail="being created")
+        return report_of(found, name in self._stopped)
 
     async def wait(self, ref: Ref) -> Report:
         """Return once it is over.

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shlex
-import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import asyncssh
 
 from lightwork.runtime import Conflict, NoCapacity, Rejected, Route, RuntimeFailure, Unreachable
 from lightwork_runtimes.ssh import _tunnel
+from lightwork_runtimes.ssh._login import explain, log_in
 from lightwork_runtimes.ssh._options import SshOptions, Target
 from lightwork_runtimes.ssh._packages import helper_files
 
@@ -29,7 +29,6 @@ Facts = Mapping[str, Any]
 _HELLO = b"lightwork-helper "
 _LENGTHS = struct.Struct(">II")
 _MOST_BANNER = 65536
-_KEEPALIVES = 3
 _CLOSE_WITHIN = 2.0
 _CANNOT_OPEN = 2
 """Exit code of an interpreter that was given a script which is not there."""
@@ -84,7 +83,7 @@ class Session:
         """
         try:
             async with asyncio.timeout(options.connect_timeout):
-                connection = await _connect(where, target, options)
+                connection = await log_in(where, target, options)
                 session = cls(where, connection, on_lost)
                 try:
                     await session._start_helper(target, instance)
@@ -95,7 +94,7 @@ class Session:
         except TimeoutError:
             raise Unreachable(f"{where}: no answer within {options.connect_timeout:g} s (connect_timeout)") from None
         except (OSError, asyncssh.Error) as error:
-            raise _explain(where, target, error) from error
+            raise explain(where, target, error) from error
 
     @property
     def is_open(self) -> bool:
@@ -340,68 +339,3 @@ class _Helper(asyncssh.SSHClientSession[bytes]):
                 waiter.set_exception(Unreachable(f"{self._session.where}: the connection was lost"))
         if was_open:
             self._session.lost()
-
-
-# --- logging in ---------------------------------------------------------------------------------
-
-
-async def _connect(where: str, target: Target, options: SshOptions) -> asyncssh.SSHClientConnection:
-    """Log in, with the settings of the profile first and those of the user's configuration second."""
-    given: dict[str, Any] = {
-        "host": target.host,
-        "keepalive_interval": options.keepalive,
-        "keepalive_count_max": _KEEPALIVES,
-    }
-    if options.config is not None:
-        given["config"] = _home(options.config) if options.config else None
-    if target.port is not None:
-        given["port"] = target.port
-    user = target.user or options.username
-    if user is not None:
-        given["username"] = user
-    if options.known_hosts is not None:
-        given["known_hosts"] = _home(options.known_hosts)
-    if options.client_keys:
-        given["client_keys"] = [_home(key) for key in options.client_keys]
-    try:
-        settings = await asyncssh.SSHClientConnectionOptions.construct(**given)
-    except (OSError, ValueError, asyncssh.Error) as error:
-        raise Rejected(f"{where}: the settings cannot be used (client_keys, known_hosts, config): {error}") from error
-    if settings.known_hosts is None:
-        raise Rejected(f"{where}: the configuration turns the check of host keys off (UserKnownHostsFile none)")
-    if settings.config.get("Ciphers") is None:
-        given["encryption_algs"] = "^aes128-gcm@openssh.com"  # faster than the default
-    return await asyncssh.connect(**given)
-
-
-def _home(path: str) -> str:
-    return os.path.expanduser(path)
-
-
-def _explain(where: str, target: Target, error: Exception) -> RuntimeFailure:
-    """The failure that an error of a connection means, with what can be done."""
-    match error:
-        case asyncssh.HostKeyNotVerifiable():
-            host = target.host if target.port is None else f"[{target.host}]:{target.port}"
-            return Rejected(
-                f"{where}: its host key is not the one that is known, or none is ({error.reason}). If the machine was "
-                f"made anew: `ssh-keygen -R '{host}'`, log in once with ssh and compare the key; else somebody may be "
-                "in between"
-            )
-        case asyncssh.PermissionDenied():
-            return Rejected(
-                f"{where}: the login was refused ({error.reason}); see that `username` is right and that a key of the "
-                "agent or of `client_keys` is in authorized_keys there"
-            )
-        case asyncssh.KeyExchangeFailed() | asyncssh.ProtocolNotSupported():
-            return Rejected(f"{where}: no common algorithm: {error.reason}")
-        case asyncssh.ChannelOpenError():
-            return Rejected(f"{where}: the server opens no session: {error.reason}")
-        case asyncssh.Error():
-            return Unreachable(f"{where}: the connection was lost: {error.reason}")
-        case socket.gaierror():
-            return Unreachable(f"{where}: no address of {target.host!r} is known: {error.strerror}")
-        case OSError():
-            why = os.strerror(error.errno) if error.errno else str(error)
-            return Unreachable(f"{where}: cannot be reached: {why}")
-    return Unreachable(f"{where}: {error}")

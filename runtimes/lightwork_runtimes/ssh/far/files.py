@@ -28,6 +28,26 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+__all__ = [
+    "ABSENT",
+    "GONE",
+    "SAFE",
+    "SHORTAGES",
+    "STAMP",
+    "Identity",
+    "LaunchDir",
+    "Refusal",
+    "birth_of",
+    "living",
+    "locate",
+    "locked",
+    "me",
+    "names",
+    "open_folder",
+    "report",
+    "stamped",
+]
+
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 GONE = ".gone-"
 STAMP = "LIGHTWORK_LAUNCH"

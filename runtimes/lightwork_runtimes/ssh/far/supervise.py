@@ -20,6 +20,8 @@ from typing import Any
 
 from .files import SHORTAGES, STAMP, LaunchDir, me
 
+__all__ = ["MARGIN", "Supervisor", "main"]
+
 MARGIN = 10.0
 """Seconds beyond the worker's own deadlines after which it is ended from here."""
 

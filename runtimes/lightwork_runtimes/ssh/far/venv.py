@@ -24,6 +24,8 @@ from typing import Any
 
 from .files import locked
 
+__all__ = ["MARKER", "main"]
+
 MARKER = "lightwork.json"
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 15

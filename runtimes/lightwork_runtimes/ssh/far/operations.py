@@ -1,0 +1,368 @@
+"""What can be asked of the far side, see `serve`: launching, watching and ending, and making ready for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+from . import files
+from .files import Identity, LaunchDir, Refusal
+from .waiting import CONTENT, FOLDER, Inotify, watch_process
+
+__all__ = ["Answer", "Operations"]
+
+_CHUNK = 65536
+_MOST_TICKET = 60000
+"""Bytes of a ticket that surely fit into a pipe whose reader has not begun to read."""
+
+Answer = tuple[Any, bytes]
+"""The value and the payload of an answer."""
+
+
+class Operations:
+    """The operations. Each public coroutine is one; its parameters are the request's.
+
+    Args:
+        folder: Our folder, absolute.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        self._folders = Inotify(FOLDER)
+        self._contents = Inotify(CONTENT)
+        self._leases: dict[str, int] = {}
+        self._supervisors: list[subprocess.Popen[bytes]] = []
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+
+    # --- launching ------------------------------------------------------------------------------
+
+    async def reserve(self, owner: str, name: str, digest: str, slots: int, payload: bytes) -> Answer:
+        """Make the launch's folder, which takes a slot: ``new``, ``known`` if it is there, ``full`` if none is free."""
+        if not files.SAFE.fullmatch(owner) or not files.SAFE.fullmatch(name):
+            raise Refusal("rejected", f"{owner!r} and {name!r} must be file names")
+        launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
+        with files.locked(f"{self._folder}/launches/.lock"):
+            if launch.exists:
+                spec = launch.read("spec")
+                if spec is None or spec["digest"] != digest:
+                    raise Refusal("conflict", f"{name}: launched already, from another spec; names are used once")
+                return "known", b""
+            if len(files.living(self._folder)) >= slots:
+                return "full", b""
+            launch.make({"name": name, "owner": owner, "digest": digest, "maker": list(files.me())})
+        return "new", b""
+
+    async def wait_free(self, slots: int, payload: bytes) -> Answer:
+        """Return when fewer than `slots` are taken."""
+        changed = asyncio.Event()
+        while True:
+            changed.clear()
+            with contextlib.ExitStack() as watches:
+                # Watched before it is counted, so that no end comes between.
+                for launch in files.living(self._folder):
+                    watches.enter_context(self._folders.watch(launch.path, changed))
+                    process = launch.depends_on()
+                    if process is not None:
+                        watches.enter_context(watch_process(process, changed))
+                if len(files.living(self._folder)) < slots:
+                    return None, b""
+                await changed.wait()
+
+    async def start(self, owner: str, name: str, job: dict[str, Any], payload: bytes) -> Answer:
+        """Start the worker of a reserved launch, unless it was stopped before."""
+        launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
+        if not launch.exists:
+            raise Refusal("rejected", f"{name}: released while it was launched")
+        if len(payload) > _MOST_TICKET:
+            raise Refusal("rejected", f"the ticket has {len(payload)} bytes, more than {_MOST_TICKET}")
+        if launch.add("claim", list(files.me())):
+            await self._supervise(launch, job, payload)
+            self._attach(launch)
+        return None, b""
+
+    async def _supervise(self, launch: LaunchDir, job: dict[str, Any], ticket: bytes) -> None:
+        process = _start_supervisor(self._code, launch)
+        self._supervisors.append(process)
+        message = json.dumps(job).encode() + b"\n" + ticket
+        said = await asyncio.get_running_loop().run_in_executor(None, _converse, process, message)
+        if not said:
+            detail = "its supervisor broke; the output may tell why"
+            launch.add("exit", [None, "start_failed", detail])
+            raise Refusal("failed", f"{launch.name}: {detail}")
+        problem = json.loads(said)
+        if problem:
+            raise Refusal(problem["kind"], f"no process could be started: {problem['message']}")
+
+    def _reap(self) -> None:
+        self._supervisors = [process for process in self._supervisors if process.poll() is None]
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    async def look(self, refs: list[list[str | None]], payload: bytes) -> Answer:
+        """What became of each ``[owner, name]``, in order."""
+        return [self._report(owner, str(name)) for owner, name in refs], b""
+
+    def _report(self, owner: str | None, name: str) -> dict[str, Any]:
+        try:
+            launch = files.locate(self._folder, owner, name)
+            return files.ABSENT if launch is None else self._seen(launch)
+        except (OSError, ValueError) as error:
+            return files.report("unknown", detail=f"{type(error).__name__}: {error}")
+
+    def _seen(self, launch: LaunchDir) -> dict[str, Any]:
+        view = launch.look()
+        if _is_over(view):
+            self._detach(launch)
+        return view
+
+    async def find(self, owner: str, payload: bytes) -> Answer:
+        """Names of every launch of this owner that was not released."""
+        return files.names(self._folder, owner), b""
+
+    async def wait(self, owner: str | None, name: str, payload: bytes) -> Answer:
+        """Return the report once it is over. Whoever waits looks after it."""
+        launch = files.locate(self._folder, owner, name)
+        if launch is None:
+            return files.ABSENT, b""
+        await self._until(launch, lambda view: view["standing"] != "pending")
+        self._attach(launch)
+        return await self._over(launch), b""
+
+    async def attach(self, refs: list[list[str]], payload: bytes) -> Answer:
+        """Look after these launches; gives nothing."""
+        for owner, name in refs:
+            launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
+            if launch.exists:
+                self._attach(launch)
+        return None, b""
+
+    async def read(self, owner: str | None, name: str, start: int, follow: bool, payload: bytes) -> Answer:
+        """The next output from byte `start` on, as payload; the value is true when there is and will be none."""
+        launch = files.locate(self._folder, owner, name)
+        if launch is None:
+            return True, b""
+        try:
+            fd = os.open(f"{launch.path}/log", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True, b""
+        try:
+            return await self._read(launch, fd, start, follow)
+        finally:
+            os.close(fd)
+
+    async def _read(self, launch: LaunchDir, fd: int, start: int, follow: bool) -> Answer:
+        changed = asyncio.Event()
+        with contextlib.ExitStack() as watches:
+            if follow:
+                watches.enter_context(self._contents.watch(f"{launch.path}/log", changed))
+                watches.enter_context(self._folders.watch(launch.path, changed))
+            watched: list[Identity] = []
+            while True:
+                changed.clear()
+                view = launch.look()  # before the read: what is over writes nothing more
+                data = os.pread(fd, _CHUNK, start)
+                if data or not follow or _is_over(view):
+                    return not data, data
+                self._watch_also(launch, watched, watches, changed)
+                await changed.wait()
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    async def _until(self, launch: LaunchDir, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        changed = asyncio.Event()
+        with contextlib.ExitStack() as watches:
+            watches.enter_context(self._folders.watch(launch.path, changed))
+            watched: list[Identity] = []
+            while True:
+                changed.clear()
+                view = self._seen(launch)
+                if done(view):
+                    return view
+                self._watch_also(launch, watched, watches, changed)
+                await changed.wait()
+
+    def _watch_also(
+        self, launch: LaunchDir, watched: list[Identity], watches: contextlib.ExitStack, changed: asyncio.Event
+    ) -> None:
+        process = launch.depends_on()
+        if process is not None and process not in watched:
+            watched.append(process)
+            watches.enter_context(watch_process(process, changed))
+
+    async def _over(self, launch: LaunchDir) -> dict[str, Any]:
+        """The report when it is over, and nothing of its tree is left."""
+        view = await self._until(launch, _is_over)
+        if launch.supervisor() is not None and launch.read("exit") is None and launch.exists:
+            await _end_stamped(launch.name)
+            launch.add("exit", [view["exit_code"], view["cause"], view["detail"]])
+        return view
+
+    # --- looking after --------------------------------------------------------------------------
+
+    def _attach(self, launch: LaunchDir) -> None:
+        """Hold the lease. Nobody to hold it for is no error: the launch is over, or not started."""
+        if launch.path not in self._leases:
+            with contextlib.suppress(FileNotFoundError):
+                fd = self._open_lease(launch)
+                if fd is not None:
+                    self._leases[launch.path] = fd
+                    os.write(fd, b"A")
+
+    def _open_lease(self, launch: LaunchDir) -> int | None:
+        try:
+            return os.open(f"{launch.path}/lease", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nobody reads
+                return None
+            raise
+
+    def _detach(self, launch: LaunchDir) -> None:
+        fd = self._leases.pop(launch.path, None)
+        if fd is not None:
+            os.close(fd)
+
+    def _ask(self, launch: LaunchDir, what: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # it is over: what is asked for has happened
+            fd = self._open_lease(launch)
+            if fd is not None:
+                try:
+                    os.write(fd, what)
+                finally:
+                    os.close(fd)
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    async def stop(self, owner: str | None, name: str, grace: float, payload: bytes) -> Answer:
+        """End it: SIGTERM to the worker, and after `grace` seconds SIGKILL to all of the tree."""
+        launch = files.locate(self._folder, owner, name)
+        if launch is not None:
+            await self._stop(launch, grace)
+        return None, b""
+
+    async def _stop(self, launch: LaunchDir, grace: float) -> None:
+        if not _is_over(self._seen(launch)):
+            launch.add("stop", "stopped")
+            if launch.add("claim", list(files.me())):  # before a start did: there will be none
+                launch.add("exit", [None, "stopped", "stopped before it was started"])
+                return
+            await self._until(launch, lambda view: view["standing"] != "pending")
+            if grace > 0:
+                self._ask(launch, b"T")
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._over(launch), grace)
+            if not _is_over(self._seen(launch)):
+                self._ask(launch, b"K")
+        await self._over(launch)
+
+    async def release(self, owner: str | None, name: str, payload: bytes) -> Answer:
+        """End it and remove its folder."""
+        launch = files.locate(self._folder, owner, name)
+        if launch is not None:
+            await self._stop(launch, 0)
+            self._detach(launch)
+        if files.SAFE.fullmatch(name):
+            owners = [owner] if owner is not None else os.listdir(f"{self._folder}/launches")
+            for each in owners:
+                if files.SAFE.fullmatch(each):
+                    LaunchDir(f"{self._folder}/launches/{each}/{name}").remove()
+        return None, b""
+
+    # --- preparing ------------------------------------------------------------------------------
+
+    async def missing(self, paths: list[str], payload: bytes) -> Answer:
+        """Those of the paths, relative to our folder, that are not there."""
+        return _missing(self._folder, paths), b""
+
+    async def unpack(self, archive: str, digest: str, payload: bytes) -> Answer:
+        """Unpack an archive that was sent, as ``code/<digest>``."""
+        # In a thread: it takes long, and waits for another scheduler that does the same.
+        run = asyncio.get_running_loop().run_in_executor
+        await run(None, _unpack, f"{self._folder}/{archive}", f"{self._folder}/code/{digest}")
+        return None, b""
+
+    async def make_venv(self, job: dict[str, Any], payload: bytes) -> Answer:
+        """Make a virtual environment; gives None, or why there is none. Broken off, it leaves nothing half-made."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", self._code, "venv"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({**job, "root": self._folder}).encode() + b"\n")
+            said = await process.stdout.read()
+            code = await process.wait()
+        finally:
+            process.stdin.close()  # its end breaks off what still runs
+        lines = said.decode("utf-8", "replace").splitlines()
+        if code or not lines:
+            raise Refusal("failed", "the virtual environment could not be made:\n" + "\n".join(lines[-15:]))
+        return json.loads(lines[-1]), b""
+
+
+def _is_over(view: dict[str, Any]) -> bool:
+    return view["standing"] in ("exited", "absent")
+
+
+def _start_supervisor(code: str, launch: LaunchDir) -> subprocess.Popen[bytes]:
+    # Not asyncio's subprocess, which kills what still runs when its loop is closed.
+    argv = [sys.executable, "-I", code, "supervise", launch.path, str(os.getpid())]
+    with open(f"{launch.path}/log", "ab") as log:
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+
+
+def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
+    """Give a process its input, and return what it says until it closes its output. Blocks."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdout, contextlib.suppress(BrokenPipeError):
+        with process.stdin:
+            process.stdin.write(message)
+        return process.stdout.read()
+    return b""
+
+
+def _missing(folder: str, paths: list[str]) -> list[str]:
+    return [path for path in paths if not os.path.exists(f"{folder}/{path}")]
+
+
+def _unpack(path: str, target: str) -> None:
+    """Unpack an archive into a folder that appears whole, and remove the archive."""
+    aside = f"{target}.new"
+    os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+    with files.locked(f"{target}.lock"):
+        if not os.path.exists(target):
+            shutil.rmtree(aside, ignore_errors=True)
+            with tarfile.open(path) as archive:
+                if hasattr(tarfile, "data_filter"):
+                    archive.extractall(aside, filter="data")
+                else:  # an old Python: the archive is the scheduler's, which may run anything here anyway
+                    archive.extractall(aside)
+            os.rename(aside, target)
+        os.unlink(path)
+
+
+async def _end_stamped(name: str) -> None:
+    """Kill what is left of a launch whose supervisor was killed."""
+    while left := files.stamped(name):
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        for process in left:
+            ended = asyncio.Event()
+            with watch_process(process, ended):
+                await ended.wait()
