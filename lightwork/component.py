@@ -180,6 +180,8 @@ class Component(Node, metaclass=ComponentMeta):
             object.__delattr__(self, name)
 
     def _check_writable(self, name: str) -> None:
+        if name in _RESERVED:
+            raise StateError(f"{type(self).__name__}.{name} is lightwork's own: the attribute needs another name")
         found = inspect.getattr_static(type(self), name, None)
         if isinstance(found, property) and found.fset is None:
             raise StateError(
@@ -220,3 +222,4 @@ class Component(Node, metaclass=ComponentMeta):
 _NOT_SHIPPED = frozenset(
     {"_parent", "_key", "_driver", "_is_built", "_state", "_record", "_run_signature", "_worker_name"}
 )
+_RESERVED = _NOT_SHIPPED | {"_children"}

@@ -10,7 +10,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,7 +31,7 @@ from lightwork.worker.stream import StateStream
 if TYPE_CHECKING:
     from lightwork.work import Work
 
-__all__ = ["Agent", "Refused"]
+__all__ = ["Agent", "Refused", "paths_here"]
 
 _QUICK = 0.001
 """Seconds that a run takes at most after which the next one is expected to return at once, too."""
@@ -145,7 +145,7 @@ class Agent:
         """The work, as the flow had it. Trusted: the scheduler has proved the launch's secret."""
         import pickle
 
-        for path in reversed(welcome.paths):
+        for path in reversed(paths_here(welcome.paths, os.environ)):
             if path not in sys.path:
                 sys.path.insert(0, path)
         work: Work = pickle.loads(welcome.work)
@@ -358,6 +358,25 @@ class Agent:
         """Send the edits made so far: something follows them."""
         assert self._stream is not None
         self._stream.flush(force=True)
+
+
+def paths_here(paths: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """The scheduler's folders for imports, as they are called on this machine.
+
+    Where the code was sent to another machine, its runtime sets ``LW_PATHS``: a JSON object of folders there to folders
+    here. What lies in none of them was not sent: a folder of the same name here is somebody else's.
+    """
+    text = environ.get("LW_PATHS")
+    if text is None:
+        return list(paths)
+    moved = msgspec.json.decode(text, type=dict[str, str])
+    found = []
+    for path in paths:
+        for there, here in moved.items():
+            if path == there or path.startswith(there.rstrip("/") + "/"):
+                found.append(here + path[len(there) :])
+                break
+    return found
 
 
 def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:

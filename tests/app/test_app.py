@@ -8,7 +8,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-import uvloop
 
 from lightwork import App, AppEnded, Config, Flow, Work
 from lightwork.changes import Change, StateChanged, StatusChanged
@@ -128,12 +127,13 @@ async def test_two_apps_in_one_loop() -> None:
 @pytest.fixture(scope="module")
 def _uvloop_s_own_pipe() -> None:
     """The first loop of a process makes a pipe for signals, which libuv keeps."""
-    uvloop.new_event_loop().close()
+    pytest.importorskip("uvloop").new_event_loop().close()
 
 
 @pytest.mark.usefixtures("_uvloop_s_own_pipe")
 def test_uvloop() -> None:
     """The same on uvloop."""
+    uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_two_apps())
 

@@ -89,10 +89,10 @@ class Ancestry(Work):
 
     def on_start(self) -> None:
         # Unpacking this work has imported this module; the launcher had not, as its parent's memory map shows.
-        self._parent = Path(f"/proc/{os.getppid()}/maps").read_text()
+        self._maps = Path(f"/proc/{os.getppid()}/maps").read_text()
 
     def run(self) -> list[str]:
-        return [name for name in self.modules if name in self._parent]
+        return [name for name in self.modules if name in self._maps]
 
 
 def libraries_here() -> str:

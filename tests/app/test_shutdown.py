@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import struct
 from typing import Any
 
 import psutil
 import pytest
-import uvloop
 
 from lightwork import App, Flow
 from lightwork._version import __version__
@@ -35,8 +35,9 @@ from tests.app.support_calls import (
     stages,
 )
 
-# The first loop of libuv makes a pipe that the process keeps: here, so that no test seems to leave it behind.
-uvloop.new_event_loop().close()
+if importlib.util.find_spec("uvloop") is not None:
+    # The first loop of libuv makes a pipe that the process keeps: here, so that no test seems to leave it behind.
+    importlib.import_module("uvloop").new_event_loop().close()
 
 both_runtimes = pytest.mark.parametrize("runtime", RUNTIMES)
 
@@ -249,6 +250,7 @@ async def test_many_apps_started_at_once() -> None:
 @both_runtimes
 def test_on_uvloop(runtime: str) -> None:
     """Everything works on uvloop, too: calls, cancellation, a stop by force, and nothing is left."""
+    uvloop = pytest.importorskip("uvloop")
 
     async def main() -> None:
         work, plain, gate = Add(), PlainAdd(), Waits()

@@ -418,3 +418,18 @@ def test_state_that_is_none(state: Any) -> None:
     with pytest.raises(StateError):
         train.load_state_dict(state, strict=False)
     assert train.lr == 0.1
+
+
+@pytest.mark.parametrize("name", ["_parent", "_key", "_driver", "_state", "_record", "_children"])
+def test_names_of_lightwork_s_own(name: str) -> None:
+    """A private name that lightwork itself uses is refused, and not silently taken over."""
+
+    class Careless(Work):
+        def __init__(self) -> None:
+            super().__init__()
+            setattr(self, name, 1)
+
+        def run(self) -> None: ...
+
+    with pytest.raises(StateError, match=rf"Careless\.{name} is lightwork's own"):
+        Careless()
