@@ -59,7 +59,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         works: Which profile works use, by pattern of their name as in `fnmatch`; the last match wins.
         log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
         json_logs: Whether log lines are JSON objects.
-        heartbeat: Seconds of silence on a link after which a heartbeat is due.
+        heartbeat: Seconds of silence on a link after which a heartbeat is due. None leaves it to the kernel, whose
+            keepalive notices a host that has vanished within half a minute and wakes nobody.
         launch_timeout: Seconds that a worker has from its launch until it is ready to be welcomed.
         reconnect_window: Seconds that a broken link may take to heal; then its worker counts as lost.
         grace: Seconds between asking something to end and forcing it.
@@ -81,7 +82,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     works: dict[str, WorkProfile] = {}
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     json_logs: bool = False
-    heartbeat: _Positive = 60.0
+    heartbeat: _Positive | None = None
     launch_timeout: _Positive = 60.0
     reconnect_window: _NotNegative = 30.0
     grace: _NotNegative = 5.0

@@ -129,7 +129,7 @@ class Ready(Frame, frozen=True, tag="ready"):
 
 
 class Running(Frame, frozen=True, tag="running"):
-    """``run`` is about to be entered for this call."""
+    """``run`` was entered for this call, and is not over. Of a run that is over at once its end alone is told."""
 
     call: int
 
@@ -205,7 +205,7 @@ class Welcome(Frame, frozen=True, tag="welcome"):
         work: cloudpickle of the work with its state; empty on a reconnect.
         name: Name of the work in the tree.
         paths: Folders for ``sys.path``, in front.
-        heartbeat: Seconds of silence after which a heartbeat is due.
+        heartbeat: Seconds of silence after which a heartbeat is due, None for none.
         grace: Seconds that a cancelled synchronous ``run`` and the hooks of a stop have.
     """
 
@@ -213,7 +213,7 @@ class Welcome(Frame, frozen=True, tag="welcome"):
     work: bytes
     name: str
     paths: list[str]
-    heartbeat: float
+    heartbeat: float | None
     grace: float
     max_frame: int
 

@@ -172,6 +172,7 @@ class CallRules:
         self._withdraw(work, call)
         work.in_flight.setdefault(call.hash, call)
         call.attempt += 1
+        call.ran = False
         call.delayed = True
         self._publish_call(work, call, Stage.PENDING, reason, message)
         self._do(StartTimer(work.id, Timer("retry", work.id, call.id), _delay(work.policy, call)))
@@ -220,14 +221,21 @@ class CallRules:
         call = work.running.get(event.call)
         if call is None:
             return
-        self._publish_call(work, call, Stage.RUNNING)
+        self._has_run(work, call)
         if work.policy.timeout is not None and call.ending is None:
             self._do(StartTimer(work.id, Timer("timeout", work.id, call.id), work.policy.timeout))
+
+    def _has_run(self, work: ModelWork, call: ModelCall) -> None:
+        """The worker says that it runs, or what came of it: of a run that is over at once that says both."""
+        if not call.ran:
+            call.ran = True
+            self._publish_call(work, call, Stage.RUNNING)
 
     def _succeeded(self, work: ModelWork, event: CallSucceeded) -> None:
         """The call has succeeded, whatever was asked of it meanwhile."""
         call = work.running.get(event.call)
         if call is not None:
+            self._has_run(work, call)
             self._settle(work, call, Stage.SUCCEEDED, value=event.value)
             self._go_on(work)
 
@@ -235,6 +243,7 @@ class CallRules:
         """The call is tried again if a try is left and nobody asked for its end, else it has failed."""
         call = work.running.get(event.call)
         if call is not None:
+            self._has_run(work, call)
             self._fail(work, call, event.reason, event.error.message, event.error, event.swallowed)
             self._go_on(work)
 

@@ -72,7 +72,10 @@ class Links:
             _refuse(connection, worker.refusal)
             return
         peer: Peer[wire.FromWorker] = Peer(
-            lambda frame: self._on_frame(entry, worker, frame), wire.decode_from_worker, self._core.config.max_frame
+            lambda frame: self._on_frame(entry, worker, frame),
+            wire.decode_from_worker,
+            self._core.config.max_frame,
+            ack_delay=None,
         )
         peer.beat(self._core.config.heartbeat)
         worker.peer = peer

@@ -36,17 +36,19 @@ class ModelCall:
         id, hash, args: As submitted.
         attempt: Which try it is, from 1; only grows.
         sent: Whether the present worker has it.
+        ran: Whether the present try was published as running.
         ending: Why the worker was asked to cancel it, ``CANCELLED`` or ``TIMEOUT``; None while it was not, and
             whenever ``sent`` is False.
         delayed: Whether it waits for the delay of a retry; its timer ``retry`` runs then and only then.
     """
 
-    __slots__ = ("args", "attempt", "delayed", "ending", "hash", "id", "sent")
+    __slots__ = ("args", "attempt", "delayed", "ending", "hash", "id", "ran", "sent")
 
     def __init__(self, id: int, hash: str, args: bytes) -> None:
         self.id, self.hash, self.args = id, hash, args
         self.attempt = 1
         self.sent = False
+        self.ran = False
         self.ending: Reason | None = None
         self.delayed = False
 

@@ -92,7 +92,9 @@ class Peer(Generic[FrameT]):
             frames after it do not, and the connection is given up as `Connection` says.
         decode: Makes a frame of a body; raises `ProtocolError`.
         max_frame: Longest body that the other end accepts, in bytes.
-        ack_delay: Seconds within which what was taken in is acknowledged.
+        ack_delay: Seconds within which what was taken in is acknowledged. None: by number and bytes alone, so the other
+            end keeps the last few frames for as long as it is at rest. That spares a timer: while one is armed, each
+            turn of the loop has the kernel set one too, which costs as much as handling a small frame.
         window: Bytes kept for a replay above which `writable` is false.
         loop: The event loop, the running one if not given.
 
@@ -109,7 +111,7 @@ class Peer(Generic[FrameT]):
         decode: Callable[[bytes], FrameT],
         max_frame: int,
         *,
-        ack_delay: float = 0.2,
+        ack_delay: float | None = 0.2,
         window: int = WINDOW,
         loop: Loop | None = None,
     ) -> None:
@@ -129,7 +131,6 @@ class Peer(Generic[FrameT]):
         self._beat_every: float | None = None
         self._beat_timer: Timer | None = None
         self._last_sent = self.last_heard
-        self._lazy: list[bytes] = []  # frames that wait for the next turn; with the connection they were meant for
 
     # --- what is known ------------------------------------------------------------------------------
 
@@ -171,12 +172,8 @@ class Peer(Generic[FrameT]):
 
     # --- sending ------------------------------------------------------------------------------------
 
-    def send(self, frame: Frame, *, lazy: bool = False) -> None:
+    def send(self, frame: Frame) -> None:
         """Send a frame that must arrive: now, or when there is a connection again.
-
-        Args:
-            frame: What to send.
-            lazy: Whether it may wait for the next turn of the loop, to leave together with what is sent until then.
 
         Raises:
             FrameTooLarge: If it is longer than `max_frame`. Nothing was sent or numbered.
@@ -185,24 +182,9 @@ class Peer(Generic[FrameT]):
         """
         data = self._session.send(self._encode(frame))
         connection = self._connection
-        if connection is None:
-            return
-        if lazy:
-            if not self._lazy:
-                self._loop.call_soon(self._send_lazy)
-            self._lazy.append(data)
-            return
-        self._last_sent = self._loop.time()
-        if self._lazy:
-            data = b"".join((*self._lazy, data))
-            self._lazy.clear()
-        connection.send(data)
-
-    def _send_lazy(self) -> None:
-        if self._lazy and self._connection is not None:
+        if connection is not None:
             self._last_sent = self._loop.time()
-            self._connection.send(b"".join(self._lazy))
-        self._lazy.clear()
+            connection.send(data)
 
     def post(self, frame: Frame) -> None:
         """Send a frame that may be lost: over the present connection, or not at all. Raises as `send`."""
@@ -266,7 +248,6 @@ class Peer(Generic[FrameT]):
         old.on_frames = _ignore
         old.on_writable = _nothing
         self._connection = None
-        self._lazy.clear()  # the session has them
         self._cancel_timers()
 
     def close(self) -> None:
@@ -275,7 +256,6 @@ class Peer(Generic[FrameT]):
             return
         self._closed = True
         connection = self._connection
-        self._send_lazy()
         self.detach()
         self._session.acked(self._session.sent)
         if connection is not None:
@@ -322,7 +302,7 @@ class Peer(Generic[FrameT]):
     def _ack_lazily(self) -> None:
         if self._session.ack_due(ACK_EVERY) or self._taken >= ACK_BYTES:
             self._ack()
-        elif self._ack_timer is None:
+        elif self._ack_timer is None and self._ack_delay is not None:
             self._ack_timer = self._loop.call_later(self._ack_delay, self._on_ack_timer)
 
     def _on_ack_timer(self) -> None:

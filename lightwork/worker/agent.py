@@ -65,11 +65,12 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.work: Work | None = None
         self.plain: PlainThread | None = None
-        self._peer: Peer[wire.FromScheduler] = Peer(self._on_frame, wire.decode_from_scheduler, 1 << 30)
+        self._peer: Peer[wire.FromScheduler] = Peer(self._on_frame, wire.decode_from_scheduler, 1 << 30, ack_delay=None)
         self._welcome: wire.Welcome | None = None
         self._stream: StateStream | None = None  # while it serves
         self._waiting: list[wire.FromScheduler] | None = []  # frames that came before the work was ready
         self._is_quick = False  # whether the latest run returned at once
+        self._unsaid: set[int] = set()  # calls that run, which the scheduler was not told yet
         self._calls: dict[int, asyncio.Future[None]] = {}  # done when the frame that ends the call was sent
         self._group: asyncio.TaskGroup | None = None
         self._end: asyncio.Future[tuple[str, float]] = self._loop.create_future()
@@ -309,8 +310,14 @@ class Agent:
         self._calls[frame.id] = task
         task.add_done_callback(lambda task: self._ended(frame.id, task))
         if self._is_quick:
-            # Lazily, and after the task was made: a run that returns in its first step has it leave with its result.
-            self._peer.send(wire.Running(frame.id), lazy=True)
+            # After the task's first step: if that is all there is to the run, its result says that it ran.
+            self._unsaid.add(frame.id)
+            self._loop.call_soon(self._say_running, frame.id)
+
+    def _say_running(self, call: int) -> None:
+        if call in self._unsaid and not self._peer.closed:
+            self._unsaid.discard(call)
+            self._peer.send(wire.Running(call))
 
     async def _run(self, frame: wire.Call) -> None:
         assert self.work is not None
@@ -345,6 +352,7 @@ class Agent:
             return
         assert self._service is not None
         self._service.calls -= 1
+        self._unsaid.discard(frame.call)
         self._stream_out()
         try:
             self._peer.send(frame)

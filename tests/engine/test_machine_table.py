@@ -225,7 +225,7 @@ def test_failure_carries_the_error(one: Play) -> None:
 
 
 def test_retries_are_visible_delayed_and_bounded(one: Play) -> None:
-    """Each retry is pending again with the next attempt and the reason; pauses double; the last failure stays."""
+    """Each retry is pending again with the next attempt and the reason; pauses double; what ended at once ran, too."""
     one.run(STUBBORN)
     (first,) = only(one.fail(1), ev.StartTimer)
     assert first.timer == Timer("retry", 1, 1)
@@ -237,7 +237,7 @@ def test_retries_are_visible_delayed_and_bounded(one: Play) -> None:
     one.fire("retry", 1)
     assert not only(one.fail(1), ev.StartTimer)
     assert [(status.stage, status.attempt) for status in one.watch.calls[1].statuses] == [
-        (PENDING, 1), (RUNNING, 1), (PENDING, 2), (RUNNING, 2), (PENDING, 3), (FAILED, 3),
+        (PENDING, 1), (RUNNING, 1), (PENDING, 2), (RUNNING, 2), (PENDING, 3), (RUNNING, 3), (FAILED, 3),
     ]  # fmt: skip
     assert one.watch.calls[1].statuses[2].reason is Reason.USER_EXCEPTION
 
@@ -875,3 +875,11 @@ def test_every_arrow_can_be_taken(one: Play, arrow: tuple[Phase, type, Phase | N
 def test_page_is_drawn_from_the_table() -> None:
     """docs/lifecycle.md is what the table says; `python -m tests.engine.lifecycle_page` mends it."""
     assert lifecycle_page.PAGE.read_text() == lifecycle_page.draw()
+
+
+def test_an_end_without_a_running_says_that_it_ran(one: Play) -> None:
+    """A call whose end is the first thing that the worker says of it was running before that."""
+    one.up()
+    one.submit(1)
+    one.succeed(1)
+    assert [status.stage for status in one.watch.calls[1].statuses] == [PENDING, RUNNING, SUCCEEDED]

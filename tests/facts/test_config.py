@@ -44,8 +44,8 @@ def test_the_defaults_listen_on_loopback_only() -> None:
 
 def test_whole_numbers_become_seconds() -> None:
     """An int is taken for a float, so that 20 and 20.0 are one configuration."""
-    assert Config(heartbeat=60) == Config()
-    assert type(Config(heartbeat=60).heartbeat) is float
+    assert Config(grace=5) == Config()
+    assert type(Config(grace=5).grace) is float
 
 
 @pytest.mark.parametrize(
