@@ -33,13 +33,14 @@ class Runtimes:
         self._config = config
         self._given = given
         self._group = group
+        self._made: dict[str, Runtime] = {}  # looking for entry points takes a millisecond, and works are many
         self._opened: dict[str, asyncio.Future[Runtime]] = {}
         self._release = asyncio.Event()
 
     def check(self, profile: str) -> None:
         """Raise `ConfigError` where a profile cannot be made: unknown, not installed, wrong options."""
-        if profile not in self._given:
-            self._make(profile)
+        if profile not in self._made:
+            self._made[profile] = self._given.get(profile) or self._make(profile)
 
     async def get(self, profile: str) -> Runtime:
         """The runtime of a profile, entered.
@@ -49,7 +50,8 @@ class Runtimes:
         """
         opened = self._opened.get(profile)
         if opened is None:
-            runtime = self._given.get(profile) or self._make(profile)
+            self.check(profile)
+            runtime = self._made[profile]
             opened = self._opened[profile] = asyncio.get_running_loop().create_future()
             self._group.create_task(self._host(runtime, opened), name=f"lightwork runtime {profile}")
         return await asyncio.shield(opened)
