@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from lightwork.engine.alarm import WallAlarm, has_wall_alarms
 from lightwork.engine.tree import Tree
 from lightwork.flow import Flow
 from lightwork.log import get_logger
@@ -20,7 +21,8 @@ from lightwork.schedule import Schedule, ScheduleBook, ScheduleView
 __all__ = ["LocalZone", "Schedules"]
 
 _MAX_WAIT = 60.0
-"""Seconds that a timer may be set for: loops count elapsed time, and somebody may set the wall clock meanwhile."""
+"""Seconds that a timer of the loop may be set for, where there are no `WallAlarm`s: loops count elapsed time, and
+somebody may set the wall clock meanwhile."""
 
 _MIN_WAIT = 0.001
 """Seconds that it is set for at least: the loop's clock may be ahead of the wall clock by less."""
@@ -72,7 +74,8 @@ class Schedules:
         self._tz = tz or LocalZone()
         self._book: ScheduleBook[tuple[Flow, str]] = ScheduleBook(self._tz)
         self._lock = threading.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._has_alarms = clock is time.time and has_wall_alarms()
+        self._timer: asyncio.TimerHandle | WallAlarm | None = None
         self._is_closed = False
         self._warned: set[tuple[Flow, str]] = set()
 
@@ -182,8 +185,13 @@ class Schedules:
         self._disarm()
         with self._lock:
             wake_at = self._book.wake_at()
-        if wake_at is not None and not self._is_closed:
-            delay = min(max(wake_at - self._clock(), _MIN_WAIT), _MAX_WAIT)
+        if wake_at is None or self._is_closed:
+            return
+        soonest = self._clock() + _MIN_WAIT
+        if self._has_alarms:
+            self._timer = WallAlarm(self._loop, max(wake_at, soonest), self._on_timer)
+        else:
+            delay = min(max(wake_at, soonest) - self._clock(), _MAX_WAIT)
             self._timer = self._loop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:

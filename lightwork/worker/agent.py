@@ -160,7 +160,7 @@ class Agent:
         work = self.work
         assert work is not None
         self._service = ServiceWatch(work, self.internal_ip)
-        self._stream = StateStream(work, self._peer, self._service.port_changed)
+        self._stream = StateStream(work, self._peer, self._service.port_changed, self._say_all_running)
         assert self._welcome is not None
         work._state.max_bytes = wire.max_value(self._welcome.max_frame)
         work._state.sink = self._stream.edited
@@ -318,6 +318,11 @@ class Agent:
         if call in self._unsaid and not self._peer.closed:
             self._unsaid.discard(call)
             self._peer.send(wire.Running(call))
+
+    def _say_all_running(self) -> None:
+        """A run that edits the state runs: that is seen first, also where it then takes the process with it."""
+        for call in list(self._unsaid):
+            self._say_running(call)
 
     async def _run(self, frame: wire.Call) -> None:
         assert self.work is not None

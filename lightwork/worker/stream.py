@@ -39,12 +39,20 @@ class StateStream:
         work: The work.
         peer: The other end; its `on_writable` is taken over.
         on_port: Called in the loop when the work's port has changed.
+        before: Called in the loop before edits are sent: what must be told first.
     """
 
-    def __init__(self, work: Work, peer: Peer[wire.FromScheduler], on_port: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        peer: Peer[wire.FromScheduler],
+        on_port: Callable[[], None],
+        before: Callable[[], None],
+    ) -> None:
         self._work = work
         self._peer = peer
         self._on_port = on_port
+        self._before = before
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._buffer = OpBuffer()
@@ -92,6 +100,7 @@ class StateStream:
             if not force and not self._peer.writable:
                 self._buffer.compact(self._work._state)
                 return
+            self._before()
             self._send_ops(self._buffer.take())
 
     def _send_ops(self, ops: list[wire.Op]) -> None:

@@ -102,7 +102,7 @@ def test_one_timer_for_all(story: Story) -> None:
 
 
 def test_timer_is_capped(story: Story) -> None:
-    """While a schedule waits the clock is looked at once a minute, and no pass runs for that."""
+    """Where the system has no wall alarms the clock is looked at once a minute, and no pass runs for that."""
     story.ask()
     version = story.tree.version
     for minute in range(1, 30):

@@ -1,0 +1,61 @@
+"""Alarms of the wall clock."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from lightwork import App, Flow
+from lightwork.engine.alarm import WallAlarm, has_wall_alarms
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="wall alarms are Linux's")
+
+
+@pytest.mark.parametrize("ahead", [-5.0, 0.0, 0.05])
+async def test_goes_off_at_its_moment(ahead: float) -> None:
+    """An alarm goes off once, not before its moment, and at once where that has passed."""
+    rung = asyncio.Event()
+    moment = time.time() + ahead
+    alarm = WallAlarm(asyncio.get_running_loop(), moment, rung.set)
+    await rung.wait()
+    assert time.time() >= moment - 0.001  # the kernel's clock and ours are read at different precision
+    alarm.cancel()
+
+
+async def test_cancelled_never_goes_off() -> None:
+    """A cancelled alarm keeps no descriptor and does not go off; cancelling again does nothing."""
+    rung: list[int] = []
+    alarm = WallAlarm(asyncio.get_running_loop(), time.time(), lambda: rung.append(1))
+    alarm.cancel()
+    alarm.cancel()
+    later = asyncio.Event()
+    WallAlarm(asyncio.get_running_loop(), time.time() + 0.02, later.set)
+    await later.wait()
+    assert rung == []
+
+
+class Yearly(Flow):
+    """Waits for the new year."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = asyncio.Event()
+
+    async def run(self) -> None:
+        self.schedule("0 0 1 1 *")
+        self._asked.set()
+
+
+async def test_a_schedule_that_waits_wakes_nobody() -> None:
+    """While an app waits for a schedule, no timer is armed in its loop: nothing wakes it before the time."""
+    assert has_wall_alarms()
+    loop: Any = asyncio.get_running_loop()
+    flow = Yearly()
+    async with App(flow, runtime="inprocess") as app:
+        await flow._asked.wait()
+        assert [view.pattern for view in app.schedules] == ["0 0 1 1 *"]
+        assert [one for one in loop._scheduled if not one.cancelled()] == []
