@@ -274,11 +274,16 @@ _FIXED: Final = {type(None): 1, bool: 1, int: 9, float: 9}
 
 
 def most_bytes(value: Any) -> int:
-    """How long a value of the state can be at most when it is packed and encoded; an estimate, made without packing."""
+    """How long a value of the state can be at most when it is packed and encoded; an estimate, made without packing.
+
+    Takes a packed value, too.
+    """
     kind = type(value)
     fixed = _FIXED.get(kind)
     if fixed is not None:
         return fixed
+    if kind is Ext:
+        return 6 + len(value.data)
     if kind is str:
         return 5 + (len(value) if value.isascii() else len(value.encode()))
     if kind is bytes:

@@ -60,7 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
         json_logs: Whether log lines are JSON objects.
         heartbeat: Seconds of silence on a link after which a heartbeat is due. None leaves it to the kernel, whose
-            keepalive notices a host that has vanished within half a minute and wakes nobody.
+            keepalive notices a host that has vanished within half a minute and wakes nobody. With one, a link that
+            brings nothing for four times as long counts as broken: set it where something on the way, a tunnel or a
+            balancer, may keep a connection open that leads nowhere. A run that blocks its event loop is silent, too.
         launch_timeout: Seconds that a worker has from its launch until it is ready to be welcomed.
         reconnect_window: Seconds that a broken link may take to heal; then its worker counts as lost.
         grace: Seconds between asking something to end and forcing it.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from lightwork._values import SCALARS, packed, unpacked
+from lightwork._values import SCALARS, most_bytes, packed, unpacked
 from lightwork.changes import StateChanged
 from lightwork.wire import Op
 
@@ -83,18 +83,24 @@ class OpBuffer:
 
     Args:
         limit: Number of ops from which `compact` does something.
+        limit_bytes: Their size from which it does.
     """
 
-    __slots__ = ("_latest", "_merged", "_ops", "_under", "_void", "limit")
+    __slots__ = ("_base", "_latest", "_measured", "_merged", "_ops", "_size", "_under", "_void", "limit", "limit_bytes")
 
-    def __init__(self, limit: int = 100_000) -> None:
+    def __init__(self, limit: int = 100_000, limit_bytes: int = 16 << 20) -> None:
         self.limit = limit
+        self.limit_bytes = limit_bytes
         self._reset()
 
     def _reset(self) -> None:
         # None stands where an op was made void: positions must not move.
         self._ops: list[Op | None] = []
         self._void = 0
+        # How many of the first ops `compact` has measured, and their size: it looks at each once.
+        self._measured = 0
+        self._size = 0
+        self._base = 0  # the size to which it has brought them last
         # Position of the scalar set to a path, by the attribute's name or, deeper, the path as a tuple. Only sets of
         # scalars lie between such a position and the end: they alone can be reordered with each other.
         self._latest: dict[Any, int] = {}
@@ -185,14 +191,17 @@ class OpBuffer:
         return ops
 
     def compact(self, state: State) -> None:
-        """Beyond the limit, replace what waits by the present values of the attributes it touches.
+        """Beyond a limit, replace what waits by the present values of the attributes it touches.
 
-        So a backlog is never larger than the state and `limit` ops.
+        So a backlog takes no more than twice what the state took, and the limits. It is packed anew when it has doubled
+        and grown by `limit_bytes`: the edits that make that necessary pay for it, and are slowed by no more.
 
         Args:
             state: The state that the ops came from, every op of it so far added.
         """
-        if len(self._ops) <= self.limit:
+        # Not the last one: it may be a splice that still grows. It holds no more than the state's list does.
+        self._measure(len(self._ops) - 1)
+        if len(self._ops) <= self.limit and self._size <= 2 * self._base + self.limit_bytes:
             return
         touched = dict.fromkeys(op[1][0] for op in self.take())
         for name in touched:
@@ -202,3 +211,11 @@ class OpBuffer:
                 # It may never have existed on the other side, where a delete of nothing is an error.
                 self.add((SET, [name], None))
                 self.add((DELETE, [name]))
+        self._measure(len(self._ops))
+        self._base = self._size
+
+    def _measure(self, end: int) -> None:
+        for op in self._ops[self._measured : max(end, 0)]:
+            if op is not None:
+                self._size += sum([most_bytes(part) for part in op])
+        self._measured = max(self._measured, end)

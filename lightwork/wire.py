@@ -20,6 +20,7 @@ __all__ = [
     "VERSION",
     "Ack",
     "Answer",
+    "Bye",
     "Call",
     "Cancel",
     "Cancelled",
@@ -184,6 +185,10 @@ class Stopped(Frame, frozen=True, tag="stopped"):
     error: ErrorInfo | None = None
 
 
+class Bye(Frame, frozen=True, tag="bye"):
+    """Nothing follows. The worker ends when this is acknowledged, and so all before it; that is done at once."""
+
+
 class Heartbeat(Frame, frozen=True, tag="beat"):
     """I am here. Sent by either side when it has been silent for a while."""
 
@@ -257,7 +262,7 @@ class Stop(Frame, frozen=True, tag="stop"):
     reason: str = ""
 
 
-FromWorker = Hello | Ready | Running | Delta | Answer | Result | Failure | Cancelled | Stopped | Heartbeat | Ack
+FromWorker = Hello | Ready | Running | Delta | Answer | Result | Failure | Cancelled | Stopped | Bye | Heartbeat | Ack
 FromScheduler = Welcome | Refuse | Call | Cancel | FlowDelta | Stop | Heartbeat | Ack
 
 _encoder = msgspec.msgpack.Encoder()

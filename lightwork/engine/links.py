@@ -60,12 +60,12 @@ class Links:
         if worker.peer is None:
             self._welcome_first(connection, entry, worker, hello)
         else:
-            self._welcome(connection, worker, worker.peer, hello, b"", entry)
+            self._welcome(connection, worker, worker.peer, hello, b"" if hello.received else worker.pickled, entry)
             self._core.external(lambda: self._core.feed(ev.LinkRestored(entry.id, worker.attempt)))
 
     def _welcome_first(self, connection: Connection, entry: Entry, worker: Worker, hello: wire.Hello) -> None:
         try:
-            work = pickle_work(entry.work)
+            worker.pickled = pickle_work(entry.work)
         except UsageError as error:
             worker.refusal = str(error)
             entry.start_error = error
@@ -85,7 +85,7 @@ class Links:
             lambda frame: self._core.in_loop_soon(lambda: self._propose(entry, peer, frame)),
             lambda op: self.edited(entry, op),
         )
-        self._welcome(connection, worker, peer, hello, work, entry)
+        self._welcome(connection, worker, peer, hello, worker.pickled, entry)
 
     def _welcome(
         self, connection: Connection, worker: Worker, peer: Peer[Any], hello: wire.Hello, work: bytes, entry: Entry
@@ -129,7 +129,10 @@ class Links:
     # --- receiving --------------------------------------------------------------------------------
 
     def _on_frame(self, entry: Entry, worker: Worker, frame: wire.FromWorker) -> None:
-        if self._core.is_holding:
+        if type(frame) is wire.Bye:
+            if worker.peer is not None:
+                worker.peer.acknowledge()
+        elif self._core.is_holding:
             self._core.external(lambda: self._take(entry, worker, frame))
         else:
             self._take(entry, worker, frame)
@@ -151,6 +154,7 @@ class Links:
             case wire.Cancelled():
                 feed(ev.CallCancelled(entry.id, attempt, frame.call))
             case wire.Ready():
+                worker.pickled = b""
                 feed(ev.WorkerReady(entry.id, attempt))
             case wire.Answer():
                 self._apply(entry, worker, lambda mirror: mirror.answer(frame.proposal, frame.ops))

@@ -33,6 +33,8 @@ class Worker:
         is_unwanted: Whether it was to be ended while it was launched.
         peer: Its end of the link, from the first welcome on.
         mirror: The flow's copy of its state, from the first welcome on.
+        pickled: The work as it was sent along with the first welcome, until the worker is ready: that welcome may have
+            been lost on its way.
         cut: Set while there is no connection.
         refusal: Why it was turned away or given up by the scheduler itself; explains its end.
         given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
@@ -50,6 +52,7 @@ class Worker:
         self.is_unwanted = False
         self.peer: Peer[wire.FromWorker] | None = None
         self.mirror: Mirror | None = None
+        self.pickled = b""
         self.cut = asyncio.Event()
         self.cut.set()
         self.refusal = ""

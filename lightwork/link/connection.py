@@ -166,6 +166,11 @@ class Connection(asyncio.Protocol):
         self._reader.max_frame = size
 
     @property
+    def buffered(self) -> int:
+        """Bytes of a frame that has not come whole; it grows while a long one comes in."""
+        return self._reader.buffered
+
+    @property
     def local_host(self) -> str:
         """This end's address; empty where the transport has none."""
         name = None if self._transport is None else self._transport.get_extra_info("sockname")

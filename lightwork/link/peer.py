@@ -20,7 +20,7 @@ from lightwork.link.connection import Connection, Frames, Loop, Timer
 from lightwork.link.session import Session
 from lightwork.wire import Ack, Frame, Heartbeat, encode, pack
 
-__all__ = ["ACK_BYTES", "ACK_EVERY", "WINDOW", "FrameTooLarge", "Peer", "PeerClosed", "PeerStatistics"]
+__all__ = ["ACK_BYTES", "ACK_EVERY", "SILENT_BEATS", "WINDOW", "FrameTooLarge", "Peer", "PeerClosed", "PeerStatistics"]
 
 ACK_EVERY = 64
 """Numbered frames taken in after which an acknowledgement is sent."""
@@ -31,6 +31,10 @@ ACK_BYTES = 1 << 20
 WINDOW = 16 << 20
 """Bytes kept for a replay above which a peer is no longer `Peer.writable`. Well above `ACK_BYTES`, so that a steady
 stream is acknowledged before it is held up."""
+
+SILENT_BEATS = 4
+"""Intervals of the heartbeat in a row in which nothing has come, after which a connection is given up: both ends beat,
+so by then three beats of the other's are missing."""
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
@@ -102,6 +106,7 @@ class Peer(Generic[FrameT]):
         max_frame: As given; may be changed.
         on_writable: Called when `writable` becomes true, be it by a new connection, by one that drains, or by an
             acknowledgement. May be called when it was true already.
+        on_settled: Called when the other end has acknowledged everything that was sent.
         last_heard: When something was last received, by the loop's clock.
     """
 
@@ -118,6 +123,7 @@ class Peer(Generic[FrameT]):
         self._loop: Loop = loop or asyncio.get_running_loop()
         self.on_frame = on_frame
         self.on_writable: Callable[[], None] = _nothing
+        self.on_settled: Callable[[], None] = _nothing
         self.max_frame = max_frame
         self.last_heard = self._loop.time()
         self._decode = decode
@@ -131,6 +137,9 @@ class Peer(Generic[FrameT]):
         self._beat_every: float | None = None
         self._beat_timer: Timer | None = None
         self._last_sent = self.last_heard
+        self._heard_at_beat = 0.0  # what `last_heard` was at the latest beat
+        self._silent_beats = 0
+        self._counted_at = 0.0
 
     # --- what is known ------------------------------------------------------------------------------
 
@@ -229,12 +238,14 @@ class Peer(Generic[FrameT]):
                 old.abort()
         self._connection = connection
         self.last_heard = self._last_sent = self._loop.time()
+        self._counted_at, self._silent_beats = self.last_heard, 0
         connection.on_frames = self.feed
         connection.on_writable = self._on_drained
         for data in frames:
             connection.send(data)
         self._schedule_beat()
         self._on_drained()
+        self._check_settled()
 
     def detach(self, connection: Connection | None = None) -> None:
         """Go on without a connection: it has been lost, or will be closed by the caller. May be repeated.
@@ -298,6 +309,15 @@ class Peer(Generic[FrameT]):
         self._session.acked(number)
         if held:
             self._on_drained()
+        self._check_settled()
+
+    def _check_settled(self) -> None:
+        if not self._session.unacked:
+            self.on_settled()
+
+    def acknowledge(self) -> None:
+        """Acknowledge what was taken in, without waiting for more."""
+        self._ack()
 
     def _ack_lazily(self) -> None:
         if self._session.ack_due(ACK_EVERY) or self._taken >= ACK_BYTES:
@@ -321,6 +341,7 @@ class Peer(Generic[FrameT]):
     def beat(self, interval: float | None) -> None:
         """Send a `Heartbeat` whenever nothing was sent for `interval` seconds; None stops that.
 
+        The other end is taken to do the same: a connection that brings nothing for `SILENT_BEATS` intervals is aborted.
         Holds over all connections, and costs nothing while there is none.
         """
         self._beat_every = interval
@@ -338,9 +359,28 @@ class Peer(Generic[FrameT]):
         self._beat_timer = None
         if self._beat_every is None or self._connection is None:
             return
-        if self._loop.time() >= self._last_sent + self._beat_every:
+        now = self._loop.time()
+        if now >= self._counted_at + self._beat_every and self._is_silent(self._connection, now):
+            return
+        if now >= self._last_sent + self._beat_every:
             self.post(Heartbeat())
         self._schedule_beat()
+
+    def _is_silent(self, connection: Connection, now: float) -> bool:
+        """Count the intervals in which nothing came, and abort a connection that has been silent too long.
+
+        They are counted, not measured at once: when this end was held up, what has come meanwhile is read before the
+        next one is over.
+        """
+        self._counted_at = now
+        if self.last_heard > self._heard_at_beat:
+            self._heard_at_beat, self._silent_beats = self.last_heard, 0
+            return False
+        self._silent_beats += 1
+        if self._silent_beats < SILENT_BEATS:
+            return False
+        connection.abort(TimeoutError(f"the other end has been silent for {SILENT_BEATS} heartbeats"))
+        return True
 
     def _cancel_timers(self) -> None:
         for timer in (self._ack_timer, self._beat_timer):

@@ -18,12 +18,12 @@ import msgspec
 from lightwork import wire
 from lightwork._version import __version__
 from lightwork.errors import LightworkError
-from lightwork.link.connection import Connection, Frames
+from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote import describe_error
 from lightwork.status import Reason
-from lightwork.worker.dial import dial
 from lightwork.worker.execute import EndOfCall, PlainThread, call_hook, run_coroutine
+from lightwork.worker.join import join
 from lightwork.worker.orphan import OrphanGuard
 from lightwork.worker.service import ServiceWatch
 from lightwork.worker.stream import StateStream
@@ -31,7 +31,7 @@ from lightwork.worker.stream import StateStream
 if TYPE_CHECKING:
     from lightwork.work import Work
 
-__all__ = ["Agent", "Refused", "paths_here"]
+__all__ = ["Agent", "paths_here"]
 
 _QUICK = 0.001
 """Seconds that a run takes at most after which the next one is expected to return at once, too."""
@@ -43,8 +43,8 @@ _END_MARGIN = 1.0
 """Seconds beyond the grace period after which an end in order is no longer waited for."""
 
 
-class Refused(LightworkError):
-    """The scheduler does not want this worker, and says why."""
+_PARTING = 0.8
+"""Seconds that the scheduler has to acknowledge the last frame: less than it gives the process beyond its grace."""
 
 
 class Agent:
@@ -88,8 +88,7 @@ class Agent:
             DialFailed, Refused: It did not come that far; nothing is open then.
             BaseException: The work could not be unpacked; the scheduler was told, `aclose` is still due.
         """
-        async with asyncio.timeout(self._ticket.dial_within):
-            welcome = await self._connect(self._ticket.dial_within)
+        welcome = await self._connect(self._ticket.dial_within)
         self._welcome = welcome
         self._peer.max_frame = welcome.max_frame
         self._peer.beat(welcome.heartbeat)
@@ -104,38 +103,15 @@ class Agent:
 
     async def _connect(self, timeout: float) -> wire.Welcome:
         """Make a connection and attach it."""
-        connection = await dial(self._ticket, timeout=timeout)
-        welcomed: asyncio.Future[wire.Welcome] = self._loop.create_future()
+        return await join(self._ticket, self._hello, self._take_over, timeout=timeout)
 
-        def on_frames(frames: Frames) -> None:
-            answer = wire.decode_from_scheduler(frames[0][1])
-            if not isinstance(answer, wire.Welcome):
-                refusal = answer.message if isinstance(answer, wire.Refuse) else "it sent something else than a Welcome"
-                connection.abort(Refused(refusal))
-                return
-            connection.on_closed = lambda error: self._on_lost(connection)
-            self._peer.attach(connection, answer.received)
-            if self._guard is not None:
-                patience = self._ticket.orphan_after + answer.grace + _END_MARGIN
-                self._guard.connected(connection.fileno, patience)
-            if not welcomed.done():
-                welcomed.set_result(answer)
-            if frames[1:]:
-                self._peer.feed(frames[1:])
-
-        def on_closed(error: Exception | None) -> None:
-            if not welcomed.done():
-                welcomed.set_exception(error or Refused("the scheduler closed the connection"))
-
-        connection.on_frames = on_frames
-        connection.on_closed = on_closed
-        connection.send(wire.pack(wire.encode(self._hello())))
+    def _take_over(self, connection: Connection, welcome: wire.Welcome) -> None:
+        self._peer.attach(connection, welcome.received)
+        connection.on_closed = lambda error: self._on_lost(connection)
         self.internal_ip = connection.local_host
-        try:
-            return await welcomed
-        except BaseException:
-            connection.abort()
-            raise
+        if self._guard is not None:
+            patience = self._ticket.orphan_after + welcome.grace + _END_MARGIN
+            self._guard.connected(connection.fileno, patience)
 
     def _hello(self) -> wire.Hello:
         return wire.Hello(
@@ -168,13 +144,16 @@ class Agent:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                helpers = [group.create_task(self._keep_connected()), group.create_task(self._service.serve())]
+                connected = group.create_task(self._keep_connected())
+                helpers = [connected, group.create_task(self._service.serve())]
                 starting = group.create_task(self._start(work))
                 waits: set[asyncio.Future[Any]] = {starting, self._end}
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 starting.cancel()
                 reason, grace = await self._end
                 await self._finish(work, reason, grace)
+                if reason != Reason.LOST:
+                    await self._part(connected)
                 for helper in helpers:
                     helper.cancel()
         finally:
@@ -253,6 +232,13 @@ class Agent:
             _say(f"on_exit of {type(work).__name__} raised:\n{describe_error(error).traceback}")
         self._stream_out()
 
+    async def _part(self, connected: asyncio.Task[None]) -> None:
+        """Wait a moment until the scheduler has taken in everything, over however many connections that takes."""
+        settled: asyncio.Future[None] = self._loop.create_future()
+        self._peer.on_settled = lambda: _settle(settled, None)
+        self._peer.send(wire.Bye())
+        await asyncio.wait({settled, connected}, timeout=_PARTING, return_when=asyncio.FIRST_COMPLETED)
+
     async def _keep_connected(self) -> None:
         """Whenever the connection is lost, make a new one; without one for too long, end."""
         while True:
@@ -261,9 +247,8 @@ class Agent:
             if self._peer.connection is not None:
                 continue
             try:
-                async with asyncio.timeout(self._ticket.orphan_after):
-                    await self._connect(self._ticket.orphan_after)
-            except (LightworkError, OSError, TimeoutError) as error:
+                await self._connect(self._ticket.orphan_after)
+            except (LightworkError, OSError) as error:
                 _say(f"the scheduler is gone, and this worker ends: {error}")
                 self.request_end(Reason.LOST)
                 return

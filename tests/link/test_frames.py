@@ -23,6 +23,7 @@ FROM_WORKER: list[wire.FromWorker] = [
     wire.Failure(call=1, reason="user_exception", error=ERROR, swallowed=True),
     wire.Cancelled(call=1),
     wire.Stopped(reason="", error=None),
+    wire.Bye(),
     wire.Heartbeat(),
     wire.Ack(number=2**60),
 ]

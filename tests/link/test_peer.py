@@ -249,6 +249,58 @@ def test_heartbeats_need_no_answer() -> None:
     assert pair.at_scheduler == []
 
 
+def test_a_connection_that_falls_silent_is_given_up() -> None:
+    """Nothing for four intervals, and an end that beats aborts the connection: also one that goes on sending."""
+    for gap in (10.0, 0.5):
+        pair = Pair()
+        pair.worker.beat(1.0)
+        pair.connect()
+        sent = 0.0
+        while not pair.losses and sent < 20:
+            pair.loop.advance(gap)
+            sent += gap
+            if not pair.losses and gap < 1:
+                pair.worker.send(Running(1))
+        assert [type(error) for error in pair.losses][:1] == [TimeoutError]
+        assert sent <= 10.0
+        assert pair.worker.connection is None
+        pair.connect()
+        pair.pump()
+        assert pair.at_scheduler == [Running(1)] * (pair.worker.statistics().sent)
+
+
+def test_an_end_that_was_held_up_does_not_blame_the_other() -> None:
+    """After a long pause of this end's own, what has come meanwhile is read before the silence is counted."""
+    pair = Pair()
+    pair.worker.beat(1.0)
+    pair.connect()
+    for _ in range(20):
+        pair.scheduler.post(Heartbeat())
+        pair.loop.now += 30.0  # nothing of the loop runs
+        pair.loop.advance()
+        pair.pump()
+    assert pair.losses == []
+
+
+def test_the_hook_of_what_is_settled() -> None:
+    """It is called when everything was acknowledged, by an acknowledgement that was asked for or a new connection."""
+    pair = Pair()
+    pair.connect()
+    calls: list[int] = []
+    pair.worker.on_settled = lambda: calls.append(pair.worker.statistics().unacked)
+    pair.worker.send(Running(1))
+    pair.pump()
+    assert calls == []
+    pair.scheduler.acknowledge()
+    pair.pump()
+    assert calls == [0]
+    pair.worker.send(Running(2))
+    pair.pump()
+    pair.cut()
+    pair.connect()
+    assert calls == [0, 0]
+
+
 def test_writable_is_false_until_the_other_end_keeps_up() -> None:
     """Past the window of kept bytes a peer is not writable; the acknowledgement that ends this calls the hook."""
     pair = Pair(window=1000)

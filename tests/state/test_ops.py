@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightwork.state import DELETE, SET, SPLICE, UPDATE, OpBuffer, State
+import msgspec
+
+from lightwork.state import DELETE, SET, SPLICE, UPDATE, OpBuffer, State, packed
+
+encode = msgspec.msgpack.encode
 
 
 def filled(*ops: Any) -> OpBuffer:
@@ -139,3 +143,49 @@ def test_a_backlog_becomes_the_attributes_it_touches() -> None:
     assert [op[1] for op in ops if op[0] == SET] == [["l"], ["d"], ["n"], ["brief"], ["old"]]
     far.apply(ops)
     assert far.snapshot() == near.snapshot()
+
+
+def test_a_backlog_is_bounded_in_bytes_too() -> None:
+    """However long a state is edited while nothing leaves, what waits takes twice the state and the limit at most."""
+    near, far = State("Near", {}), State("Far", {})
+    for state in (near, far):
+        state.load({"d": {}, "l": [], "s": set()})
+    limit = 10_000
+    buffer = OpBuffer(limit_bytes=limit)
+    near.sink = buffer.add
+    compactions = 0
+    for i in range(3000):
+        match i % 5:
+            case 0:
+                near.values["d"]["k"] = ["x" * 50] * (i % 7)  # a container each time: it coalesces with nothing
+            case 1:
+                near.values["l"].append("y" * 200)
+            case 2:
+                near.values["l"].pop(0)
+            case 3:
+                near.values["s"].add((str(i), "z" * 100))
+            case _:
+                near.values["s"].pop()
+        before = len(buffer)
+        buffer.compact(near)
+        compactions += len(buffer) < before
+        waiting = len(encode(buffer._ops))
+        assert waiting <= 2 * len(encode(packed(dict(near.values)))) + limit + 1000
+    assert 20 <= compactions <= 150
+    far.apply(buffer.take())
+    assert far.snapshot() == near.snapshot()
+
+
+def test_a_large_state_is_not_packed_again_at_each_edit() -> None:
+    """A backlog that is the whole state is packed anew when it has doubled, not because the state is past the limit."""
+    near = State("Near", {})
+    near.load({"l": ["x" * 100] * 1000, "d": {}})
+    buffer = OpBuffer(limit_bytes=1000)
+    near.sink = buffer.add
+    shrunk = 0
+    for i in range(2000):
+        near.values["l"][i % 1000] = [str(i)]
+        before = len(buffer)
+        buffer.compact(near)
+        shrunk += len(buffer) < before
+    assert 1 <= shrunk <= 10
