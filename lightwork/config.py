@@ -19,12 +19,23 @@ from msgspec import Meta
 
 from lightwork.errors import ConfigError
 
-__all__ = ["Config", "WorkProfile", "load_config"]
+__all__ = ["Config", "Origin", "WorkProfile", "find_config", "load_config"]
 
 _PREFIX = "LIGHTWORK_"
 _TABLES = ("runtimes", "works")
-# Variables that are no keys: the mark on processes that lightwork starts, and what the test suite sets.
-_NO_KEYS = frozenset({"LIGHTWORK_LAUNCH", "LIGHTWORK_WORK", "LIGHTWORK_TEST_SESSION", "LIGHTWORK_REQUIRE_ALL"})
+# Variables that are no keys: the mark on processes that lightwork starts, what the test suite sets.
+# The last three say to the commands which app they mean.
+_NO_KEYS = frozenset(
+    {
+        "LIGHTWORK_LAUNCH",
+        "LIGHTWORK_WORK",
+        "LIGHTWORK_TEST_SESSION",
+        "LIGHTWORK_REQUIRE_ALL",
+        "LIGHTWORK_APP",
+        "LIGHTWORK_URL",
+        "LIGHTWORK_TOKEN",
+    }
+)
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -45,6 +56,14 @@ class WorkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     runtime: _Text
+
+
+class Origin(NamedTuple):
+    """One key of a configuration in force, its value, and the words that say where that stands."""
+
+    key: str
+    value: Any
+    where: str
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -163,6 +182,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         except msgspec.ValidationError as error:
             raise ConfigError(f"runtimes.{name}: {_lower(str(error))}") from None
 
+    def explained(self) -> list[Origin]:
+        """Every key in the order of the attributes, tables down to the keys of a profile, each with its origin.
+
+        Where a value is nobody's but lightwork's own, that is ``default``.
+        """
+        found: list[Origin] = []
+        origins: dict[str, str] = self.__dict__.get("origins", {})
+        for name in self.__struct_fields__:
+            value = msgspec.to_builtins(getattr(self, name))
+            if name not in _TABLES or not value:
+                found.append(Origin(name, value, origins.get(name, "default")))
+                continue
+            for profile, keys in value.items():
+                for key, inner in keys.items() or [("", {})]:
+                    path = f"{name}.{profile}.{key}".rstrip(".")
+                    found.append(Origin(path, inner, self._origin(path)))
+        return found
+
     def _origin(self, key: str) -> str:
         origins: dict[str, str] = self.__dict__.get("origins", {})
         return origins.get(key, "given to Config")
@@ -211,7 +248,7 @@ def load_config(
             names the key, the value and where it stands, and the nearest valid key where there is one.
     """
     if file is None:
-        file = _find_file(Path.cwd() if cwd is None else Path(cwd))
+        file = find_config(cwd)
     elif not Path(file).is_file():
         raise ConfigError(f"there is no configuration file {str(file)!r}")
     merged: dict[str, Any] = {}
@@ -236,7 +273,9 @@ def load_config(
 # --- layers --------------------------------------------------------------------------------------
 
 
-def _find_file(folder: Path) -> Path | None:
+def find_config(cwd: Path | str | None = None) -> Path | None:
+    """The file that `load_config` reads, None if there is none."""
+    folder = Path.cwd() if cwd is None else Path(cwd)
     for place in (folder.absolute(), *folder.absolute().parents):
         for name in ("lightwork.toml", "pyproject.toml"):
             if (place / name).is_file():

@@ -25,6 +25,9 @@ from lightwork.errors import PlatformError
 __all__ = [
     "Cause",
     "Conflict",
+    "Diagnosable",
+    "Finding",
+    "Health",
     "NoCapacity",
     "Ref",
     "Rejected",
@@ -231,6 +234,48 @@ class Runtime(Protocol):
 
     async def find(self, owner: str) -> Sequence[Ref]:
         """Every ref of this owner that was not released, in every standing; all of them, or an error."""
+        ...
+
+
+class Health(enum.StrEnum):
+    """How something that a runtime needs is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at.
+
+    Attributes:
+        what: What it is, in a word or two: ``engine``, ``client library``.
+        health: `Health.PROBLEM` where no work can be started without it.
+        detail: What was found.
+        fix: What to do about it, empty where nothing is to be done.
+    """
+
+    what: str
+    health: Health
+    detail: str
+    fix: str = ""
+
+
+@runtime_checkable
+class Diagnosable(Protocol):
+    """What a runtime may offer besides `Runtime`: to say whether works could be started here, and what is missing."""
+
+    @classmethod
+    async def diagnose(cls, name: str, options: Any) -> Sequence[Finding]:
+        """Look at everything that a launch would need, and change nothing. The runtime is not entered for it.
+
+        Bounded in time by whoever asks: cancelling it leaves nothing behind. What is wrong is a finding,
+        never an error.
+
+        Args:
+            name: Name of the profile.
+            options: Its options, an instance of `Runtime.Options`; None to look only at what every profile needs.
+        """
         ...
 
 

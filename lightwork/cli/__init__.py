@@ -16,6 +16,10 @@ import click
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
+    "config": ("lightwork.cli.config:config", "Look at the configuration."),
+    "completion": ("lightwork.cli.completion:completion", "Print the script that completes commands in a shell."),
+    "doctor": ("lightwork.cli.doctor:doctor", "Check that works can be started here, and say what is missing."),
+    "init": ("lightwork.cli.init:init", "Write a small new app that runs at once."),
     "run": ("lightwork.cli.run:run", "Run the app of a file until it stops."),
 }
 """Name of a command: where it is, and its line in ``lightwork --help``."""

@@ -22,9 +22,9 @@ from rich.text import Text
 
 from lightwork.changes import Change, LogLine
 from lightwork.cli.board import Board, Row, sparkline
+from lightwork.cli.output import rich_style
 from lightwork.cli.plain import clean, discard
 from lightwork.log import get_logger
-from lightwork.status import Stage
 
 __all__ = ["MAX_LINES", "LiveView", "render"]
 
@@ -41,16 +41,6 @@ MAX_LINES = 500
 """Log lines printed per drawing. More than that scrolls by unread, and a slow terminal would hold up the loop."""
 
 _MAX_ROWS = 40
-
-_STYLES = {
-    Stage.NOT_STARTED: "dim",
-    Stage.STARTED: "cyan",
-    Stage.PENDING: "yellow",
-    Stage.RUNNING: "blue",
-    Stage.SUCCEEDED: "green",
-    Stage.FAILED: "bold red",
-    Stage.STOPPED: "magenta",
-}
 
 # Titles, links and other commands with a text: rich would leave the text standing.
 _COMMANDS = re.compile(r"\x1b[\]PX^_].*?(\x07|\x1b\\|$)")
@@ -196,7 +186,7 @@ def _table(board: Board, rows: list[Row], now: float, width: int) -> Table:
     for row in rows:
         cells = [_number(board, row.name, label) for label in labels]
         notes = [Text(_note(row), "dim")] if has_notes else []
-        stage = Text(str(row.stage), _STYLES[row.stage])
+        stage = Text(str(row.stage), rich_style(row.stage))
         table.add_row(Text(row.name), stage, _calls(row), _duration(row.seconds(now)), *cells, *notes)
     return table
 

@@ -10,7 +10,7 @@ from lightwork.config import Config
 from lightwork.errors import ConfigError
 from lightwork.runtime import Runtime
 
-__all__ = ["Runtimes", "installed"]
+__all__ = ["Runtimes", "installed", "load_kind"]
 
 _GROUP = "lightwork.runtimes"
 
@@ -18,6 +18,29 @@ _GROUP = "lightwork.runtimes"
 def installed() -> dict[str, EntryPoint]:
     """The runtimes that are installed, by name."""
     return {point.name: point for point in entry_points(group=_GROUP)}
+
+
+def load_kind(config: Config, profile: str) -> type[Runtime]:
+    """The class behind a profile.
+
+    Raises:
+        ConfigError: It is unknown, not installed, or what it imports is missing; names the extra.
+    """
+    kind, _ = config.profile(profile)
+    found = installed()
+    if kind not in found:
+        known = ", ".join(sorted(found)) or "none: is lightwork installed in this environment?"
+        raise ConfigError(
+            f"there is no runtime {kind!r} (profile {profile!r}); installed are: {known}. A profile is made in "
+            f"[runtimes.{profile}] with kind = one of them"
+        )
+    try:
+        cls: type[Runtime] = found[kind].load()
+    except ImportError as error:
+        raise ConfigError(
+            f"the runtime {kind!r} (profile {profile!r}) needs {error.name or error}: install lightwork[{kind}]"
+        ) from error
+    return cls
 
 
 class Runtimes:
@@ -61,20 +84,7 @@ class Runtimes:
         self._release.set()
 
     def _make(self, profile: str) -> Runtime:
-        kind, _ = self._config.profile(profile)
-        found = installed()
-        if kind not in found:
-            known = ", ".join(sorted(found)) or "none: is lightwork installed in this environment?"
-            raise ConfigError(
-                f"there is no runtime {kind!r} (profile {profile!r}); installed are: {known}. A profile is made in "
-                f"[runtimes.{profile}] with kind = one of them"
-            )
-        try:
-            cls: type[Runtime] = found[kind].load()
-        except ImportError as error:
-            raise ConfigError(
-                f"the runtime {kind!r} (profile {profile!r}) needs {error.name or error}: install lightwork[{kind}]"
-            ) from error
+        cls = load_kind(self._config, profile)
         options = self._config.options(profile, cls.Options)
         return cls(profile, options)  # type: ignore[call-arg]
 

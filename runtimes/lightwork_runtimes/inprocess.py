@@ -13,7 +13,19 @@ import anyio
 import anyio.abc
 import msgspec
 
-from lightwork.runtime import Cause, Conflict, Ref, Rejected, Report, Route, RuntimeFailure, Spec, Standing
+from lightwork.runtime import (
+    Cause,
+    Conflict,
+    Finding,
+    Health,
+    Ref,
+    Rejected,
+    Report,
+    Route,
+    RuntimeFailure,
+    Spec,
+    Standing,
+)
 
 __all__ = ["InProcessOptions", "InProcessRuntime"]
 
@@ -71,6 +83,11 @@ class InProcessRuntime:
                 if not launch.over.is_set():  # cancelled before its first step: its own `finally` never ran
                     launch.report = _CANCELLED
                     launch.over.set()
+
+    @classmethod
+    async def diagnose(cls, name: str, options: InProcessOptions | None) -> Sequence[Finding]:
+        """Nothing can be missing; see `lightwork.runtime.Diagnosable`."""
+        return [Finding("process", Health.OK, "works run as tasks of the scheduler's own")]
 
     async def routes(self, listener: Route) -> Sequence[Route]:
         """The listener's own address; where it listens on every interface, the loopback's."""

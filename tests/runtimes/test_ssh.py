@@ -20,7 +20,7 @@ import pytest
 from lightwork import App, BuildConfig, CloudCompute, Flow, Mount
 from lightwork.config import Config
 from lightwork.errors import ConfigError, PlatformError
-from lightwork.runtime import Cause, NoCapacity, Ref, Rejected, Route, Runtime, Spec, Standing, Unreachable
+from lightwork.runtime import Cause, Health, NoCapacity, Ref, Rejected, Route, Runtime, Spec, Standing, Unreachable
 from tests.runtimes.sshd import Server, free_port, needs_sshd, sshd
 from tests.runtimes.support import first_output, output
 
@@ -462,3 +462,20 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"lightwork\[ssh\]"):
         SshRuntime("gpu", SshOptions(hosts=["a"]))
+
+
+async def test_diagnose_logs_in_to_each_machine(server: Server) -> None:
+    """A machine that lets us in says which Python it has; one that does not is a problem; nothing is left there."""
+    far = server.folder / "untouched"
+    findings = await SshRuntime.diagnose("ssh", server.options(folder=str(far)))
+    found = {finding.what: finding for finding in findings}
+    assert found[f"host {server.host}"].health is Health.OK
+    assert found[f"host {server.host}"].detail.startswith("Python 3.")
+    assert not far.exists()
+    wrong = server.options(python="no-such-python", client_keys=[str(server.folder / "nothing")])
+    found = {finding.what: finding for finding in await SshRuntime.diagnose("ssh", wrong)}
+    assert found["keys"].health is Health.PROBLEM
+    assert found[f"host {server.host}"].health is Health.PROBLEM
+    free = server.options(hosts=[f"127.0.0.1:{free_port()}"])
+    found = {finding.what: finding for finding in await SshRuntime.diagnose("ssh", free)}
+    assert any(finding.health is Health.PROBLEM for finding in found.values())

@@ -18,7 +18,19 @@ import anyio
 import anyio.abc
 import msgspec
 
-from lightwork.runtime import Conflict, NoCapacity, Ref, Rejected, Report, Route, RuntimeFailure, Spec, Standing
+from lightwork.runtime import (
+    Conflict,
+    Finding,
+    NoCapacity,
+    Ref,
+    Rejected,
+    Report,
+    Route,
+    RuntimeFailure,
+    Spec,
+    Standing,
+)
+from lightwork_runtimes.docker import _diagnose
 from lightwork_runtimes.docker._address import find_engine
 from lightwork_runtimes.docker._container import check_spec, describe, digest_of
 from lightwork_runtimes.docker._engine import Engine, EngineError
@@ -82,6 +94,11 @@ class DockerRuntime:
         """Let the engine go. Containers are left alone; who waits for one must have ended before."""
         self._engine = None
         await self._stack.aclose()
+
+    @classmethod
+    async def diagnose(cls, name: str, options: DockerOptions | None) -> Sequence[Finding]:
+        """What is missing here; see `lightwork.runtime.Diagnosable`."""
+        return await _diagnose.look(options or DockerOptions())
 
     @property
     def _docker(self) -> Engine:

@@ -32,7 +32,7 @@ import msgspec
 from lightwork.runtime import Cause, Conflict, Rejected, Report, Spec, Standing, Unreachable
 from lightwork_runtimes.local._process import Identity, read_file
 
-__all__ = ["ExitFile", "LaunchDir", "PidFile", "SpecFile", "View", "check_name", "open_home"]
+__all__ = ["ExitFile", "LaunchDir", "PidFile", "SpecFile", "View", "check_name", "home_of", "open_home"]
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _GONE = ".gone-"
@@ -95,7 +95,7 @@ def open_home(configured: str | None) -> Path:
     Raises:
         Rejected: If it belongs to another user, or others may write in it.
     """
-    home = Path(configured) if configured else _default_home()
+    home = home_of(configured)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     info = home.lstat()
     if not stat.S_ISDIR(info.st_mode):
@@ -109,7 +109,10 @@ def open_home(configured: str | None) -> Path:
     return home.absolute()
 
 
-def _default_home() -> Path:
+def home_of(configured: str | None) -> Path:
+    """The folder for launch folders, which need not exist."""
+    if configured:
+        return Path(configured)
     parent = os.environ.get("XDG_RUNTIME_DIR")
     return Path(parent if parent and os.access(parent, os.W_OK) else tempfile.gettempdir()) / f"lightwork-{os.getuid()}"
 

@@ -17,7 +17,8 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.errors import PlatformError
-from lightwork.runtime import Cause, Ref, Rejected, Report, Route, Spec, Standing
+from lightwork.runtime import Cause, Finding, Ref, Rejected, Report, Route, Spec, Standing
+from lightwork_runtimes.local import _diagnose
 from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, open_home
 from lightwork_runtimes.local._link import LauncherDied, LauncherLink
 from lightwork_runtimes.local._process import Identity, all_pids, belongs, birth_of, send_signal
@@ -119,6 +120,12 @@ class LocalRuntime:
             self._deaths.close()
             self._files.close()
             self._ticker.close()
+
+    @classmethod
+    async def diagnose(cls, name: str, options: LocalOptions | None) -> Sequence[Finding]:
+        """What this machine lacks; see `lightwork.runtime.Diagnosable`."""
+        options = options or LocalOptions()
+        return list(_diagnose.look(options.home, options.start_method))
 
     async def routes(self, listener: Route) -> Sequence[Route]:
         """The listener's own address; where it listens on every interface, the loopback's."""

@@ -19,7 +19,19 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.errors import ConfigError
-from lightwork.runtime import Cause, Ref, Rejected, Report, Route, RuntimeFailure, Spec, Standing, Unreachable
+from lightwork.runtime import (
+    Cause,
+    Finding,
+    Ref,
+    Rejected,
+    Report,
+    Route,
+    RuntimeFailure,
+    Spec,
+    Standing,
+    Unreachable,
+)
+from lightwork_runtimes.ssh import _diagnose
 from lightwork_runtimes.ssh._options import SshOptions
 
 if TYPE_CHECKING:
@@ -112,6 +124,11 @@ class SshRuntime:
         self._hosts.clear()
         self._places.clear()
         self._listener = None
+
+    @classmethod
+    async def diagnose(cls, name: str, options: SshOptions | None) -> Sequence[Finding]:
+        """What is missing here, and which machines let us in; see `lightwork.runtime.Diagnosable`."""
+        return await _diagnose.look(name, options)
 
     # --- routes ---------------------------------------------------------------------------------
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lightwork.runtime import Finding, Health
+from lightwork_runtimes.inprocess import InProcessRuntime
+from lightwork_runtimes.local import LocalOptions, LocalRuntime
+
+
+def by_name(findings: object) -> dict[str, Finding]:
+    return {finding.what: finding for finding in msgspec.convert(findings, list[Finding])}
+
+
+async def test_local_is_well_here(tmp_path: Path) -> None:
+    """On this machine nothing is missing, and looking makes nothing."""
+    home = tmp_path / "home"
+    found = by_name(await LocalRuntime.diagnose("local", LocalOptions(home=str(home))))
+    assert {finding.health for finding in found.values()} == {Health.OK}
+    assert not home.exists()
+    assert by_name(await InProcessRuntime.diagnose("inprocess", None))["process"].health is Health.OK
+
+
+async def test_local_without_an_installer_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither uv nor pip is, works with requirements cannot be started, and others can."""
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = by_name(await LocalRuntime.diagnose("local", None))
+    assert found["installer"].health is Health.WARNING
+
+
+async def test_local_with_a_home_that_cannot_be_made(tmp_path: Path) -> None:
+    """A folder below a file is a problem that names the key."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "file").chmod(0o400)
+    found = by_name(await LocalRuntime.diagnose("local", LocalOptions(home=str(tmp_path / "file" / "home"))))
+    assert found["folder"].health is Health.PROBLEM
+    assert "`home`" in found["folder"].fix
+
+
+async def test_docker_without_an_engine(tmp_path: Path) -> None:
+    """An engine that does not answer is a problem, with where it was looked for and how to start it."""
+    pytest.importorskip("aiodocker")
+    from lightwork_runtimes.docker import DockerOptions, DockerRuntime
+
+    options = DockerOptions(host=f"unix://{tmp_path}/engine.sock")
+    found = by_name(await DockerRuntime.diagnose("docker", options))
+    assert found["client library"].health is Health.OK
+    assert found["engine"].health is Health.PROBLEM
+    assert f"{tmp_path}/engine.sock" in found["engine"].detail
+
+
+async def test_a_missing_client_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its client library a runtime says what to install, and looks no further."""
+    from lightwork_runtimes.docker import DockerRuntime
+    from lightwork_runtimes.ssh import SshRuntime
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(__import__("sys").modules, "aiodocker", None)
+    for findings in (await SshRuntime.diagnose("ssh", None), await DockerRuntime.diagnose("docker", None)):
+        (finding,) = findings
+        assert finding.health is Health.PROBLEM
+        assert finding.fix.startswith('pip install "lightwork[')
