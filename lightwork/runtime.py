@@ -10,6 +10,7 @@ To write one, implement `Runtime` and register the class under the entry point g
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import importlib
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "Cause",
     "Conflict",
     "Diagnosable",
+    "Door",
     "Finding",
     "Health",
     "NoCapacity",
@@ -67,6 +69,18 @@ class Route(msgspec.Struct, frozen=True):
 
     host: str
     port: int
+
+
+class Door(Route, frozen=True):
+    """Where the scheduler of this process listens, as `Runtime.routes` is told.
+
+    Attributes:
+        accept: Makes the protocol that serves a worker's connection, for a runtime whose tunnels end in this process.
+            The runtime calls `connection_made` and so on, with a transport of its own, in the scheduler's event loop;
+            that saves the way through the loopback. None where the address must be dialled.
+    """
+
+    accept: Callable[[], asyncio.Protocol] | None = None
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -186,7 +200,10 @@ class Runtime(Protocol):
     ) -> None: ...
 
     async def routes(self, listener: Route) -> Sequence[Route]:
-        """Addresses at which workers launched here can reach the listener, best first."""
+        """Addresses at which workers launched here can reach the listener, best first.
+
+        The scheduler gives a `Door`, so that a runtime which carries connections itself need not dial the listener.
+        """
         ...
 
     async def launch(self, spec: Spec) -> Ref:

@@ -22,7 +22,7 @@ from lightwork.engine.core import Core, Entry
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.workers import LineSplitter, Worker, explain
 from lightwork.log import get_logger
-from lightwork.runtime import Ref, Rejected, Report, Route, Spec, Standing
+from lightwork.runtime import Door, Ref, Rejected, Report, Route, Spec, Standing
 from lightwork.status import Reason
 
 __all__ = ["Launching"]
@@ -52,7 +52,7 @@ class Launching:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._owner = f"lw{os.urandom(8).hex()}"
-        self._address = Route("", 0)
+        self._address = Door("", 0)
         self._fingerprint = b""
         # Tasks of works must not look as if they belonged to the pass that happened to launch them.
         self._context = contextvars.copy_context()
@@ -60,7 +60,7 @@ class Launching:
         self._runtimes: Runtimes | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, group: asyncio.TaskGroup, runtimes: Runtimes, address: Route, fingerprint: bytes = b"") -> None:
+    def open(self, group: asyncio.TaskGroup, runtimes: Runtimes, address: Door, fingerprint: bytes = b"") -> None:
         """From now on workers can be launched; their tasks go into `group`, and they dial `address`.
 
         `fingerprint` is that of the listener's certificate, empty where the link is plain.

@@ -118,7 +118,7 @@ class Listener:
         if self.certificate is not None:
             self._context = server_context(self.certificate)
         try:
-            self._server = await loop.create_server(self._accept, address, port, backlog=_BACKLOG)
+            self._server = await loop.create_server(self.accept, address, port, backlog=_BACKLOG)
         except OSError as error:
             raise ConfigError(_advice(host, port, error)) from error
         bound = self._server.sockets[0].getsockname()
@@ -144,7 +144,8 @@ class Listener:
 
     # --- one connection -----------------------------------------------------------------------------
 
-    def _accept(self) -> asyncio.Protocol:
+    def accept(self) -> asyncio.Protocol:
+        """The protocol for one more connection, whoever carries it here; a socket of this listener need not."""
         if not self._crowd.admit(asyncio.get_running_loop().time()):
             return _TurnedAway()
         handshake = ServerHandshake(self._find_secret, os.urandom(NONCE_SIZE), self.fingerprint)

@@ -29,7 +29,7 @@ from lightwork.engine.tree import Tree
 from lightwork.errors import LaunchFailed
 from lightwork.log import get_logger
 from lightwork.record import WorkRecord
-from lightwork.runtime import Route, Runtime
+from lightwork.runtime import Door, Route, Runtime
 from lightwork.work import Work
 
 __all__ = ["Scheduler", "in_pass"]
@@ -104,7 +104,7 @@ class Scheduler:
         """
         host, port = await self._listener.start(self._config.host, self._config.port)
         self._runtimes = Runtimes(self._config, self._given, group)
-        address = Route(self._config.advertise or host, port)
+        address = Door(self._config.advertise or host, port, self._listener.accept)
         self._launching.open(group, self._runtimes, address, self._listener.fingerprint)
 
     async def aclose(self) -> None:

@@ -20,7 +20,19 @@ import pytest
 from lightwork import App, BuildConfig, CloudCompute, Flow, Mount
 from lightwork.config import Config
 from lightwork.errors import ConfigError, PlatformError
-from lightwork.runtime import Cause, Health, NoCapacity, Ref, Rejected, Route, Runtime, Spec, Standing, Unreachable
+from lightwork.runtime import (
+    Cause,
+    Door,
+    Health,
+    NoCapacity,
+    Ref,
+    Rejected,
+    Route,
+    Runtime,
+    Spec,
+    Standing,
+    Unreachable,
+)
 from tests.runtimes.sshd import Server, free_port, needs_sshd, sshd
 from tests.runtimes.support import first_output, output
 
@@ -291,6 +303,79 @@ async def test_ticket_is_nowhere_visible(server: Server) -> None:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 assert secret not in f"{process.cmdline()} {process.environ()}"
+
+
+# --- the tunnel -----------------------------------------------------------------------------------
+
+
+class Upper(asyncio.Protocol):
+    """Answers in capital letters; an exclamation mark makes it end in order, a question mark at once."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.ends: list[Exception | None] = []
+        self.ended = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=1000, low=10)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data.upper())
+        if data.endswith(b"!"):
+            self.transport.close()
+        if data.endswith(b"?"):
+            self.transport.abort()
+        assert self.transport.is_closing() is (data[-1:] in b"!?")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ends.append(exc)
+        self.ended.set()
+
+
+@contextlib.asynccontextmanager
+async def door(server: Server) -> AsyncIterator[tuple[list[Upper], int]]:
+    """What serves the connections through a tunnel to a port at which nobody listens; and the far side's port."""
+    served: list[Upper] = []
+
+    def accept() -> Upper:
+        served.append(Upper())
+        return served[-1]
+
+    async with entered(server, ports=[free_port()]) as runtime:
+        (route,) = await runtime.routes(Door("127.0.0.1", 1, accept))
+        await runtime.launch(spec("wait"))
+        yield served, route.port
+
+
+@pytest.mark.parametrize(("last", "answer"), [(b"bye!", b"BYE!"), (b"", b""), (b"now?", None)])
+async def test_scheduler_serves_the_channel_itself(server: Server, last: bytes, answer: bytes | None) -> None:
+    """A connection through the tunnel comes to the scheduler's protocol and not to its port, up to either's end."""
+    async with door(server) as (served, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"x" * 100_000)
+        assert await reader.readexactly(100_000) == b"X" * 100_000
+        writer.write(last)
+        writer.write_eof()
+        if answer is not None:
+            assert await reader.read() == answer
+        (one,) = served
+        await one.ended.wait()
+        writer.close()
+    assert one.ends == [None]
+
+
+async def test_served_channel_ends_with_the_connection(server: Server) -> None:
+    """When the SSH connection breaks, the scheduler's protocol is told that its connection is lost."""
+    async with door(server) as (served, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"x")
+        assert await reader.read(1) == b"X"
+        server.cut()
+        await served[0].ended.wait()
+        assert isinstance(served[0].ends[0], Exception)
+        writer.close()
 
 
 # --- what does not work ---------------------------------------------------------------------------

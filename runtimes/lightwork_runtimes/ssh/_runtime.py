@@ -145,7 +145,7 @@ class SshRuntime:
         self._check_entered()
         if self.options.direct:
             return await self._direct_routes(listener)
-        local = Route(_LOOPBACK.get(listener.host, listener.host), listener.port)
+        local = msgspec.structs.replace(listener, host=_LOOPBACK.get(listener.host, listener.host))
         if self._listener not in (None, local):
             raise RuntimeFailure(
                 f"runtimes.{self.name}: in use by another scheduler; give each app a runtime of its own"
