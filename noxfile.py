@@ -55,5 +55,5 @@ def bench(session: nox.Session) -> None:
     """Measure against the budgets; prints a table and writes build/benchmarks/."""
     # The peers are measured where they are installed: name them, ``PEERS="ray distributed" nox -s bench``.
     peers = os.environ.get("PEERS", "").split()
-    session.install("-e", ".[uvloop,tls]", *group("bench"), *peers)
+    session.install("-e", ".[uvloop,docker,ssh]", *group("bench"), *peers)
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing
+from typing import Any
 
 from benchmarks import peers
 from benchmarks.harness import Budget, Report, Scale
@@ -28,11 +29,11 @@ async def watch_running(changes: AsyncIterator[Change], name: str) -> float:
     raise RuntimeError("the app ended")
 
 
-async def start_works(count: int) -> list[float]:
-    """Seconds from the first call of a fresh work to its `running`, one work after the other."""
+async def start_works(count: int, **settings: Any) -> list[float]:
+    """Seconds from the first call of a fresh work to its `running`, one after the other; `settings` are the app's."""
     works = [Increment() for _ in range(WARM_UP + count)]
     took = []
-    async with App(Waiting(works)) as app, asyncio.TaskGroup() as group:
+    async with App(Waiting(works), **settings) as app, asyncio.TaskGroup() as group:
         for n, work in enumerate(works):
             async with aclosing(app.changes()) as changes:
                 watcher = group.create_task(watch_running(changes, work.name))

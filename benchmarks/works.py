@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 
@@ -22,6 +23,16 @@ class Increment(Work):
 
     async def run(self, n: int) -> int:
         return n + 1
+
+
+class Modules(Work):
+    """Tells what its process has imported."""
+
+    def __init__(self) -> None:
+        super().__init__(start_with_flow=False)
+
+    async def run(self) -> list[str]:
+        return list(sys.modules)
 
 
 class Appends(Work):
