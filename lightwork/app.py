@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from lightwork.changes import Change
 from lightwork.component import Component
@@ -21,6 +23,10 @@ from lightwork.runtime import Route, Runtime
 from lightwork.schedule import ScheduleView
 from lightwork.structures import find
 from lightwork.work import Work
+
+if TYPE_CHECKING:
+    from lightwork.server import Api
+    from lightwork.server.side import HttpSide
 
 __all__ = ["App", "LightningApp"]
 
@@ -100,6 +106,7 @@ class App(Generic[RootT_co]):
         self.stop_message: str | None = None
         self._given = dict(runtimes or {})
         self._early: list[Callable[[Change], None]] = []
+        self._is_mounted = False
         flow = root if isinstance(root, Flow) else _RunWork(root)
         self._root = cast("RootT_co", flow)
         object.__setattr__(flow, "_key", "root")
@@ -186,6 +193,17 @@ class App(Generic[RootT_co]):
         return self._running().scheduler.address
 
     @property
+    def url(self) -> str | None:
+        """Where the app's own HTTP side is, while it runs; None without one."""
+        http = self._running().http
+        return http.url if http is not None and http.url else None
+
+    def _api(self) -> Api | None:
+        """What answers requests that a host's own server passes on; None while the app does not run."""
+        self._is_mounted = True  # the next run has it from its start
+        return None if self._run is None else self._run.api()
+
+    @property
     def layout(self) -> dict[str, Any]:
         """The user interface of each component by its name, while the app runs: plain data, and a copy.
 
@@ -268,12 +286,16 @@ class _Run:
     """One run of an app: everything that is there only while it runs.
 
     Attributes:
+        id: Of this run; no other has it.
         stopped: Set when the app is to end.
         error: What failed it, the first of it.
+        http: Its HTTP side; None where nothing asks for one.
     """
 
     def __init__(self, app: App[Any]) -> None:
         self._app = app
+        self.id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"  # sorts by time
+        self.http: HttpSide | None = None
         self.tree = Tree(asyncio.get_running_loop())
         for watcher in app._early:
             self.tree.watch(watcher)
@@ -311,16 +333,30 @@ class _Run:
             await self.scheduler.open(self._group)
             for work in root.works():
                 self.scheduler.check_runtime(work)
+            if self._app.config.http or self._app._is_mounted:
+                self.api()
             root._bind(self.scheduler)
             self.scheduler.added(root)
             await self.layouts.open(self._group)
+            if self._app.config.http and self.http is not None:
+                await self.http.listen()
         except BaseException:
+            if self.http is not None:
+                await self.http.aclose()
             await self.layouts.aclose()
             await self.scheduler.aclose()
             root._bind(None)
             await self._group.__aexit__(None, None, None)
             raise
         self._passes = asyncio.create_task(self._run_passes(), name="lightwork flow")
+
+    def api(self) -> Api:
+        """What answers requests; it knows of calls from the first time that it is asked for."""
+        if self.http is None:
+            from lightwork.server.side import HttpSide  # loaded where it is used
+
+            self.http = HttpSide(self._app, self.scheduler, self.tree, self.id)
+        return self.http.api
 
     def _reshaped(self) -> None:
         self.layouts.reshaped()
@@ -360,6 +396,8 @@ class _Run:
         self._app.stop_message = message
         self.stopped.set()
         self.tree.changed()
+        if self.http is not None:
+            self.http.stopping()
         if self._passes is not None and self._passes is not asyncio.current_task():
             self._passes.cancel()
 
@@ -416,6 +454,8 @@ class _Run:
             get_logger("lightwork").error("the flow ignores its cancellation, and is left behind")
         await asyncio.gather(self.scheduler.aclose(), self.layouts.aclose())
         self.tree.close()
+        if self.http is not None:
+            await self.http.aclose()
         self._app.root._bind(None)
 
 

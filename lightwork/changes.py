@@ -36,11 +36,19 @@ class StatusChanged(msgspec.Struct, frozen=True, tag="status", gc=False):
 
 
 class LogLine(msgspec.Struct, frozen=True, tag="log"):
-    """A work wrote a line to its output. `time` is the scheduler's, in seconds since the epoch."""
+    """A work wrote a line to its output.
+
+    Attributes:
+        name: The work.
+        text: The line, without its end.
+        time: The scheduler's, in seconds since the epoch.
+        seq: Its number, which grows over all works of a run; 0 where nobody counts.
+    """
 
     name: str
     text: str
     time: float
+    seq: int = 0
 
 
 class ComponentAdded(msgspec.Struct, frozen=True, tag="added"):

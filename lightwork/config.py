@@ -38,6 +38,8 @@ _NO_KEYS = frozenset(
 )
 
 _Text = Annotated[str, Meta(min_length=1)]
+# Nobody guesses sixteen characters; it stands in headers and addresses.
+_Token = Annotated[str, Meta(min_length=16, max_length=512, pattern=r"^[\x21-\x7e]+$")]
 _Port = Annotated[int, Meta(ge=0, le=65535)]
 _Count = Annotated[int, Meta(ge=1)]
 _Positive = Annotated[float, Meta(gt=0)]
@@ -88,8 +90,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_frame: Longest frame accepted on a link, in bytes.
         max_strangers: Connections that may be open at once without having proved a secret.
         statuses_kept: Statuses that a work remembers.
+        http: Whether the app has an HTTP side. None: where it is run by the command, and not where it is embedded.
         http_host: Address of the HTTP side.
-        http_port: Port of the HTTP side, 0 for a free one.
+        http_port: Port of the HTTP side, 0 for a free one. The default one is only where the search begins: where it
+            is taken the next ones are tried.
+        http_token: What clients of the HTTP side must show. None: nothing on loopback, else a token made for the run.
+        http_origins: Origins, ``https://example.org``, whose pages may ask beside the app's own.
 
     Raises:
         ConfigError: A value has the wrong type or is out of range; names the key and the value.
@@ -110,8 +116,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_frame: _FrameSize = 64 * 1024 * 1024
     max_strangers: _Count = 256
     statuses_kept: _Count = 100
+    http: bool | None = None
     http_host: _Text = "127.0.0.1"
     http_port: _Port = 7501
+    http_token: _Token | None = None
+    http_origins: list[_Text] = []
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -22,7 +22,7 @@ import msgspec
 
 from lightwork.errors import ArgumentsError, ComponentError
 
-__all__ = ["RunSignature"]
+__all__ = ["RunSignature", "describe_parameters"]
 
 _encoder = msgspec.msgpack.Encoder()
 _sorting_encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -165,6 +165,19 @@ class RunSignature:
         except msgspec.ValidationError:
             return _decode_plain(raw)
 
+    def named(self, data: bytes) -> dict[str, Any]:
+        """The arguments in `data`, which comes from `bind`, by name and as plain values, for people."""
+        values = _decode_plain(data)
+        return {
+            parameter.name: parameter.own_default if value == _OWN_DEFAULT else value
+            for parameter, value in zip(self._parameters, values, strict=False)
+        }
+
+    @property
+    def described(self) -> list[tuple[str, str, bool, Any]]:
+        """Each parameter's name (with its asterisks), annotation as text, whether it must be given, its default."""
+        return describe_parameters(self._signature)
+
     def _fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """One value for each parameter. `inspect` is asked only where there is no simple way, or an error to word."""
         given = len(args)
@@ -211,6 +224,19 @@ class RunSignature:
                     f"the work: {why}"
                 ) from error
         raise ArgumentsError(f"{self.name}: the arguments cannot be sent to the work: {error}") from error
+
+
+def describe_parameters(signature: inspect.Signature) -> list[tuple[str, str, bool, Any]]:
+    """What `RunSignature.described` gives, of any signature."""
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    described = []
+    for given in signature.parameters.values():
+        star = stars.get(given.kind, "")
+        has_default = given.default is not inspect.Parameter.empty
+        annotation = "" if given.annotation is inspect.Parameter.empty else inspect.formatannotation(given.annotation)
+        default = given.default if has_default else None
+        described.append((star + given.name, annotation, not has_default and not star, default))
+    return described
 
 
 # --- encoding ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from lightwork.calls import Call, Operation, PassEnded
@@ -74,6 +74,7 @@ class Core:
         outbox: Changes that leave when the present event is dealt with.
         pass_thread: The thread of the plain pass that runs, 0 without one.
         is_closed: Whether the app ends: nothing new is taken on.
+        observers: Called with each event, what the machine orders because of it, and the time; before that is done.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Core:
         self.outbox: list[Change] = []
         self.pass_thread = 0
         self.is_closed = False
+        self.observers: list[Callable[[ev.Event, Sequence[ev.Command], float], None]] = []
         self._carry_out = carry_out
         self._machine = Machine()
         self._timers: dict[ev.Timer, asyncio.TimerHandle] = {}
@@ -110,7 +112,11 @@ class Core:
         self._now = max(self._now, time.time())
         self._depth += 1
         try:
-            for command in self._machine.handle(event, self._now):
+            commands = self._machine.handle(event, self._now)
+            if self.observers:
+                for observe in self.observers:
+                    observe(event, commands, self._now)
+            for command in commands:
                 self._carry_out(command)
         finally:
             self._depth -= 1

@@ -57,6 +57,7 @@ class Links:
                 worker.refusal = text
             _refuse(connection, text)
             return
+        worker.hello = hello
         if worker.peer is None:
             self._welcome_first(connection, entry, worker, hello)
         else:

@@ -145,6 +145,11 @@ class Scheduler:
         """Where works dial."""
         return self._launching.address
 
+    @property
+    def core(self) -> Core:
+        """What its parts share: for those that look on."""
+        return self._core
+
     def check_runtime(self, work: Work) -> None:
         """Raise `ConfigError` where the work's runtime cannot be made."""
         assert self._runtimes is not None

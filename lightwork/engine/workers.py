@@ -35,6 +35,7 @@ class Worker:
         mirror: The flow's copy of its state, from the first welcome on.
         pickled: The work as it was sent along with the first welcome, until the worker is ready: that welcome may have
             been lost on its way.
+        hello: What it said of itself when it came, the latest.
         cut: Set while there is no connection.
         refusal: Why it was turned away or given up by the scheduler itself; explains its end.
         given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
@@ -53,6 +54,7 @@ class Worker:
         self.peer: Peer[wire.FromWorker] | None = None
         self.mirror: Mirror | None = None
         self.pickled = b""
+        self.hello: wire.Hello | None = None
         self.cut = asyncio.Event()
         self.cut.set()
         self.refusal = ""

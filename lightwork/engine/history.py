@@ -1,0 +1,276 @@
+"""What has become of every call and of every worker, for people who ask: bounded, and kept only where somebody may ask.
+
+It looks on as the machine is fed (`Core.observer`) and changes nothing. Arguments, results and errors stay the bytes
+and structs that they came in; they are decoded when somebody wants to see them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from lightwork.engine import events as ev
+from lightwork.engine.core import Core, Entry
+from lightwork.signature import RunSignature
+from lightwork.status import Stage, WorkStatus
+from lightwork.wire import ErrorInfo
+
+__all__ = ["AttemptRecord", "CallRecord", "History", "WorkHistory"]
+
+_CALLS_KEPT = 10_000
+"""Calls that are over and are still known."""
+
+_BYTES_KEPT = 64 * 1024 * 1024
+"""Bytes of their arguments and results."""
+
+_FAILURES_KEPT = 20
+_ATTEMPTS_KEPT = 100
+
+
+class CallRecord:
+    """One call that was asked for; one that was joined to another is counted there.
+
+    Attributes:
+        id, work, hash: As in `lightwork.calls.Call`.
+        signature: Of the work's ``run``.
+        data: The arguments, as `RunSignature.bind` gives them.
+        status: The latest.
+        submitted_at, started_at, ended_at: None while that has not happened.
+        cached: Whether it was answered without running.
+        joined: How often it was asked for again while it was in flight.
+        value: What ``run`` returned, in msgpack.
+        error: What was raised.
+    """
+
+    __slots__ = (
+        "cached",
+        "data",
+        "ended_at",
+        "error",
+        "hash",
+        "id",
+        "joined",
+        "signature",
+        "started_at",
+        "status",
+        "submitted_at",
+        "value",
+        "work",
+    )
+
+    def __init__(self, id: int, work: str, hash: str, data: bytes, signature: RunSignature, now: float) -> None:
+        self.id = id
+        self.work = work
+        self.hash = hash
+        self.signature = signature
+        self.data = data
+        self.status = WorkStatus(Stage.PENDING, now, call=id)
+        self.submitted_at = now
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.cached = False
+        self.joined = 0
+        self.value: bytes | None = None
+        self.error: ErrorInfo | None = None
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments by name, as plain values."""
+        return self.signature.named(self.data)
+
+    @property
+    def result(self) -> Any:
+        """What ``run`` returned, as a plain value; None where it has not."""
+        return None if self.value is None else msgspec.msgpack.decode(self.value)
+
+    @property
+    def size(self) -> int:
+        """Bytes of arguments and result."""
+        return len(self.data) + len(self.value or b"")
+
+
+class AttemptRecord:
+    """One process of a work: where it was, and what became of it."""
+
+    __slots__ = ("attempt", "ended_at", "host", "message", "pid", "started_at")
+
+    def __init__(self, attempt: int, now: float) -> None:
+        self.attempt = attempt
+        self.started_at = now
+        self.ended_at: float | None = None
+        self.pid: int | None = None
+        self.host: str | None = None
+        self.message: str | None = None
+
+
+class WorkHistory:
+    """What a work's calls came to.
+
+    Attributes:
+        name: Of the work.
+        counts: Calls by stage, since this began to look on.
+        running: Calls that run now, in the order in which they began.
+        attempts: Its latest processes, oldest first.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.counts: dict[Stage, int] = {}
+        self.running: dict[int, None] = {}
+        self.attempts: deque[AttemptRecord] = deque(maxlen=_ATTEMPTS_KEPT)
+
+    def _moved(self, call: int, old: Stage | None, new: Stage | None) -> None:
+        for stage, by in ((old, -1), (new, 1)):
+            if stage is not None:
+                self.counts[stage] = self.counts.get(stage, 0) + by
+        if new is Stage.RUNNING:
+            self.running[call] = None
+        else:
+            self.running.pop(call, None)
+
+
+class History:
+    """The calls of an app, newest last. Belongs to the loop's thread.
+
+    Args:
+        core: Looked at as it is fed, from now on.
+
+    Attributes:
+        failures: The latest calls that failed, oldest first.
+        touched: Called with each record that has changed; None where nobody wants to know.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._calls: OrderedDict[int, CallRecord] = OrderedDict()
+        self._works: dict[int, WorkHistory] = {}
+        self._over: deque[CallRecord] = deque()
+        self._bytes = 0
+        self.failures: deque[CallRecord] = deque(maxlen=_FAILURES_KEPT)
+        self.touched: Callable[[CallRecord], None] | None = None
+        core.observers.append(self._observe)
+
+    def close(self) -> None:
+        """Look on no more; what is known stays. May be repeated."""
+        if self._observe in self._core.observers:
+            self._core.observers.remove(self._observe)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def call(self, number: int) -> CallRecord | None:
+        """A call by its number, if it is still known."""
+        return self._calls.get(number)
+
+    def newest(self) -> Iterator[CallRecord]:
+        """Every call that is known, newest first."""
+        return reversed(self._calls.values())
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def work(self, entry: Entry) -> WorkHistory:
+        """What the calls of a work came to."""
+        found = self._works.get(entry.id)
+        if found is None:
+            found = self._works[entry.id] = WorkHistory(entry.name)
+        return found
+
+    # --- looking on -------------------------------------------------------------------------------
+
+    def _observe(self, event: ev.Event, commands: Sequence[ev.Command], now: float) -> None:
+        entry = self._core.entries.get(event.work)
+        if entry is None:
+            return
+        work = self.work(entry)
+        match event:
+            case ev.CallSubmitted():
+                record = CallRecord(event.call, entry.name, event.hash, event.args, entry.work._signature, now)
+                self._calls[record.id] = record
+                work._moved(record.id, None, Stage.PENDING)
+            case ev.WorkerReady() | ev.WorkerExited() | ev.LaunchFailed():
+                self._on_worker(entry, work, event, now)
+        for command in commands:
+            match command:
+                case ev.Publish():
+                    self._on_status(work, command.status)
+                case ev.Adopt():
+                    self._on_adopt(work, command, now)
+                case ev.Settle():
+                    self._on_settle(command)
+                case ev.Launch():
+                    work.attempts.append(AttemptRecord(command.attempt, now))
+                case ev.Forget():
+                    self._works.pop(entry.id, None)
+
+    def _on_worker(
+        self, entry: Entry, work: WorkHistory, event: ev.WorkerReady | ev.WorkerExited | ev.LaunchFailed, now: float
+    ) -> None:
+        record = next((one for one in work.attempts if one.attempt == event.attempt), None)
+        if record is None:
+            return
+        hello = entry.worker.hello if entry.worker is not None else None
+        if hello is not None:
+            record.pid, record.host = hello.pid, hello.host
+        if not isinstance(event, ev.WorkerReady):
+            record.ended_at, record.message = now, event.message
+
+    def _on_status(self, work: WorkHistory, status: WorkStatus) -> None:
+        record = self._calls.get(status.call or 0)
+        if record is None:
+            return
+        if record.status.stage is not status.stage:
+            work._moved(record.id, record.status.stage, status.stage)
+        record.status = status
+        if status.stage is Stage.RUNNING:
+            record.started_at = status.timestamp
+        elif status.stage.is_final:
+            self._end(record, status.timestamp)
+        self._tell(record)
+
+    def _on_adopt(self, work: WorkHistory, command: ev.Adopt, now: float) -> None:
+        record = self._calls.get(command.call)
+        if record is None or command.to is None:
+            return
+        if command.outcome is None:
+            del self._calls[record.id]
+            work._moved(record.id, record.status.stage, None)
+            joined = self._calls.get(command.to)
+            if joined is not None:
+                joined.joined += 1
+                self._tell(joined)
+            return
+        work._moved(record.id, record.status.stage, Stage.SUCCEEDED)
+        record.status = WorkStatus(Stage.SUCCEEDED, now, None, command.reason, call=record.id)
+        record.cached = True
+        record.value = command.outcome.value
+        self._end(record, now)
+        self._tell(record)
+
+    def _on_settle(self, command: ev.Settle) -> None:
+        record = self._calls.get(command.call)
+        if record is None:
+            return
+        outcome = command.outcome
+        record.value, record.error = outcome.value, outcome.error
+        self._bytes += len(outcome.value or b"")
+        if outcome.status.stage is Stage.FAILED:
+            self.failures.append(record)
+        self._tell(record)
+
+    def _end(self, record: CallRecord, now: float) -> None:
+        if record.ended_at is not None:
+            return
+        record.ended_at = now
+        self._over.append(record)
+        self._bytes += record.size
+        while len(self._over) > _CALLS_KEPT or (self._bytes > _BYTES_KEPT and len(self._over) > 1):
+            oldest = self._over.popleft()
+            self._bytes -= oldest.size
+            self._calls.pop(oldest.id, None)
+
+    def _tell(self, record: CallRecord) -> None:
+        if self.touched is not None:
+            self.touched(record)

@@ -1,0 +1,147 @@
+"""`Api`: everything that can be asked of one running app, whichever server it is asked through."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from typing import TYPE_CHECKING
+
+from lightwork.engine.history import History
+from lightwork.engine.scheduler import Scheduler
+from lightwork.engine.tree import Tree
+from lightwork.flow import Flow
+from lightwork.log import get_logger
+from lightwork.server import reading
+from lightwork.server.feed import Client, Feed
+from lightwork.server.guard import Guard
+from lightwork.server.static import DOCS_FOLDER, PAGE_FOLDER, PageFiles
+from lightwork.server.types import UsageTotal
+from lightwork.server.views import AppLike, Views
+from lightwork.server.web import Problem, Request, Response, Route, Routes, json_response, problem_response
+from lightwork.work import Work
+
+if TYPE_CHECKING:
+    from lightwork.config import Config
+
+__all__ = ["FEED", "PREFIX", "ROUTES", "Api"]
+
+PREFIX = "/api/v1"
+"""Where the routes are."""
+
+FEED = f"{PREFIX}/feed"
+"""Where the WebSocket is."""
+
+_log = get_logger("lightwork.server")
+
+
+class Api:
+    """The routes and the feed of one run of an app. Belongs to the loop's thread.
+
+    Args:
+        app: The app.
+        scheduler, tree: Of its run.
+        run: Id of the run.
+
+    Attributes:
+        views, history, feed: What there is to see.
+        guard: Decides who may ask.
+        started_at: When the run began.
+    """
+
+    def __init__(self, app: AppLike, scheduler: Scheduler, tree: Tree, run: str) -> None:
+        self._app = app
+        self.scheduler = scheduler
+        self.run = run
+        self.started_at = time.time()
+        self.history = History(scheduler.core)
+        self.views = Views(app, scheduler, self.history, run, self.started_at)
+        self.feed = Feed(app, self.views, self.history, tree, run)
+        self.guard = Guard(None)
+        self._routes = Routes(ROUTES)
+        self._page = PageFiles(PAGE_FOLDER)
+        self._docs = PageFiles(DOCS_FOLDER)
+
+    @property
+    def root(self) -> Flow:
+        """The root flow."""
+        return self._app.root
+
+    @property
+    def app(self) -> AppLike:
+        """The app."""
+        return self._app
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._app.config
+
+    def near(self, name: str, *, works: bool = False) -> list[str]:
+        """Names of components that somebody who wrote `name` may have meant."""
+        kinds = Work if works else (Work, Flow)
+        return difflib.get_close_matches(
+            name[:200], [node.name for node in self.root._walk() if isinstance(node, kinds)]
+        )
+
+    def load(self) -> UsageTotal | None:
+        """What all works use, as last sampled."""
+        return None
+
+    def stopping(self) -> None:
+        """The app is about to end."""
+        self.views.is_stopping = True
+        self.feed.app_changed()
+
+    async def aclose(self) -> None:
+        """The app has ended: tell whoever looks on, and look on no more. May be repeated."""
+        await self.feed.aclose()
+        self.history.close()
+
+    # --- answering --------------------------------------------------------------------------------
+
+    def admit(self, request: Request) -> Response | None:
+        """The answer to a request that may not be made, or that the guard answers itself; None where it may.
+
+        The files of the page hold nothing of the app. They need no token, so that the page can ask for one.
+        """
+        is_open = request.method in ("GET", "HEAD") and request.first("token") is None and self._has_file(request.path)
+        try:
+            return self.guard.check(request, needs_token=not is_open)
+        except Problem as problem:
+            return problem_response(problem)
+
+    def _has_file(self, path: str) -> bool:
+        return path in self._page
+
+    def join(self) -> Client:
+        """A new client of the feed. Raises `Problem` where there are too many."""
+        return self.feed.join()
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request that the guard has let pass. Raises nothing but what cancels it."""
+        try:
+            return await self._answer(request)
+        except Problem as problem:
+            return problem_response(problem)
+        except Exception as error:
+            _log.error("a request failed", method=request.method, path=request.path, exc_info=error)
+            text = f"the request failed with {type(error).__name__}; the app's log has more"
+            return problem_response(Problem("internal", text))
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.path
+        if path == PREFIX or path.startswith(PREFIX + "/"):
+            route, request.params = self._routes.find(request.method, path.removeprefix(PREFIX) or "/")
+            return await self._call(route, request)
+        if request.method in ("GET", "HEAD"):
+            found = self._page.answer(request, path)
+            if found is not None:
+                return found
+        raise Problem("not_found", f"there is nothing at {path:.200}")
+
+    async def _call(self, route: Route, request: Request) -> Response:
+        outcome = await route.handler(self, request)
+        return outcome if isinstance(outcome, Response) else json_response(outcome, route.status)
+
+
+ROUTES = [*reading.ROUTES]

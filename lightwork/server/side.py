@@ -1,0 +1,73 @@
+"""`HttpSide`: what a run of an app has for the HTTP side, from its start to its end."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from lightwork.engine.scheduler import Scheduler
+from lightwork.engine.tree import Tree
+from lightwork.log import get_logger
+from lightwork.server.api import Api
+from lightwork.server.guard import Guard, is_loopback
+from lightwork.server.views import AppLike
+
+if TYPE_CHECKING:
+    from lightwork.server.aio import Listener
+
+__all__ = ["HttpSide"]
+
+_log = get_logger("lightwork.server")
+
+
+class HttpSide:
+    """The `Api` of one run, and its listener where it has one.
+
+    Args:
+        app: The app.
+        scheduler, tree: Of its run.
+        run: Id of the run.
+
+    Attributes:
+        api: What answers.
+        url: Where it listens; empty where it does not.
+        token: What clients must show; None where they need not.
+    """
+
+    def __init__(self, app: AppLike, scheduler: Scheduler, tree: Tree, run: str) -> None:
+        self._app = app
+        self.api = Api(app, scheduler, tree, run)
+        self.url = ""
+        self.token: str | None = None
+        self._listener: Listener | None = None
+
+    async def listen(self) -> None:
+        """Answer on the configured address.
+
+        Raises:
+            ConfigError: It cannot be bound.
+        """
+        from lightwork.server.aio import Listener
+
+        config = self._app.config
+        self.token = config.http_token
+        if self.token is None and not is_loopback(config.http_host):
+            self.token = secrets.token_urlsafe(24)
+        self.api.guard = Guard(self.token, config.http_origins)
+        self._listener = Listener(self.api)
+        is_fixed = config.http_port != type(config)().http_port
+        self.url = self.api.views.url = await self._listener.start(
+            config.http_host, config.http_port, is_fixed=is_fixed
+        )
+
+    def stopping(self) -> None:
+        """The app is about to end: whoever looks on sees that."""
+        self.api.stopping()
+
+    async def aclose(self) -> None:
+        """Tell whoever looks on the last changes, then answer no more. May be repeated."""
+        await self.api.aclose()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.aclose()
+        self.url = ""

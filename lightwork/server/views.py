@@ -1,0 +1,321 @@
+"""What is known of a running app, as the types of `lightwork.server.types`. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from lightwork._version import __version__
+from lightwork.checkpoint import children_as
+from lightwork.component import Component as AnyComponent
+from lightwork.engine.history import CallRecord, History
+from lightwork.errors import LayoutError
+from lightwork.flow import Flow
+from lightwork.log import get_logger
+from lightwork.server.types import (
+    AppView,
+    CallDetail,
+    CallError,
+    Component,
+    LayoutItem,
+    Parameter,
+    RuntimeView,
+    WorkAttempt,
+    WorkCounts,
+    WorkDetail,
+    WorkView,
+)
+from lightwork.server.values import MOST_SHOWN, to_json
+from lightwork.status import Stage
+from lightwork.work import Work
+
+if TYPE_CHECKING:
+    from lightwork.config import Config
+    from lightwork.engine.core import Entry
+    from lightwork.engine.scheduler import Scheduler
+    from lightwork.schedule import ScheduleView
+
+__all__ = ["MOST_STATE", "AppLike", "Views", "describe"]
+
+MOST_STATE = 64 * 1024
+"""Bytes of JSON up to which one attribute of a state is shown whole."""
+
+_log = get_logger("lightwork.server")
+
+
+class AppLike(Protocol):
+    """What is needed of a running app here; `lightwork.App` says what each is."""
+
+    @property
+    def root(self) -> Flow:
+        """The root flow."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+
+    @property
+    def stop_message(self) -> str | None:
+        """What the flow said when it stopped."""
+
+    @property
+    def schedules(self) -> list[ScheduleView]:
+        """Every schedule."""
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The user interface of each component."""
+
+    def stop(self, message: str | None = None) -> None:
+        """End the app in order."""
+
+    def trigger(self, flow: str, key: str) -> None:
+        """Let a schedule fire now."""
+
+
+class Views:
+    """Reads one running app. Belongs to the loop's thread.
+
+    Args:
+        app: The app.
+        scheduler: Its scheduler.
+        history: Of its calls.
+        run: Id of the run.
+        started_at: When that began.
+
+    Attributes:
+        url: Where the HTTP side is; empty where another server has it.
+        is_stopping: Whether the app ends.
+    """
+
+    def __init__(self, app: AppLike, scheduler: Scheduler, history: History, run: str, started_at: float) -> None:
+        self._app = app
+        self._scheduler = scheduler
+        self._history = history
+        self._run = run
+        self._started_at = started_at
+        self._layout: dict[str, LayoutItem] = {}
+        self._named: dict[str, Work | Flow] = {}
+        self.url = ""
+        self.is_stopping = False
+
+    # --- the app ----------------------------------------------------------------------------------
+
+    def app(self) -> AppView:
+        """The app as a whole."""
+        root, config, address = self._app.root, self._app.config, self._scheduler.address
+        file = _file_of(root)
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return AppView(
+            run=self._run,
+            name=_name_of(file, root),
+            root=type(root).__name__,
+            file=file,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started_at=self._started_at,
+            stage="stopping" if self.is_stopping else "running",
+            version=__version__,
+            python=platform.python_version(),
+            url=self.url,
+            address=f"{host}:{address.port}",
+            runtime=config.runtime,
+            stop_message=self._app.stop_message,
+            journal=getattr(config, "journal", None),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Works by stage."""
+        counts: dict[str, int] = {}
+        for work in self._app.root.works():
+            stage = work.status.stage.value
+            counts[stage] = counts.get(stage, 0) + 1
+        return counts
+
+    def failures(self) -> list[CallDetail]:
+        """The latest failed calls, newest first."""
+        return [self.call(record, with_args=False) for record in reversed(self._history.failures)]
+
+    def find(self, name: str) -> Work | Flow | None:
+        """The component of that name, None where there is none."""
+        found = self._named.get(name)
+        if found is None or found._driver is None or found.name != name:
+            self._named = {node.name: node for node in self._app.root._walk() if isinstance(node, (Work, Flow))}
+            found = self._named.get(name)
+        return found
+
+    def components(self) -> list[Component]:
+        """Every component, parents first."""
+        return [
+            Component(
+                node.name,
+                "work" if isinstance(node, Work) else "flow",
+                type(node).__name__,
+                [child.name for child in _children(node)],
+            )
+            for node in self._app.root._walk()
+            if isinstance(node, (Work, Flow))
+        ]
+
+    def layout(self) -> dict[str, LayoutItem]:
+        """The user interfaces; the latest that were right, where what a component gives now is wrong."""
+        try:
+            self._layout = msgspec.convert(self._app.layout, dict[str, LayoutItem])
+        except LayoutError as error:
+            _log.warning("the layout cannot be shown", error=str(error))  # the next pass fails the app with it
+        return self._layout
+
+    def schedules(self) -> list[ScheduleView]:
+        """Every schedule, the next to fire first."""
+        return self._app.schedules
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def state(self, component: AnyComponent, depth: int | None = None) -> dict[str, Any]:
+        """What ``component.state`` gives, each attribute cut where it is large.
+
+        Args:
+            component: Whose.
+            depth: Levels of children that are shown; None for all.
+        """
+        if isinstance(component, Work):
+            calls = component.state["calls"]
+            return {"vars": _attributes(component), "calls": calls, "changes": {}}
+        assert isinstance(component, Flow)
+        below = None if depth is None else depth - 1
+        shown = {"vars": _attributes(component), "calls": to_json(component._progress.snapshot(), MOST_STATE)}
+        if below is not None and below < 0:
+            return {**shown, "changes": {}, "flows": {}, "works": {}, "structures": {}}
+        return {**shown, "changes": {}, **children_as(component, lambda one: self.state(one, below))}
+
+    # --- works ------------------------------------------------------------------------------------
+
+    def entry(self, work: Work) -> Entry | None:
+        """The scheduler's entry of a work, None where it has none (any more)."""
+        return self._scheduler.core.by_work.get(work)
+
+    def work(self, work: Work) -> WorkView:
+        """One work."""
+        return WorkView(**self._work_fields(work))
+
+    def _work_fields(self, work: Work) -> dict[str, Any]:
+        status, entry = work.status, self.entry(work)
+        counts, current, attempt = WorkCounts(), None, 0
+        hello = None
+        if entry is not None:
+            past = self._history.work(entry)
+            counts = WorkCounts(*(past.counts.get(stage, 0) for stage in _COUNTED))
+            current = next(iter(past.running), None)
+            attempt = past.attempts[-1].attempt if past.attempts else 0
+            hello = entry.worker.hello if entry.worker is not None else None
+        return {
+            "name": work.name,
+            "type": type(work).__name__,
+            "stage": status.stage,
+            "reason": status.reason,
+            "message": status.message,
+            "since": status.timestamp,
+            "runtime": self._app.config.runtime_for(work.name, work._runtime),
+            "pid": hello.pid if hello is not None else None,
+            "hostname": hello.host if hello is not None else None,
+            "url": work.url,
+            "parallel": work.parallel,
+            "concurrency": work._concurrency,
+            "port": work._state.values["_port"],
+            "calls": counts,
+            "num_timeouts": work.num_timeouts,
+            "worker_attempt": attempt,
+            "current": current,
+        }
+
+    def work_detail(self, work: Work) -> WorkDetail:
+        """One work with everything that is known of it."""
+        entry, signature = self.entry(work), work._signature
+        attempts = self._history.work(entry).attempts if entry is not None else ()
+        return WorkDetail(
+            **self._work_fields(work),
+            statuses=work.statuses,
+            signature=signature.text,
+            parameters=describe(signature.described),
+            attempts=[
+                WorkAttempt(one.attempt, one.pid, one.host, one.started_at, one.ended_at, one.message)
+                for one in attempts
+            ],
+            state=self.state(work),
+            resources=to_json(msgspec.to_builtins(work.cloud_compute, enc_hook=repr), MOST_SHOWN),
+        )
+
+    def call(self, record: CallRecord, *, with_args: bool = True) -> CallDetail:
+        """One call. Without `with_args` what it took and gave is left out; the error stays."""
+        status, error = record.status, None
+        if record.error is not None:
+            error = CallError(record.error.qualname, record.error.message, record.error.traceback if with_args else "")
+        return CallDetail(
+            id=record.id,
+            work=record.work,
+            hash=record.hash,
+            stage=status.stage,
+            reason=status.reason,
+            message=status.message,
+            attempt=status.attempt,
+            submitted_at=record.submitted_at,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+            cached=record.cached,
+            joined=record.joined,
+            args={name: to_json(value, MOST_SHOWN) for name, value in record.args.items()} if with_args else None,
+            result=to_json(record.result, MOST_SHOWN) if with_args else None,
+            error=error,
+        )
+
+    def runtimes(self) -> list[RuntimeView]:
+        """Profiles that are configured or in use."""
+        config = self._app.config
+        used: dict[str, int] = {config.runtime: 0, **dict.fromkeys(config.runtimes, 0)}
+        for work in self._app.root.works():
+            profile = config.runtime_for(work.name, work._runtime)
+            used[profile] = used.get(profile, 0) + 1
+        return [RuntimeView(name, config.profile(name)[0], count) for name, count in used.items()]
+
+
+_COUNTED = (Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED)
+
+
+def describe(parameters: Iterable[tuple[str, str, bool, Any]]) -> list[Parameter]:
+    """Parameters as `lightwork.signature.describe_parameters` gives them, for the wire."""
+    return [
+        Parameter(name, annotation, required, to_json(default, MOST_SHOWN))
+        for name, annotation, required, default in parameters
+    ]
+
+
+def _attributes(component: AnyComponent) -> dict[str, Any]:
+    return {name: to_json(value, MOST_STATE) for name, value in component._state.snapshot().items()}
+
+
+def _children(node: AnyComponent) -> list[AnyComponent]:
+    if not isinstance(node, Flow):
+        return []
+    return [child for child in node._walk_own() if isinstance(child, AnyComponent)]
+
+
+def _file_of(root: Flow) -> str | None:
+    shown: Any = root
+    if type(root).__module__ == "lightwork.app":  # the flow around a work that is an app by itself
+        shown = root.works()[0]
+    module = sys.modules.get(type(shown).__module__)
+    return getattr(module, "__file__", None)
+
+
+def _name_of(file: str | None, root: Flow) -> str:
+    if file is None:
+        return type(root).__name__
+    path = Path(file)
+    return path.parent.name if path.stem in ("app", "main", "__main__", "__init__") and path.parent.name else path.stem

@@ -1,0 +1,142 @@
+"""The feed: a snapshot, then changes, and what becomes of those who were away or are slow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from lightwork import App
+from tests.server.support import FeedReader, Root, Worker, serving
+
+pytestmark = pytest.mark.bare
+
+
+async def test_snapshot_then_changes() -> None:
+    """A client gets everything once, and then each change."""
+    async with serving() as client, client.feed() as feed:
+        snapshot = await feed.next()
+        assert snapshot["type"] == "snapshot"
+        assert snapshot["state"]["vars"]["title"] == "one"
+        assert [work["name"] for work in snapshot["works"]] == ["root.work"]
+        client.app.root.title = "two"
+        seen = await feed.until(t="state")
+        assert seen[-1] == {"t": "state", "name": "root", "path": ["title"], "kind": "set", "value": "two"}
+        await client.app.works[0].submit("count", 3)
+        seen = await feed.until(t="call", stage="succeeded")
+        assert "status" in {item["t"] for item in seen}
+
+
+async def test_numbers_grow_and_resume() -> None:
+    """A client that comes back is told what it missed, no change twice."""
+    async with serving() as client:
+        async with client.feed() as feed:
+            snapshot = await feed.next()
+            client.app.root.title = "two"
+            last = (await feed.next())["seq"]
+        client.app.root.title = "three"
+        hello = {"type": "hello", "run": snapshot["app"]["run"], "last": last}
+        async with client.feed(hello) as feed:
+            assert await feed.next() == {"type": "resumed", "seq": last}
+            missed = await feed.next()
+            assert missed["seq"] > last
+            assert [item["value"] for item in missed["items"] if item["t"] == "state"] == ["three"]
+
+
+@pytest.mark.parametrize("hello", [{"run": "another", "last": 0}, {"last": 0}, {"run": None, "last": 10**9}])
+async def test_who_cannot_resume_gets_a_snapshot(hello: dict[str, Any]) -> None:
+    """Of another run, or too far away: everything from the beginning."""
+    async with serving() as client, client.feed({"type": "hello", **hello}) as feed:
+        assert (await feed.next())["type"] == "snapshot"
+
+
+async def test_overwritten_values_are_left_out() -> None:
+    """Sets of one attribute that wait for one batch are one change."""
+    async with serving() as client, client.feed() as feed:
+        await feed.next()
+        for number in range(1000):
+            client.app.root.title = str(number)
+        seen = await feed.until(t="state", value="999")
+        assert len(seen) < 10
+
+
+async def test_order_of_edits_is_kept() -> None:
+    """A set is not moved before an edit of the same place that came between."""
+    root = Root(work=Worker())
+    async with serving(root=root) as client, client.feed() as feed:
+        await feed.next()
+        root.numbers = [1]
+        root.numbers[0] = 5
+        root.numbers = [2]
+        root.numbers[0] = 6
+        root.title = "end"
+        seen = [item["value"] for item in await feed.until(t="state", value="end")]
+        assert seen == [[1], 5, [2], 6, "end"]
+
+
+async def test_components_that_come_and_go() -> None:
+    """A new work is announced with its type and state; one that leaves is announced too."""
+    root: Any = Root(trials=[Worker()])
+    async with serving(root=root) as client, client.feed() as feed:
+        await feed.next()
+        root.trials.append(Worker())
+        added = (await feed.until(t="added"))[-1]
+        assert (added["name"], added["kind"], added["type"]) == ("root.trials.1", "work", "Worker")
+        assert added["state"]["vars"]["n"] == 0
+        del root.trials[1]
+        await feed.until(t="removed", name="root.trials.1")
+
+
+async def test_end_of_the_app() -> None:
+    """Clients see that the app stops, and are told goodbye."""
+    app = App(Root(work=Worker()), http=True, http_port=0, runtime="inprocess")
+    async with aiohttp.ClientSession() as session:
+        async with app:
+            url = app.url
+            socket = await session.ws_connect(f"{url}/api/v1/feed")
+            feed = FeedReader(socket)
+            await feed.say(type="hello")
+            await feed.next()
+            app.stop("enough")
+        told = (await feed.until(t="app"))[-1]
+        assert (told["stage"], told["stop_message"]) == ("stopping", "enough")
+        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            continue  # what the end of the work has changed
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(url)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "{", "[]", '"hello"', '{"type":"nothing"}', '{"type":"follow"}', '{"type":"hello","last":"x"}', "[" * 5000],
+)
+async def test_garbage(message: str) -> None:
+    """What is no message of the feed ends the connection with a policy code, and nothing else."""
+    async with serving() as client, client.session.ws_connect(f"{client.base}/api/v1/feed") as socket:
+        await socket.send_str(message)
+        await socket.receive()
+        assert socket.close_code == 1008
+        assert (await client.get("/app"))["stage"] == "running"
+
+
+async def test_binary_and_long_messages() -> None:
+    """Binary messages and those beyond 64 kB end the connection."""
+    async with serving() as client:
+        for data, code in ((b"\x80\x04.", 1003), (None, 1009)):
+            async with client.session.ws_connect(f"{client.base}/api/v1/feed") as socket:
+                if data is None:
+                    await socket.send_str(" " * 100_000)
+                else:
+                    await socket.send_bytes(data)
+                await socket.receive()
+                assert socket.close_code == code
+
+
+async def test_ping() -> None:
+    """A ping is answered."""
+    async with serving() as client, client.feed() as feed:
+        await feed.next()
+        await feed.say(type="ping")
+        assert await feed.next() == {"type": "pong"}

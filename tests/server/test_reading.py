@@ -1,0 +1,168 @@
+"""What can be read over HTTP: the app, its tree, its works, their calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import yarl
+
+from lightwork import App
+from lightwork.server.types import AppDetail, CallsPage, ComponentsPage, WorkDetail, WorksPage
+from tests.server.support import Root, Worker, serving
+
+pytestmark = pytest.mark.bare
+
+
+async def test_app() -> None:
+    """The app says what it is, and how many works are in which stage."""
+    async with serving() as client:
+        app = msgspec.convert(await client.get("/app"), AppDetail)
+        assert (app.root, app.stage, app.runtime, app.counts) == ("Root", "running", "inprocess", {"not_started": 1})
+        assert app.url == client.app.url
+        assert app.file == __file__.replace("test_reading", "support")
+
+
+async def test_embedded_app_opens_no_port() -> None:
+    """An app listens for HTTP only where it is asked to."""
+    async with App(Root(work=Worker()), runtime="inprocess") as app:
+        assert app.url == ""
+
+
+async def test_taken_port() -> None:
+    """The next free port is taken where the default one is not free, and one that was asked for is an error."""
+    async with serving(http_port=7501) as first, serving(http_port=7501) as second:
+        assert first.app.url != second.app.url
+        assert (await second.get("/app"))["url"] == second.app.url
+
+
+async def test_components() -> None:
+    """Every component is listed, parents first, with its children's names."""
+    async with serving(root=Root(inner=Root(work=Worker()), trials=[Worker(), Worker()])) as client:
+        found = msgspec.convert(await client.get("/components"), ComponentsPage)
+        assert [one.name for one in found.items] == [
+            "root", "root.inner", "root.inner.work", "root.trials.0", "root.trials.1",
+        ]  # fmt: skip
+        assert found.items[0].children == ["root.inner", "root.trials.0", "root.trials.1"]
+        assert found.total == 5
+
+
+async def test_works_are_filtered_sorted_and_paged() -> None:
+    """Works are chosen by stage and pattern, sorted, and given in pages with the number of all."""
+    async with serving(root=Root(trials=[Worker() for _ in range(5)], other=Worker())) as client:
+        await client.app.works[2].submit("echo", 1)
+        chosen = msgspec.convert(await client.get("/works?stage=succeeded"), WorksPage)
+        assert [work.name for work in chosen.items] == ["root.trials.2"]
+        chosen = msgspec.convert(await client.get("/works?match=root.t*&sort=-name&limit=2&offset=1"), WorksPage)
+        assert ([work.name for work in chosen.items], chosen.total) == (["root.trials.3", "root.trials.2"], 5)
+
+
+async def test_work() -> None:
+    """A work is told with its signature, statuses, attempts, state and counts of its calls."""
+    async with serving() as client:
+        await client.app.works[0].submit("echo", 1)
+        work = msgspec.convert(await client.get("/works/root.work"), WorkDetail)
+        assert work.calls.succeeded == 1
+        assert [parameter.name for parameter in work.parameters] == ["what", "value"]
+        assert work.signature.startswith("(what: str = 'nothing', value")
+        assert [status.stage.value for status in work.statuses] == ["pending", "started", "running", "succeeded"]
+        assert work.attempts[0].pid == work.pid
+        assert work.state["vars"]["table"] == {"$dict": [["a", {"b": [1]}], [7, "seven"]]}
+        assert work.state["vars"]["tags"] == {"$set": ["x"]}
+
+
+async def test_calls() -> None:
+    """A call is told with its arguments by name, its result, its error with the remote traceback."""
+    async with serving() as client:
+        work = client.app.works[0]
+        await work.submit("echo", {"a": b"1"})
+        failed = work.submit("fail", 1)
+        with pytest.raises(ValueError, match="no: 1"):
+            await failed
+        await work.submit("echo", {"a": b"1"})
+        page = msgspec.convert(await client.get("/works/root.work/calls"), CallsPage)
+        third, second, first = page.items
+        assert first.args == {"what": "echo", "value": {"a": {"$bytes": 1, "preview": "MQ=="}}}
+        assert second.error is not None
+        assert (second.error.type, second.error.message) == ("ValueError", "no: 1")
+        assert "do_fail" in second.error.traceback
+        assert (third.cached, third.stage.value, third.result) == (True, "succeeded", first.result)
+        assert [one["id"] for one in (await client.get("/app"))["failures"]] == [second.id]
+        assert (await client.get(f"/calls/{first.id}"))["hash"] == first.hash
+        assert (await client.get("/calls?stage=failed"))["total"] == 1
+        assert len((await client.get("/timeline"))["items"]) == 3
+
+
+async def test_joined_calls_are_counted() -> None:
+    """The same call while it is in flight is not another one."""
+    async with serving() as client:
+        work = client.app.works[0]
+        calls = [work.submit("until_go") for _ in range(3)]
+        assert (await client.get("/calls"))["items"][0]["joined"] == 2
+        work.go = True
+        await calls[0]
+        assert (await client.get("/works/root.work"))["calls"]["succeeded"] == 1
+
+
+async def test_large_values_are_cut() -> None:
+    """A result beyond 8 kB is shown by its size and beginning."""
+    async with serving() as client:
+        await client.app.works[0].submit("echo", "x" * 100_000)
+        result = (await client.get("/calls/1"))["result"]
+        assert result["$cut"] > 100_000
+        assert result["preview"].startswith("xxx")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("title", "one"), ("numbers.1", 2), ('["numbers",0]', 1), ("numbers", [1, 2])],
+)
+async def test_state_at(path: str, value: Any) -> None:
+    """A part of the state is read by its path."""
+    async with serving() as client:
+        assert (await client.get("/state/root", params={"path": path}))["value"] == value
+
+
+async def test_state_of_the_tree() -> None:
+    """The state of the root holds that of everything below it, as deep as wanted."""
+    async with serving() as client:
+        whole = (await client.get("/state"))["state"]
+        assert whole["works"]["work"]["vars"]["n"] == 0
+        assert (await client.get("/state?depth=0"))["state"]["vars"]["title"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/nothing", 404, "not_found"),
+        ("/works/root.none", 404, "unknown_work"),
+        ("/works/root", 404, "unknown_work"),
+        ("/works/%ff", 404, "not_found"),
+        ("/works/..%2f..%2fetc%2fpasswd", 404, "unknown_work"),
+        ("/state?component=root.none", 404, "unknown_component"),
+        ("/state/root?path=none.x", 404, "unknown_path"),
+        ("/state/root?path=[1", 400, "bad_request"),
+        ("/state/root?path=__class__", 404, "unknown_path"),
+        ("/calls/1", 404, "unknown_call"),
+        ("/calls/-1", 404, "unknown_call"),
+        ("/calls/99999999999999999999999999", 404, "unknown_call"),
+        ("/works?limit=0", 400, "bad_request"),
+        ("/works?limit=many", 400, "bad_request"),
+        ("/works?offset=-1", 400, "bad_request"),
+        ("/works?stage=happy", 400, "bad_request"),
+        ("/timeline?since=x", 400, "bad_request"),
+    ],
+)
+async def test_bad_requests(path: str, status: int, code: str) -> None:
+    """What cannot be answered gets a JSON error with a code."""
+    async with serving() as client:
+        async with client.session.get(yarl.URL(f"{client.base}/api/v1{path}", encoded=True)) as answer:
+            body = msgspec.json.decode(await answer.read())
+        assert (answer.status, body["error"]["code"]) == (status, code)
+
+
+async def test_wrong_method() -> None:
+    """A method that a path has not is refused, and those that it has are named."""
+    async with serving() as client, client.session.delete(f"{client.base}/api/v1/works") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET")
