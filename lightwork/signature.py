@@ -228,7 +228,7 @@ class RunSignature:
 
 def describe_parameters(signature: inspect.Signature) -> list[tuple[str, str, bool, Any]]:
     """What `RunSignature.described` gives, of any signature."""
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     described = []
     for given in signature.parameters.values():
         star = stars.get(given.kind, "")

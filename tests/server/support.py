@@ -140,4 +140,5 @@ async def serving(runtime: str = "inprocess", /, root: Flow | None = None, **set
     """An app with an HTTP side, and a client of it."""
     settings = {"http": True, "http_port": 0, "runtime": runtime, **settings}
     async with App(root or Root(work=Worker()), **settings) as app, aiohttp.ClientSession() as session:
+        assert app.url is not None
         yield Client(app, session, app.url)

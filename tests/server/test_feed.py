@@ -93,7 +93,7 @@ async def test_end_of_the_app() -> None:
     app = App(Root(work=Worker()), http=True, http_port=0, runtime="inprocess")
     async with aiohttp.ClientSession() as session:
         async with app:
-            url = app.url
+            url = app.url or ""
             socket = await session.ws_connect(f"{url}/api/v1/feed")
             feed = FeedReader(socket)
             await feed.say(type="hello")

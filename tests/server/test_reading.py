@@ -27,7 +27,7 @@ async def test_app() -> None:
 async def test_embedded_app_opens_no_port() -> None:
     """An app listens for HTTP only where it is asked to."""
     async with App(Root(work=Worker()), runtime="inprocess") as app:
-        assert app.url == ""
+        assert app.url is None
 
 
 async def test_taken_port() -> None:
