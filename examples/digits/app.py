@@ -1,11 +1,13 @@
 """Train four classifiers at once, serve the best of them, and ask it one question.
 
-The data are the 1,797 handwritten digits, 8 by 8 pixels each, that come with scikit-learn.
+The data are the 1,797 handwritten digits, 8 by 8 pixels each, that come with scikit-learn. A trained classifier is the
+result of its call, so it does not matter on which machine it was trained and on which it is served.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import shuffle
 
-from lightwork import App, Flow, Work
+from lightwork import App, BuildConfig, Flow, Work
 
 CLASSIFIERS: dict[str, Any] = {
     "logistic": SGDClassifier(loss="log_loss", random_state=0),
@@ -27,6 +29,9 @@ CLASSIFIERS: dict[str, Any] = {
     "small_net": MLPClassifier((32,), learning_rate_init=0.01, random_state=0),
     "deep_net": MLPClassifier((128, 64), learning_rate_init=0.003, random_state=0),
 }
+
+# What a machine needs that has only lightwork. On this one it is installed already.
+BUILD = BuildConfig(requirements=[str(Path(__file__).with_name("requirements.txt"))])
 
 
 def load_data() -> Any:
@@ -42,14 +47,14 @@ class TrainClassifier(Work):
     """Trains one classifier in a process of its own, and shows how it is doing after every epoch."""
 
     def __init__(self, kind: str) -> None:
-        super().__init__(parallel=True)
+        super().__init__(parallel=True, cloud_build_config=BUILD)
         self.kind = kind
         # Public attributes are state: whatever `run` assigns to them, the flow sees at once.
         self.epoch = 0
         self.accuracy = 0.0
         self.loss = float("inf")
 
-    def run(self, folder: str, epochs: int) -> str:
+    def run(self, epochs: int) -> bytes:
         classifier = CLASSIFIERS[self.kind]
         train_images, train_labels, test_images, test_labels = load_data()
         for epoch in range(epochs):
@@ -59,21 +64,20 @@ class TrainClassifier(Work):
             self.accuracy = float(classifier.score(test_images, test_labels))
             self.loss = float(log_loss(test_labels, classifier.predict_proba(test_images)))
 
-        model = Path(folder, f"{self.kind}.joblib")
-        model.parent.mkdir(exist_ok=True)
+        model = io.BytesIO()
         joblib.dump(classifier, model)
-        return str(model)
+        return model.getvalue()
 
 
 class ServeModel(Work):
     """Answers ``POST /predict`` until the flow stops."""
 
     def __init__(self) -> None:
-        super().__init__(parallel=True)
+        super().__init__(parallel=True, cloud_build_config=BUILD)
         self.answered = 0
 
-    async def run(self, model: str) -> None:
-        classifier = joblib.load(model)
+    async def run(self, model: bytes) -> None:
+        classifier = joblib.load(io.BytesIO(model))
 
         async def predict(request: web.Request) -> web.Response:
             pixels = (await request.json())["pixels"]
@@ -97,7 +101,6 @@ class Digits(Flow):
     def __init__(self, epochs: int = 60) -> None:
         super().__init__()
         self.epochs = epochs
-        self.folder = str(Path(__file__).with_name("models"))
         self.trials = {kind: TrainClassifier(kind) for kind in CLASSIFIERS}
         self.server = ServeModel()
 
@@ -105,7 +108,7 @@ class Digits(Flow):
         # `run` is entered again whenever something has changed. A call that was made before is not made
         # again: it gives what it gave, or is joined while it is under way.
         trials = list(self.trials.values())
-        models = await asyncio.gather(*[trial.submit(self.folder, self.epochs) for trial in trials])
+        models = await asyncio.gather(*[trial.submit(self.epochs) for trial in trials])
         best, model = max(zip(trials, models, strict=True), key=lambda pair: pair[0].accuracy)
 
         self.server.submit(model)

@@ -43,7 +43,7 @@ APP = """
         async def run(self, upto: int = 3) -> list:
             for number in range(upto):
                 self.seen.append(number)
-            return [helper.double(upto), os.path.exists("/.dockerenv"), Path("data.txt").read_text()]
+            return [helper.double(upto), os.path.exists("/opt/lightwork/start.py"), Path("data.txt").read_text()]
 
 
     class Serve(Work):

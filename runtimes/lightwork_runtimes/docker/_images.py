@@ -18,7 +18,7 @@ import sys
 import tempfile
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import anyio
@@ -36,11 +36,11 @@ from lightwork_runtimes.docker._options import DockerOptions
 from lightwork_runtimes.docker._payload import Facts
 from lightwork_runtimes.docker._report import start_failure
 
-__all__ = ["Images"]
+__all__ = ["FOLDER", "Images", "folder_label"]
 
 _log = logging.getLogger("lightwork.runtimes.docker")
 _BASE, _ENV, _APP = "lightwork-base", "lightwork-env", "lightwork-app"
-_FOLDER = "lightwork.folder"
+FOLDER = "lightwork.folder"
 """Label of an app's image: which folder it has, so that those of its older states can be removed."""
 
 _IN_MEMORY = 16 * 1024 * 1024
@@ -237,14 +237,14 @@ class Images:
         lines = [f"FROM {env}", *(f"ADD {part} /" for part in code.parts)]
         if code.is_worth_compiling:
             lines += ["USER root", *(_compile_line(self._options.python, root) for root in code.roots)]
-        labels = {_FOLDER: _digest(*code.roots), "lightwork.env": env}
+        labels = {FOLDER: _digest(*code.roots), "lightwork.env": env}
         await self._build(tag, "\n".join(lines), dict(code.parts), labels, what=f"the app's image of {code.roots}")
         await self._remove_older(tag, labels)
         return tag
 
     async def _remove_older(self, tag: str, labels: dict[str, str]) -> None:
         """Remove the images with former states of this app's folder that no container uses."""
-        for other in await self._engine.tags(f"{_FOLDER}={labels[_FOLDER]}"):
+        for other in await self._engine.tags(f"{FOLDER}={labels[FOLDER]}"):
             if other != tag and other.startswith(f"{_APP}:"):
                 await self._engine.remove_image(other)
 
@@ -272,6 +272,11 @@ class Images:
                 raise Rejected(f"{what} cannot be built:\n{error}") from error
             except EngineError as error:
                 raise Rejected(f"{what} cannot be built: {error}") from error
+
+
+def folder_label(roots: Sequence[str]) -> str:
+    """Value of the label `FOLDER` of the images with the code of these folders."""
+    return _digest(*roots)
 
 
 def _is_list_of_texts(value: object) -> bool:
