@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from lightwork.status import Reason, Stage, WorkStatus
+from lightwork.status import FINAL, Reason, Stage, WorkStatus
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lightwork.work import Work
 
 __all__ = ["Call", "Driver", "Operation", "PassEnded", "Queued"]
+
+_NOT_STARTED = WorkStatus(Stage.NOT_STARTED, 0.0)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -155,14 +157,14 @@ class Call(Generic[T_co]):
         self.id = id
         self.work = work
         self.hash = hash
-        self.status = WorkStatus(Stage.NOT_STARTED, 0.0)
+        self.status = _NOT_STARTED
         self.cached = False
         self.cache_reason = ""
 
     @property
     def done(self) -> bool:
         """Whether the call is over, however it ended."""
-        return self.status.stage.is_final
+        return self.status.stage in FINAL
 
     def cancel(self) -> bool:
         """Ask the worker to cancel the run; await the call to know when it has.

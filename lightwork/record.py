@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from lightwork.status import Reason, Stage, WorkStatus
@@ -29,7 +29,8 @@ class WorkRecord:
         self.num_timeouts = 0
         self.first_request: float | None = None
         self.started = False
-        self.calls: dict[str, WorkStatus] = {}
+        # Ordered: to find the first of a dict whose first ones are deleted again and again takes longer each time.
+        self.calls: OrderedDict[str, WorkStatus] = OrderedDict()
         self.latest_call: str | None = None
         self._kept = kept
 
@@ -55,25 +56,27 @@ class WorkRecord:
         """Take in the next status, which belongs to the call of that hash if to any."""
         self.statuses.append(status)
         stage = status.stage
-        if stage is Stage.STARTED:
-            self.started = True
-        elif stage is Stage.SUCCEEDED:
+        if stage is Stage.SUCCEEDED:
             self.num_successes += 1
             self.num_timeouts, self.first_request = 0, None
         elif stage is Stage.PENDING:
             if self.first_request is None:
                 self.first_request = status.timestamp
-        elif stage in (Stage.FAILED, Stage.STOPPED):
+        elif stage is Stage.STARTED:
+            self.started = True
+        elif stage is not Stage.RUNNING:
             if status.reason is Reason.TIMEOUT:
                 self.num_timeouts += 1
             if status.call is None:
                 self.started = False
         if call_hash is not None:
-            self.calls.pop(call_hash, None)
-            self.calls[call_hash] = status
-            self.latest_call = call_hash
-            while len(self.calls) > self._kept:
-                del self.calls[next(iter(self.calls))]
+            calls = self.calls
+            if call_hash != self.latest_call:
+                calls.pop(call_hash, None)
+                self.latest_call = call_hash
+            calls[call_hash] = status
+            if len(calls) > self._kept:
+                calls.popitem(last=False)
 
 
 def aggregate_timeouts(statuses: Sequence[WorkStatus]) -> WorkStatus:

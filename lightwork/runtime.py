@@ -65,10 +65,24 @@ class Unreachable(RuntimeFailure):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """An address at which a worker may reach the scheduler. The handshake, not the connect, decides."""
+    """An address at which a worker may reach the scheduler. The handshake, not the connect, decides.
+
+    Attributes:
+        host: Name or address. One that begins with ``@`` names a Unix socket in Linux's abstract namespace.
+        port: Of the host; 0 for a Unix socket.
+    """
 
     host: str
     port: int
+
+    @property
+    def from_here(self) -> list[Route]:
+        """Of a listener: the routes of a worker that runs on this machine, best first."""
+        return [Route(host, self.port) for host in _WILDCARDS.get(self.host, (self.host,))]
+
+
+_WILDCARDS = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
+"""Addresses that stand for every one of a machine, and where a listener bound there is found on the machine itself."""
 
 
 class Door(Route, frozen=True):
@@ -78,9 +92,17 @@ class Door(Route, frozen=True):
         accept: Makes the protocol that serves a worker's connection, for a runtime whose tunnels end in this process.
             The runtime calls `connection_made` and so on, with a transport of its own, in the scheduler's event loop;
             that saves the way through the loopback. None where the address must be dialled.
+        socket: Name, with its ``@``, of a Unix socket that leads to the listener too, for workers of this machine and
+            network namespace, whose calls are a fifth faster over it. Empty where there is none.
     """
 
     accept: Callable[[], asyncio.Protocol] | None = None
+    socket: str = ""
+
+    @property
+    def from_here(self) -> list[Route]:
+        """See `Route.from_here`: the Unix socket first."""
+        return [*([Route(self.socket, 0)] if self.socket else []), *super().from_here]
 
 
 class Spec(msgspec.Struct, frozen=True):

@@ -6,11 +6,14 @@ import enum
 
 import msgspec
 
-__all__ = ["Reason", "Stage", "WorkStatus"]
+__all__ = ["FINAL", "Reason", "Stage", "WorkStatus"]
 
 
 class Stage(enum.StrEnum):
     """Where a work, or one call of it, stands."""
+
+    # That of an enum is a function of Python's; these are keys on the way of every call.
+    __hash__ = str.__hash__
 
     NOT_STARTED = "not_started"
     STARTED = "started"
@@ -23,10 +26,11 @@ class Stage(enum.StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether a call in this stage is over."""
-        return self in _FINAL
+        return self in FINAL
 
 
-_FINAL = frozenset({Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED})
+FINAL = frozenset({Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED})
+"""The stages in which a call is over."""
 
 
 class Reason(enum.StrEnum):

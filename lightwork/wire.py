@@ -90,7 +90,7 @@ class Ticket(msgspec.Struct, frozen=True):
     Attributes:
         launch: Public id of the launch, 16 bytes; says which secret is meant.
         secret: 32 bytes, known to this worker and the scheduler alone.
-        routes: ``(host, port)`` candidates, best first.
+        routes: ``(host, port)`` candidates, best first; see `lightwork.runtime.Route`.
         dial_within: Seconds to be welcomed in; the worker ends itself after that.
         orphan_after: Seconds without a connection after which the worker ends itself.
         fingerprint: SHA-256 of the scheduler's certificate where the link is TLS, else empty.

@@ -73,7 +73,7 @@ class CallRules:
         self, work: ModelWork, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None
     ) -> WorkStatus:
         status = WorkStatus(stage, self._now, reason, message, 1, call.id, call.attempt)
-        self._do(Publish(work.id, status, call.hash))
+        self._commands.append(Publish(work.id, status, call.hash))
         return status
 
     # --- calls ------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class CallRules:
             if self._next(work) is not None:
                 self._launch(work)
         elif work.phase is Phase.UP:
-            while len(work.running) < work.policy.concurrency and (call := self._next(work)) is not None:
+            while work.queue and len(work.running) < work.policy.concurrency and (call := self._next(work)) is not None:
                 work.queue.popleft()
                 call.sent = True
                 work.running[call.id] = call

@@ -14,7 +14,7 @@ from lightwork.engine.core import Core, Entry
 from lightwork.engine.memory import PassMemory
 from lightwork.engine.outcomes import call_error, decode_value
 from lightwork.errors import ArgumentsError
-from lightwork.status import WorkStatus
+from lightwork.status import FINAL, WorkStatus
 from lightwork.work import Work
 
 __all__ = ["CallBook"]
@@ -95,7 +95,7 @@ class CallBook:
     def publish(self, status: WorkStatus) -> None:
         """A call has a status that is not its last: that one comes with `settle`."""
         call = self._calls.get(status.call or 0)
-        if call is not None and not status.stage.is_final:
+        if call is not None and status.stage not in FINAL:
             call.status = status
 
     def adopt(self, entry: Entry, command: ev.Adopt) -> None:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from lightwork.calls import Call, Operation, PassEnded
-from lightwork.changes import Change
+from lightwork.changes import Change, StatusChanged
 from lightwork.config import Config
 from lightwork.engine import events as ev
 from lightwork.engine.machine import Machine
 from lightwork.engine.tree import Tree
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, UsageError
+from lightwork.status import WorkStatus
 from lightwork.work import Work
 
 __all__ = ["Core", "Entry", "finish_all"]
@@ -71,7 +72,6 @@ class Core:
         entries: Every work that the machine knows, by its number.
         by_work: Those of them that are in the tree.
         workers: Every launched worker that is not gone, by the public id of its launch.
-        outbox: Changes that leave when the present event is dealt with.
         pass_thread: The thread of the plain pass that runs, 0 without one.
         is_closed: Whether the app ends: nothing new is taken on.
         observers: Called with each event, what the machine orders because of it, and the time; before that is done.
@@ -92,7 +92,8 @@ class Core:
         self.entries: dict[int, Entry] = {}
         self.by_work: dict[Work, Entry] = {}
         self.workers: dict[bytes, Worker] = {}
-        self.outbox: list[Change] = []
+        self._outbox: list[Change] = []  # what leaves when the present event is dealt with, if anybody watches
+        self._has_news = False
         self.pass_thread = 0
         self.is_closed = False
         self.observers: list[Callable[[ev.Event, Sequence[ev.Command], float], None]] = []
@@ -109,7 +110,10 @@ class Core:
 
     def feed(self, event: ev.Event) -> None:
         """Tell the machine, do what it orders, then tell whoever watches. In the loop's thread only."""
-        self._now = max(self._now, time.time())
+        now = time.time()
+        if now > self._now:  # else the clock was set back: the machine's time is not
+            self._now = now
+        carry_out = self._carry_out
         self._depth += 1
         try:
             commands = self._machine.handle(event, self._now)
@@ -120,9 +124,15 @@ class Core:
                 self._carry_out(command)
         finally:
             self._depth -= 1
-        if self.outbox and not self._depth:
-            changes, self.outbox = self.outbox, []
+        if self._has_news and not self._depth:
+            changes, self._outbox, self._has_news = self._outbox, [], False
             self.tree.changed(changes)
+
+    def publish(self, name: str, status: WorkStatus) -> None:
+        """A work or call has a new status; told when the present event is dealt with."""
+        self._has_news = True
+        if self.tree.is_watched:
+            self._outbox.append(StatusChanged(name, status))
 
     def next_work(self) -> int:
         """A number that no work of this app has had."""

@@ -142,13 +142,17 @@ class Links:
         if entry.worker is not worker:
             return
         attempt, feed = worker.attempt, self._core.feed
+        # First those that come all the time, by their very type: a `match` asks isinstance for each case.
+        if type(frame) is wire.Result:
+            feed(ev.CallSucceeded(entry.id, attempt, frame.call, bytes(frame.value)))
+            return
+        if type(frame) is wire.Delta:
+            ops = frame.ops
+            self._apply(entry, worker, lambda mirror: mirror.apply(ops))
+            return
         match frame:
-            case wire.Delta():
-                self._apply(entry, worker, lambda mirror: mirror.apply(frame.ops))
             case wire.Running():
                 feed(ev.CallRunning(entry.id, attempt, frame.call))
-            case wire.Result():
-                feed(ev.CallSucceeded(entry.id, attempt, frame.call, bytes(frame.value)))
             case wire.Failure():
                 reason = _reason(frame.reason)
                 feed(ev.CallFailed(entry.id, attempt, frame.call, reason, frame.error, frame.swallowed))

@@ -6,6 +6,9 @@ stranger any more, so that many silent ones cannot crowd out workers: it counts 
 A worker that was turned away among strangers dials again.
 
 On a loopback address the link is plain; on any other, the wildcard included, it is TLS for everybody.
+
+Workers of this machine have a door of their own where the platform has one without a file, a Unix socket in Linux's
+abstract namespace: the same strangers can knock there as on the loopback, and the same rules hold for them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -25,6 +29,7 @@ from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
 from lightwork.link.handshake import NONCE_SIZE, ServerHandshake
 from lightwork.link.tls import TlsLayer
+from lightwork.log import get_logger
 from lightwork.wire import Hello, decode_from_worker
 
 __all__ = ["Listener"]
@@ -32,6 +37,8 @@ __all__ = ["Listener"]
 _BACKLOG = 2048
 """Connections that the kernel holds until they are accepted: a thousand workers may dial at once. The kernel has a
 limit of its own, 4096 by default on Linux."""
+
+_log = get_logger("lightwork.engine")
 
 _HELLO_LIMIT = 4096
 _PER_LAUNCH = 4
@@ -59,6 +66,7 @@ class Listener:
 
     Attributes:
         certificate: The one in use; None where the link is plain.
+        socket: Name of the Unix socket, see `lightwork.runtime.Route.socket`; empty where there is none.
     """
 
     def __init__(
@@ -80,7 +88,8 @@ class Listener:
         self._handshake_timeout = handshake_timeout
         self.certificate = certificate
         self._context: ssl.SSLContext | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self.socket = ""
         self._closed = False
         self._pending: dict[Connection, asyncio.TimerHandle | None] = {}  # not handed over; the timer is for the hello
         self._strangers: dict[Connection, None] = {}  # those of them that named no present launch, oldest first
@@ -118,11 +127,31 @@ class Listener:
         if self.certificate is not None:
             self._context = server_context(self.certificate)
         try:
-            self._server = await loop.create_server(self.accept, address, port, backlog=_BACKLOG)
+            server = await loop.create_server(self.accept, address, port, backlog=_BACKLOG)
         except OSError as error:
             raise ConfigError(_advice(host, port, error)) from error
-        bound = self._server.sockets[0].getsockname()
+        self._servers.append(server)
+        await self._open_socket(loop)
+        bound = server.sockets[0].getsockname()
         return bound[0], bound[1]
+
+    async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> None:
+        if sys.platform != "linux":
+            return
+        name = f"lightwork-{os.urandom(8).hex()}"
+        # Bound here and not by the loop: libuv takes such a name for a path, with other bytes at its end.
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.bind(f"\0{name}")
+            self._servers.append(await loop.create_unix_server(self.accept, sock=sock, backlog=_BACKLOG))
+        except OSError as error:  # a sandbox may forbid it: the address serves everybody
+            sock.close()
+            _log.info("no Unix socket for works of this machine", error=str(error))
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            self.socket = f"@{name}"
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection that was not handed over. May be repeated.
@@ -133,14 +162,14 @@ class Listener:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        if self._server is not None:
+        for server in self._servers:
             # Not wait_closed(): from Python 3.12 on that waits for the connections that were handed over, too.
-            self._server.close()
-            self._server = None
+            server.close()
+        self._servers.clear()
         for connection in list(self._pending):
             connection.abort()
         await self._empty.wait()
-        await asyncio.sleep(0)  # uvloop closes the listening socket in the next round of the loop
+        await asyncio.sleep(0)  # uvloop closes the listening sockets in the next round of the loop
 
     # --- one connection -----------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ class Machine(CallRules):
     def __init__(self) -> None:
         super().__init__()
         self._works: dict[int, ModelWork] = {}
-        self._story: deque[tuple[float, str, Phase, int, str, int | None]] = deque(maxlen=_STORY_LENGTH)
+        self._story: deque[tuple[float, str, Phase, int, type, int | None]] = deque(maxlen=_STORY_LENGTH)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in an event; give the commands to carry out, in order.
@@ -103,23 +103,21 @@ class Machine(CallRules):
         if type(event) is WorkAdded:
             self._works[event.work] = ModelWork(event.work, event.name, event.policy)
             return []
+        kind = type(event)
         work = self._works.get(event.work)
         if work is None:
-            if type(event) in _MAY_BE_UNKNOWN:
+            if kind in _MAY_BE_UNKNOWN:
                 return []
             raise MachineError(f"{event!r} is about a work that is not known")
-        self._story.append(
-            (now, work.name, work.phase, work.attempt, type(event).__name__, getattr(event, "call", None))
-        )
-        attempt = getattr(event, "attempt", None)
-        if attempt is not None and attempt != work.attempt:
+        self._story.append((now, work.name, work.phase, work.attempt, kind, getattr(event, "call", None)))
+        if getattr(event, "attempt", work.attempt) != work.attempt:
             return []
-        row = TABLE.get((work.phase, type(event)))
+        row = TABLE.get((work.phase, kind))
         if row is None:
-            if type(event) in LATE:
+            if kind in LATE:
                 return []
             raise self._impossible(work, event, f"while its worker is {work.phase}")
-        if work.removed and type(event) is CallSubmitted:
+        if work.removed and kind is CallSubmitted:
             raise self._impossible(work, event, "after it was removed")
         self._commands = []
         row.answer(self, work, event)
@@ -139,7 +137,7 @@ class Machine(CallRules):
     def story(self) -> list[str]:
         """The latest events, oldest first, a line each: when, which work, where it stood, what came."""
         return [
-            f"{now:.3f} {name} {phase} #{attempt}: {event}" + ("" if call is None else f" of call {call}")
+            f"{now:.3f} {name} {phase} #{attempt}: {event.__name__}" + ("" if call is None else f" of call {call}")
             for now, name, phase, attempt, event, call in self._story
         ]
 

@@ -22,6 +22,9 @@ class Phase(enum.StrEnum):
     said that it is over.
     """
 
+    # That of an enum is a function of Python's; these are keys on the way of every call.
+    __hash__ = str.__hash__
+
     ABSENT = "absent"
     STARTING = "starting"
     UP = "up"

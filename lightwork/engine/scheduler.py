@@ -14,7 +14,7 @@ from typing import Any
 
 from lightwork import wire
 from lightwork.calls import Call, Operation
-from lightwork.changes import Change, ComponentAdded, ComponentRemoved, StatusChanged
+from lightwork.changes import Change, ComponentAdded, ComponentRemoved
 from lightwork.component import Component, Node
 from lightwork.config import Config
 from lightwork.engine import events as ev
@@ -104,7 +104,8 @@ class Scheduler:
         """
         host, port = await self._listener.start(self._config.host, self._config.port)
         self._runtimes = Runtimes(self._config, self._given, group)
-        address = Door(self._config.advertise or host, port, self._listener.accept)
+        advertise, socket = self._config.advertise, self._listener.socket
+        address = Door(advertise or host, port, self._listener.accept, "" if advertise else socket)
         self._launching.open(group, self._runtimes, address, self._listener.fingerprint)
 
     async def aclose(self) -> None:
@@ -158,19 +159,27 @@ class Scheduler:
     # --- what the machine orders ------------------------------------------------------------------
 
     def _carry_out(self, command: ev.Command) -> None:
-        entry = self._core.entries[command.work]
+        core = self._core
+        entry = core.entries[command.work]
+        # First those of every call, by their very type: a `match` asks isinstance for each case.
+        if type(command) is ev.Publish:
+            status = command.status
+            if core.by_work.get(entry.work, entry) is entry:  # else it was taken out and put back meanwhile
+                entry.work._record.add(status, command.hash)
+            if status.call is not None:
+                self._book.publish(status)
+            core.publish(entry.name, status)
+        elif type(command) is ev.SendCall:
+            self._links.send(entry, wire.Call(command.call, command.args))
+        elif type(command) is ev.Settle:
+            self._book.settle(entry, command.call, command.outcome)
+        elif type(command) is ev.Adopt:
+            self._book.adopt(entry, command)
+        else:
+            self._carry_out_rarer(entry, command)
+
+    def _carry_out_rarer(self, entry: Entry, command: ev.Command) -> None:
         match command:
-            case ev.Publish():
-                if self._core.by_work.get(entry.work, entry) is entry:  # else it was taken out and put back meanwhile
-                    entry.work._record.add(command.status, command.hash)
-                self._book.publish(command.status)
-                self._core.outbox.append(StatusChanged(entry.name, command.status))
-            case ev.SendCall():
-                self._links.send(entry, wire.Call(command.call, command.args))
-            case ev.Settle():
-                self._book.settle(entry, command.call, command.outcome)
-            case ev.Adopt():
-                self._book.adopt(entry, command)
             case ev.StartTimer():
                 self._core.start_timer(command.timer, command.delay)
             case ev.StopTimer():

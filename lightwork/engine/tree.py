@@ -40,13 +40,19 @@ class Tree:
         if watcher in self._watchers:
             self._watchers.remove(watcher)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody is told of changes, not only of there having been some."""
+        return bool(self._watchers)
+
     def changed(self, changes: Sequence[Change] = ()) -> None:
         """Something has changed; wake whoever waits, and tell whoever watches."""
         self.version += 1
         if self._next is not None:
             waiting, self._next = self._next, None
             waiting.set_result(None)
-        self.tell(changes)
+        if changes:
+            self.tell(changes)
 
     def edited(self, name: str, ops: Sequence[Op]) -> None:
         """A component's state was edited."""
@@ -54,7 +60,7 @@ class Tree:
 
     def tell(self, changes: Sequence[Change]) -> None:
         """Tell whoever watches of what does not concern the flow: a log line."""
-        for watcher in tuple(self._watchers) if self._watchers else ():
+        for watcher in tuple(self._watchers):
             for change in changes:
                 try:
                     watcher(change)

@@ -172,9 +172,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def local_host(self) -> str:
-        """This end's address; empty where the transport has none."""
-        name = None if self._transport is None else self._transport.get_extra_info("sockname")
-        return str(name[0]) if isinstance(name, tuple) and name else ""
+        """This end's address; of a Unix socket the loopback's; empty where the transport has none."""
+        if self._transport is None:
+            return ""
+        name = self._transport.get_extra_info("sockname")
+        if isinstance(name, tuple):
+            return str(name[0]) if name else ""
+        sock = self._transport.get_extra_info("socket")
+        return "127.0.0.1" if sock is not None and sock.family == socket.AF_UNIX else ""
 
     @property
     def fileno(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Generic, NoReturn, TypeVar, cast
 
 import msgspec
 
@@ -189,7 +189,10 @@ class Peer(Generic[FrameT]):
             PeerClosed: If the peer was closed.
             TypeError, ValueError, OverflowError: If it holds a value that msgpack cannot. Nothing was sent or numbered.
         """
-        data = self._session.send(self._encode(frame))
+        body = encode(frame)
+        if len(body) > self.max_frame or self._closed:
+            self._refuse(body)
+        data = self._session.send(body)
         connection = self._connection
         if connection is not None:
             self._last_sent = self._loop.time()
@@ -197,19 +200,19 @@ class Peer(Generic[FrameT]):
 
     def post(self, frame: Frame) -> None:
         """Send a frame that may be lost: over the present connection, or not at all. Raises as `send`."""
-        data = pack(self._encode(frame))
+        body = encode(frame)
+        if len(body) > self.max_frame or self._closed:
+            self._refuse(body)
+        data = pack(body)
         connection = self._connection
         if connection is not None:
             self._last_sent = self._loop.time()
             connection.send(data)
 
-    def _encode(self, frame: Frame) -> bytes:
+    def _refuse(self, body: bytes) -> NoReturn:
         if self._closed:
             raise PeerClosed("this peer was closed; nothing can be sent to it any more")
-        body = encode(frame)
-        if len(body) > self.max_frame:
-            raise FrameTooLarge(len(body), self.max_frame)
-        return body
+        raise FrameTooLarge(len(body), self.max_frame)
 
     # --- connections --------------------------------------------------------------------------------
 
@@ -288,7 +291,8 @@ class Peer(Generic[FrameT]):
         self.last_heard = self._loop.time()
         session = self._session
         for number, body in frames:
-            if number and not session.expects(number):
+            # The next number is the usual case; else none, or one that was seen, or a gap.
+            if number != session.received + 1 and number and not session.expects(number):
                 continue
             frame = self._decode(body)
             if number:

@@ -22,6 +22,7 @@ from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote import describe_error
 from lightwork.status import Reason
+from lightwork.worker.eager import create_stepped
 from lightwork.worker.execute import EndOfCall, PlainThread, call_hook, run_coroutine
 from lightwork.worker.join import join
 from lightwork.worker.orphan import OrphanGuard
@@ -289,15 +290,19 @@ class Agent:
             self._calls[frame.id] = self._loop.create_future()
             self.plain.submit(frame.id, frame.args)
             return
-        if not self._is_quick:
-            self._peer.send(wire.Running(frame.id))
-        task = self._group.create_task(self._run(frame))
-        self._calls[frame.id] = task
-        task.add_done_callback(lambda task: self._ended(frame.id, task))
         if self._is_quick:
             # After the task's first step: if that is all there is to the run, its result says that it ran.
             self._unsaid.add(frame.id)
-            self._loop.call_soon(self._say_running, frame.id)
+        else:
+            self._peer.send(wire.Running(frame.id))
+        task, step = create_stepped(self._loop, self._run(frame))
+        self._calls[frame.id] = task
+        step()
+        if not task.done():
+            self._say_running(frame.id)
+        if not task.done() or task.cancelled() or task.exception() is not None:
+            # A task that is over needs no group to wait for it, nor the turn of the loop in which it would be told.
+            self._group.create_task(self._follow(frame.id, task))
 
     def _say_running(self, call: int) -> None:
         if call in self._unsaid and not self._peer.closed:
@@ -317,10 +322,14 @@ class Agent:
         self._is_quick = self._loop.time() - begun < _QUICK
         self._finished(outcome)
 
-    def _ended(self, call: int, task: asyncio.Task[None]) -> None:
-        if task.cancelled() and call in self._calls:
-            # Cancelled before its first step: run_coroutine was never entered.
-            self._finished(wire.Cancelled(call))
+    async def _follow(self, call: int, task: asyncio.Task[None]) -> None:
+        """Hold the task of a call in the group: it is cancelled with it, and what it raises is raised here."""
+        try:
+            await task
+        except asyncio.CancelledError:
+            if call in self._calls:  # cancelled before its first step: run_coroutine was never entered
+                self._finished(wire.Cancelled(call))
+            raise
 
     def _cancel(self, call: int) -> None:
         future = self._calls.get(call)

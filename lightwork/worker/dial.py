@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
+from collections.abc import Callable
 
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link.connection import Connection
@@ -96,7 +98,11 @@ async def _try(ticket: Ticket, route: tuple[str, int]) -> Connection:
         return TlsLayer(connection, client_context(), ticket.fingerprint)
 
     try:
-        await loop.create_connection(make, *route)
+        host, port = route
+        if host.startswith("@"):
+            await _connect_here(loop, make, f"\0{host[1:]}")
+        else:
+            await loop.create_connection(make, host, port)
         await opened
         if not connection.is_open:
             raise ProtocolError("the connection was closed after the handshake")
@@ -108,14 +114,31 @@ async def _try(ticket: Ticket, route: tuple[str, int]) -> Connection:
     return connection
 
 
+async def _connect_here(loop: asyncio.AbstractEventLoop, make: Callable[[], asyncio.Protocol], name: str) -> None:
+    """Connect to a Unix socket in the abstract namespace; by hand, since libuv takes its name for a path."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, name)
+        await loop.create_unix_connection(make, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno and error.errno > 0 and error.strerror:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__
 
 
+def _spell(route: tuple[str, int]) -> str:
+    host, port = route
+    return host if host.startswith("@") else f"{host}:{port}"
+
+
 def _story(ticket: Ticket, outcomes: dict[tuple[str, int], str], timeout: float) -> str:
     if not ticket.routes:
         return "the ticket names no route to the scheduler"
-    tried = "; ".join(f"{host}:{port}: {outcomes.get((host, port), 'not tried')}" for host, port in ticket.routes)
+    tried = "; ".join(f"{_spell(route)}: {outcomes.get(route, 'not tried')}" for route in ticket.routes)
     return f"the scheduler was not reached within {timeout:g} s: {tried}"

@@ -90,9 +90,8 @@ class InProcessRuntime:
         return [Finding("process", Health.OK, "works run as tasks of the scheduler's own")]
 
     async def routes(self, listener: Route) -> Sequence[Route]:
-        """The listener's own address; where it listens on every interface, the loopback's."""
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.host, listener.host)
-        return [Route(host, listener.port)]
+        """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
+        return listener.from_here
 
     async def launch(self, spec: Spec) -> Ref:
         """Start the task; see `lightwork.runtime.Runtime.launch`."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import socket
+import sys
 import threading
 import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from lightwork import App, Flow, Work
 
@@ -36,6 +40,21 @@ class Inside(Work):
             "start_method": multiprocessing.get_start_method(allow_none=True),
             "is_main_thread": threading.current_thread() is threading.main_thread(),
         }
+
+
+class Families(Work):
+    """Says of which kinds the sockets of its process are."""
+
+    def run(self) -> list[str]:
+        found = set()
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                with socket.socket(fileno=os.dup(int(name))) as one:
+                    if one.type == socket.SOCK_STREAM:
+                        found.add(one.family.name)
+            except OSError:
+                continue  # no socket, or the folder's own descriptor, which is closed by now
+        return sorted(found)
 
 
 class Write(Work):
@@ -125,3 +144,15 @@ def test_dependencies_are_few_and_explained() -> None:
     assert len(names) <= 12
     explained = (ROOT / "CONTRIBUTING.md").read_text()
     assert [name for name in names if f"| {name} |" not in explained] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has Unix sockets without a file")
+async def test_works_of_this_machine_dial_a_unix_socket() -> None:
+    """Unless an address is advertised: then whoever advertises it wants to be in between."""
+    work = Families()
+    async with App(Root(work=work)):
+        assert await work.submit() == ["AF_UNIX"]
+        assert work.internal_ip == "127.0.0.1"
+    work = Families()
+    async with App(Root(work=work), advertise="127.0.0.1"):
+        assert "AF_INET" in await work.submit()

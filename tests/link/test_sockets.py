@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -29,6 +30,20 @@ from lightwork.wire import (
 from lightwork.worker.dial import DialFailed, dial
 from tests.link.doors import HELLO, Run, answer, door, ended, leave, let_in, stranger
 from tests.link.support import LAUNCH, SECRET, SECRETS, client
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has Unix sockets without a file")
+
+
+def connected(path: str) -> socket.socket:
+    """A Unix socket that is connected there. It does not block: the kernel accepts without the listener."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
 
 
 class Mute(asyncio.Protocol):
@@ -127,6 +142,54 @@ def test_garbage_gets_no_answer(run: Run, data: bytes) -> None:
             near, far = await let_in(here)
             await ended(far)
             await ended(near)
+
+    run(scenario)
+
+
+@linux
+def test_the_unix_socket_leads_to_the_listener(run: Run) -> None:
+    """Handshake and hello go over it as over the address, TLS too where there is a certificate."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            far = await dial(here.ticket((here.listener.socket, 0)), timeout=10)
+            assert far.local_host == "127.0.0.1"
+            far.send(pack(encode(HELLO)))
+            near, launch, hello = await here.arrived.get()
+            assert (launch, hello) == (LAUNCH, HELLO)
+            await ended(far)
+            await ended(near)
+
+    run(scenario)
+
+
+@linux
+def test_a_stranger_at_the_unix_socket_gets_no_answer(run: Run) -> None:
+    """The same door-keeper stands there, and nobody is there any more once the listener is closed."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            path = f"\0{here.listener.socket[1:]}"
+            reader, writer = await asyncio.open_unix_connection(sock=connected(path))
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert await answer(reader) == b""
+            await leave(writer)
+        with pytest.raises(ConnectionRefusedError):
+            connected(path)
+
+    run(scenario)
+
+
+@linux
+def test_a_unix_socket_that_is_not_there_is_passed_over(run: Run) -> None:
+    """As a worker finds it in a container, or when its scheduler was started again: the next route is tried."""
+
+    async def scenario() -> None:
+        async with door() as here:
+            far = await dial(here.ticket(("@lightwork-nobody", 0)), timeout=10)
+            await ended(far)
+            with pytest.raises(DialFailed, match="@lightwork-nobody: Connection refused"):
+                await dial(Ticket(LAUNCH, SECRET, [("@lightwork-nobody", 0)], 1.0, 1.0), timeout=0.1)
 
     run(scenario)
 

@@ -35,7 +35,6 @@ _REMOVED_AT_ONCE = 1 << 20
 """Bytes of output below which removing them is no matter for a thread."""
 
 _SWEEP_WITHIN = 5.0
-_WILDCARDS = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
 
 
 class LocalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -128,9 +127,8 @@ class LocalRuntime:
         return list(_diagnose.look(options.home, options.start_method))
 
     async def routes(self, listener: Route) -> Sequence[Route]:
-        """The listener's own address; where it listens on every interface, the loopback's."""
-        hosts = _WILDCARDS.get(listener.host, (listener.host,))
-        return [Route(host, listener.port) for host in hosts]
+        """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
+        return listener.from_here
 
     # --- launching ------------------------------------------------------------------------------
 

@@ -1,0 +1,130 @@
+"""A task whose first step its maker takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lightwork.worker.eager import create_stepped
+
+pytestmark = pytest.mark.bare
+
+seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="nothing")
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def in_callback(request: pytest.FixtureRequest) -> Callable[[Callable[[asyncio.AbstractEventLoop], Any]], Any]:
+    """Calls a function in a callback of a loop of each kind, and awaits the task that it gives."""
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip("uvloop is not installed")
+    module = importlib.import_module(request.param)
+
+    def run(fn: Callable[[asyncio.AbstractEventLoop], Any]) -> Any:
+        async def scenario() -> Any:
+            loop = asyncio.get_running_loop()
+            done: asyncio.Future[Any] = loop.create_future()
+            loop.call_soon(lambda: done.set_result(fn(loop)))
+            outcome = await done
+            return await outcome if isinstance(outcome, asyncio.Task) else outcome
+
+        with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+            return runner.run(scenario())
+
+    return run
+
+
+def test_a_coroutine_that_awaits_nothing_is_over_after_the_step(in_callback: Callable[..., Any]) -> None:
+    """It has run as the present task, in a context of its own, and nothing before the step was taken."""
+    story: list[Any] = []
+
+    async def work() -> None:
+        story.append(asyncio.current_task())
+        seen.set("the task")
+
+    def scenario(loop: asyncio.AbstractEventLoop) -> None:
+        task, step = create_stepped(loop, work())
+        assert not story
+        step()
+        assert story == [task]
+        assert task.done()
+        assert seen.get() == "nothing"
+        assert asyncio.current_task(loop) is None
+
+    in_callback(scenario)
+
+
+def test_a_coroutine_that_awaits_goes_on_in_the_loop(in_callback: Callable[..., Any]) -> None:
+    """With timeouts and whatever else needs a task, from the first step on."""
+    story: list[str] = []
+
+    async def work() -> None:
+        async with asyncio.timeout(30):
+            story.append("begun")
+            await asyncio.sleep(0)
+            story.append("done")
+
+    def scenario(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        task, step = create_stepped(loop, work())
+        step()
+        assert story == ["begun"]
+        return task
+
+    in_callback(scenario)
+    assert story == ["begun", "done"]
+
+
+def test_what_the_first_step_schedules_goes_to_the_loop(in_callback: Callable[..., Any]) -> None:
+    """The loop's `call_soon` is its own again, also where the task could not be made."""
+    story: list[str] = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(story.append, "called")
+        await asyncio.sleep(0)
+
+    def scenario(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        with pytest.raises(TypeError):
+            create_stepped(loop, None)  # type: ignore[arg-type]
+        task, step = create_stepped(loop, work())
+        step()
+        assert not story
+        return task
+
+    in_callback(scenario)
+    assert story == ["called"]
+
+
+def test_a_task_cancelled_before_the_step_is_never_entered(in_callback: Callable[..., Any]) -> None:
+    """As with any other task."""
+    story: list[str] = []
+
+    async def work() -> None:
+        story.append("entered")
+
+    def scenario(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        task, step = create_stepped(loop, work())
+        task.cancel()
+        step()
+        return task
+
+    with pytest.raises(asyncio.CancelledError):
+        in_callback(scenario)
+    assert not story
+
+
+async def test_inside_of_another_task_the_loop_takes_the_step() -> None:
+    """Two tasks cannot be the present one; the step that is given does nothing."""
+    story: list[str] = []
+
+    async def work() -> None:
+        story.append("entered")
+
+    task, step = create_stepped(asyncio.get_running_loop(), work())
+    step()
+    assert not story
+    await task
+    assert story == ["entered"]
