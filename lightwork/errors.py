@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "AppEnded",
+    "AppUnreachable",
     "ArgumentsError",
     "CallStopped",
     "CallTimeout",
@@ -24,6 +25,7 @@ __all__ = [
     "ProposalRefused",
     "ProtocolError",
     "RemoteTraceback",
+    "RequestFailed",
     "ScheduleError",
     "StateError",
     "UsageError",
@@ -73,6 +75,26 @@ class ProposalRefused(LightworkError):
 
 class AppEnded(LightworkError):
     """The app ended before what was waited for came true."""
+
+
+class AppUnreachable(LightworkError):
+    """No app answers where one was expected: it has ended, is somewhere else, or what answers is no app."""
+
+
+class RequestFailed(LightworkError):
+    """A running app did not do what a `lightwork.client.Client` asked.
+
+    Attributes:
+        code: Why, for programs: ``unknown_work``, ``refused``, ...; see ``docs/http.md``.
+        status: The HTTP status.
+        detail: What else the app says, by name.
+    """
+
+    def __init__(self, message: str, *, code: str, status: int = 0, detail: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.detail = detail
 
 
 class FlowFailed(LightworkError):

@@ -16,11 +16,27 @@ import click
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
-    "config": ("lightwork.cli.config:config", "Look at the configuration."),
+    "app": ("lightwork.cli.commands:app", "Run a command of the app's own."),
+    "apps": ("lightwork.cli.ps:apps", "List the apps that run on this machine."),
+    "call": ("lightwork.cli.actions:call", "Call a work, and print what it returns."),
+    "cancel": ("lightwork.cli.actions:cancel", "Cancel calls."),
     "completion": ("lightwork.cli.completion:completion", "Print the script that completes commands in a shell."),
+    "config": ("lightwork.cli.config:config", "Look at the configuration."),
     "doctor": ("lightwork.cli.doctor:doctor", "Check that works can be started here, and say what is missing."),
     "init": ("lightwork.cli.init:init", "Write a small new app that runs at once."),
+    "inspect": ("lightwork.cli.inspect:inspect", "Show all that is known of the app, a component or a call."),
+    "logs": ("lightwork.cli.logs:logs", "Print what works have printed."),
+    "ls": ("lightwork.cli.ps:ps", "The same as ps."),
+    "ps": ("lightwork.cli.ps:ps", "List the works of a running app."),
+    "retry": ("lightwork.cli.actions:retry", "Call again with the same arguments."),
     "run": ("lightwork.cli.run:run", "Run the app of a file until it stops."),
+    "schedule": ("lightwork.cli.schedule:schedule", "See the schedules, and let one fire now."),
+    "stack": ("lightwork.cli.timeline:stack", "Show what a work's process does at this moment."),
+    "start": ("lightwork.cli.actions:start", "Start the processes of works."),
+    "state": ("lightwork.cli.state:state", "Read, change and follow the state."),
+    "stop": ("lightwork.cli.actions:stop", "Stop works, or the app."),
+    "timeline": ("lightwork.cli.timeline:timeline", "Show when calls waited and ran."),
+    "wait": ("lightwork.cli.wait:wait", "Return when works, calls or the app are over."),
 }
 """Name of a command: where it is, and its line in ``lightwork --help``."""
 
@@ -63,8 +79,9 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """The ``lightwork`` program; ends by `SystemExit`.
 
-    Exit codes: 0 when the app was stopped, 1 when it failed, 2 when the command line or the configuration
-    is wrong, 130 after an interrupt (Ctrl-C), 143 after a request to terminate.
+    Exit codes: 0 when all went well, 1 when what was run or asked about has failed, 2 when the command line or the
+    configuration is wrong, 3 when no app is found or it does not answer, 4 when it has no such work, call or value,
+    124 when the time was up, 130 after an interrupt (Ctrl-C), 143 after a request to terminate.
     """
     try:
         # Not click's standalone mode: it makes 1 of an interrupt.

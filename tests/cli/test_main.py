@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from lightwork.cli import main
+from tests.cli.fake_server import FakeServer
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -34,6 +35,24 @@ finally:
     assert re.search("  run +Run the app of a file until it stops[.]", done.stdout)
 
 
+def test_a_command_that_asks_an_app_does_not_load_the_engine(server: FakeServer) -> None:
+    """`lightwork ps` loads an HTTP client and the types of the answers, none of what runs an app."""
+    code = """
+import sys
+from lightwork.cli import main
+try:
+    main(["ps", "-q"])
+finally:
+    heavy = ("lightwork.engine", "lightwork.app", "lightwork.worker", "lightwork.link", "rich", "structlog")
+    loaded = [name for name in sys.modules if name.startswith(heavy)]
+    assert not loaded, loaded
+"""
+    server.add_work("root.train")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env={**ENVIRONMENT, "LIGHTWORK_URL": server.url})
+    assert done.stdout == "root.train\n", done.stderr
+
+
 def test_the_module_is_the_program() -> None:
     """`python -m lightwork` is `lightwork`."""
     command = [sys.executable, "-m", "lightwork", "--version"]
@@ -46,7 +65,7 @@ def test_the_shell_completes_commands() -> None:
     environment = {
         **ENVIRONMENT,
         "_LIGHTWORK_COMPLETE": "bash_complete",
-        "COMP_WORDS": "lightwork r",
+        "COMP_WORDS": "lightwork ru",
         "COMP_CWORD": "1",
     }
     command = [sys.executable, "-m", "lightwork"]

@@ -1,0 +1,162 @@
+"""``lightwork wait``: return when works, calls or the app are over, with a code that says how that went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from lightwork.cli.connect import Asking, asks_app, find_works
+from lightwork.cli.names import complete_work
+from lightwork.cli.output import FAILED, NOT_FOUND, STYLES, TIMED_OUT, Failure, output_option, print_json, styled
+from lightwork.errors import AppEnded
+from lightwork.server.types import CallDetail, WorkView
+from lightwork.status import Stage
+
+if TYPE_CHECKING:
+    from lightwork.client import Client
+
+__all__ = ["wait"]
+
+
+class _Outcome:
+    """What was waited for, in the order it came."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.items: list[dict[str, object]] = []
+        self._as_json = as_json
+
+    def add(self, what: str, stage: str, ok: bool, message: str | None = None) -> None:
+        self.items.append({"what": what, "stage": stage, "ok": ok, "message": message})
+        if not self._as_json:
+            click.echo(f"{what} {styled(stage, **STYLES.get(stage, {}))}" + (f": {message}" if message else ""))
+
+    @property
+    def is_ok(self) -> bool:
+        return all(item["ok"] for item in self.items)
+
+
+@click.command
+@click.argument("what", metavar="[WORK|CALL]...", nargs=-1, shell_complete=complete_work)
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), help="Give up after so long, with 124.")
+@click.option(
+    "--for",
+    "stage",
+    type=click.Choice([str(stage) for stage in Stage]),
+    help="Wait until each work is in this stage, instead of until it is done.",
+)
+@output_option
+@asks_app
+async def wait(asking: Asking, what: tuple[str, ...], timeout: float | None, stage: str | None, as_json: bool) -> int:
+    """Return when works are done, calls are over, or, without any, when the app has ended.
+
+    WORK is a name or a pattern. A work is done when it has been called and has no call that waits or runs.
+
+    Exit codes: 0 when each of them succeeded (with --for: came into that stage), 1 when one did not, or the app
+    ended before, 4 when there is no such work or call, 124 when the time was up.
+    """
+    outcome = _Outcome(as_json)
+    waiting = set(what)
+    is_late = False
+    try:
+        async with asyncio.timeout(timeout):
+            await _wait(asking.client, what, stage, outcome, waiting)
+    except TimeoutError:
+        is_late = True
+    if as_json:
+        print_json({"ok": outcome.is_ok and not is_late, "timed_out": is_late, "items": outcome.items})
+    if is_late:
+        left = ", ".join(sorted(waiting)) or "the end of the app"
+        raise Failure(f"not within {timeout:g} s: {left}", TIMED_OUT)
+    return 0 if outcome.is_ok else FAILED
+
+
+async def _wait(client: Client, what: Sequence[str], stage: str | None, outcome: _Outcome, waiting: set[str]) -> None:
+    """Wait for all of it; `waiting` holds what is still waited for."""
+    if not what:
+        await _wait_app(client, outcome)
+        return
+    numbers = [int(one) for one in what if one.isdigit()]
+    names = await find_works(client, [one for one in what if not one.isdigit()])
+    waiting.clear()
+    waiting.update([*names, *map(str, numbers)])
+    if numbers and stage is not None:
+        raise click.UsageError("--for is about works; a call is waited for until it is over")
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in numbers:
+                group.create_task(_wait_number(client, number, outcome, waiting))
+            if names:
+                group.create_task(_wait_works(client, names, stage, outcome, waiting))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # one is enough to say that it cannot be waited for
+
+
+async def _wait_app(client: Client, outcome: _Outcome) -> None:
+    message: str | None = None
+    async with contextlib.aclosing(client.feed()) as feed:
+        async for event in feed:
+            if event.kind == "app":
+                message = event.data.get("stop_message")
+    outcome.add("app", "ended", True, message)
+
+
+async def _wait_number(client: Client, number: int, outcome: _Outcome, waiting: set[str]) -> None:
+    call = await client.wait_call(number)
+    waiting.discard(str(number))
+    outcome.add(f"call {number}", str(call.stage), call.stage is Stage.SUCCEEDED, _why(call))
+
+
+async def _wait_works(
+    client: Client, names: Sequence[str], stage: str | None, outcome: _Outcome, waiting: set[str]
+) -> None:
+    is_there: Callable[[WorkView], bool] = _is_done if stage is None else lambda work: work.stage == stage
+    left = set(names)
+    async with contextlib.aclosing(client.feed()) as feed:
+        async for event in feed:
+            if event.kind == "snapshot":
+                told = {work["name"]: work for work in event.data["works"]}
+                if missing := sorted(left - told.keys()):
+                    raise Failure(f"there is no work {', '.join(missing)}", NOT_FOUND)
+                works = [told[name] for name in names if name in left]
+            elif event.kind == "work" and event.data["name"] in left:
+                works = [event.data]
+            elif event.kind == "removed" and event.data["name"] in left:
+                raise Failure(f"{event.data['name']} was removed from the app", FAILED)
+            else:
+                continue
+            for data in works:
+                work = msgspec.convert(data, WorkView)
+                if is_there(work):
+                    left.discard(work.name)
+                    waiting.discard(work.name)
+                    await _tell(client, work, stage, outcome)
+            if not left:
+                return
+    raise AppEnded(f"the app ended before this came: {', '.join(sorted(left))}")
+
+
+async def _tell(client: Client, work: WorkView, stage: str | None, outcome: _Outcome) -> None:
+    if stage is not None:
+        outcome.add(work.name, stage, True)
+        return
+    # A process that ends in order after its last call makes the work `stopped`: that call says how it went.
+    latest = (await client.calls(work=work.name, limit=1)).items
+    if latest:
+        outcome.add(work.name, str(latest[0].stage), latest[0].stage is Stage.SUCCEEDED, _why(latest[0]))
+    else:
+        outcome.add(work.name, str(work.stage), work.stage is not Stage.FAILED, work.message)
+
+
+def _is_done(work: WorkView) -> bool:
+    return work.stage.is_final and not work.calls.pending and not work.calls.running
+
+
+def _why(call: CallDetail) -> str | None:
+    if call.stage is Stage.SUCCEEDED:
+        return None
+    return call.error.message if call.error is not None else call.message
