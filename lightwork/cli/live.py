@@ -58,6 +58,7 @@ class LiveView:
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self.board = Board()
         self.drawings = 0
+        self._url = ""
         self._console = Console() if console is None else console
         self._clock = clock
         self._live = Live(
@@ -90,6 +91,11 @@ class LiveView:
     def message(self, text: str) -> None:
         """Show a line about the app as a whole above the table."""
         self._append(text)
+
+    def serving(self, url: str) -> None:
+        """Show where the app's HTTP side is, below the table from now on."""
+        self._url = url
+        self._draw_soon()
 
     def stop(self) -> None:
         """Draw the last state, which stays, and give the terminal back. Calling it twice is safe."""
@@ -131,7 +137,7 @@ class LiveView:
     def _draw_now(self) -> None:
         """Print the waiting lines, and the table once."""
         size = self._console.size
-        table = render(self.board, self._clock(), size.width, size.height)
+        table = render(self.board, self._clock(), size.width, size.height, self._url)
         lines = self._take_lines()
         with self._console:  # one write, so nothing flickers
             # Live draws its content again with every line that anybody prints; this way it is laid out once.
@@ -159,8 +165,8 @@ class LiveView:
             _log.warning("the terminal cannot be written any more; the app goes on", error=str(error))
 
 
-def render(board: Board, now: float, width: int, height: int) -> Group:
-    """The table and the lines below it, for a terminal of this size."""
+def render(board: Board, now: float, width: int, height: int, url: str = "") -> Group:
+    """The table and the lines below it, for a terminal of this size; the last is where the dashboard is, if it is."""
     shown, hidden = board.select(max(3, min(_MAX_ROWS, height - 8)))
     parts: list[Any] = []
     if shown:
@@ -168,6 +174,8 @@ def render(board: Board, now: float, width: int, height: int) -> Group:
     if hidden:
         parts.append(Text(f"  and {len(hidden)} more: {_counts(board, hidden)}", "dim", no_wrap=True))
     parts.append(Text(_summary(board), no_wrap=True, overflow="ellipsis"))
+    if url:
+        parts.append(Text(f"dashboard: {url}", "dim", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
 

@@ -29,6 +29,9 @@ class View(Protocol):
     def message(self, text: str) -> None:
         """Show a line about the app as a whole."""
 
+    def serving(self, url: str) -> None:
+        """Show where the app's HTTP side is."""
+
     def stop(self) -> None:
         """Show what is still held back, and end. Calling it twice is safe."""
 
@@ -58,6 +61,10 @@ class PlainView:
         """Write a line about the app as a whole."""
         self._write(text)
 
+    def serving(self, url: str) -> None:
+        """Write where the app's HTTP side is."""
+        self._write(f"dashboard: {url}")
+
     def stop(self) -> None:
         """Nothing is held back, so nothing is left to write."""
 
@@ -75,7 +82,7 @@ class PlainView:
 
 
 class JsonView(PlainView):
-    """The same as JSON objects: ``time``, ``event`` (``log``, ``status`` or ``message``), ``work`` and its parts."""
+    """The same as JSON objects: ``time``, ``event`` (``log``, ``status``, ``serving``, ``message``), and its parts."""
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(stream)
@@ -101,6 +108,10 @@ class JsonView(PlainView):
     def message(self, text: str) -> None:
         """Write an object about the app as a whole."""
         self._dump(time=self._clock(), event="message", text=text)
+
+    def serving(self, url: str) -> None:
+        """Write an object that says where the app's HTTP side is."""
+        self._dump(time=self._clock(), event="serving", url=url)
 
     def _dump(self, **fields: Any) -> None:
         import msgspec

@@ -29,6 +29,11 @@ __all__ = ["run"]
 @click.option("--runtime", metavar="NAME", help="Runtime, or profile of the configuration, that works use by default.")
 @click.option("--host", metavar="HOST", help="Address on which the scheduler listens for works.")
 @click.option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="Port of that address, 0 for a free one.")
+@click.option("--http/--no-http", default=None, help="Whether it has a dashboard and an HTTP interface; it has.")
+@click.option("--http-host", metavar="HOST", help="Address of these. Off loopback a token is asked for.")
+@click.option(
+    "--http-port", metavar="PORT", type=click.IntRange(0, 65535), help="Port of that address, 0 for a free one."
+)
 @click.option(
     "--set",
     "settings",
@@ -82,6 +87,8 @@ def _prepare(target: str, overrides: dict[str, Any], settings: tuple[str, ...]) 
     try:
         app = find_app(target)
         app.configure(**overrides)
+        if app.config.http is None:
+            app.configure(http=True)  # an app that is run for itself has it, one that is embedded has to ask
         apply_settings(app, settings)
     except (AppNotFound, ConfigError, SettingError) as error:
         raise click.UsageError(str(error)) from error

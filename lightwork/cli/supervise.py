@@ -35,8 +35,20 @@ class Runnable(Protocol):
     def works(self) -> Sequence[Any]:
         """The works that exist now."""
 
-    async def run(self) -> Any:
-        """Run to the end; raise if the app failed."""
+    @property
+    def url(self) -> str | None:
+        """Where its HTTP side is, while it runs; None without one."""
+
+    async def __aenter__(self) -> Any:
+        """Begin to run."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None:
+        """End everything; raise if the app failed."""
+
+    async def wait_stopped(self) -> Any:
+        """Return when it is to end."""
 
     def stop(self, message: str | None = None) -> Any:
         """End everything in order."""
@@ -139,7 +151,10 @@ async def supervise(
         unsubscribe = app.watch(view.change)
         view.start(app.works)
         try:
-            await app.run()
+            async with app:
+                if app.url is not None:
+                    view.serving(app.url)
+                await app.wait_stopped()
         except asyncio.CancelledError as cancelled:
             if interrupts.exit_code is None:
                 raise

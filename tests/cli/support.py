@@ -41,18 +41,25 @@ class FakeComponent:
 
 
 class FakeApp:
-    """Runs `script` as its flow; `stop` and `kill` end it."""
+    """Runs `script` until it is to stop; `stop` and `kill` end it."""
 
     def __init__(self, script: Callable[[FakeApp], Awaitable[None]] | None = None) -> None:
         self.script = script
         self.stop_message: str | None = None
+        self.url: str | None = None
         self.works: list[FakeWork] = []
         self.calls: list[str] = []
         self.stopped = asyncio.Event()
         self.killed = asyncio.Event()
         self.watchers: list[Callable[[Change], None]] = []
 
-    async def run(self) -> None:
+    async def __aenter__(self) -> FakeApp:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def wait_stopped(self) -> None:
         self.calls.append("run")
         if self.script is not None:
             await self.script(self)
@@ -90,6 +97,9 @@ class FakeView:
 
     def message(self, text: str) -> None:
         self.shown.append(text)
+
+    def serving(self, url: str) -> None:
+        self.shown.append(("serving", url))
 
     def stop(self) -> None:
         self.shown.append("stop")

@@ -198,3 +198,13 @@ async def test_a_terminal_that_went_away_does_not_end_the_app(
     view.change(status("root.a", Stage.SUCCEEDED))
     view.stop()
     file.is_gone = False
+
+
+async def test_the_dashboard_stays_in_sight() -> None:
+    """Where the dashboard is stands below the table, in each drawing from then on."""
+    screen = Screen()
+    view = LiveView(screen.console)
+    view.start([])
+    view.serving("http://127.0.0.1:7501")
+    view.stop()
+    assert screen.text.splitlines()[-1].strip() == "dashboard: http://127.0.0.1:7501"

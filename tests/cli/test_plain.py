@@ -112,3 +112,13 @@ sys.exit(7)
     assert process.returncode == 7
     assert b"the app goes on" in errors
     assert b"Exception" not in errors
+
+
+def test_where_the_dashboard_is() -> None:
+    """The URL is a line of its own, and an event of its own in JSON."""
+    stream = FlushCounter()
+    PlainView(stream).serving("http://127.0.0.1:7501")
+    JsonView(stream, clock=lambda: 1.5).serving("http://127.0.0.1:7501")
+    plain, made = stream.getvalue().splitlines()
+    assert plain == "dashboard: http://127.0.0.1:7501"
+    assert json.loads(made) == {"time": 1.5, "event": "serving", "url": "http://127.0.0.1:7501"}

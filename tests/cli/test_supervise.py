@@ -78,7 +78,7 @@ async def test_a_signal_after_the_end_does_nothing() -> None:
 
     app = FakeApp(script)
     with Interrupts(app, lambda text: None) as interrupts:
-        await app.run()
+        await app.wait_stopped()
     interrupts._hear(signal.SIGINT)
     assert app.calls == ["run"]
     assert interrupts.exit_code is None
@@ -232,3 +232,11 @@ def test_a_blocked_loop_can_be_interrupted(
             runner.run(supervise(FakeApp(block), FakeView(), exit_now=lambda code: None))
     finally:
         sender.join()
+
+
+async def test_the_view_is_told_where_the_dashboard_is() -> None:
+    """An app with an HTTP side says where that is when it has begun to run; one without says nothing."""
+    app, view = FakeApp(), FakeView()
+    app.url = "http://127.0.0.1:7501"
+    assert await supervise(app, view) == 0
+    assert view.shown == [("start", 0), ("serving", "http://127.0.0.1:7501"), "stop"]
