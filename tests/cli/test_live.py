@@ -207,4 +207,6 @@ async def test_the_dashboard_stays_in_sight() -> None:
     view.start([])
     view.serving("http://127.0.0.1:7501")
     view.stop()
-    assert screen.text.splitlines()[-1].strip() == "dashboard: http://127.0.0.1:7501"
+    drawings = screen.text.split("no works yet")
+    assert "dashboard: http://127.0.0.1:7501" not in drawings[0]
+    assert "dashboard: http://127.0.0.1:7501" in drawings[-1]

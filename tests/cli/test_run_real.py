@@ -229,7 +229,7 @@ def test_json_lines(folder: Path) -> None:
     done = lightwork(folder, "good.py", "--json-logs")
     assert done.returncode == 0, done.stderr
     events = [json.loads(text) for text in done.stdout.splitlines()]
-    assert {"log", "status", "message"} == {event["event"] for event in events}
+    assert {"log", "status", "message", "serving"} == {event["event"] for event in events}
     for text in done.stderr.splitlines():
         json.loads(text)
 
