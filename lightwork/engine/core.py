@@ -113,7 +113,6 @@ class Core:
         now = time.time()
         if now > self._now:  # else the clock was set back: the machine's time is not
             self._now = now
-        carry_out = self._carry_out
         self._depth += 1
         try:
             commands = self._machine.handle(event, self._now)
