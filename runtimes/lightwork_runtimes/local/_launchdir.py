@@ -113,8 +113,9 @@ def home_of(configured: str | None) -> Path:
     """The folder for launch folders, which need not exist."""
     if configured:
         return Path(configured)
-    parent = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(parent if parent and os.access(parent, os.W_OK) else tempfile.gettempdir()) / f"lightwork-{os.getuid()}"
+    # Not in $XDG_RUNTIME_DIR: it is a small part of the memory, which the output of a chatty work would fill, it goes
+    # with the user's last session, and a scheduler that is started again by another way would look elsewhere.
+    return Path(tempfile.gettempdir()) / f"lightwork-{os.getuid()}"
 
 
 def digest_of(spec: Spec) -> str:

@@ -47,7 +47,7 @@ class LocalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         preload: Modules that the helper imports once, so that forked works need not. A module that starts
             threads makes it spawn instead; the report of a work then says so.
         home: Folder for what is known of each launch, not open to other users. None:
-            ``lightwork-<uid>`` in ``$XDG_RUNTIME_DIR``, or in the folder for temporary files.
+            ``lightwork-<uid>`` in the folder for temporary files, which should have room for what works write.
         venvs: Folder for the virtual environments of works with requirements. None: ``lightwork/venvs`` in
             ``$XDG_CACHE_HOME``, or in ``~/.cache``. What is in it may be removed while no work runs.
     """
