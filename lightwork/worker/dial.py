@@ -14,10 +14,11 @@ from lightwork.link.handshake import NONCE_SIZE, ClientHandshake
 from lightwork.link.tls import TlsLayer, client_context
 from lightwork.wire import Ticket
 
-__all__ = ["MAX_FRAME", "ROUTE_TIMEOUT", "DialFailed", "dial"]
+__all__ = ["MAX_FRAME", "ROUTE_TIMEOUT", "DialFailed", "dial", "patience"]
 
 ROUTE_TIMEOUT = 5.0
-"""Seconds that one route may take before the next is tried: a firewall that drops packets must not cost the others."""
+"""Seconds that one route may take at most until the next is tried: a firewall that drops packets must not cost the
+others."""
 
 MAX_FRAME = 1 << 30
 """Longest body accepted from a scheduler that has proved itself, until its `Welcome` gives the limit."""
@@ -30,7 +31,7 @@ class DialFailed(LightworkError, ConnectionError):
     """No route led to the scheduler in time. The message names each and what happened there last."""
 
 
-async def dial(ticket: Ticket, *, timeout: float, route_timeout: float = ROUTE_TIMEOUT) -> Connection:
+async def dial(ticket: Ticket, *, timeout: float, route_timeout: float | None = None) -> Connection:
     """Connect to the scheduler that `ticket` was made by; the connection is open and proved.
 
     Tries the routes in their order, each for at most `route_timeout` seconds, and all of them again after a pause
@@ -43,13 +44,15 @@ async def dial(ticket: Ticket, *, timeout: float, route_timeout: float = ROUTE_T
     Args:
         ticket: As given to the worker.
         timeout: Seconds for all of it.
-        route_timeout: Seconds for one try of one route.
+        route_timeout: Seconds for one try of one route; by default `patience` with them all.
 
     Raises:
         DialFailed: If no route led there in time.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
+    if route_timeout is None:
+        route_timeout = patience(ticket, timeout)
     outcomes: dict[tuple[str, int], str] = {}
     pause = _FIRST_PAUSE
     while True:
@@ -75,6 +78,11 @@ async def dial(ticket: Ticket, *, timeout: float, route_timeout: float = ROUTE_T
         # No pause leads past the deadline: the scheduler may come back just before it.
         await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), left / 2))
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def patience(ticket: Ticket, timeout: float) -> float:
+    """Seconds that one route may be silent: each must get two tries within `timeout` if all the others are silent."""
+    return min(ROUTE_TIMEOUT, timeout / (2 * max(1, len(ticket.routes))))
 
 
 async def _try(ticket: Ticket, route: tuple[str, int]) -> Connection:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from lightwork import wire
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link.connection import Connection, Frames
-from lightwork.worker.dial import ROUTE_TIMEOUT, DialFailed, dial
+from lightwork.worker.dial import DialFailed, dial, patience
 
 __all__ = ["Refused", "join"]
 
@@ -31,18 +31,16 @@ async def join(
     take: Callable[[Connection, wire.Welcome], None],
     *,
     timeout: float,
-    silence: float = ROUTE_TIMEOUT,
 ) -> wire.Welcome:
     """Connect until the scheduler welcomes the worker; give what it says.
 
-    Cancelling closes what was begun.
+    A connection that is proved and then brings nothing is given up as a route that is silent. Cancelling closes what was begun.
 
     Args:
         ticket: As given to the worker.
         hello: Makes the first frame of a connection.
         take: Called with the connection and the welcome; takes over the connection's callbacks.
         timeout: Seconds for all of it.
-        silence: Seconds in which a proved connection has to bring something, a part of the welcome at least.
 
     Raises:
         DialFailed: There was no welcome in time.
@@ -55,7 +53,7 @@ async def join(
         connection = await dial(ticket, timeout=deadline - loop.time())
         try:
             async with asyncio.timeout_at(deadline):
-                return await _be_welcomed(connection, hello(), take, silence)
+                return await _be_welcomed(connection, hello(), take, patience(ticket, timeout))
         except (OSError, ProtocolError) as error:  # a TimeoutError is an OSError
             left = deadline - loop.time()
             if left < _FIRST_PAUSE:

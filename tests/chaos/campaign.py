@@ -1,0 +1,364 @@
+"""Lets one stream of faults loose on one app, then heals everything and judges what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from lightwork.runtime import Route
+from tests.chaos import faults as f
+from tests.chaos.flow import Settings, Verdict
+from tests.chaos.proxy import FaultProxy, Line, proxies
+
+__all__ = ["Campaign", "Outcome", "campaign"]
+
+ROOT = Path(__file__).parents[2]
+
+OPTIONS: dict[str, Any] = {
+    "reconnect_window": 2.0,
+    "heartbeat": 0.25,
+    "grace": 1.0,
+    "launch_timeout": 20.0,
+    "statuses_kept": 100,
+}
+
+_HEAL_WITHIN = 60.0
+_STORY = 60
+
+
+class Outcome(msgspec.Struct):
+    """What came of a campaign.
+
+    Attributes:
+        seed: Of it.
+        faults: How many of each kind.
+        verdict: Of the app.
+        violations: The app's, and what was found from outside.
+        story: The latest faults.
+        seconds: How long it took.
+    """
+
+    seed: int
+    faults: dict[str, int]
+    verdict: Verdict
+    violations: list[str]
+    story: list[str]
+    seconds: float
+
+
+class Campaign:
+    """One app, its proxies, and what is done to them.
+
+    Args:
+        folder: For everything.
+        made: The proxies, one for each route.
+        seed: Of the faults.
+    """
+
+    def __init__(self, folder: Path, made: list[FaultProxy], seed: int) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.ledgers = folder / "ledgers"
+        self.proxies = made
+        self.seed = seed
+        self.story: deque[str] = deque(maxlen=_STORY)
+        self.counts: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self._begun = time.monotonic()
+        self._port = _free_port()
+        self._scheduler: asyncio.subprocess.Process | None = None
+        self._lives = 0
+        self._healing: set[asyncio.Task[None]] = set()
+        self._stopped: set[int] = set()  # processes that got SIGSTOP
+        self._ballast = self.home.parent / "home" / ".ballast"
+        self._chance = random.Random(seed)
+        for path in (self.home, self.ledgers):
+            path.mkdir(mode=0o700, exist_ok=True)
+        for one in made:
+            one.upstream = Route("127.0.0.1", self._port)
+
+    # --- the app ----------------------------------------------------------------------------------
+
+    async def start(self, works: int) -> None:
+        """Start the app, and return when it runs."""
+        settings = Settings(
+            seed=self.seed,
+            folder=str(self.ledgers),
+            home=str(self.home),
+            port=self._port,
+            routes=[(one.route.host, one.route.port) for one in self.proxies],
+            works=works,
+            options=OPTIONS,
+            life=self._lives,
+        )
+        self._lives += 1
+        with (self.folder / "output").open("ab") as output:
+            self._scheduler = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.chaos.flow",
+                msgspec.json.encode(settings).decode(),
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtimes'}"},
+                stdout=subprocess.PIPE,
+                stderr=output,
+            )
+        assert self._scheduler.stdout is not None
+        line = await self._scheduler.stdout.readline()
+        if line != b"up\n":
+            raise RuntimeError(f"the app did not come up:\n{self.output()}")
+
+    def output(self) -> str:
+        """The end of what the app has written."""
+        return (self.folder / "output").read_text(errors="replace")[-4000:]
+
+    async def finish(self) -> Outcome:
+        """Heal everything, have the app compare both sides and end; then look at what is left."""
+        await self._heal()
+        assert self._scheduler is not None
+        verdict = Verdict()
+        try:
+            self._scheduler.send_signal(signal.SIGUSR1)
+            async with asyncio.timeout(_HEAL_WITHIN):
+                code = await self._scheduler.wait()
+        except TimeoutError:
+            self.blame(f"the app did not end within {_HEAL_WITHIN:g} s of the last fault")
+            self._scheduler.send_signal(signal.SIGABRT)
+            await self._scheduler.wait()
+        except ProcessLookupError:
+            self.blame(f"the app had ended:\n{self.output()}")
+        else:
+            if code:
+                self.blame(f"the app ended with code {code}:\n{self.output()}")
+            path = self.ledgers / "verdict"
+            if path.exists():
+                verdict = msgspec.json.decode(path.read_bytes(), type=Verdict)
+            self._check_ledgers(verdict)
+            self._check_left()
+        return Outcome(
+            self.seed,
+            dict(self.counts),
+            verdict,
+            [*verdict.violations, *self.violations],
+            list(self.story),
+            time.monotonic() - self._begun,
+        )
+
+    async def end(self) -> None:
+        """Let nothing go on, however it stands."""
+        for task in self._healing:
+            task.cancel()
+        self._resume_all()
+        if self._scheduler is not None and self._scheduler.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._scheduler.kill()
+            await self._scheduler.wait()
+
+    async def _heal(self) -> None:
+        while self._healing:
+            await asyncio.wait(set(self._healing))
+        self._resume_all()
+        for one in self.proxies:
+            one.plans.clear()
+            for line in one.lines:
+                line.release()
+
+    def _resume_all(self) -> None:
+        for pid in self._stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._stopped.clear()
+
+    # --- the judgement ----------------------------------------------------------------------------
+
+    def blame(self, text: str) -> None:
+        """This must not be."""
+        self.violations.append(text)
+
+    def _check_ledgers(self, verdict: Verdict) -> None:
+        """Of each life the flow has seen a beginning of what was done, and all of it where that ended in order."""
+        complete = {*verdict.ordered, *verdict.alive}
+        for path in self.ledgers.glob("*-*"):
+            token = path.name.rpartition("-")[2]
+            done = path.read_bytes().count(b"\n")
+            seen = verdict.seen.get(token, 0)
+            if seen > done:
+                self.blame(f"{path.name}: {seen} edits were seen, and {done} were made")
+            if token in complete and seen != done:
+                self.blame(f"{path.name}: it ended in order, and of its {done} edits {seen} were seen")
+
+    def _check_left(self) -> None:
+        left = [str(path.relative_to(self.home)) for path in self.home.rglob("*") if path != self._ballast]
+        if left:
+            self.blame(f"files are left behind: {left[:20]}")
+
+    # --- the faults -------------------------------------------------------------------------------
+
+    async def suffer(self, number: int, kinds: frozenset[type[f.Base]]) -> None:
+        """Let so many faults happen, one after the other."""
+        stream = f.faults(self.seed, kinds)
+        for _, fault in zip(range(number), stream, strict=False):
+            await asyncio.sleep(fault.wait)
+            if self._scheduler is not None and self._scheduler.returncode is not None:
+                return
+            self.counts[type(fault).__name__] += 1
+            self.story.append(f"{time.monotonic() - self._begun:.3f} {fault}")
+            self._happen(fault)
+
+    def _happen(self, fault: f.Fault) -> None:
+        match fault:
+            case f.Cut():
+                for line in self._line(fault.target):
+                    line.is_reset = fault.reset
+                    line.pipe(fault.way).fuse = fault.after
+            case f.CutNext():
+                self._plan(fault, lambda line: _light(line, fault))
+            case f.Delay():
+                for line in self._line(fault.target):
+                    line.pipe(fault.way).late = fault.late
+                    self._later(fault.seconds, line.pipe(fault.way).be_in_time)
+            case f.Trickle():
+                for line in self._line(fault.target):
+                    line.pipe(fault.way).one_by_one = fault.size
+            case f.Silence():
+                for line in self._line(fault.target):
+                    line.hold()
+                    self._later(fault.seconds, line.release)
+            case f.HalfOpen():
+                for line in self._line(fault.target):
+                    line.hold()
+                    line.is_reset = True
+                    line.cut_worker() if fault.side == "worker" else line.cut_scheduler()
+                    self._later(fault.seconds, line.cut)
+            case f.Reorder():
+                self._plan(fault, lambda line: _detain(line, fault))
+            case f.Kill():
+                for pid in self._worker(fault.target):
+                    self._signal(pid, signal.SIGKILL)
+            case f.Pause():
+                for pid in self._worker(fault.target):
+                    self._pause(pid, fault.seconds)
+            case f.PauseScheduler():
+                assert self._scheduler is not None
+                self._pause(self._scheduler.pid, fault.seconds)
+            case f.FullDisk():
+                self._fill()
+                self._later(fault.seconds, lambda: self._ballast.unlink(missing_ok=True))
+            case f.KillScheduler() | f.ClockBack():
+                raise NotImplementedError(fault)
+
+    def _line(self, target: int) -> Iterator[Line]:
+        """The line that is meant, if there is any."""
+        lines = [line for one in self.proxies for line in one.lines]
+        if lines:
+            yield lines[target % len(lines)]
+
+    def _plan(self, fault: f.CutNext | f.Reorder, plan: Callable[[Line], None]) -> None:
+        for one in self.proxies:
+            if not one.plans:
+                one.plans.append(plan)
+        for line in self._line(fault.target):
+            line.cut()
+
+    def _worker(self, target: int) -> Iterator[int]:
+        """The process of the worker that is meant, if there is any."""
+        pids = []
+        for path in sorted(self.home.glob("*/*/pid")):
+            try:
+                worker = msgspec.json.decode(path.read_bytes())["worker"]
+                process = psutil.Process(worker["pid"])
+                if (path.parent / "exit").exists() or process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+            except (OSError, msgspec.DecodeError, psutil.Error):
+                continue  # released meanwhile, or over
+            pids.append(process.pid)
+        if pids:
+            yield pids[target % len(pids)]
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def _pause(self, pid: int, seconds: float) -> None:
+        self._signal(pid, signal.SIGSTOP)
+        self._stopped.add(pid)
+
+        def go_on() -> None:
+            self._stopped.discard(pid)
+            self._signal(pid, signal.SIGCONT)
+
+        self._later(seconds, go_on)
+
+    def _fill(self) -> None:
+        """Leave no byte on the disk of the home."""
+        with contextlib.suppress(OSError), self._ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            act()
+
+        task = asyncio.create_task(wait())
+        self._healing.add(task)
+        task.add_done_callback(self._healing.discard)
+
+
+def _light(line: Line, fault: f.CutNext) -> None:
+    line.is_reset = fault.reset
+    line.pipe(fault.way).fuse = fault.after
+
+
+def _detain(line: Line, fault: f.Reorder) -> None:
+    """Let the line pass so many bytes upwards, end it towards the worker, and let the scheduler find out later."""
+    line.up.fuse = fault.after
+    line.linger = fault.seconds
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A disk of 8 MB at `folder`, where this user may mount one; gives whether it is there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "chaos", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=True)
+
+
+@contextlib.asynccontextmanager
+async def campaign(folder: Path, seed: int, works: int) -> AsyncIterator[Campaign]:
+    """An app with so many works behind two proxies."""
+    with small_disk(folder / "home"), tempfile.TemporaryDirectory(dir=folder):
+        async with proxies(2) as made:
+            one = Campaign(folder, made, seed)
+            try:
+                await one.start(works)
+                yield one
+            finally:
+                await one.end()

@@ -1,0 +1,46 @@
+"""An app whose network, processes and disks fail all the time does what one in peace does, or says why not."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import faults as f
+from tests.chaos.campaign import campaign
+
+FAULTS = int(os.environ.get("CHAOS_FAULTS", "500"))
+WORKS = int(os.environ.get("CHAOS_WORKS", "20"))
+SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+"""Printed when a run fails: ``CHAOS_SEED=N pytest tests/chaos/test_chaos.py`` has the same faults once more."""
+
+KINDS = frozenset(
+    {
+        f.Cut,
+        f.CutNext,
+        f.Delay,
+        f.Trickle,
+        f.Silence,
+        f.HalfOpen,
+        f.Reorder,
+        f.Kill,
+        f.Pause,
+        f.PauseScheduler,
+        f.FullDisk,
+    }
+)
+
+
+@pytest.mark.timeout(120 + FAULTS)
+async def test_chaos(tmp_path: Path) -> None:
+    """Each call has one end, edits arrive once and in order, both sides are equal in the end, and nothing is left."""
+    async with campaign(tmp_path, SEED, WORKS) as one:
+        await one.suffer(FAULTS, KINDS)
+        outcome = await one.finish()
+    print(f"seed {SEED}: {sum(outcome.faults.values())} faults in {outcome.seconds:.0f} s: {outcome.faults}")
+    print(f"{outcome.verdict.edits} edits seen; calls: {outcome.verdict.outcomes}")
+    if outcome.violations:
+        story = "\n".join(["what must not be:", *outcome.violations[:20], "the latest faults:", *outcome.story])
+        pytest.fail(f"CHAOS_SEED={SEED} CHAOS_FAULTS={FAULTS} CHAOS_WORKS={WORKS} has it again\n{story}", pytrace=False)

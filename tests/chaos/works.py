@@ -1,0 +1,99 @@
+"""The works of the chaos: they number what they do, and write it down where no fault reaches, before they do it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from lightwork import Work
+
+__all__ = ["AsyncLedger", "Ledger", "PlainLedger", "Trouble"]
+
+_KEPT = 20
+
+
+class Trouble(Exception):
+    """What a call that is to fail raises."""
+
+
+class Ledger(Work):
+    """Numbers its edits in each of its lives, which have a token of their own.
+
+    Args:
+        folder: Where each life has a file with the number of its latest edit in each line.
+        options: Of `Work`.
+    """
+
+    def __init__(self, folder: str, **options: Any) -> None:
+        super().__init__(parallel=True, cache_calls=False, **options)
+        self.entries: list[Any] = []  # the latest, as [token, number]
+        self.last = 0
+        self.table: dict[str, int] = {}
+        self.tags: set[str] = set()
+        self.exits: list[str] = []
+        self.told = 0
+        self._folder = folder
+        self._token = ""
+        self._count = 0
+        self._file = -1
+
+    def on_start(self) -> None:
+        self._token = os.urandom(4).hex()
+        self._count = 0
+        path = Path(self._folder) / f"{self.name}-{self._token}"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def on_exit(self) -> None:
+        self.exits = [*self.exits[-3:], self._token]
+        self.edit()
+
+    def edit(self) -> None:
+        """One more."""
+        self._count = number = self._count + 1
+        os.write(self._file, b"%d\n" % number)
+        self.entries.append([self._token, number])
+        if len(self.entries) > 2 * _KEPT:
+            del self.entries[:_KEPT]
+        self.last = number
+        self.table[str(number % 7)] = number
+        self.tags.symmetric_difference_update({str(number % 5)})
+
+    def pause(self) -> float:
+        """Seconds between two edits."""
+        return random.choice((0.0, 0.002, 0.03))
+
+    def done(self, call: int) -> Any:
+        """What the call gives: what was done so far, and for the last call the whole state."""
+        if call % 13 == 5:
+            raise Trouble(call)
+        if call >= 0:
+            return [self._token, self._count]
+        return self.whole()
+
+    def whole(self) -> dict[str, Any]:
+        """The state as it is on this side, in what a call can return."""
+        return {**self._state.snapshot(), "tags": sorted(self.tags)}
+
+
+class AsyncLedger(Ledger):
+    """One with an ``async def run``."""
+
+    async def run(self, call: int, steps: int) -> Any:
+        for _ in range(steps):
+            self.edit()
+            await asyncio.sleep(self.pause())
+        return self.done(call)
+
+
+class PlainLedger(Ledger):
+    """One with a plain ``run``."""
+
+    def run(self, call: int, steps: int) -> Any:
+        for _ in range(steps):
+            self.edit()
+            time.sleep(self.pause())
+        return self.done(call)
