@@ -44,6 +44,9 @@ _END_MARGIN = 1.0
 """Seconds beyond the grace period after which an end in order is no longer waited for."""
 
 
+_AGAIN = 0.001
+"""Seconds after which a plain run is interrupted again that was in the middle of an edit."""
+
 _PARTING = 0.8
 """Seconds that the scheduler has to acknowledge the last frame: less than it gives the process beyond its grace."""
 
@@ -100,7 +103,7 @@ class Agent:
             raise
         self.work = work
         if not work._signature.is_async:
-            self.plain = PlainThread(work, self._plain_finished)
+            self.plain = PlainThread(work, self._plain_finished, self._cancel_again)
 
     async def _connect(self, timeout: float) -> wire.Welcome:
         """Make a connection and attach it."""
@@ -344,6 +347,11 @@ class Agent:
         """Called in the thread of ``run``."""
         if not self._peer.closed:  # else it did not heed its cancellation, and all is over
             self._loop.call_soon_threadsafe(self._finished, frame)
+
+    def _cancel_again(self, call: int) -> None:
+        """Called in the thread of ``run``, in a signal handler."""
+        if not self._peer.closed:
+            self._loop.call_soon_threadsafe(self._loop.call_later, _AGAIN, self._cancel, call)
 
     def _finished(self, frame: EndOfCall) -> None:
         """A call is over: the state as it left it goes first, then the frame."""

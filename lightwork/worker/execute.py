@@ -107,11 +107,14 @@ class PlainThread:
     Args:
         work: The work.
         done: Called in that thread with the frame that ends each call.
+        again: Called in that thread, in a signal handler, with a call whose `cancel` came at a bad moment: cancel it
+            again in a moment, from another thread.
     """
 
-    def __init__(self, work: Work, done: Callable[[EndOfCall], None]) -> None:
+    def __init__(self, work: Work, done: Callable[[EndOfCall], None], again: Callable[[int], None]) -> None:
         self._work = work
         self._done = done
+        self._again = again
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = 0
         self._is_main = False
@@ -163,7 +166,8 @@ class PlainThread:
             if self._current == call:
                 signal.pthread_kill(self._thread, _INTERRUPT)
             return
-        with self._lock:
+        # Under the state's lock no edit is half made; one that waits for the lock is interrupted before it begins.
+        with self._lock, self._work._state.lock:
             if self._current == call:
                 self._is_interrupted = True
                 _raise_in(self._thread, asyncio.CancelledError)
@@ -191,8 +195,14 @@ class PlainThread:
                 continue  # as above
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        if self._current in self._cancelled:
-            raise asyncio.CancelledError
+        call = self._current
+        if call is None or call not in self._cancelled:
+            return
+        if self._work._state.lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
+            # In the middle of an edit: raised here, it would be made and not told, and the two sides would differ.
+            self._again(call)
+            return
+        raise asyncio.CancelledError
 
     def _run(self, call: int, args: bytes) -> None:
         frame: EndOfCall = wire.Cancelled(call)

@@ -34,7 +34,8 @@ async def join(
 ) -> wire.Welcome:
     """Connect until the scheduler welcomes the worker; give what it says.
 
-    A connection that is proved and then brings nothing is given up as a route that is silent. Cancelling closes what was begun.
+    A connection that is proved and then brings nothing is given up as a route that is silent. Cancelling closes what
+    was begun.
 
     Args:
         ticket: As given to the worker.

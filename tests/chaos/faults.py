@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Literal
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from tests.chaos.proxy import Way
 
 __all__ = [
+    "KINDS",
     "ClockBack",
     "Cut",
     "CutNext",
@@ -154,7 +155,11 @@ _WEIGHTS: dict[type[Base], int] = {
 }
 
 
-def faults(seed: int, kinds: frozenset[type[Base]], *, pace: float = 0.12) -> Iterator[Fault]:
+KINDS = frozenset(_WEIGHTS) - {KillScheduler}
+"""Every kind there is."""
+
+
+def faults(seed: int, kinds: Set[type[Base]], *, pace: float = 0.12) -> Iterator[Fault]:
     """For ever: what goes wrong next. `pace` is the pause between two, in the middle; `kinds` are those that can."""
     chance = random.Random(seed)
     chosen = [kind for kind in _WEIGHTS if kind in kinds]

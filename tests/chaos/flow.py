@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
         routes: Where workers dial.
         works: How many.
         options: Of the configuration.
+        environ: Of the workers.
         life: The how manieth scheduler of the run this is, from 0.
     """
 
@@ -52,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
     routes: list[tuple[str, int]]
     works: int
     options: dict[str, Any]
+    environ: dict[str, str] = {}
     life: int = 0
 
 
@@ -63,7 +65,7 @@ class Verdict(msgspec.Struct):
         outcomes: How calls ended, and how often.
         seen: The number of the latest edit seen of each life of a work.
         edits: How many were seen.
-        ordered: Lives that ended in order, and said so.
+        ordered: The latest edit, by what they said, of lives that ended in order.
         alive: Lives that the works were in at the end.
     """
 
@@ -71,7 +73,7 @@ class Verdict(msgspec.Struct):
     outcomes: dict[str, int] = {}
     seen: dict[str, int] = {}
     edits: int = 0
-    ordered: list[str] = []
+    ordered: dict[str, int] = {}
     alive: list[str] = []
 
 
@@ -95,7 +97,10 @@ class Watch:
             elif change.kind == "set":
                 self._edits(change.name, [pair for pair in change.value if self._is_new(pair)])
         elif isinstance(change, StateChanged) and change.path == ("exits",) and change.value:
-            self.verdict.ordered.append(change.value[-1])
+            token, number = change.value[-1]
+            self.verdict.ordered[token] = number
+            if self.verdict.seen.get(token, 0) < number:
+                self.blame(f"{change.name}: life {token} ended in order at {number}, without its edits")
 
     def begin(self, work: Ledger) -> None:
         """Go on from what the work's state says already."""
@@ -184,10 +189,12 @@ class Chaos(Flow):
                 await work.stop()
             try:
                 value = await call
-            except (LightworkError, Trouble, asyncio.CancelledError):
+            except (Exception, asyncio.CancelledError) as error:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
+                if isinstance(error, Exception) and not isinstance(error, (Trouble, LightworkError)):
+                    self._watch.blame(f"{work.name}: {error!r}")
                 await asyncio.sleep(0.05)  # not as fast as a work can fail while the disk is full
                 continue
             if value is None:
@@ -199,7 +206,7 @@ class Chaos(Flow):
     async def _compare(self, work: Ledger) -> None:
         while True:
             try:
-                there = await work.submit(-1, 0)
+                life, there = await work.submit(-1, 0)
                 break
             except LightworkError as error:
                 if isinstance(error, Trouble):
@@ -209,8 +216,7 @@ class Chaos(Flow):
         if here != there:
             names = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
             self._watch.blame(f"{work.name}: the two sides differ in {names}: {here} here, {there} there")
-        if here["entries"]:
-            self._watch.verdict.alive.append(here["entries"][-1][0])
+        self._watch.verdict.alive.append(life)
 
     def _check_calls(self) -> None:
         open_calls = [call for call, stage in self._watch.stages.items() if stage not in _TERMINAL]
@@ -226,7 +232,7 @@ async def main(settings: Settings) -> None:
     reported: list[str] = []
     loop.set_exception_handler(lambda loop, context: reported.append(repr(context)))
     routes = [Route(*route) for route in settings.routes]
-    runtime = LocalThroughProxies(LocalOptions(home=settings.home), routes)
+    runtime = LocalThroughProxies(LocalOptions(home=settings.home), routes, settings.environ)
     app = App(flow, runtimes={"local": runtime}, port=settings.port, **settings.options)
     app.watch(flow._watch.take)
     async with app:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Literal, Self
 
 from lightwork.runtime import Route
 from lightwork_runtimes.inprocess import InProcessRuntime
@@ -240,11 +241,27 @@ class ThroughProxies(InProcessRuntime):
 
 
 class LocalThroughProxies(LocalRuntime):
-    """Works as processes that reach their scheduler by the routes that are given."""
+    """Works as processes that reach their scheduler by the routes that are given.
 
-    def __init__(self, options: LocalOptions, routes: Sequence[Route]) -> None:
+    Args:
+        options: Of the runtime.
+        routes: Where they dial.
+        environ: Of the works, and of nobody else.
+    """
+
+    def __init__(self, options: LocalOptions, routes: Sequence[Route], environ: Mapping[str, str]) -> None:
         super().__init__("local", options)
         self._routes = routes
+        self._environ = environ
+
+    async def __aenter__(self) -> Self:
+        # The launcher takes over the environment of this process as it is when it starts.
+        os.environ.update(self._environ)
+        try:
+            return await super().__aenter__()
+        finally:
+            for name in self._environ:
+                del os.environ[name]
 
     async def routes(self, listener: Route) -> Sequence[Route]:
         return self._routes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -32,33 +33,39 @@ class Ledger(Work):
         super().__init__(parallel=True, cache_calls=False, **options)
         self.entries: list[Any] = []  # the latest, as [token, number]
         self.last = 0
+        self.clock = 0.0  # as it is where the work runs: it may go back
         self.table: dict[str, int] = {}
         self.tags: set[str] = set()
-        self.exits: list[str] = []
+        self.exits: list[Any] = []  # the latest orderly ends, as [token, number of the latest edit before]
         self.told = 0
         self._folder = folder
         self._token = ""
-        self._count = 0
         self._file = -1
 
     def on_start(self) -> None:
         self._token = os.urandom(4).hex()
-        self._count = 0
         path = Path(self._folder) / f"{self.name}-{self._token}"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def on_exit(self) -> None:
-        self.exits = [*self.exits[-3:], self._token]
-        self.edit()
+        self.exits = [*self.exits[-3:], [self._token, self._count]]
+
+    @property
+    def _count(self) -> int:
+        # Read from the state: a plain run may be interrupted between any two lines.
+        if not self.entries or self.entries[-1][0] != self._token:
+            return 0
+        return int(self.entries[-1][1])
 
     def edit(self) -> None:
         """One more."""
-        self._count = number = self._count + 1
+        number = self._count + 1
         os.write(self._file, b"%d\n" % number)
         self.entries.append([self._token, number])
         if len(self.entries) > 2 * _KEPT:
             del self.entries[:_KEPT]
         self.last = number
+        self.clock = time.time()
         self.table[str(number % 7)] = number
         self.tags.symmetric_difference_update({str(number % 5)})
 
@@ -72,7 +79,7 @@ class Ledger(Work):
             raise Trouble(call)
         if call >= 0:
             return [self._token, self._count]
-        return self.whole()
+        return [self._token, self.whole()]
 
     def whole(self) -> dict[str, Any]:
         """The state as it is on this side, in what a call can return."""
@@ -95,5 +102,5 @@ class PlainLedger(Ledger):
     def run(self, call: int, steps: int) -> Any:
         for _ in range(steps):
             self.edit()
-            time.sleep(self.pause())
+            threading.Event().wait(self.pause())  # not time.sleep, which libfaketime makes fail now and then
         return self.done(call)

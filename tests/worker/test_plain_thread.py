@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import queue
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from lightwork import Work, wire
+from lightwork.state import State
+from lightwork.state import plain as plain_value
 from lightwork.worker.execute import EndOfCall, PlainThread, end_call
 
 pytestmark = pytest.mark.bare
@@ -41,7 +46,7 @@ class Stage:
     def __init__(self) -> None:
         self.work = Job()
         self.frames: queue.SimpleQueue[EndOfCall] = queue.SimpleQueue()
-        self.plain = PlainThread(self.work, self.frames.put)
+        self.plain = PlainThread(self.work, self.frames.put, lambda call: None)
         self.thread = threading.Thread(target=self.plain.serve)
         self.thread.start()
 
@@ -151,3 +156,60 @@ def test_hook_may_be_async(stage: Stage) -> None:
     done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     stage.plain.submit_hook(_hook, done.put)
     assert isinstance(done.get(timeout=10), KeyError)
+
+
+class Edits(Work):
+    """Edits its state until it is interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[Any] = []
+        self.table: dict[str, Any] = {}
+        self._entered: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def run(self, n: int) -> None:
+        self._entered.put(n)
+        while True:
+            self.items.append([n])
+            self.table[str(n)] = {"n": n}
+            self.items[-1] = {"a": [n]}
+            if len(self.items) > 20:
+                self.items = self.items[5:]
+
+
+@pytest.mark.parametrize("in_main", [True, False])
+def test_an_interruption_never_comes_between_an_edit_and_its_telling(in_main: bool) -> None:
+    """Whenever a run is cancelled, the other side is told of every edit that was made, and of no other."""
+    work, far = Edits(), State("Far", {})
+    far.load({"items": [], "table": {}})
+    work._state.sink = lambda op: far.apply([copy.deepcopy(op)])
+    frames: queue.SimpleQueue[EndOfCall] = queue.SimpleQueue()
+    again: queue.SimpleQueue[int] = queue.SimpleQueue()
+    plain = PlainThread(work, frames.put, again.put)
+    differing: list[int] = []
+
+    def drive() -> None:
+        for number in range(60):
+            plain.submit(number, work._signature.bind((number,), {})[0])
+            work._entered.get(timeout=10)
+            plain.cancel(number)
+            while frames.empty():
+                with suppress(queue.Empty):
+                    plain.cancel(again.get(timeout=0.01))
+            assert frames.get() == wire.Cancelled(number)
+            near = {name: plain_value(work._state.values[name]) for name in ("items", "table")}
+            if near != far.snapshot():
+                differing.append(number)
+                far.load(near)
+        plain.close()
+
+    before = signal.getsignal(signal.SIGURG)
+    driver = threading.Thread(target=drive if in_main else plain.serve)
+    driver.start()
+    try:
+        plain.serve() if in_main else drive()
+    finally:
+        plain.close()
+        driver.join()
+        signal.signal(signal.SIGURG, before)
+    assert differing == []

@@ -10,6 +10,7 @@
 - ``stop``: somebody wants it to end, and as what that counts.
 - ``keeper``: the process that adopted it, if not the one that made it.
 - ``exit``: it is over, the whole process tree of it, and how.
+- ``.room``: a block of the disk for ``exit``, so that an end can be told when the disk is full.
 
 Every file but the log and the empty claim appears whole, by a rename or by a link. The operations are a few
 system calls on a local file system each, and run in the event loop.
@@ -18,6 +19,7 @@ system calls on a local file system each, and run in the event loop.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -36,6 +38,9 @@ __all__ = ["ExitFile", "LaunchDir", "PidFile", "SpecFile", "View", "check_name",
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _GONE = ".gone-"
+_ROOM = ".room"
+_MOST_EXIT = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _encoder = msgspec.json.Encoder()
 _T = TypeVar("_T")
 
@@ -177,6 +182,7 @@ class LaunchDir:
             venv=venv,
         )
         os.close(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _write(f"{folder.path}/{_ROOM}", os.O_CREAT, bytes(_MOST_EXIT))
         folder._replace("spec", _encoder.encode(content))
         return folder, True
 
@@ -280,15 +286,22 @@ class LaunchDir:
         self._replace("pid", _encoder.encode(content))
 
     def mark_stop(self, cause: Cause) -> None:
-        """Say that its end is wanted. The first to say so decides as what it counts."""
-        self._add("stop", _encoder.encode(cause))
+        """Say that its end is wanted. The first to say so decides as what it counts.
+
+        On a full disk nothing is said, and it ends as what it is: that must not keep anybody from ending it.
+        """
+        try:
+            self._add("stop", _encoder.encode(cause))
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
 
     def mark_keeper(self, keeper: Identity) -> None:
         """Say who looks after it from now on."""
         self._replace("keeper", _encoder.encode(keeper))
 
     def write_ended(self, exit_code: int | None, cause: Cause | None, detail: str = "") -> None:
-        """Say that it is over. The first to say so is believed."""
+        """Say that it is over. The first to say so is believed. On a full disk it takes the room that was kept."""
         self._add("exit", _encoder.encode(ExitFile(exit_code, cause, detail, time.time())))
 
     def _read(self, name: str, kind: type[_T]) -> _T | None:
@@ -297,11 +310,16 @@ class LaunchDir:
 
     def _write_aside(self, name: str, data: bytes) -> str:
         path = f"{self.path}/.{name}-{os.getpid()}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, data)
-        finally:
-            os.close(fd)
+            _write(path, os.O_CREAT | os.O_TRUNC, data)
+        except OSError as error:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            if name != "exit" or error.errno not in _FULL:
+                raise
+            os.rename(f"{self.path}/{_ROOM}", path)
+            _write(path, 0, data)
+            os.truncate(path, len(data))
         return path
 
     def _replace(self, name: str, data: bytes) -> None:
@@ -348,6 +366,16 @@ class LaunchDir:
             return View(Report(Standing.ABSENT, cause=Cause.START_FAILED, detail=detail))
         detail = f"pid {started.worker.pid} ended after its launcher had died; nobody saw its exit code"
         return View(Report(Standing.EXITED, cause=self.stop_cause(), detail=detail))
+
+
+def _write(path: str, flags: int, data: bytes) -> None:
+    """Write a file from its beginning, all of it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+    try:
+        if os.write(fd, data) < len(data):  # the disk took a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(fd)
 
 
 def _unlink_all(path: str) -> None:

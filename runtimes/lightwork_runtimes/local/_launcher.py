@@ -76,6 +76,7 @@ class _Worker:
     spec: SpecFile
     code: int | None = None
     give_up: float = 0.0
+    is_untold: bool = False
     doomed: set[Identity] = field(default_factory=set)
 
 
@@ -372,11 +373,20 @@ class _Launcher:
             # A process that is dying has no environment any more before it is a zombie: remember whom we killed.
             worker.doomed.update(found)
             left = [process for process in worker.doomed if process.is_alive]
-            if not left and not _group_exists(worker.pid):
-                self._report_end(worker, "")
-            elif time.monotonic() > worker.give_up:
-                self._report_end(worker, f"; processes that would not die: {[process.pid for process in left]}")
-            else:
+            note = ""
+            if left or _group_exists(worker.pid):
+                if time.monotonic() <= worker.give_up:
+                    remaining.append(worker)
+                    continue
+                note = f"; processes that would not die: {[process.pid for process in left]}"
+            try:
+                self._report_end(worker, note)
+            except OSError as error:
+                # The disk does not take it, nor the room that was kept for it. It is tried until it does: an end
+                # that nobody is told of would be a worker for ever, and so would all others without a launcher.
+                if not worker.is_untold:
+                    worker.is_untold = True
+                    print(f"lightwork: the end of {worker.spec.name} cannot be written down: {error}", file=sys.stderr)
                 remaining.append(worker)
         self._ending = remaining
 

@@ -1,0 +1,42 @@
+"""Disks that are full when a test says so."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["fill", "full", "small_disk"]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A disk of 8 MB at `folder`, where this user may mount one; gives whether it is there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "lightwork-test", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Leave no byte on the disk of this file."""
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+@contextlib.contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """While the context lasts there is no room on the disk."""
+    ballast = disk / "ballast"
+    fill(ballast)
+    try:
+        yield
+    finally:
+        ballast.unlink()
