@@ -46,8 +46,15 @@ def no_extras(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, with every extra that they can use."""
-    session.install("-e", ".[uvloop,docker,ssh]", *group("tests", "example"))
+    session.install("-e", ".[uvloop,docker,ssh]", *group("tests", "example", "browser"))
     session.run("pytest", *session.posargs, env={"PYTHONUNBUFFERED": "1"})
+
+
+@nox.session(default=False)
+def vendor(session: nox.Session) -> None:
+    """Fetch the dashboard's JavaScript libraries again, at the versions that are written down, and check them."""
+    session.run("python", ".ci/vendor.py")
+    session.run("git", "status", "--short", "lightwork/server/page/vendor", external=True)
 
 
 @nox.session(default=False)

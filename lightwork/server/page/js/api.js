@@ -1,0 +1,78 @@
+// Requests to the server. Addresses are relative to the page: it may be mounted below a prefix.
+
+const BASE = new URL("api/v1/", document.baseURI);
+
+export const apiUrl = (path) => new URL(path, BASE).href;
+
+let skew = 0;
+
+/** Seconds since the epoch as the server has them, to a second or two: its times are all that is shown here. */
+export const serverTime = () => Date.now() / 1000 - skew;
+
+function compareClocks(response) {
+  const date = Date.parse(response.headers.get("Date") ?? "");
+  if (Number.isNaN(date)) return;
+  // The header has whole seconds: a difference below two is none.
+  const found = (Date.now() - date - 500) / 1000;
+  skew = Math.abs(found) < 2 ? 0 : found;
+}
+
+/** The server's answer was an error. `code` is its own, "unreachable" where there was no answer. */
+export class ApiError extends Error {
+  constructor(status, code, message, detail) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.detail = detail;
+  }
+}
+
+/** The server wants a token, or another one. */
+export class AccessError extends ApiError {}
+
+const NO_ANSWER = "The app does not answer. It may have ended, or the connection is cut.";
+
+async function request(method, path, body) {
+  const given = { method, headers: { Accept: "application/json" }, credentials: "same-origin" };
+  if (body !== undefined) {
+    given.headers["Content-Type"] = "application/json";
+    given.body = JSON.stringify(body);
+  }
+  let response;
+  let text;
+  try {
+    response = await fetch(apiUrl(path), given);
+    compareClocks(response);
+    text = await response.text();
+  } catch {
+    throw new ApiError(0, "unreachable", NO_ANSWER, null);
+  }
+  let data = null;
+  try {
+    data = text === "" ? null : JSON.parse(text);
+  } catch {
+    throw new ApiError(response.status, "bad_answer", `${method} ${path} was not answered with JSON`, null);
+  }
+  if (response.ok) return data;
+  const { code = "internal", message = response.statusText, detail = null } = data?.error ?? {};
+  throw new (response.status === 401 ? AccessError : ApiError)(response.status, code, message, detail);
+}
+
+/** A path below /api/v1 in which every part is escaped, with a query of those values that are not undefined. */
+export function path(parts, query = {}) {
+  const search = new URLSearchParams();
+  for (const [key, value] of Object.entries(query))
+    for (const one of Array.isArray(value) ? value : [value])
+      if (one !== undefined && one !== null && one !== "") search.append(key, one);
+  const text = search.toString();
+  return parts.map(encodeURIComponent).join("/") + (text ? `?${text}` : "");
+}
+
+export const get = (parts, query) => request("GET", path(parts, query));
+export const post = (parts, body = {}, query = {}) => request("POST", path(parts, query), body);
+export const patch = (parts, body) => request("PATCH", path(parts), body);
+
+/** Nothing, or the error that keeps this page from the server. */
+export const checkAccess = () => get(["app"]);
+
+export const addressOf = (parts, query) => apiUrl(path(parts, query));

@@ -1,0 +1,104 @@
+// The WebSocket: says hello with what it has seen, hands messages on, and comes back by itself when it is cut.
+
+const FIRST_WAIT = 250;
+const LONGEST_WAIT = 10_000;
+const PING_EVERY = 15_000;
+const SILENCE = 40_000;
+
+/**
+ * @param {object} given
+ * @param {string} given.url
+ * @param {() => {run: string|null, last: number|null}} given.seen What to resume after.
+ * @param {(message: object) => void} given.onMessage
+ * @param {(state: {name: "connecting"|"open"|"cut", retryAt: number|null, attempt: number}) => void} given.onState
+ * @param {object} [given.world] WebSocket, timers and clock, for tests.
+ */
+export class Feed {
+  constructor({ url, seen, onMessage, onState, world = globalThis }) {
+    this.url = url;
+    this.seen = seen;
+    this.onMessage = onMessage;
+    this.onState = onState;
+    this.world = world;
+    this.socket = null;
+    this.attempt = 0;
+    this.wanted = { logs: false, usage: false };
+    this.timer = null;
+    this.pinger = null;
+    this.heard = 0;
+    this.answersPings = false;
+  }
+
+  open() {
+    this.world.clearTimeout(this.timer);
+    this.timer = null;
+    this.onState({ name: "connecting", retryAt: null, attempt: this.attempt });
+    const socket = (this.socket = new this.world.WebSocket(this.url));
+    socket.onopen = () => {
+      this.heard = this.world.Date.now();
+      this.send({ type: "hello", ...this.seen() });
+      if (this.wanted.logs || this.wanted.usage) this.send({ type: "follow", ...this.wanted });
+      this.pinger = this.world.setInterval(() => this.ping(), PING_EVERY);
+    };
+    socket.onmessage = (event) => {
+      if (socket !== this.socket) return;
+      this.heard = this.world.Date.now();
+      const message = JSON.parse(event.data);
+      if (message.type === "pong") this.answersPings = true;
+      if (message.type === "snapshot" || message.type === "resumed") {
+        this.attempt = 0;
+        this.onMessage(message);
+        this.onState({ name: "open", retryAt: null, attempt: 0 });
+      } else {
+        this.onMessage(message);
+      }
+    };
+    socket.onclose = () => {
+      if (socket === this.socket) this.cut();
+    };
+  }
+
+  cut() {
+    this.world.clearInterval(this.pinger);
+    this.socket = null;
+    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.attempt);
+    // Jitter: a hundred pages of one server must not come back in the same moment.
+    const wait = longest * (0.5 + this.world.Math.random() / 2);
+    this.attempt += 1;
+    this.onState({ name: "cut", retryAt: this.world.Date.now() + wait, attempt: this.attempt });
+    this.timer = this.world.setTimeout(() => this.open(), wait);
+  }
+
+  /** Try again at once, if it is waiting to. */
+  retry() {
+    if (this.socket === null) this.open();
+  }
+
+  ping() {
+    if (this.answersPings && this.world.Date.now() - this.heard > SILENCE) {
+      const socket = this.socket;
+      this.cut();
+      socket.close();
+      return;
+    }
+    this.send({ type: "ping" });
+  }
+
+  /** Ask for logs (true, false, or names of works) and usage; asked for again after each reconnect. */
+  follow(wanted) {
+    this.wanted = wanted;
+    this.send({ type: "follow", ...wanted });
+  }
+
+  send(message) {
+    if (this.socket?.readyState === 1) this.socket.send(JSON.stringify(message));
+  }
+
+  close() {
+    const socket = this.socket;
+    this.socket = null;
+    this.world.clearTimeout(this.timer);
+    this.world.clearInterval(this.pinger);
+    socket?.close();
+  }
+}

@@ -1,0 +1,89 @@
+// A list of which only the rows that can be seen are in the document. All rows have one height.
+
+import { classes, html, signal, useLayoutEffect, useMemo, useRef } from "./html.js";
+
+const OVERSCAN = 8;
+
+/**
+ * @param {object} props
+ * @param {number} props.count
+ * @param {number} props.rowHeight
+ * @param {(index: number) => object} props.row Its element; gets a key from `keyOf`.
+ * @param {(index: number) => string|number} props.keyOf
+ * @param {number} [props.active] The row that is chosen, kept in sight when it changes.
+ * @param {(index: number) => void} [props.onMove] The arrow keys ask for another row.
+ * @param {(event: KeyboardEvent) => void} [props.onKey] Any other key.
+ * @param {boolean} [props.follow] Whether the end is kept in sight as rows are added.
+ * @param {(isAtEnd: boolean, isAtStart: boolean) => void} [props.onPlace] Called as it is scrolled.
+ * @param {{current: HTMLElement}} [props.box] Is given the element that scrolls.
+ */
+export function VirtualList(props) {
+  const { count, rowHeight, row, keyOf, active, onMove, onKey, follow = false, onPlace, label, role = "listbox", className } = props;
+  const own = useRef();
+  const box = props.box ?? own;
+  const view = useMemo(() => signal({ top: 0, height: 800 }), []);
+  const lastActive = useRef(active);
+
+  useLayoutEffect(() => {
+    const element = box.current;
+    const measure = () => {
+      const next = { top: element.scrollTop, height: element.clientHeight };
+      const { top, height } = view.peek();
+      if (next.top !== top || next.height !== height) view.value = next;
+    };
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    const scrolled = () => {
+      measure();
+      const gap = element.scrollHeight - element.clientHeight - element.scrollTop;
+      box.onPlace?.(gap < rowHeight * 1.5, element.scrollTop < rowHeight * 3);
+    };
+    element.addEventListener("scroll", scrolled, { passive: true });
+    measure();
+    return () => {
+      observer.disconnect();
+      element.removeEventListener("scroll", scrolled);
+    };
+  }, []);
+  box.onPlace = onPlace;
+
+  useLayoutEffect(() => {
+    if (follow) box.current.scrollTop = box.current.scrollHeight;
+  });
+
+  useLayoutEffect(() => {
+    if (active === undefined || active < 0 || active === lastActive.current) return;
+    lastActive.current = active;
+    const element = box.current;
+    const top = active * rowHeight;
+    if (top < element.scrollTop) element.scrollTop = top;
+    else if (top + rowHeight > element.scrollTop + element.clientHeight) element.scrollTop = top + rowHeight - element.clientHeight;
+  }, [active]);
+
+  const keyDown = (event) => {
+    if (event.target !== box.current || !onMove) return;
+    const page = Math.max(1, Math.floor(box.current.clientHeight / rowHeight) - 1);
+    const at = active ?? -1;
+    const to = {
+      ArrowDown: at + 1, ArrowUp: at - 1, j: at + 1, k: at - 1,
+      PageDown: at + page, PageUp: at - page, Home: 0, End: count - 1,
+    }[event.key];
+    if (to === undefined || event.ctrlKey || event.metaKey || event.altKey) {
+      onKey?.(event);
+      return;
+    }
+    event.preventDefault();
+    if (count > 0) onMove(Math.min(count - 1, Math.max(0, to)));
+  };
+
+  const { top, height } = view.value;
+  const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight)) - OVERSCAN);
+  const last = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
+  const rows = [];
+  for (let index = first; index < last; index += 1)
+    rows.push(html`<div key=${keyOf(index)} class="vrow" style=${{ transform: `translateY(${index * rowHeight}px)`, height: `${rowHeight}px` }}>${row(index)}</div>`);
+  return html`<div class=${classes("vlist", className)} ref=${box} tabIndex=${0} role=${role} aria-label=${label}
+    aria-activedescendant=${onMove && active >= 0 ? `${label}-${active}`.replaceAll(" ", "-") : undefined} onKeyDown=${keyDown}>
+    <div class="vspace" style=${{ height: `${count * rowHeight}px` }}>${rows}</div>
+  </div>`;
+}

@@ -1,0 +1,174 @@
+// The frame around the views: bar, navigation, connection, keys.
+
+import { post } from "./api.js";
+import { LogsView } from "./logs.js";
+import { classes, html, render, useEffect, useRef } from "./html.js";
+import { Icon } from "./icons.js";
+import { AppView, hasInterface, RuntimesView, SchedulesView } from "./more_views.js";
+import { Overview } from "./overview.js";
+import { go, link, route } from "./route.js";
+import { theme, utc } from "./settings.js";
+import { StateView } from "./state.js";
+import { anyWork, app, connection, model, newRun, now, retryNow, schedules, start, tree } from "./store.js";
+import { TimelineView } from "./timeline.js";
+import { duration } from "./format.js";
+import { ask, askFirst, Button, Dialogs, isDialogOpen, notice, Notices } from "./ui.js";
+import { WorksView } from "./works.js";
+
+const VIEWS = [
+  { key: "overview", label: "Overview", view: Overview },
+  { key: "works", label: "Works", view: WorksView, count: () => (tree.value, model.works.size) },
+  { key: "logs", label: "Logs", view: LogsView },
+  { key: "state", label: "State", view: StateView },
+  { key: "timeline", label: "Timeline", view: TimelineView },
+  { key: "app", label: "App", view: AppView, isShown: () => hasInterface() },
+  { key: "schedules", label: "Schedules", view: SchedulesView, count: () => schedules.value.length },
+  { key: "runtimes", label: "Runtimes", view: RuntimesView },
+];
+
+const shownViews = () => VIEWS.filter((one) => one.isShown?.() ?? true);
+
+// --- connection --------------------------------------------------------------------------------------
+
+function Connection() {
+  const { name, retryAt } = connection.value;
+  if (name === "open") return html`<span class="connection open" role="status" title="Changes arrive as they happen"><i class="dot"></i><span>live</span></span>`;
+  if (name === "denied") return html`<span class="connection cut" role="status"><i class="dot"></i>no access</span>`;
+  const wait = retryAt === null ? 0 : Math.max(0, Math.ceil(retryAt / 1000 - now.value));
+  const isFirst = model.run === null;
+  return html`<button type="button" class=${classes("connection", "cut")} role="status" onClick=${retryNow} title="Try again now">
+    <i class="dot"></i><span>${name === "cut" ? (wait > 0 ? `cut, again in ${wait} s` : "cut, trying again") : isFirst ? "connecting" : "cut, trying again"}</span></button>`;
+}
+
+function Banner() {
+  const { name } = connection.value;
+  if (name === "cut" && model.run !== null)
+    return html`<div class="banner warning" role="alert"><span>The connection to the app is cut. What you see is from before; the page comes back by itself.</span><button type="button" class="button" onClick=${retryNow}>Try now</button></div>`;
+  if (newRun.value)
+    return html`<div class="banner" role="status"><span>The app was started anew: this is another run, and what was here of the one before is gone.</span><button type="button" class="button" onClick=${() => { newRun.value = null; }}>Understood</button></div>`;
+  return null;
+}
+
+// --- the token ---------------------------------------------------------------------------------------
+
+function Login() {
+  const enter = (event) => {
+    event.preventDefault();
+    const token = new FormData(event.target).get("token").trim();
+    // The server keeps it in a cookie and takes it out of the address again.
+    if (token) location.assign(`./?token=${encodeURIComponent(token)}${location.hash}`);
+  };
+  return html`<main class="login"><form class="card" onSubmit=${enter}>
+    <h1>This app asks for a token</h1>
+    <p>It is in the address that <code>lightwork run</code> prints, after <code>?token=</code>, and in the configuration as <code>http_token</code>.</p>
+    <label class="field"><span class="field-name">Token</span><input name="token" type="password" autocomplete="current-password" required autofocus /></label>
+    <button type="submit" class="button primary">Enter</button>
+  </form></main>`;
+}
+
+// --- bar ---------------------------------------------------------------------------------------------
+
+const THEMES = { system: "light", light: "dark", dark: "system" };
+
+function stopApp() {
+  askFirst({
+    title: "Stop the app?",
+    text: "The flow ends and every work with it, in order. Calls under way are stopped. It is not started again.",
+    confirm: "Stop app",
+    run: async () => {
+      await post(["app", "stop"], { message: "stopped from the dashboard" });
+      notice("The app is asked to stop");
+    },
+  });
+}
+
+function Bar() {
+  const views = useRef();
+  const one = app.value;
+  const running = one?.stage === "running";
+  const current = route.value.view;
+  useEffect(() => views.current.querySelector("[aria-current]")?.scrollIntoView({ inline: "nearest", block: "nearest" }), [current]);
+  return html`<header class="top">
+    <a class="brand" href=${link(["overview"])} title=${one?.file ?? "lightwork"}><svg class="logo" viewBox="0 0 16 16" aria-hidden="true"><path d="M2 12.5h12M4 9.5h8M6 6.5h4M7.3 3.5h1.4" /></svg><span class="ellipsis">${one?.name ?? "lightwork"}</span></a>
+    ${one && html`<span class="faint num run-time" title="How long it has run">${running ? duration(Math.max(0, Math.floor(now.value - one.started_at))).replace(".0", "") : one.stage}</span>`}
+    <nav class="views" aria-label="Views" ref=${views}>
+      ${shownViews().map((view, index) => html`<a key=${view.key} href=${link([view.key])} aria-current=${view.key === current ? "page" : undefined} title=${`${view.label} (${index + 1})`}>
+        <${Icon} name=${view.key} /><span>${view.label}</span>${view.count?.() > 0 && html`<span class="tab-count num">${view.count()}</span>`}</a>`)}
+    </nav>
+    <div class="tools">
+      <${Connection} />
+      <button type="button" class="button quiet" title="Time zone of what is shown" aria-pressed=${utc.value} onClick=${() => { utc.value = !utc.value; }}>${utc.value ? "UTC" : "Local"}</button>
+      <button type="button" class="button quiet icon-only" title=${`Theme: ${theme.value}`} aria-label=${`Theme: ${theme.value}; change`} onClick=${() => { theme.value = THEMES[theme.value] ?? "system"; }}><${Icon} name=${{ system: "system", light: "sun", dark: "moon" }[theme.value]} /></button>
+      <button type="button" class="button quiet icon-only help-button" title="Keys (?)" aria-label="Keys" onClick=${showKeys}><${Icon} name="help" /></button>
+      <${Button} kind="danger-quiet" icon="stop" label="Stop app" run=${stopApp} disabled=${!running || connection.value.name !== "open"} />
+    </div>
+  </header>`;
+}
+
+// --- keys --------------------------------------------------------------------------------------------
+
+const KEYS = [
+  ["1 … 8", "views, from the left"],
+  ["/", "search or filter what is shown"],
+  ["↑ ↓ or j k", "move in a list"],
+  ["← →", "close and open a branch"],
+  ["Enter", "open a work, edit a value"],
+  ["c", "chart a number of the state"],
+  ["Esc", "back from a work, out of a field"],
+  ["t", "theme"],
+  ["u", "local time or UTC"],
+  ["?", "these keys"],
+];
+
+function showKeys() {
+  ask({ title: "Keys", body: html`<dl class="keys">${KEYS.map(([key, what]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}</dl>` });
+}
+
+const isField = (element) => element instanceof HTMLElement && (element.matches("input:not([type=checkbox]), textarea, select") || element.isContentEditable);
+
+function pressed(event) {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isDialogOpen()) return;
+  if (event.key === "Escape") {
+    if (isField(event.target)) event.target.blur();
+    else document.querySelector("[data-escape]")?.click();
+    return;
+  }
+  if (isField(event.target)) return;
+  const view = /^[1-9]$/.test(event.key) ? shownViews()[Number(event.key) - 1] : null;
+  if (view) go([view.key]);
+  else if (event.key === "/") {
+    const boxes = [...document.querySelectorAll("[data-search]")];
+    if (!boxes.length) return;
+    event.preventDefault();
+    boxes[boxes.length - 1].focus();
+  } else if (event.key === "?") showKeys();
+  else if (event.key === "t") theme.value = THEMES[theme.value] ?? "system";
+  else if (event.key === "u") utc.value = !utc.value;
+}
+
+// --- all of it ---------------------------------------------------------------------------------------
+
+function Main() {
+  if (app.value === null) return html`<main class="main waiting" aria-busy="true"></main>`;
+  const { view } = route.value;
+  const { view: View } = VIEWS.find((one) => one.key === view) ?? VIEWS[0];
+  return html`<main class=${`main main-${view}`} id="main"><${View} /></main>`;
+}
+
+function Title() {
+  anyWork.value;
+  useEffect(() => {
+    const failed = [...model.works.values()].filter((one) => one.stage === "failed").length;
+    document.title = `${failed ? `(${failed} failed) ` : ""}${app.value?.name ?? "lightwork"} · lightwork`;
+  });
+  return null;
+}
+
+function Page() {
+  if (connection.value.name === "denied") return html`<${Login} />`;
+  return html`<${Bar} /><${Banner} /><${Main} /><${Dialogs} /><${Notices} /><${Title} />`;
+}
+
+addEventListener("keydown", pressed);
+render(html`<${Page} />`, document.getElementById("page"));
+start();

@@ -1,0 +1,42 @@
+// Where in the page we are: the hash of its address, #/works/root.trials.0/logs?search=x. Every place can be linked to.
+
+import { computed, signal } from "./html.js";
+
+export function parseHash(hash) {
+  const [place, search = ""] = hash.replace(/^#\/?/, "").split("?", 2);
+  const parts = place.split("/").filter(Boolean).map(decoded);
+  return { view: parts[0] ?? "overview", parts: parts.slice(1), query: new URLSearchParams(search) };
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // no escape of ours: it is taken as it stands
+  }
+}
+
+export function link(parts, query = {}) {
+  const search = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined && value !== ""));
+  const text = search.toString();
+  return `#/${parts.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
+}
+
+const hash = signal(location.hash);
+addEventListener("hashchange", () => {
+  hash.value = location.hash;
+});
+
+export const route = computed(() => parseHash(hash.value));
+
+export function go(parts, query) {
+  location.hash = link(parts, query);
+}
+
+/** Change the query of the place we are at, leaving no step in the browser's history. */
+export function setQuery(changes) {
+  const { view, parts, query } = route.value;
+  const merged = { ...Object.fromEntries(query), ...changes };
+  history.replaceState(null, "", link([view, ...parts], merged));
+  hash.value = location.hash;
+}

@@ -1,0 +1,126 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Feed } from "../../../lightwork/server/page/js/feed.js";
+
+/** A world with sockets that do what the test says, and time that passes when it is told to. */
+function makeWorld() {
+  const world = {
+    now: 0,
+    sockets: [],
+    timers: [],
+    Date: { now: () => world.now },
+    Math: { random: () => 1 },
+    setTimeout: (run, wait) => world.timers.push({ run, at: world.now + wait }),
+    clearTimeout: (id) => id && delete world.timers[id - 1],
+    setInterval: () => 0,
+    clearInterval: () => {},
+    WebSocket: class {
+      constructor(url) {
+        this.url = url;
+        this.readyState = 0;
+        this.sent = [];
+        world.sockets.push(this);
+      }
+      send(text) {
+        this.sent.push(JSON.parse(text));
+      }
+      close() {
+        this.readyState = 3;
+        this.onclose();
+      }
+      accept() {
+        this.readyState = 1;
+        this.onopen();
+      }
+      say(message) {
+        this.onmessage({ data: JSON.stringify(message) });
+      }
+    },
+    pass(milliseconds) {
+      world.now += milliseconds;
+      const due = world.timers.filter((timer) => timer && timer.at <= world.now);
+      world.timers = world.timers.filter((timer) => timer && timer.at > world.now);
+      for (const timer of due) timer.run();
+    },
+  };
+  return world;
+}
+
+function makeFeed(world, seen = () => ({ run: null, last: null })) {
+  const told = { states: [], messages: [] };
+  const feed = new Feed({
+    url: "ws://x/feed",
+    seen,
+    world,
+    onMessage: (message) => told.messages.push(message),
+    onState: (state) => told.states.push(state.name),
+  });
+  feed.open();
+  return { feed, told };
+}
+
+test("it says hello with what was seen, and is open when the first answer is there", () => {
+  const world = makeWorld();
+  const { told } = makeFeed(world, () => ({ run: "r", last: 5 }));
+  world.sockets[0].accept();
+  assert.deepEqual(world.sockets[0].sent, [{ type: "hello", run: "r", last: 5 }]);
+  assert.deepEqual(told.states, ["connecting"]);
+  world.sockets[0].say({ type: "resumed", seq: 5 });
+  assert.deepEqual(told.states, ["connecting", "open"]);
+});
+
+test("when it is cut it waits longer each time, up to a limit, and begins anew after a success", () => {
+  const world = makeWorld();
+  const { told } = makeFeed(world);
+  const waits = [];
+  for (let n = 0; n < 8; n += 1) {
+    world.sockets.at(-1).close();
+    const before = world.now;
+    world.pass(world.timers.filter(Boolean)[0].at - world.now);
+    waits.push(world.now - before);
+  }
+  assert.deepEqual(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+  world.sockets.at(-1).accept();
+  world.sockets.at(-1).say({ type: "snapshot", seq: 1 });
+  assert.equal(told.states.at(-1), "open");
+  world.sockets.at(-1).close();
+  assert.equal(world.timers.filter(Boolean)[0].at - world.now, 250);
+});
+
+test("what is followed is asked for again after a reconnect", () => {
+  const world = makeWorld();
+  const { feed } = makeFeed(world);
+  world.sockets[0].accept();
+  feed.follow({ logs: ["root.a"], usage: true });
+  assert.deepEqual(world.sockets[0].sent.at(-1), { type: "follow", logs: ["root.a"], usage: true });
+  world.sockets[0].close();
+  feed.retry();
+  world.sockets[1].accept();
+  assert.deepEqual(world.sockets[1].sent.map((one) => one.type), ["hello", "follow"]);
+});
+
+test("a server that answers pings and has fallen silent is left and dialled again", () => {
+  const world = makeWorld();
+  const { feed, told } = makeFeed(world);
+  world.sockets[0].accept();
+  world.sockets[0].say({ type: "snapshot", seq: 1 });
+  world.pass(60_000);
+  feed.ping();
+  assert.equal(told.states.at(-1), "open"); // it has never answered one: silence says nothing
+  world.sockets[0].say({ type: "pong" });
+  world.pass(60_000);
+  feed.ping();
+  assert.equal(told.states.at(-1), "cut");
+  world.pass(250);
+  assert.equal(world.sockets.length, 2);
+});
+
+test("after it was closed nothing dials again", () => {
+  const world = makeWorld();
+  const { feed } = makeFeed(world);
+  world.sockets[0].accept();
+  feed.close();
+  world.pass(100_000);
+  assert.equal(world.sockets.length, 1);
+});
