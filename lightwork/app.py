@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
@@ -16,7 +17,7 @@ from lightwork.engine.layouts import Layouts
 from lightwork.engine.passes import FlowEnded, Passes
 from lightwork.engine.scheduler import Scheduler, in_pass
 from lightwork.engine.tree import Feed, Tree
-from lightwork.errors import AppEnded, ComponentError, FlowFailed, LightworkError, UsageError
+from lightwork.errors import AppEnded, ComponentError, ConfigError, FlowFailed, LightworkError, UsageError
 from lightwork.flow import Flow
 from lightwork.log import get_logger
 from lightwork.runtime import Route, Runtime
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from lightwork.server.side import HttpSide
 
 __all__ = ["App", "LightningApp"]
+
+
+_LOG_DIR = ".lightwork/logs"
+"""Where the output of works is kept if nothing else is said, in the working directory."""
 
 
 class _RunWork(Flow):
@@ -333,6 +338,7 @@ class _Run:
             await self.scheduler.open(self._group)
             for work in root.works():
                 self.scheduler.check_runtime(work)
+            await self._keep_output()
             if self._app.config.http or self._app._is_mounted:
                 self.api()
             root._bind(self.scheduler)
@@ -345,10 +351,34 @@ class _Run:
                 await self.http.aclose()
             await self.layouts.aclose()
             await self.scheduler.aclose()
+            await self._close_output()
             root._bind(None)
             await self._group.__aexit__(None, None, None)
             raise
         self._passes = asyncio.create_task(self._run_passes(), name="lightwork flow")
+
+    async def _keep_output(self) -> None:
+        """Put the output of works on the disk from now on, where that is wanted."""
+        config, output = self._app.config, self.scheduler.core.output
+        wanted = config.log_dir
+        if wanted is None:
+            wanted = _LOG_DIR if config.http else ""
+        if not wanted:
+            return
+        from lightwork.logfiles import LogWriter, begin_run
+
+        try:
+            folder = await asyncio.to_thread(begin_run, Path(wanted), self.id)
+            output.writer = LogWriter(folder, config.log_max_bytes)
+        except OSError as error:
+            if config.log_dir is not None:
+                raise ConfigError(f"log_dir = {wanted!r}: the output of works cannot be kept there: {error}") from error
+            get_logger("lightwork").warning("the output of works is not kept", folder=wanted, error=str(error))
+
+    async def _close_output(self) -> None:
+        writer, self.scheduler.core.output.writer = self.scheduler.core.output.writer, None
+        if writer is not None:
+            await writer.aclose()
 
     def api(self) -> Api:
         """What answers requests; it knows of calls from the first time that it is asked for."""
@@ -456,6 +486,7 @@ class _Run:
         self.tree.close()
         if self.http is not None:
             await self.http.aclose()
+        await self._close_output()
         self._app.root._bind(None)
 
 

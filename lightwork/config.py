@@ -95,6 +95,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         http_port: Port of the HTTP side, 0 for a free one. The default one is only where the search begins: where it
             is taken the next ones are tried.
         http_token: What clients of the HTTP side must show. None: nothing on loopback, else a token made for the run.
+        log_dir: Folder for the output of works: each run has a folder in it. Empty for none. None:
+            ``.lightwork/logs`` where there is an HTTP side, else none.
+        log_max_bytes: Bytes of output that are kept of each work; older lines go.
         http_origins: Origins, ``https://example.org``, whose pages may ask beside the app's own.
 
     Raises:
@@ -121,6 +124,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     http_port: _Port = 7501
     http_token: _Token | None = None
     http_origins: list[_Text] = []
+    log_dir: str | None = None
+    log_max_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -18,6 +18,7 @@ from lightwork.changes import Change, StatusChanged
 from lightwork.config import Config
 from lightwork.engine import events as ev
 from lightwork.engine.machine import Machine
+from lightwork.engine.output import Output
 from lightwork.engine.tree import Tree
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, UsageError
@@ -68,6 +69,7 @@ class Core:
 
     Attributes:
         loop: The app's event loop.
+        output: Takes what works write.
         thread: Its thread.
         entries: Every work that the machine knows, by its number.
         by_work: Those of them that are in the tree.
@@ -89,6 +91,7 @@ class Core:
         self.config = config
         self.tree = tree
         self.fail = fail
+        self.output = Output(tree)
         self.entries: dict[int, Entry] = {}
         self.by_work: dict[Work, Entry] = {}
         self.workers: dict[bytes, Worker] = {}

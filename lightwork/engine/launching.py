@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import time
 from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
 
 from lightwork import wire
-from lightwork.changes import LogLine
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
+from lightwork.engine.output import LineCutter
 from lightwork.engine.runtimes import Runtimes
-from lightwork.engine.workers import LineSplitter, Worker, explain
+from lightwork.engine.workers import Worker, explain
 from lightwork.log import get_logger
 from lightwork.runtime import Door, Ref, Rejected, Report, Route, Spec, Standing
 from lightwork.status import Reason
@@ -33,7 +32,7 @@ _END_OF_LINK = 1.0
 """Seconds to wait for the rest of a dead worker's frames, which its kernel has sent already."""
 
 _END_OF_OUTPUT = 5.0
-"""Seconds that a runtime has to give the rest of a dead worker's output."""
+"""Seconds in which a runtime has to give more of a dead worker's output, as long as there is more."""
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -204,7 +203,10 @@ class Launching:
             given_up = group.create_task(worker.given_up.wait())
             await asyncio.wait({over, given_up}, return_when=asyncio.FIRST_COMPLETED)
             if over.done():
-                await asyncio.wait({output}, timeout=_END_OF_OUTPUT)
+                read = -1
+                while not output.done() and worker.output_read != read:
+                    read = worker.output_read
+                    await asyncio.wait({output}, timeout=_END_OF_OUTPUT)
             for task in (output, over, given_up):
                 task.cancel()
         if over.cancelled():
@@ -227,23 +229,23 @@ class Launching:
         """Tell of each line that the worker writes, until it is over and everything was told."""
         assert worker.runtime is not None
         assert worker.ref is not None
-        tree, name, splitter, read = self._core.tree, entry.name, LineSplitter(), 0
+        output, name, cutter = self._core.output, entry.name, LineCutter()
         pause = _FIRST_PAUSE
         try:
             while True:
                 try:
-                    async for offset, data in worker.runtime.logs(worker.ref, read, follow=True):
-                        now = time.time()
-                        tree.tell([LogLine(name, line, now) for line in splitter.feed(data)])
-                        read, pause = offset + len(data), _FIRST_PAUSE
+                    async for offset, data in worker.runtime.logs(worker.ref, worker.output_read, follow=True):
+                        output.take(name, cutter.feed(data))
+                        worker.output_read, pause = offset + len(data), _FIRST_PAUSE
+                        await asyncio.sleep(0)  # a work that writes without end must leave the loop to others
+                        await output.wait_room()
                     return
                 except Exception as error:
                     _log.warning("a worker's output cannot be read", work=worker.name, error=str(error), again_in=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         finally:
-            if rest := splitter.rest():
-                tree.tell([LogLine(name, rest, time.time())])
+            output.take(name, cutter.rest())
 
     def _on_over(self, entry: Entry, worker: Worker, report: Report) -> None:
         reason, message = explain(report)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightwork import wire
 from lightwork._version import __version__
+from lightwork.calls import Operation
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry, finish_all
 from lightwork.engine.mirror import Mirror
@@ -123,6 +124,25 @@ class Links:
         except FrameTooLarge as error:
             self._core.fail(StateError(f"the value assigned to {entry.name}.{frame.op[1][0]} is too large: {error}"))
 
+    def propose(self, entry: Entry, edit: Callable[[], None]) -> Operation:
+        """See `Scheduler.propose`."""
+        operation = Operation(self._core.loop)
+        worker = entry.worker
+        mirror = worker.mirror if worker is not None else None
+        if worker is None or mirror is None or not mirror.is_tied:
+            edit()
+            operation.finish()
+            return operation
+        before = mirror.latest
+        try:
+            edit()
+        finally:
+            latest = mirror.latest
+            worker.outside.update(dict.fromkeys(range(before + 1, latest + 1), operation))
+        if latest == before:  # nothing that changes anything
+            operation.finish()
+        return operation
+
     def edited(self, entry: Entry, op: wire.Op) -> None:
         """The flow has edited its copy of a work's state."""
         self._core.in_loop_soon(lambda: self._core.tree.edited(entry.name, (op,)))
@@ -163,7 +183,7 @@ class Links:
                 feed(ev.WorkerReady(entry.id, attempt))
             case wire.Answer():
                 self._apply(entry, worker, lambda mirror: mirror.answer(frame.proposal, frame.ops))
-                self._on_answer(entry, frame)
+                self._on_answer(entry, worker, frame)
             case wire.Stopped():
                 if frame.error is not None:
                     entry.start_error = rebuild_error(frame.error, work=entry.name)
@@ -183,9 +203,15 @@ class Links:
         if ops:
             self._core.tree.edited(entry.name, ops)
 
-    def _on_answer(self, entry: Entry, frame: wire.Answer) -> None:
+    def _on_answer(self, entry: Entry, worker: Worker, frame: wire.Answer) -> None:
+        outside = worker.outside.pop(frame.proposal, None)
+        error = None
         if frame.error is not None:
             error = ProposalRefused(f"{entry.name} refused a change of its state: {frame.error.message}")
+        if outside is not None:
+            if error is not None or outside not in worker.outside.values():
+                outside.finish(error)
+        elif error is not None:
             if entry.confirms:
                 entry.refusals.append(error)
             else:
@@ -206,6 +232,8 @@ class Links:
             worker.peer.close()
         if worker.mirror is not None:
             worker.mirror.close(entry.work._edited)
+        finish_all(list(worker.outside.values()))  # who has asked for edits has them: nobody is there to refuse
+        worker.outside.clear()
 
 
 def _refuse(connection: Connection, text: str) -> None:

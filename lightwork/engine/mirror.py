@@ -55,6 +55,11 @@ class Mirror:
         return len(self._proposals)
 
     @property
+    def latest(self) -> int:
+        """The number of the latest proposal, 0 before the first."""
+        return self._latest
+
+    @property
     def is_tied(self) -> bool:
         """Whether the state is still this mirror's."""
         return self._state.guard is self._guard

@@ -256,6 +256,20 @@ class Scheduler:
         self._core.in_loop(lambda: self._links.check_confirmed(entry))
         return operation
 
+    def propose(self, work: Work, edit: Callable[[], None]) -> Operation:
+        """Edit a work's state in the name of somebody outside of the flow: a refusal is theirs, not the flow's.
+
+        In the loop's thread. What `edit` raises is raised. The operation is done when the work has answered.
+
+        Raises:
+            UsageError: The work is in no running app.
+        """
+        return self._links.propose(self._core.entry(work), edit)
+
+    def cancel_call(self, entry: Entry, number: int) -> None:
+        """Cancel a call by its number; one that is over is left alone. In the loop's thread."""
+        self._core.feed(ev.CancelRequested(entry.id, number))
+
     def record(self, work: Work) -> WorkRecord:
         """See `Driver.record`."""
         return work._record

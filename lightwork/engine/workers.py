@@ -13,11 +13,10 @@ from lightwork.runtime import Cause, Ref, Report, Runtime, Standing
 from lightwork.status import Reason
 
 if TYPE_CHECKING:
+    from lightwork.calls import Operation
     from lightwork.engine.mirror import Mirror
 
-__all__ = ["LineSplitter", "Worker", "explain"]
-
-_LONGEST_LINE = 64 * 1024
+__all__ = ["Worker", "explain"]
 
 
 class Worker:
@@ -36,6 +35,8 @@ class Worker:
         pickled: The work as it was sent along with the first welcome, until the worker is ready: that welcome may have
             been lost on its way.
         hello: What it said of itself when it came, the latest.
+        outside: Operations that wait for the answers to proposals which no flow has made, by the proposals' numbers.
+        output_read: Bytes of its output that were read.
         cut: Set while there is no connection.
         refusal: Why it was turned away or given up by the scheduler itself; explains its end.
         given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
@@ -55,33 +56,12 @@ class Worker:
         self.mirror: Mirror | None = None
         self.pickled = b""
         self.hello: wire.Hello | None = None
+        self.outside: dict[int, Operation] = {}
+        self.output_read = 0
         self.cut = asyncio.Event()
         self.cut.set()
         self.refusal = ""
         self.given_up = asyncio.Event()
-
-
-class LineSplitter:
-    """Cuts output into lines. A line without an end is cut at 64 kB, so that it takes no more memory than that."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[str]:
-        """The lines that `data` completes."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        while len(rest) > _LONGEST_LINE:
-            end = _LONGEST_LINE
-            while end > _LONGEST_LINE - 4 and rest[end] & 0xC0 == 0x80:
-                end -= 1  # not inside of a character
-            lines.append(rest[:end])
-            rest = rest[end:]
-        self._rest = rest
-        return [line.decode(errors="replace").rstrip("\r") for line in lines]
-
-    def rest(self) -> str:
-        """What is left when the output has ended."""
-        return self._rest.decode(errors="replace")
 
 
 def explain(report: Report) -> tuple[Reason, str]:

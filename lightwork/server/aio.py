@@ -21,6 +21,8 @@ _PORTS_TRIED = 20
 _LONGEST_MESSAGE = 64 * 1024
 _SHUTDOWN = 1.0
 _BACKLOG = 1024
+_DISCARD_WITHIN = 1.0
+_MOST_DISCARDED = 64 * 1024 * 1024
 _SEND_WITHIN = 60.0
 """Seconds that a client of the feed may take nothing for; then its connection is cut."""
 
@@ -54,8 +56,9 @@ class Face:
         try:
             asked.body = await _read(request)
         except Problem as problem:
+            await _discard(request)
             answer = _plain(problem_response(problem))
-            answer.force_close()  # the rest of the body is not read
+            answer.force_close()
             return answer
         return await _send(request, await api.answer(asked))
 
@@ -150,6 +153,17 @@ async def _read(request: web.Request) -> bytes:
     return b"".join(pieces)
 
 
+async def _discard(request: web.Request) -> None:
+    """Take the rest of a body that is refused, within bounds: a client that still sends would not see the answer."""
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_WITHIN):
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > _MOST_DISCARDED:
+                    return
+
+
 def _too_large() -> Problem:
     return Problem("too_large", f"the body is larger than {BODY_LIMIT:,} bytes")
 
@@ -212,7 +226,7 @@ class Listener:
         """
         application = make_application(lambda: self._api, is_mounted=False, host=host)
         runner = self._runner = web.AppRunner(
-            application, access_log=None, shutdown_timeout=_SHUTDOWN, handle_signals=False
+            application, access_log=None, shutdown_timeout=_SHUTDOWN, lingering_time=0.0
         )
         await runner.setup()
         try:

@@ -11,7 +11,7 @@ from lightwork.engine.scheduler import Scheduler
 from lightwork.engine.tree import Tree
 from lightwork.flow import Flow
 from lightwork.log import get_logger
-from lightwork.server import reading
+from lightwork.server import acting, lines, reading
 from lightwork.server.feed import Client, Feed
 from lightwork.server.guard import Guard
 from lightwork.server.static import DOCS_FOLDER, PAGE_FOLDER, PageFiles
@@ -45,6 +45,7 @@ class Api:
     Attributes:
         views, history, feed: What there is to see.
         guard: Decides who may ask.
+        log_folder: Of the run; None where the output of works is not kept.
         started_at: When the run began.
     """
 
@@ -57,6 +58,8 @@ class Api:
         self.views = Views(app, scheduler, self.history, run, self.started_at)
         self.feed = Feed(app, self.views, self.history, tree, run)
         self.guard = Guard(None)
+        writer = scheduler.core.output.writer
+        self.log_folder = writer.folder if writer is not None else None
         self._routes = Routes(ROUTES)
         self._page = PageFiles(PAGE_FOLDER)
         self._docs = PageFiles(DOCS_FOLDER)
@@ -144,4 +147,4 @@ class Api:
         return outcome if isinstance(outcome, Response) else json_response(outcome, route.status)
 
 
-ROUTES = [*reading.ROUTES]
+ROUTES = [*reading.ROUTES, *acting.ROUTES, *lines.ROUTES]

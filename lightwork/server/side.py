@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightwork.discovery import AppFile, announce
 from lightwork.engine.scheduler import Scheduler
 from lightwork.engine.tree import Tree
+from lightwork.errors import PlatformError
 from lightwork.log import get_logger
 from lightwork.server.api import Api
 from lightwork.server.guard import Guard, is_loopback
@@ -40,9 +43,10 @@ class HttpSide:
         self.url = ""
         self.token: str | None = None
         self._listener: Listener | None = None
+        self._withdraw: Callable[[], None] | None = None
 
     async def listen(self) -> None:
-        """Answer on the configured address.
+        """Answer on the configured address, and let commands find the app.
 
         Raises:
             ConfigError: It cannot be bound.
@@ -60,12 +64,33 @@ class HttpSide:
             config.http_host, config.http_port, is_fixed=is_fixed
         )
 
+        app = self.api.views.app()
+        folder = self.api.log_folder
+        file = AppFile(
+            run=app.run,
+            name=app.name,
+            file=app.file,
+            pid=app.pid,
+            url=self.url,
+            token=self.token,
+            started_at=app.started_at,
+            logs=None if folder is None else str(folder),
+        )
+        try:
+            self._withdraw = announce(file)
+        except PlatformError as error:
+            # It runs all the same; whoever wants to reach it names its address.
+            _log.warning("the commands will not find this app by themselves", error=str(error))
+
     def stopping(self) -> None:
         """The app is about to end: whoever looks on sees that."""
         self.api.stopping()
 
     async def aclose(self) -> None:
         """Tell whoever looks on the last changes, then answer no more. May be repeated."""
+        withdraw, self._withdraw = self._withdraw, None
+        if withdraw is not None:
+            withdraw()
         await self.api.aclose()
         listener, self._listener = self._listener, None
         if listener is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lightwork.changes import LogLine
-from lightwork.engine.workers import LineSplitter
+from lightwork.engine.output import LineCutter
 from lightwork.errors import WorkerDied
 from tests.app.support_calls import Prints, lines, running
 
@@ -93,10 +93,12 @@ async def test_output_of_two_works_is_kept_apart() -> None:
 def test_splitter_gives_the_same_lines_however_the_output_is_cut(size: int) -> None:
     """The lines do not depend on how the output comes in."""
     data = "one\ntwo\r\n\nçé€😀\nrest".encode()
-    splitter = LineSplitter()
-    found = [line for start in range(0, len(data), size) for line in splitter.feed(data[start : start + size])]
-    assert found == ["one", "two", "", "çé€😀"]
-    assert splitter.rest() == "rest"
+    cutter = LineCutter()
+    found = [cutter.feed(data[start : start + size]) for start in range(0, len(data), size)]
+    assert all(piece.endswith(b"\n") for piece in found if piece)
+    assert b"".join(found) == "one\ntwo\r\n\nçé€😀\n".encode()
+    assert cutter.rest() == b"rest\n"
+    assert cutter.rest() == b""
 
 
 @pytest.mark.bare
@@ -104,7 +106,7 @@ def test_splitter_gives_the_same_lines_however_the_output_is_cut(size: int) -> N
 def test_splitter_does_not_cut_characters(shift: int) -> None:
     """A long line is cut between two characters."""
     text = "x" * shift + "😀" * 50_000
-    splitter = LineSplitter()
-    found = splitter.feed(text.encode())
-    assert "".join([*found, splitter.rest()]) == text
-    assert len(found) == 3
+    cutter = LineCutter()
+    found = (cutter.feed(text.encode()) + cutter.rest()).decode().splitlines()
+    assert "".join(found) == text
+    assert len(found) == 4

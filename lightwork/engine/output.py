@@ -1,0 +1,84 @@
+"""The output of works on its way from their runtimes to the disk and to whoever watches."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lightwork.changes import LogLine
+from lightwork.engine.tree import Tree
+
+if TYPE_CHECKING:
+    from lightwork.logfiles import LogWriter
+
+__all__ = ["LineCutter", "Output"]
+
+_LONGEST_LINE = 64 * 1024
+
+
+class Output:
+    """Numbers the lines of all works, and passes them on. Belongs to the loop's thread.
+
+    Args:
+        tree: Told of each line, where somebody watches.
+
+    Attributes:
+        writer: Puts them on the disk; None where they are not kept.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._next = 1
+        self.writer: LogWriter | None = None
+
+    def take(self, work: str, data: bytes) -> None:
+        """Take in whole lines of a work, as `LineCutter` gives them. Never waits."""
+        count = data.count(b"\n")
+        if not count:
+            return
+        now = time.time()
+        if self.writer is not None:
+            first = self.writer.write(work, data, count, now)
+        else:
+            first, self._next = self._next, self._next + count
+        if self._tree.is_watched:
+            lines = data[:-1].split(b"\n")
+            self._tree.tell([LogLine(work, _text(line), now, seq) for seq, line in enumerate(lines, first)])
+
+    async def wait_room(self) -> None:
+        """Return when the disk keeps up: who reads output waits for it, so that what waits here is bounded."""
+        if self.writer is not None:
+            await self.writer.wait_room()
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r")
+
+
+class LineCutter:
+    """Cuts output into whole lines, bytes as they are. One without an end is cut at 64 kB: it takes no more memory."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The lines that `data` completes, each with its end."""
+        data = self._rest + data if self._rest else data
+        end = data.rfind(b"\n") + 1
+        whole, rest = data[:end], data[end:]
+        if len(rest) > _LONGEST_LINE:
+            pieces = [whole]
+            while len(rest) > _LONGEST_LINE:
+                cut = _LONGEST_LINE
+                while cut > _LONGEST_LINE - 4 and rest[cut] & 0xC0 == 0x80:
+                    cut -= 1  # not inside of a character
+                pieces += [rest[:cut], b"\n"]
+                rest = rest[cut:]
+            whole = b"".join(pieces)
+        self._rest = rest
+        return whole
+
+    def rest(self) -> bytes:
+        """What is left when the output has ended, as a line."""
+        rest, self._rest = self._rest, b""
+        return rest + b"\n" if rest else b""
