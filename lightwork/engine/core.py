@@ -123,7 +123,7 @@ class Core:
                 for observe in self.observers:
                     observe(event, commands, self._now)
             for command in commands:
-                carry_out(command)
+                self._carry_out(command)
         finally:
             self._depth -= 1
         if self._has_news and not self._depth:
