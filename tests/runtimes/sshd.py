@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,15 @@ needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd: run .ci/
 class Server:
     """One sshd and the files around it."""
 
-    def __init__(self, folder: Path, port: int, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, folder: Path, address: str, port: int, process: asyncio.subprocess.Process) -> None:
         self.folder = folder
+        self.address = address
         self.port = port
         self.process = process
 
     @property
     def host(self) -> str:
-        return f"{getpass.getuser()}@127.0.0.1:{self.port}"
+        return f"{getpass.getuser()}@{self.address}:{self.port}"
 
     @property
     def far(self) -> Path:
@@ -78,17 +79,26 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def sshd(folder: Path, *, port: int | None = None) -> AsyncIterator[Server]:
-    """Start a server in `folder`; its far side is ended and its connections are broken at the end."""
+async def sshd(
+    folder: Path, *, port: int | None = None, address: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> AsyncIterator[Server]:
+    """Start a server in `folder`; its far side is ended and its connections are broken at the end.
+
+    Args:
+        folder: For its files.
+        port: None for a free one.
+        address: Where it listens.
+        prefix: Command that runs it somewhere else, and becomes it.
+    """
     port = port or free_port()
-    write_files(folder, port)
+    write_files(folder, address, port)
     assert SSHD is not None
     adopt_orphans(True)
     process = await asyncio.create_subprocess_exec(
-        SSHD, "-D", "-e", "-f", str(folder / "sshd_config"), stderr=subprocess.PIPE
+        *(*prefix, SSHD, "-D", "-e", "-f", str(folder / "sshd_config")), stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    server = Server(folder, port, process)
+    server = Server(folder, address, port, process)
     try:
         said = b""
         while b"Server listening" not in said:
@@ -114,7 +124,7 @@ def adopt_orphans(wanted: bool) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
-def write_files(folder: Path, port: int) -> None:
+def write_files(folder: Path, address: str, port: int) -> None:
     """Keys, known hosts and configuration, unless an earlier server of this folder has left them."""
     if not (folder / "key").exists():
         for name in ("key", "host_key"):
@@ -122,10 +132,10 @@ def write_files(folder: Path, port: int) -> None:
             subprocess.run(command, check=True)
         shutil.copy(folder / "key.pub", folder / "authorized_keys")
     known = (folder / "host_key.pub").read_text()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {known}")
+    (folder / "known_hosts").write_text(f"[{address}]:{port} {known}")
     (folder / "sshd_config").write_text(
         f"""\
-ListenAddress 127.0.0.1
+ListenAddress {address}
 Port {port}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/authorized_keys

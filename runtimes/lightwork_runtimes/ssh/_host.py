@@ -46,6 +46,7 @@ class Host:
     Attributes:
         kept: ``(owner, name)`` of launches that this runtime looks after; while there are any, a connection that
             breaks is renewed.
+        owed: ``(owner, name)`` of launches that are to be released when the machine can be reached again.
         listener: Where the scheduler listens; None until it is known.
     """
 
@@ -61,6 +62,7 @@ class Host:
         self.target = target
         self.where = f"runtimes.{profile}: host {target.label}"
         self.kept: set[tuple[str, str]] = set()
+        self.owed: set[tuple[str | None, str]] = set()
         self.listener: Route | None = None
         self._options = options
         self._instance = instance
@@ -124,18 +126,30 @@ class Host:
                     _log.warning("%s", error)
             if self.kept:
                 await session.request("attach", refs=sorted(self.kept))
+            await self._release_owed(session)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await session.aclose()
             raise
         return session
 
+    async def _release_owed(self, session: Session) -> None:
+        for owner, name in list(self.owed):
+            try:
+                await session.request("release", owner=owner, name=name)
+            except Unreachable:
+                raise
+            except RuntimeFailure as error:  # it has been told that it may be left; others need the connection
+                _log.error("%s: %s is left there: %s", self.where, name, error)
+            self.owed.discard((owner, name))
+
     def _on_lost(self) -> None:
         if self.kept:
             _log.warning("%s: the connection was lost; it is made again", self.where)
-            self._renew()
+            self.renew()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Go on trying to connect for as long as there is a reason to."""
         if not self._is_renewing:
             self._is_renewing = True
             self._tasks.start_soon(self._try_again, name=f"lightwork ssh again {self.target.label}")
@@ -143,7 +157,7 @@ class Host:
     async def _try_again(self) -> None:
         pause = _FIRST_PAUSE
         try:
-            while self.kept:
+            while self.kept or self.owed:
                 try:
                     await self.session()
                     return

@@ -46,7 +46,7 @@ class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         folder: Our folder on the far side, relative to the home folder there or absolute.
         connect_timeout: Seconds that a connection may take, up to the answer of our helper.
         keepalive: Seconds of silence after which the server is asked for a sign of life; three that stay without
-            an answer end the connection.
+            an answer end the connection. The far side does the same.
         direct: Works dial the scheduler's own address, instead of a port that is forwarded through the connection.
         ports: Ports on the far side's loopback, one of which is forwarded. Empty: eight that follow from the
             profile and this machine.

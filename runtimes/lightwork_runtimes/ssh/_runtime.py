@@ -350,7 +350,10 @@ class SshRuntime:
             self._forget(host, ref)
 
     async def release(self, ref: Ref) -> None:
-        """Remove the launch's folder, its output included; ends it first if it still runs. Idempotent."""
+        """Remove the launch's folder, its output included; ends it first if it still runs. Idempotent.
+
+        What cannot be reached now is an error, and is done all the same once it can, if this runtime is still there.
+        """
         self._check_entered()
         place = self._place(ref)
         hosts = list(self._hosts.values()) if place is None else [place]
@@ -358,11 +361,14 @@ class SshRuntime:
         answers = await asyncio.gather(
             *(host.ask("release", owner=owner, name=ref.name) for host in hosts), return_exceptions=True
         )
+        for host, answer in zip(hosts, answers, strict=True):
+            self._forget(host, ref)
+            if isinstance(answer, Unreachable) and place is not None:
+                host.owed.add((owner, ref.name))
+                host.renew()
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         if errors:
             raise ExceptionGroup(f"{ref.name} could not be released", errors)
-        for host in hosts:
-            self._forget(host, ref)
         self._places.pop(ref.name, None)
 
     # --- output ---------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ _HELLO = b"lightwork-helper "
 _LENGTHS = struct.Struct(">II")
 _MOST_BANNER = 65536
 _CLOSE_WITHIN = 2.0
+_BEATS_MISSED = 4
+"""How many signs of life the helper may miss until it takes the connection for cut: this end waits as long for its."""
+
 _CANNOT_OPEN = 2
 """Exit code of an interpreter that was given a script which is not there."""
 
@@ -86,7 +89,7 @@ class Session:
                 connection = await log_in(where, target, options)
                 session = cls(where, connection, on_lost)
                 try:
-                    await session._start_helper(target, instance)
+                    await session._start_helper(target, instance, options.keepalive)
                 except BaseException:
                     connection.abort()
                     raise
@@ -120,10 +123,11 @@ class Session:
 
     # --- the helper -----------------------------------------------------------------------------
 
-    async def _start_helper(self, target: Target, instance: str) -> None:
+    async def _start_helper(self, target: Target, instance: str, keepalive: float) -> None:
         digest, files = helper_files()
         place = f"{target.folder}/helper/{digest}"
         words = ["exec", target.python, "-I", place, "serve", target.folder, instance]
+        words.append(f"{keepalive * _BEATS_MISSED:g}")
         command = shlex.join(words)
         try:
             try:
@@ -142,6 +146,7 @@ class Session:
         self.facts = self._helper.facts
         if "error" in self.facts:
             raise Rejected(f"{self.where}: {self.facts['error']}")
+        self._helper.beat(keepalive)
 
     async def _run_helper(self, command: str) -> _Helper:
         helper = _Helper(self)
@@ -254,6 +259,7 @@ class _Helper(asyncssh.SSHClientSession[bytes]):
         self._count = 0
         self._buffer = bytearray()
         self._noise = b""
+        self._beats: asyncio.TimerHandle | None = None
 
     async def ready(self) -> None:
         """Return when the helper has said hello.
@@ -267,6 +273,18 @@ class _Helper(asyncssh.SSHClientSession[bytes]):
     def leave(self) -> None:
         """Nobody asks any more; the end of the connection is no loss."""
         self.is_open = False
+        self._stop_beating()
+
+    def beat(self, every: float) -> None:
+        """Let the helper hear of us that often, in seconds, from now on."""
+        if self.is_open:
+            self._send({"id": 0, "op": "beat"}, b"")
+            self._beats = asyncio.get_running_loop().call_later(every, self.beat, every)
+
+    def _stop_beating(self) -> None:
+        if self._beats is not None:
+            self._beats.cancel()
+            self._beats = None
 
     async def request(self, op: str, payload: bytes, arguments: Mapping[str, Any]) -> tuple[Any, bytes]:
         self._count += 1
@@ -331,6 +349,7 @@ class _Helper(asyncssh.SSHClientSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         assert self._channel is not None
         was_open, self.is_open = self.is_open, False
+        self._stop_beating()
         if not self._hello.done():
             text = (self._noise + bytes(self._buffer)).decode("utf-8", "replace")
             self._hello.set_exception(exc or _NoHelper(self._channel.get_exit_status(), text))

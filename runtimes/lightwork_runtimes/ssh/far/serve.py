@@ -1,8 +1,10 @@
-"""Answers the requests of one connection, many at once, until its standard input ends.
+"""Answers the requests of one connection, many at once, until its standard input ends or is silent for too long.
 
 A frame is two lengths (``>II``), a header in JSON and a payload. A request's header has ``id`` and ``op`` and the
 operation's arguments; ``{"id": n, "op": "cancel", "of": m}`` breaks off request m. An answer's header has ``id``
 and ``value``, or ``error`` and ``kind``. The first line of all is text, for what else a login prints goes before it.
+``{"id": 0, "op": "beat"}`` has no answer: it says that the scheduler can still be heard. A server may take hours to
+notice that a network is gone, and until then would keep connections of works open that lead nowhere.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import platform
 import signal
 import struct
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -51,6 +54,8 @@ class Channel:
 
     def _take(self, request: dict[str, Any], payload: bytes) -> None:
         number, op = request.pop("id"), request.pop("op")
+        if op == "beat":
+            return
         if op == "cancel":
             task = self._tasks.get(request["of"])
             if task is not None:
@@ -114,23 +119,64 @@ def _forget_session(folder: str, instance: str) -> None:
             os.unlink(path)
 
 
-async def _serve(folder: str) -> None:
+class _Heard(asyncio.StreamReaderProtocol):
+    """Remembers when something was last heard."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self.at = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        self.at = time.monotonic()
+        super().data_received(data)
+
+    async def wait_silence(self, patience: float) -> None:
+        """Return when nothing was heard for that long."""
+        while True:
+            left = self.at + patience - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+
+async def _serve(folder: str, patience: float) -> None:
     if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):  # else a thread waits for each child
         watcher = asyncio.PidfdChildWatcher()
         watcher.attach_loop(asyncio.get_running_loop())
         asyncio.set_child_watcher(watcher)
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    heard = _Heard(reader)
+    await loop.connect_read_pipe(lambda: heard, sys.stdin)
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
     writer = asyncio.StreamWriter(transport, protocol, None, loop)
     operations = Operations(folder)
     writer.write((_HELLO + json.dumps(_facts(folder)) + "\n").encode())
-    await Channel(operations, reader, writer).serve()
+    serving = asyncio.ensure_future(Channel(operations, reader, writer).serve())
+    silence = asyncio.ensure_future(heard.wait_silence(patience))
+    await asyncio.wait([serving, silence], return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        _end_session()
+        serving.cancel()
+    silence.cancel()
+    await asyncio.gather(serving, silence, return_exceptions=True)
 
 
-def main(folder: str, instance: str) -> int:
-    """Serve one connection; `instance` is the same when the same scheduler comes again."""
+def _end_session() -> None:
+    """End the server's process of this connection, and so every connection that is forwarded through it."""
+    if os.getppid() != 1:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(os.getppid(), signal.SIGKILL)
+
+
+def main(folder: str, instance: str, patience: str) -> int:
+    """Serve one connection.
+
+    Args:
+        folder: Ours on this machine.
+        instance: The same when the same scheduler comes again.
+        patience: Seconds of silence after which the connection counts as cut.
+    """
     try:
         folder = files.open_folder(folder)
         _replace_session(folder, instance)
@@ -138,7 +184,7 @@ def main(folder: str, instance: str) -> int:
         print(_HELLO + json.dumps({"error": str(error)}), flush=True)
         return 1
     try:
-        asyncio.run(_serve(folder))
+        asyncio.run(_serve(folder, float(patience)))
     finally:
         _forget_session(folder, instance)
     return 0

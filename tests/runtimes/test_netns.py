@@ -1,0 +1,121 @@
+"""Two hosts beyond a network, one of which loses it for a while; each has an sshd, and nothing else leads there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lightwork import App, Flow
+from lightwork.config import Config, WorkProfile
+from lightwork.errors import WorkerDied
+from lightwork.status import Reason
+from tests.runtimes.netns import Island, islands, require_namespaces
+from tests.runtimes.netns_works import Counter
+from tests.runtimes.sshd import Server, needs_sshd, sshd
+
+require_namespaces()
+
+pytestmark = [needs_sshd, pytest.mark.timeout(180)]
+
+KEEPALIVE = {"steady": 30.0, "shaken": 0.5}
+"""The one must notice soon; the other must not take a machine that is slow for a network that is gone."""
+
+
+class Two(Flow):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steady = Counter()
+        self.shaken = Counter()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class World:
+    """An app with a work on each of two hosts."""
+
+    def __init__(self, app: App[Two], island: Island, server: Server) -> None:
+        self.app = app
+        self.island = island
+        self.server = server
+
+    async def wait_more(self, work: Counter, count: int) -> None:
+        """Return when that many more numbers have come from there."""
+        goal = len(work.numbers) + count
+        await self.app.wait_for(lambda: len(work.numbers) >= goal)
+
+    def processes(self) -> list[psutil.Process]:
+        """What runs of the works on the host that is shaken."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if str(self.server.far) in f"{process.cmdline()} {process.environ().get('LW_PATHS', '')}":
+                    found.append(process)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def world(tmp_path: Path, reconnect_window: float) -> AsyncIterator[World]:
+    async with contextlib.AsyncExitStack() as stack:
+        hosts = stack.enter_context(islands(2))
+        servers = []
+        for name, host in zip(("steady", "shaken"), hosts, strict=True):
+            folder = tmp_path / name
+            folder.mkdir()
+            servers.append(await stack.enter_async_context(sshd(folder, address=host.address, prefix=host.prefix)))
+        places = {name: WorkProfile(runtime=name) for name in ("steady", "shaken")}
+        config = Config(
+            works={f"root.{name}": place for name, place in places.items()},
+            reconnect_window=reconnect_window,
+            launch_timeout=120,
+        )
+        runtimes = {
+            name: server.runtime(keepalive=KEEPALIVE[name]) for name, server in zip(places, servers, strict=True)
+        }
+        app = App(Two(), config=config, runtimes=runtimes)
+        async with app:
+            yield World(app, hosts[1], servers[1])
+        assert [server.launches() for server in servers] == [[], []]
+
+
+async def test_network_that_comes_back_in_time(tmp_path: Path) -> None:
+    """Within the reconnect window nothing is lost or doubled, and the worker is the same; other hosts go on."""
+    async with world(tmp_path, reconnect_window=60) as far:
+        root = far.app.root
+        calls = [root.steady.submit(600), root.shaken.submit(600)]
+        await far.wait_more(root.shaken, 20)
+        far.island.pull()
+        await far.wait_more(root.steady, 300)  # the far ends notice meanwhile, and the cut worker waits
+        assert not calls[1].done
+        far.island.plug()
+        (_, steady), (pid, shaken) = [await call for call in calls]
+        assert (steady, shaken) == (600, 600)
+        assert root.steady.numbers == root.shaken.numbers == list(range(600))
+        again, _ = await root.shaken.submit(0)
+        assert again == pid
+
+
+async def test_network_that_comes_back_too_late(tmp_path: Path) -> None:
+    """Beyond the window the call fails as lost, and all of the work ends itself with the network still gone."""
+    async with world(tmp_path, reconnect_window=1) as far:
+        root = far.app.root
+        steady, shaken = root.steady.submit(100_000), root.shaken.submit(100_000)
+        await far.wait_more(root.shaken, 20)
+        assert far.processes()
+        far.island.pull()
+        with pytest.raises(WorkerDied, match="no connection for 1 s"):
+            await shaken
+        assert root.shaken.status.reason is Reason.LOST
+        left = far.processes()
+        await asyncio.to_thread(psutil.wait_procs, left)
+        assert not far.processes()
+        far.island.plug()
+        # When the host is back, what the launch has left there is removed.
+        while far.server.launches():
+            await far.wait_more(root.steady, 1)
+        assert not steady.done
