@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from lightwork.changes import Change
 from lightwork.component import Component
-from lightwork.config import Config, load_config
+from lightwork.config import LOG_DIR, Config, load_config
 from lightwork.engine.layouts import Layouts
 from lightwork.engine.passes import FlowEnded, Passes
 from lightwork.engine.scheduler import Scheduler, in_pass
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from lightwork.server.side import HttpSide
 
 __all__ = ["App", "LightningApp"]
-
-
-_LOG_DIR = ".lightwork/logs"
-"""Where the output of works is kept if nothing else is said, in the working directory."""
 
 
 class _RunWork(Flow):
@@ -362,7 +358,7 @@ class _Run:
         config, output = self._app.config, self.scheduler.core.output
         wanted = config.log_dir
         if wanted is None:
-            wanted = _LOG_DIR if config.http else ""
+            wanted = LOG_DIR if config.http else ""
         if not wanted:
             return
         from lightwork.logfiles import LogWriter, begin_run

@@ -19,7 +19,10 @@ from msgspec import Meta
 
 from lightwork.errors import ConfigError
 
-__all__ = ["Config", "Origin", "WorkProfile", "find_config", "load_config"]
+__all__ = ["LOG_DIR", "Config", "Origin", "WorkProfile", "find_config", "load_config"]
+
+LOG_DIR = ".lightwork/logs"
+"""Where the output of works is kept if nothing else is said, in the working directory."""
 
 _PREFIX = "LIGHTWORK_"
 _TABLES = ("runtimes", "works")

@@ -136,16 +136,28 @@ async def cancel(asking: Asking, what: tuple[str, ...], as_json: bool) -> None:
     WORK is a name or a pattern. Returns when that was asked for; `lightwork wait CALL` waits for the end.
     """
     client = asking.client
-    numbers = [int(one) for one in what if one.isdigit()]
-    for name in await find_works(client, [one for one in what if not one.isdigit()]):
-        await client.work(name)
-        # The youngest first: a call that waits must not start because the one before it was cancelled.
-        for stage in ("pending", "running"):
-            numbers += [found.id for found in (await client.calls(work=name, stage=stage, limit=_PAGE)).items]
-    numbers = list(dict.fromkeys(numbers))
+    numbers = dict.fromkeys(int(one) for one in what if one.isdigit())
     for number in numbers:
         await client.cancel_call(number)
+    for name in await find_works(client, [one for one in what if not one.isdigit()]):
+        await client.work(name)
+        # What waits first: it must not start because the one before it was cancelled.
+        for stage in ("pending", "running"):
+            for found in (await client.calls(work=name, stage=stage, limit=_PAGE)).items:
+                if await _cancel_if_not_over(client, found.id):
+                    numbers[found.id] = None
     _tell("cancelling", [f"call {number}" for number in numbers], as_json)
+
+
+async def _cancel_if_not_over(client: Client, number: int) -> bool:
+    """Cancel a call that was not over a moment ago; whether it was not over still."""
+    try:
+        await client.cancel_call(number)
+    except RequestFailed as error:
+        if error.code != "conflict":
+            raise
+        return False
+    return True
 
 
 async def _follow(client: Client, made: CallDetail, detach: bool, timeout: float | None, as_json: bool) -> int:

@@ -21,7 +21,7 @@ import msgspec
 
 from lightwork._version import __version__
 from lightwork.cli.output import FAILED, STYLES, output_option, print_json, styled
-from lightwork.config import Config, find_config, load_config
+from lightwork.config import LOG_DIR, Config, find_config, load_config
 from lightwork.discovery import apps_folder
 from lightwork.engine.runtimes import installed, load_kind
 from lightwork.errors import ConfigError, LightworkError
@@ -136,7 +136,9 @@ def _files() -> Finding:
 
 
 def _space(config: Config) -> Finding:
-    folder = Path(getattr(config, "log_dir", None) or ".lightwork").absolute()
+    if config.log_dir == "":
+        return Finding("space for logs", Health.OK, "works' output is not kept: log_dir is empty")
+    folder = Path(config.log_dir or LOG_DIR).absolute()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(place, os.W_OK | os.X_OK):
         detail = f"{place} cannot be written, so works' output is not kept"

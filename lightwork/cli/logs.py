@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fnmatch
+import functools
+import glob
 import time
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
 import msgspec
 
-from lightwork.cli.connect import Asking, asks_app, find_works
+from lightwork.cli.connect import Asking, Target, app_options, ask, find_target, find_works, full_name
 from lightwork.cli.names import complete_work
-from lightwork.cli.output import STYLES, output_option, print_json_line, styled
+from lightwork.cli.output import NO_APP, NOT_FOUND, STYLES, Failure, output_option, print_json_line, styled
 from lightwork.cli.plain import clean
+from lightwork.config import LOG_DIR, load_config
+from lightwork.errors import ConfigError
+from lightwork.logfiles import LogReader, LogRecord, latest_run
 from lightwork.server.types import LogEntry
 from lightwork.status import Stage
 
@@ -41,7 +49,7 @@ class LogPrinter:
         self._with_times = with_times
         self._with_names = with_names
 
-    def show(self, line: LogEntry) -> None:
+    def show(self, line: LogEntry | LogRecord) -> None:
         """Print a line, unless it was looked at before."""
         if line.seq <= self.last:
             return
@@ -73,10 +81,10 @@ def _colour(work: str) -> str:
 @click.option("--search", metavar="TEXT", help="Only lines with this text; capitals do not matter.")
 @click.option("-t", "--times", is_flag=True, help="Put the time before each line.")
 @click.option("--no-names", is_flag=True, help="Leave out which work printed it.")
+@click.option("--run", "run_id", metavar="RUN", help="Read what this run has left, by the beginning of its id.")
 @output_option
-@asks_app
-async def logs(
-    asking: Asking,
+@app_options
+def logs(
     works: tuple[str, ...],
     follow: bool,
     tail: int,
@@ -84,61 +92,121 @@ async def logs(
     search: str | None,
     times: bool,
     no_names: bool,
+    run_id: str | None,
     as_json: bool,
+    app_name: str | None,
+    url: str | None,
+    token: str | None,
 ) -> None:
     """Print what works have printed, merged in the order it came.
 
     WORK is a name or a pattern; without any it is every work. With -o json each line is a document.
+
+    Where no app runs, it is what the latest run of this folder has left: see log_dir of the configuration.
     """
+    printer = LogPrinter(as_json=as_json, with_times=times, with_names=not no_names)
+    wanted = _Wanted(None if is_all else tail, search)
+    target: Target | None = None
+    if run_id is None:
+        try:
+            target = find_target(app_name, url, token)
+        except Failure as failure:
+            if app_name or url or failure.exit_code != NO_APP:
+                raise
+    if target is None:
+        folder = _find_run(run_id)
+        click.echo(f"the lines of run {folder.name}, which are kept in {folder.parent}", err=True)
+        asyncio.run(_read_folder(folder, works, wanted, printer))
+        return
+    ask(target, lambda asking: _ask(asking, works, wanted, printer, follow=follow, tells_ends=not as_json))
+
+
+class _Wanted(NamedTuple):
+    """Which lines: the last `tail` of them, all where that is None, that contain `search`."""
+
+    tail: int | None
+    search: str | None
+
+
+class _Lines(Protocol):
+    """A page of lines, of the app or of the disk."""
+
+    @property
+    def items(self) -> Sequence[LogEntry | LogRecord]: ...
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def last(self) -> int: ...
+
+    @property
+    def more(self) -> bool: ...
+
+
+_Read = Callable[..., Awaitable[_Lines]]
+"""Gives a page of lines: `tail`, `before`, `after`, `search` and `limit` are as in `Client.logs`."""
+
+
+async def _ask(
+    asking: Asking, works: Sequence[str], wanted: _Wanted, printer: LogPrinter, *, follow: bool, tells_ends: bool
+) -> None:
+    """Print what the running app has."""
     client = asking.client
     names = await find_works(client, works)
-    printer = LogPrinter(as_json=as_json, with_times=times, with_names=not no_names)
-    if is_all:
-        await _catch_up(client, names, search, printer)
-    else:
-        await _begin(client, names, search, tail, printer)
+    read = functools.partial(client.logs, names)
+    await _begin(read, wanted, printer)
     if follow:
-        await _follow(client, names, search, printer)
-    elif names and not as_json:
+        await _follow(client, names, wanted, printer)
+        file = asking.target.file
+        if file is not None and file.logs is not None:
+            # What came between the last answer and the end, if anything, is on the disk.
+            await _catch_up(_reading(Path(file.logs), names), wanted, printer)
+    elif names and tells_ends:
         await _tell_ends(client, names)
 
 
-async def _begin(client: Client, names: Sequence[str], search: str | None, tail: int, printer: LogPrinter) -> None:
-    """Print the last `tail` lines; what came before them counts as looked at."""
-    page = await client.logs(names, tail=min(max(tail, 1), _PAGE), search=search)
-    last, lines = page.last, page.items
-    while len(lines) < tail and page.more and page.items:
-        wanted = min(tail - len(lines), _PAGE)
-        page = await client.logs(names, tail=wanted, before=page.first, search=search)
-        lines = page.items + lines
+async def _begin(read: _Read, wanted: _Wanted, printer: LogPrinter) -> None:
+    """Print the lines that are there; what came before them counts as looked at."""
+    tail = wanted.tail
+    if tail is None:
+        await _catch_up(read, wanted, printer)
+        return
+    page = await read(tail=min(max(tail, 1), _PAGE), search=wanted.search)
+    last, lines = page.last, list(page.items)
+    while len(lines) < tail and page.more and page.first > 0:
+        page = await read(tail=min(tail - len(lines), _PAGE), before=page.first, search=wanted.search)
+        lines = [*page.items, *lines]
     for line in lines[-tail:] if tail else ():
         printer.show(line)
     printer.last = max(printer.last, last)
 
 
-async def _catch_up(client: Client, names: Sequence[str], search: str | None, printer: LogPrinter) -> None:
+async def _catch_up(read: _Read, wanted: _Wanted, printer: LogPrinter) -> None:
     """Print everything after the last line that was looked at."""
     while True:
-        page = await client.logs(names, after=printer.last, search=search, limit=_PAGE)
+        before = printer.last
+        page = await read(after=before, search=wanted.search, limit=_PAGE)
         for line in page.items:
             printer.show(line)
         printer.last = max(printer.last, page.last)
-        if not page.more:
+        if not page.more or printer.last == before:
             return
 
 
-async def _follow(client: Client, names: Sequence[str], search: str | None, printer: LogPrinter) -> None:
+async def _follow(client: Client, names: Sequence[str], wanted: _Wanted, printer: LogPrinter) -> None:
     """Print what comes; whatever the feed leaves out is asked for, so none is lost."""
-    wanted = search.lower() if search else ""
+    read = functools.partial(client.logs, names)
+    needle = (wanted.search or "").casefold()
     async with contextlib.aclosing(client.feed(logs=list(names) or True)) as feed:
         async for event in feed:
             if event.kind == "log":
                 line = event.as_type(LogEntry)
-                if wanted in line.text.lower():
+                if needle in line.text.casefold():
                     printer.show(line)
             elif event.kind in ("snapshot", "resumed", "log_gap"):
                 # A line that comes by both ways has one number, and is printed once.
-                await _catch_up(client, names, search, printer)
+                await _catch_up(read, wanted, printer)
 
 
 async def _tell_ends(client: Client, names: Sequence[str]) -> None:
@@ -148,3 +216,53 @@ async def _tell_ends(client: Client, names: Sequence[str]) -> None:
         if work.stage is Stage.FAILED:
             why = ": ".join(part for part in (str(work.reason or ""), work.message or "") if part)
             click.echo(f"{name} {styled('failed', **STYLES['failed'])} {why}".rstrip(), err=True)
+
+
+# --- what runs have left --------------------------------------------------------------------------
+
+
+def _find_run(run_id: str | None) -> Path:
+    """The log folder of a run, by default that of the latest one of this folder.
+
+    Raises:
+        Failure: There is none, or more than one begins so.
+    """
+    try:
+        folder = Path(load_config().log_dir or LOG_DIR)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if run_id is None:
+        latest = latest_run(folder)
+        if latest is None:
+            raise Failure(f"no app runs here, and none has left its output in {folder.absolute()}", NO_APP)
+        return latest
+    runs = sorted(path for path in folder.glob(f"{glob.escape(run_id)}*") if path.is_dir())
+    if len(runs) != 1:
+        known = ", ".join(path.name for path in runs)
+        raise Failure(
+            f"{len(runs)} runs in {folder.absolute()} begin with {run_id!r}" + (f": {known}" if known else ""),
+            2 if runs else NOT_FOUND,
+        )
+    return runs[0]
+
+
+def _reading(folder: Path, names: Sequence[str]) -> _Read:
+    reader = LogReader(folder)
+
+    async def read(**query: Any) -> _Lines:
+        return await asyncio.to_thread(functools.partial(reader.read, names or None, **query))
+
+    return read
+
+
+async def _read_folder(folder: Path, works: Sequence[str], wanted: _Wanted, printer: LogPrinter) -> None:
+    """Print what a run has left on the disk."""
+    names: dict[str, None] = {}
+    if works:
+        known = await asyncio.to_thread(LogReader(folder).works)
+        for work in works:
+            matches = fnmatch.filter(known, full_name(work))
+            if not matches:
+                raise Failure(f"no work {full_name(work)!r} has printed anything in run {folder.name}", NOT_FOUND)
+            names |= dict.fromkeys(matches)
+    await _begin(_reading(folder, list(names)), wanted, printer)

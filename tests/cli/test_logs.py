@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lightwork.discovery import AppFile, announce
+from lightwork.logfiles import LogWriter, begin_run
 from lightwork.server.types import LogEntry
 from tests.cli.fake_server import FakeServer
 from tests.cli.invoke import invoke
@@ -78,3 +83,64 @@ def test_following_searches_too(app: FakeServer) -> None:
     """Lines that come are chosen as those that were there are."""
     app.on_feed = lambda _: [[told(9, text="an Error"), told(10, text="nothing")]]
     assert invoke("logs", "-f", "-n", "0", "--search", "error").out == "root.a | an Error\n"
+
+
+# --- what runs have left ----------------------------------------------------------------------------
+
+
+async def _write(folder: Path, run: str, count: int) -> Path:
+    place = begin_run(folder, run)
+    writer = LogWriter(place, 1 << 24)
+    for number in range(1, count + 1):
+        writer.write("root.b" if number % 2 else "root.a", f"line {number}\n".encode(), 1, 1.5)
+    await writer.aclose()
+    return place
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which two runs have left their output, and no app runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / ".lightwork" / "logs"
+    asyncio.run(_write(folder, "20260101-000000-aaaaaa", 2))
+    return asyncio.run(_write(folder, "20260102-000000-bbbbbb", 2500))
+
+
+def test_the_output_survives_the_app(left: Path) -> None:
+    """Where no app runs, it is the latest run's that is read, by the same options; which one is said."""
+    done = invoke("logs", "-n", "2")
+    assert done.code == 0
+    assert done.out == "root.b | line 2499\nroot.a | line 2500\n"
+    assert "run 20260102-000000-bbbbbb" in done.err
+    assert len(invoke("logs", "--all", "-o", "json").lines) == 2500
+    assert len(invoke("logs", "-n", "1100").out.splitlines()) == 1100
+    assert len(invoke("logs", "[a]", "--all").out.splitlines()) == 1250
+    assert invoke("logs", "--search", "LINE 2500", "-f").out == "root.a | line 2500\n"
+    assert invoke("logs", "--run", "20260101", "--no-names").out == "line 1\nline 2\n"
+
+
+def test_what_no_run_has_left(left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown run or work gives 4, two runs that begin so 2, no run at all 3."""
+    assert invoke("logs", "--run", "2025").code == 4
+    assert invoke("logs", "--run", "2026").code == 2
+    done = invoke("logs", "c")
+    assert done.code == 4
+    assert "no work 'root.c' has printed anything" in done.err
+    monkeypatch.setenv("LIGHTWORK_LOG_DIR", str(tmp_path / "elsewhere"))
+    done = invoke("logs")
+    assert done.code == 3
+    assert str(tmp_path / "elsewhere") in done.err
+    assert invoke("logs", "--app", "Sweep").code == 3
+
+
+def test_following_ends_with_what_is_on_the_disk(app: FakeServer, left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that an app wrote in its last moment, after its last answer, are read from its folder."""
+    monkeypatch.delenv("LIGHTWORK_URL")
+    app.lines = [LogEntry(seq, "root.a", 1.5, f"line {seq}") for seq in range(1, 2499)]
+    end = announce(
+        AppFile(run="r1", name="Sweep", pid=os.getpid(), url=app.url, started_at=1.0, logs=str(left)),
+    )
+    done = invoke("logs", "-f", "-n", "1", "--no-names")
+    end()
+    assert done.out.splitlines() == ["line 2498", "line 2499", "line 2500"]
