@@ -199,6 +199,12 @@ class App(Generic[RootT_co]):
         http = self._running().http
         return http.url if http is not None and http.url else None
 
+    @property
+    def token(self) -> str | None:
+        """What whoever asks the HTTP side must show, while the app runs; None where nothing is asked."""
+        http = self._running().http
+        return None if http is None else http.token
+
     def _api(self) -> Api | None:
         """What answers requests that a host's own server passes on; None while the app does not run."""
         self._is_mounted = True  # the next run has it from its start

@@ -79,7 +79,16 @@ def run(
     config = app.config
     configure_logging(config.log_level, config.json_logs)
     view = _choose_view(config.json_logs)
-    ctx.exit(serve(app, view, use_uvloop=use_uvloop, full_tracebacks=config.log_level == "debug"))
+    ctx.exit(
+        serve(
+            app,
+            view,
+            use_uvloop=use_uvloop,
+            full_tracebacks=config.log_level == "debug",
+            # One that was made for this run is known to nobody else; one that was configured is nobody's to see.
+            tells_token=config.http_token is None,
+        )
+    )
 
 
 def _prepare(target: str, overrides: dict[str, Any], settings: tuple[str, ...]) -> App[Any]:

@@ -39,6 +39,10 @@ class Runnable(Protocol):
     def url(self) -> str | None:
         """Where its HTTP side is, while it runs; None without one."""
 
+    @property
+    def token(self) -> str | None:
+        """What that asks for; None where it asks for nothing."""
+
     async def __aenter__(self) -> Any:
         """Begin to run."""
 
@@ -128,20 +132,29 @@ class Interrupts:
             self._exit_now(self.exit_code)
 
 
-def serve(app: Runnable, view: View, *, use_uvloop: bool = False, full_tracebacks: bool = False) -> int:
-    """Run the app to its end in a new event loop; the exit code.
+def serve(
+    app: Runnable, view: View, *, use_uvloop: bool = False, full_tracebacks: bool = False, tells_token: bool = False
+) -> int:
+    """Run the app to its end in a new event loop; the exit code. See `supervise`.
 
     Raises:
         click.UsageError: If uvloop is asked for and not installed.
     """
     with asyncio.Runner(loop_factory=_uvloop_factory() if use_uvloop else None) as runner:
-        return runner.run(supervise(app, view, full_tracebacks=full_tracebacks))
+        return runner.run(supervise(app, view, full_tracebacks=full_tracebacks, tells_token=tells_token))
 
 
 async def supervise(
-    app: Runnable, view: View, *, full_tracebacks: bool = False, exit_now: Callable[[int], Any] = os._exit
+    app: Runnable,
+    view: View,
+    *,
+    full_tracebacks: bool = False,
+    tells_token: bool = False,
+    exit_now: Callable[[int], Any] = os._exit,
 ) -> int:
     """Run the app in this loop, show it, obey signals; the exit code.
+
+    With `tells_token` the view is told the address of the HTTP side with its token, which opens it in a browser.
 
     Errors of the app are printed to standard error, not raised. After a second signal the process ends here,
     by `exit_now`: at that point a thread that a flow left behind must not hold it up.
@@ -153,7 +166,7 @@ async def supervise(
         try:
             async with app:
                 if app.url is not None:
-                    view.serving(app.url)
+                    view.serving(f"{app.url}/?token={app.token}" if tells_token and app.token else app.url)
                 await app.wait_stopped()
         except asyncio.CancelledError as cancelled:
             if interrupts.exit_code is None:

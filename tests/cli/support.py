@@ -47,6 +47,7 @@ class FakeApp:
         self.script = script
         self.stop_message: str | None = None
         self.url: str | None = None
+        self.token: str | None = None
         self.works: list[FakeWork] = []
         self.calls: list[str] = []
         self.stopped = asyncio.Event()

@@ -240,3 +240,8 @@ async def test_the_view_is_told_where_the_dashboard_is() -> None:
     app.url = "http://127.0.0.1:7501"
     assert await supervise(app, view) == 0
     assert view.shown == [("start", 0), ("serving", "http://127.0.0.1:7501"), "stop"]
+    app.token = "secret"
+    for tells, shown in ((False, "http://127.0.0.1:7501"), (True, "http://127.0.0.1:7501/?token=secret")):
+        view = FakeView()
+        assert await supervise(app, view, tells_token=tells) == 0
+        assert view.shown[1] == ("serving", shown)
