@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from lightwork.runtime import Cause, Conflict, Ref, Report, Route, Runtime, Spec, Standing
+from lightwork.runtime import Cause, Conflict, Diagnosable, Health, Ref, Report, Route, Runtime, Spec, Standing
 
 __all__ = [
     "CHECKS",
@@ -38,6 +38,7 @@ __all__ = [
     "check_runtime",
     "checks_for",
     "context_left_leaves_it_alone",
+    "diagnosis_agrees",
     "exception_is_exit_code_one",
     "exit_code_is_reported",
     "find_gives_the_owner_s_own",
@@ -257,6 +258,17 @@ async def routes_are_given(case: Case) -> None:
     assert all(route.host and 0 < route.port < 65536 for route in routes), routes
 
 
+async def diagnosis_agrees(case: Case) -> None:
+    """A runtime that offers a diagnosis finds no problem where it works, with its options and without any."""
+    kind: Any = type(case.runtime)
+    if isinstance(kind, Diagnosable):
+        for options in (getattr(case.runtime, "options", None), None):
+            findings = await kind.diagnose(case.runtime.name, options)
+            assert all(finding.what and finding.detail for finding in findings), findings
+            problems = [finding for finding in findings if finding.health is Health.PROBLEM]
+            assert options is None or not problems, problems
+
+
 # --- asking -------------------------------------------------------------------------------------
 
 
@@ -425,6 +437,7 @@ CHECKS: tuple[Check, ...] = (
     another_spec_of_that_name_is_a_conflict,
     cancelled_launch_is_found,
     routes_are_given,
+    diagnosis_agrees,
     unknown_ref_is_absent,
     poll_answers_in_order,
     cancelled_wait_changes_nothing,
