@@ -473,7 +473,12 @@ class _Run:
         closing.result()
         if self.error is not None:
             if error is None or _follows(error):
-                raise self.error
+                context = self.error.__context__
+                try:
+                    raise self.error
+                finally:
+                    # Raising has made the cancellation of the body its context, which is our doing and no news.
+                    self.error.__context__ = context
             error.add_note(f"the app had failed before, with {type(self.error).__name__}: {self.error}")
         if cancelled:
             raise asyncio.CancelledError

@@ -210,6 +210,27 @@ async def test_failure_while_waiting() -> None:
         await embed()
 
 
+async def test_failure_has_its_own_context_alone() -> None:
+    """Pitfall 23: the cancellation that ends the block is not shown as what the failure came from; a real one is."""
+
+    class Fails(Flow):
+        async def run(self) -> None:
+            try:
+                raise LookupError("first")
+            except LookupError:
+                raise ValueError("then")  # noqa: B904 -- the context is what is tested
+
+    with pytest.raises(ValueError, match="then") as caught:
+        async with App(Fails()) as app:
+            await app.wait_stopped()
+    assert isinstance(caught.value.__context__, LookupError)
+    with pytest.raises(FlowFailed) as failed:
+        async with App(Quiet(), runtime="inprocess") as app:
+            app.root.fail("no data")
+            await app.wait_stopped()
+    assert failed.value.__context__ is None
+
+
 async def test_failure_in_a_body_that_goes_on() -> None:
     """A body that fails the app without awaiting afterwards leaves in order, with that failure."""
     app = App(Quiet(work=Echo()), runtime="inprocess")
