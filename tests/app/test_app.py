@@ -220,14 +220,17 @@ async def test_failure_has_its_own_context_alone() -> None:
             except LookupError:
                 raise ValueError("then")  # noqa: B904 -- the context is what is tested
 
-    with pytest.raises(ValueError, match="then") as caught:
-        async with App(Fails()) as app:
+    async def fail(root: Flow, message: str | None) -> None:
+        async with App(root, runtime="inprocess") as app:
+            if message is not None:
+                app.root.fail(message)
             await app.wait_stopped()
+
+    with pytest.raises(ValueError, match="then") as caught:
+        await fail(Fails(), None)
     assert isinstance(caught.value.__context__, LookupError)
     with pytest.raises(FlowFailed) as failed:
-        async with App(Quiet(), runtime="inprocess") as app:
-            app.root.fail("no data")
-            await app.wait_stopped()
+        await fail(Quiet(), "no data")
     assert failed.value.__context__ is None
 
 
