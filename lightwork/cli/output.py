@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -64,6 +66,9 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 """How a stage, and what the doctor finds, looks on a terminal."""
 
+_NARROWEST = 8
+"""Columns that a column of a table keeps, however narrow the terminal."""
+
 _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 
 
@@ -108,7 +113,7 @@ def print_json_line(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:
     """A line for the headers, and one for each row. The words of `STYLES` are coloured on a terminal.
 
     Args:
@@ -116,37 +121,49 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right:
         rows: Their texts; line breaks in them become spaces.
         right: Headers of the columns that are aligned to the right.
     """
+    in_terminal = is_terminal()
+    heads = [header if in_terminal else header.upper() for header in headers]
     table = [[one_line(cell) for cell in row] for row in rows]
-    if is_terminal():
-        _print_rich(headers, table, set(right))
-        return
-    widths = [max(map(len, column)) for column in zip(headers, *table, strict=True)]
-    for line in ([header.upper() for header in headers], *table):
-        cells = [
-            cell.rjust(width) if header in set(right) else cell.ljust(width)
-            for cell, width, header in zip(line, widths, headers, strict=True)
-        ]
+    widths = [max(map(_width, column)) for column in zip(heads, *table, strict=True)]
+    if in_terminal:
+        _narrow(widths, shutil.get_terminal_size().columns)
+    for number, line in enumerate([heads, *table]):
+        cells = []
+        for cell, width, header in zip(line, widths, headers, strict=True):
+            fitted = _fitted(cell, width, is_right=header in right) if in_terminal or header != headers[-1] else cell
+            style = {"dim": True} if number == 0 else STYLES.get(cell, {})
+            cells.append(styled(fitted, **style))
         click.echo("  ".join(cells).rstrip())
 
 
-def _print_rich(headers: Sequence[str], table: list[list[str]], right: set[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _narrow(widths: list[int], most: int) -> None:
+    """Make a table fit: the widest column gives first, the first one, which says what the row is about, at last."""
+    excess = sum(widths) + 2 * (len(widths) - 1) - most
+    while excess > 0:
+        rest = max(range(1, len(widths)), key=widths.__getitem__, default=0)
+        widest = rest if widths[rest] > _NARROWEST else 0
+        if widths[widest] <= _NARROWEST:
+            return
+        widths[widest] -= 1
+        excess -= 1
 
-    shown = Table(box=None, pad_edge=False, header_style="dim")
-    for number, header in enumerate(headers):
-        # The first names what the row is about, so it is the last to be cut.
-        shown.add_column(
-            header,
-            justify="right" if header in right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=min(24, max((len(row[0]) for row in table), default=0)) if number == 0 else None,
-        )
-    for row in table:
-        shown.add_row(*(Text(cell, rich_style(cell)) for cell in row))
-    Console().print(shown)
+
+def _fitted(text: str, width: int, *, is_right: bool) -> str:
+    """The text with spaces up to the width, or cut to it."""
+    size = _width(text)
+    if size <= width:
+        space = " " * (width - size)
+        return space + text if is_right else text + space
+    while text and _width(text) >= width:
+        text = text[:-1]
+    return f"{text}…{' ' * (width - 1 - _width(text))}"
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes; those of East Asia take two a character."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def rich_style(word: str) -> str:

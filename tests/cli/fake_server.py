@@ -70,6 +70,8 @@ class FakeServer:
         self.on_feed: Callable[[int], list[list[dict[str, Any]]]] = lambda number: []
         """Batches that a feed gets after its snapshot, by the number of the connection from 1; then the app ends."""
         self.ends = True
+        self.has_followed = threading.Event()
+        """Set when a feed has said what it follows."""
         self.url = ""
         self._feeds = 0
         self._ready = threading.Event()
@@ -271,6 +273,7 @@ class FakeServer:
         assert (await socket.receive_json())["type"] == "hello"
         assert (await socket.receive_json())["type"] == "follow"
         self._feeds += 1
+        self.has_followed.set()
         works = [_view(work) for work in self.works.values()]
         snapshot = {"type": "snapshot", "seq": 0, "app": self.app, "works": works}
         await socket.send_str(msgspec.json.encode(snapshot).decode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -135,3 +136,11 @@ def number(name: str, attribute: str, value: Any) -> StateChanged:
 
 def line(name: str, text: str) -> LogLine:
     return LogLine(name, text, 1.5)
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """The next bytes; none when the other end is closed, which a terminal reports as an error."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from lightwork.cli import main
+from lightwork.server.types import LogEntry
 from tests.cli.fake_server import FakeServer
+from tests.cli.support import read_terminal
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -86,3 +90,65 @@ def test_usage_errors_give_2(args: list[str], says: str, capsys: pytest.CaptureF
     """A command line that cannot be understood is explained on standard error and gives 2."""
     assert called(*args) == 2
     assert says in capsys.readouterr().err
+
+
+def started(server: FakeServer, *args: str) -> subprocess.Popen[str]:
+    """The program in a process of its own, that asks the fake app."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightwork", *args],
+        env={**ENVIRONMENT, "LIGHTWORK_URL": server.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("command", [["logs", "-f"], ["wait", "a"], ["state", "watch"], ["call", "a"]])
+def test_an_interrupt_gives_130(server: FakeServer, command: list[str]) -> None:
+    """Ctrl-C ends a command that waits with 130 and without a traceback."""
+    server.add_work("root.a", calls={"running": 1})
+    server.lines = [LogEntry(1, "root.a", 1.5, "a line")]
+    server.ends = False
+    with started(server, *command) as process:
+        assert server.has_followed.wait(50)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=50)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.endswith("interrupted\n")
+    assert ("goes on" in err) == (command == ["call", "a"])
+
+
+def test_a_reader_that_has_gone_ends_it(server: FakeServer) -> None:
+    """`lightwork logs | head -1` ends without a traceback."""
+    server.add_work("root.a")
+    server.lines = [LogEntry(seq, "root.a", 1.5, "x" * 1000) for seq in range(1, 2000)]
+    with started(server, "logs", "--all") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("root.a | xxx")
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(50) == 1
+
+
+def test_a_terminal_shows_a_coloured_table(server: FakeServer) -> None:
+    """On a terminal the stage of a work is coloured, and no line is longer than the terminal is wide."""
+    server.add_work("root.a", "failed", message="a long message " * 20)
+    ours, theirs = pty.openpty()
+    environment = {**ENVIRONMENT, "LIGHTWORK_URL": server.url, "TERM": "xterm-256color", "COLUMNS": "80"}
+    command = [sys.executable, "-m", "lightwork", "ps"]
+    process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while chunk := read_terminal(ours):
+        shown += chunk
+    os.close(ours)
+    assert process.wait(50) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    head, row = text.splitlines()
+    assert head.split()[:2] == ["work", "stage"]
+    assert row.split()[:2] == ["root.a", "failed"]
+    assert len(row) <= 80
+    assert "…" in row
+    assert "\x1b[31m\x1b[1mfailed" in shown.decode()

@@ -16,6 +16,8 @@ from typing import IO
 import psutil
 import pytest
 
+from tests.cli.support import read_terminal
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "120"}
 
 GOOD = """
@@ -304,11 +306,3 @@ def test_a_terminal_shows_the_table(folder: Path) -> None:
     assert re.search(r"root\.train +(succeeded|stopped) +1 ", text)
     assert re.search(r"work +stage +calls +elapsed +loss", text)
     assert "stopped: all done" in text
-
-
-def read_terminal(descriptor: int) -> bytes:
-    """The next bytes; none when the other end is closed, which a terminal reports as an error."""
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""
