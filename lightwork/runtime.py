@@ -30,6 +30,8 @@ __all__ = [
     "Door",
     "Finding",
     "Health",
+    "Holding",
+    "Inventory",
     "NoCapacity",
     "Ref",
     "Rejected",
@@ -39,6 +41,7 @@ __all__ = [
     "RuntimeFailure",
     "Spec",
     "Standing",
+    "TimedOut",
     "Unreachable",
     "resolve_entry",
 ]
@@ -62,6 +65,10 @@ class Conflict(RuntimeFailure):
 
 class Unreachable(RuntimeFailure):
     """The platform did not answer: the outcome is unknown, so ask (`Runtime.find`) before trying again."""
+
+
+class TimedOut(RuntimeFailure):
+    """It took longer than it may; what was made until then is found by `Runtime.find` and can be released."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -204,6 +211,10 @@ class Runtime(Protocol):
     Constructed as ``cls(name, options)``: the profile's name and an instance of `Options`. Entering the
     context acquires clients and helpers; leaving it releases those and leaves the workers alone.
 
+    A runtime that takes long to accept a launch, since machines have to be made first, says so in an attribute
+    ``launch_within``: seconds that are added to what a worker has until it is ready. One whose leftovers cost
+    something implements `Inventory` too.
+
     Attributes:
         Options: Struct of the profile's keys, validated when the configuration is read.
         is_remote: Whether works run on other machines than the scheduler's: they then get
@@ -315,6 +326,41 @@ class Diagnosable(Protocol):
             name: Name of the profile.
             options: Its options, an instance of `Runtime.Options`; None to look only at what every profile needs.
         """
+        ...
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a runtime made for a launch, and that costs something until it is given back.
+
+    Attributes:
+        ref: The launch; `Runtime.release` gives the holding back.
+        owner: Id of the scheduler that it was made for.
+        work: Name of the work.
+        place: The account that it is in: several profiles may be of one.
+        id: The platform's, unique in `place`.
+        size: The platform's word for the kind of thing.
+        state: The platform's word for how it is.
+        age: Seconds since it was made, None where the platform does not tell.
+        is_wanted: Whether its scheduler lives; None where that cannot be told from here.
+    """
+
+    ref: Ref
+    owner: str
+    work: str
+    place: str
+    id: str
+    size: str
+    state: str
+    age: float | None
+    is_wanted: bool | None
+
+
+@runtime_checkable
+class Inventory(Protocol):
+    """What a runtime implements besides `Runtime` where what it makes costs something and may be left behind."""
+
+    async def holdings(self) -> Sequence[Holding]:
+        """Everything that it has, of whatever owner; all of it, or an error."""
         ...
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,8 +62,8 @@ def base_image() -> str:
     if not docker("images", "--quiet", name):
         context = io.BytesIO()
         with tarfile.open(fileobj=context, mode="w") as tar:
-            _add_bytes(tar, "Dockerfile", _dockerfile().encode())
-            _add_bytes(tar, "root.tar", _root())
+            add_bytes(tar, "Dockerfile", _dockerfile().encode())
+            add_bytes(tar, "root.tar", _root())
         docker("build", "--quiet", "--force-rm", "--tag", name, "-", input=context.getvalue())
     return name
 
@@ -77,13 +77,14 @@ def _root() -> bytes:
     with tarfile.open(fileobj=data, mode="w") as tar:
         for path in _files():
             tar.add(path, str(path).lstrip("/"), recursive=False)
-        for path in (*_libraries(), *_PROGRAMS):
+        needing = [PREFIX / "bin" / "python3", *_PROGRAMS, *(STDLIB / "lib-dynload").glob("*.so")]
+        for path in (*libraries(needing), *_PROGRAMS):
             # Under its own name here and not a link's: the loader looks for the name.
             info = tar.gettarinfo(os.path.realpath(path), str(path).lstrip("/"))
             with open(path, "rb") as file:
                 tar.addfile(info, file)
-        _add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
-        _add_bytes(tar, "etc/nsswitch.conf", b"hosts: files dns\n")
+        add_bytes(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+        add_bytes(tar, "etc/nsswitch.conf", b"hosts: files dns\n")
         folder = tarfile.TarInfo("tmp")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(folder)
@@ -100,9 +101,8 @@ def _files() -> Iterator[Path]:
     yield from sorted((PREFIX / "lib").glob("libpython*"))
 
 
-def _libraries() -> set[Path]:
-    """Shared libraries that any of it needs."""
-    needing = [PREFIX / "bin" / "python3", *_PROGRAMS, *(STDLIB / "lib-dynload").glob("*.so")]
+def libraries(needing: Iterable[Path]) -> set[Path]:
+    """Shared libraries that any of these programs and libraries needs."""
     listed = subprocess.run(["ldd", *map(str, needing)], capture_output=True, text=True, check=False).stdout
     found = {Path(match) for match in re.findall(r"(/\S+\.so\S*)", listed) if os.path.exists(match)}
     system = {path.parent for path in found if path.name.startswith("libc.so")}
@@ -110,9 +110,9 @@ def _libraries() -> set[Path]:
     return {path for path in found if not path.is_relative_to(PREFIX)}
 
 
-def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def add_bytes(tar: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:
     member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o644
+    member.size, member.mode = len(data), mode
     tar.addfile(member, io.BytesIO(data))
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lightwork_runtimes.ssh._pool import Pool
     from lightwork_runtimes.ssh._session import Facts
 
-__all__ = ["SshRuntime"]
+__all__ = ["SshRuntime", "usual_ports"]
 
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 _NUM_PORTS = 8
@@ -103,7 +103,7 @@ class SshRuntime:
         modules = await anyio.to_thread.run_sync(_load)
         self._tasks = await anyio.create_task_group().__aenter__()
         instance = os.urandom(8).hex()
-        ports = self.options.ports or _ports(self.name)
+        ports = self.options.ports or usual_ports(self.name)
         for target in self.options.targets():
             key = hashlib.sha256(f"{instance} {target.label}".encode()).hexdigest()[:16]
             self._hosts[target.label] = modules.host.Host(self.name, target, self.options, key, ports, self._tasks)
@@ -153,7 +153,7 @@ class SshRuntime:
         self._listener = local
         for host in self._hosts.values():
             host.listener = local
-        return [Route("127.0.0.1", port) for port in self.options.ports or _ports(self.name)]
+        return [Route("127.0.0.1", port) for port in self.options.ports or usual_ports(self.name)]
 
     async def _direct_routes(self, listener: Route) -> Sequence[Route]:
         if listener.host not in _LOOPBACK:
@@ -169,6 +169,15 @@ class SshRuntime:
         if not addresses:
             raise next(error for error in found if isinstance(error, BaseException))
         return [Route(address, listener.port) for address in addresses]
+
+    async def touch(self) -> None:
+        """Connect to every machine that is not, and leave a sign of life there, which its ``alive`` shows.
+
+        Raises:
+            Rejected, Unreachable: One of them does not let us in, or does not answer.
+        """
+        self._check_entered()
+        await asyncio.gather(*(host.ask("touch") for host in self._hosts.values()))
 
     # --- launching ------------------------------------------------------------------------------
 
@@ -407,8 +416,11 @@ def _load() -> _Modules:
     return _Modules(_code, _host, _pool)
 
 
-def _ports(profile: str) -> list[int]:
-    """The same on every start, so that workers which lost one scheduler find the next."""
+def usual_ports(profile: str) -> list[int]:
+    """Ports of the far side's loopback for a profile that names none.
+
+    The same on every start, so that workers which lost one scheduler find the next.
+    """
     seed = f"{socket.gethostname()} {getpass.getuser()} {profile}"
     width = _LAST_PORT - _FIRST_PORT
     digest = hashlib.sha256(seed.encode()).digest()

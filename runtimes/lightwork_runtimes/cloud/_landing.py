@@ -1,0 +1,273 @@
+"""A machine that is up, as SSH reaches it: its host key learnt, a runtime of kind ``ssh`` behind it, signs of life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import asyncssh
+
+from lightwork.runtime import Rejected, Route, RuntimeFailure, TimedOut
+from lightwork_runtimes.cloud import _hostkeys
+from lightwork_runtimes.cloud._account import Account
+from lightwork_runtimes.cloud._options import CloudOptions
+from lightwork_runtimes.cloud._providers import Machine, Phase
+from lightwork_runtimes.ssh import HostOptions, SshOptions, SshRuntime
+
+__all__ = ["Landing", "Ways", "machine_of"]
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 5.0
+"""Seconds before a machine that is not ready is asked again; doubled from the first to the longest."""
+
+_SIGN_EVERY = 5.0
+"""Seconds between two signs of life, unless the machine wants them sooner."""
+
+_CONSOLE_LINES = 15
+
+_log = logging.getLogger("lightwork.runtimes.cloud")
+
+
+class Ways:
+    """How the machines of one runtime are reached.
+
+    Args:
+        profile: Name of the profile.
+        options: Its keys.
+        account: Asked how machines are.
+        key_files: Private keys to log in with.
+        ports: See `SshOptions.ports`.
+        tasks: Holds what goes on between requests.
+
+    Attributes:
+        where: Names the profile in messages.
+        listener: Where the scheduler listens; None until it is known.
+    """
+
+    def __init__(
+        self,
+        profile: str,
+        options: CloudOptions,
+        account: Account,
+        key_files: list[str],
+        ports: list[int],
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        self.profile = profile
+        self.where = f"runtimes.{profile}"
+        self.options = options
+        self.account = account
+        self.tasks = tasks
+        self.listener: Route | None = None
+        self._key_files = key_files
+        self._ports = ports
+
+    def address(self, machine: Machine) -> str:
+        """Where the machine is dialled, empty where it has no such address yet."""
+        return machine.public if self.options.address == "public" else machine.private
+
+    async def ssh_options(self, machine: Machine) -> SshOptions:
+        """Keys of a profile of kind ``ssh`` for this machine alone, with its host keys learnt.
+
+        Raises:
+            RuntimeFailure: They cannot be learnt, or not yet.
+        """
+        options, host = self.options, self.address(machine)
+        known = options.known_hosts
+        if known is None:
+            known = _hostkeys.known_hosts_file(options, machine.id)
+            if not await anyio.Path(known).exists():
+                keys = await self._learn(machine, host)
+                await anyio.to_thread.run_sync(_hostkeys.remember, known, host, options.port, keys)
+        shown = f"[{host}]" if ":" in host else host
+        return SshOptions(
+            hosts=[HostOptions(host=f"{options.username}@{shown}:{options.port}")],
+            slots=1,
+            client_keys=self._key_files,
+            known_hosts=known,
+            config="",
+            python=options.python,
+            folder=options.folder,
+            connect_timeout=options.connect_timeout,
+            keepalive=options.keepalive,
+            direct=options.direct,
+            ports=self._ports,
+            prepare=options.prepare,
+            wheels=options.wheels,
+            code=options.code,
+            exclude=options.exclude,
+        )
+
+    async def _learn(self, machine: Machine, host: str) -> list[str]:
+        if self.options.host_keys == "first-use":
+            keys = await _hostkeys.first_use(self.where, host, self.options.port, self.options.connect_timeout)
+            _log.warning(
+                "%s: the host key of %s (%s) is believed without proof, as host_keys = 'first-use' says",
+                *(self.where, machine.id, host),
+            )
+        else:
+            keys = _hostkeys.printed_keys(await self.account.console(machine.id))
+        if not keys:
+            raise RuntimeFailure(f"{self.where}: {machine.id} has not shown its host keys yet (host_keys)")
+        return keys
+
+
+class Landing:
+    """One machine, logged in to. Made with `open`, ended with `aclose`; the machine is left alone.
+
+    Attributes:
+        ssh: The runtime behind it.
+    """
+
+    def __init__(
+        self, ways: Ways, machine: Machine, owner: str, on_gone: Callable[[Machine | None], None], every: float
+    ) -> None:
+        self._ways = ways
+        self._machine = machine
+        self._owner = owner
+        self._on_gone = on_gone
+        self._every = every
+        self._is_up = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._left = asyncio.Event()
+        self._left.set()
+        self.ssh: SshRuntime
+
+    @classmethod
+    async def open(
+        cls, ways: Ways, machine: Machine, owner: str, on_gone: Callable[[Machine | None], None], *, patience: float
+    ) -> Landing:
+        """Return when the machine lets us in and has our helper. Cancelled, it leaves nothing here.
+
+        Args:
+            ways: How it is reached.
+            machine: The machine, with its addresses.
+            owner: Whose it is.
+            on_gone: Called once when the cloud says that it has gone, with what is left of it.
+            patience: Seconds that it may take.
+
+        Raises:
+            TimedOut: It took longer; the message has the last that was heard of it, and the end of its console.
+            RuntimeFailure: It went while it was waited for.
+            Rejected: It is not the machine that its host key was learnt of.
+        """
+        until = time.monotonic() + patience
+        landing = cls(ways, machine, owner, on_gone, min(_SIGN_EVERY, ways.options.abandoned_after / 4))
+        pause, last = _FIRST_PAUSE, "no address"
+        entered = False
+        try:
+            while True:
+                try:
+                    if not entered:
+                        await landing._enter(await ways.ssh_options(machine))
+                        entered = True
+                    await landing.ssh.touch()
+                    landing._is_up.set()
+                    return landing
+                except RuntimeFailure as error:
+                    if isinstance(error.__cause__, asyncssh.HostKeyNotVerifiable):
+                        raise
+                    last = str(error)
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimedOut(await landing._late(patience, last))
+                await asyncio.sleep(min(pause, left))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                await landing._check_there()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await landing.aclose()
+            raise
+
+    async def _enter(self, options: SshOptions) -> None:
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left.clear()
+        self._ways.tasks.start_soon(self._hold, options, ready, name=f"lightwork cloud ssh {self._machine.id}")
+        await ready
+
+    async def _hold(self, options: SshOptions, ready: asyncio.Future[None]) -> None:
+        """What enters the runtime must leave it: this task does both."""
+        try:
+            async with SshRuntime(self._ways.profile, options) as ssh:
+                if self._ways.listener is not None:
+                    await ssh.routes(self._ways.listener)
+                self.ssh = ssh
+                if not ready.done():
+                    ready.set_result(None)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._watch)
+                    await self._leave.wait()
+                    group.cancel_scope.cancel()  # before the runtime is left: it asks through it
+        except Exception as error:
+            if not ready.done():
+                ready.set_exception(error)
+            elif not ready.cancelled():
+                raise
+            else:  # nobody waits for it any more
+                _log.debug("%s: %s", self._machine.id, error)
+        finally:
+            self._left.set()
+
+    async def _watch(self) -> None:
+        """Leave signs of life, and see whether the machine is still there where that fails."""
+        await self._is_up.wait()
+        while True:
+            try:
+                await self.ssh.touch()
+            except RuntimeFailure as error:
+                _log.debug("%s", error)
+                if await self._is_gone():
+                    return
+            await asyncio.sleep(self._every)
+
+    async def _is_gone(self) -> bool:
+        try:
+            found = await machine_of(self._ways.account, self._owner, self._machine.id)
+        except RuntimeFailure as error:  # not to be able to ask is no answer
+            _log.debug("%s", error)
+            return False
+        if found is not None and found.phase in (Phase.COMING, Phase.UP):
+            return False
+        self._on_gone(found)
+        return True
+
+    async def _check_there(self) -> None:
+        try:
+            found = await machine_of(self._ways.account, self._owner, self._machine.id)
+        except RuntimeFailure as error:
+            _log.debug("%s", error)
+            return
+        if found is None or found.phase in (Phase.DOWN, Phase.GONE):
+            self._on_gone(found)
+            state = "gone" if found is None else found.state
+            raise RuntimeFailure(f"{self._ways.where}: {self._machine.id} is {state} before it could be used")
+
+    async def _late(self, patience: float, last: str) -> str:
+        text = f"{self._ways.where}: {self._machine.id} could not be logged in to within {patience:g} s (boot_timeout)"
+        try:
+            with anyio.move_on_after(self._ways.options.api_timeout):
+                lines = (await self._ways.account.console(self._machine.id)).strip().splitlines()
+                if lines:
+                    last += "\nThe end of its console:\n" + "\n".join(lines[-_CONSOLE_LINES:])
+        except Rejected:
+            pass  # a driver without consoles
+        except RuntimeFailure as error:
+            last += f"\nIts console cannot be read: {error}"
+        return f"{text}: {last}"
+
+    async def aclose(self) -> None:
+        """Close the connection. May be called twice."""
+        self._leave.set()
+        await self._left.wait()
+
+
+async def machine_of(account: Account, owner: str, machine: str) -> Machine | None:
+    """The machine of an id, None if the cloud does not list it."""
+    found: Any = [one for one in await account.machines(owner) if one.id == machine]
+    return found[0] if found else None

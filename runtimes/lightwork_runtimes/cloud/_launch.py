@@ -1,0 +1,334 @@
+"""One launch and its machine: ordered, up, logged in to, given back. What this process knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import anyio
+import anyio.to_thread
+
+from lightwork.runtime import (
+    Cause,
+    Conflict,
+    NoCapacity,
+    Ref,
+    Rejected,
+    Report,
+    RuntimeFailure,
+    Spec,
+    Standing,
+    TimedOut,
+    Unreachable,
+)
+from lightwork_runtimes.cloud import _hostkeys
+from lightwork_runtimes.cloud._account import Account
+from lightwork_runtimes.cloud._landing import Landing, Ways, machine_of
+from lightwork_runtimes.cloud._providers import Machine, Order, Phase
+from lightwork_runtimes.cloud._tasks import start
+
+__all__ = ["Launch"]
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 10.0
+"""Seconds before the cloud is asked again how a machine is; doubled from the first to the longest."""
+
+_GONE_WITHIN = 60.0
+"""Seconds that the cloud has to show that a machine which was given back is not there any more."""
+
+_SEEN_WITHIN = 10.0
+"""Seconds after which a machine whose order was never answered would be listed if it had been made."""
+
+_log = logging.getLogger("lightwork.runtimes.cloud")
+
+
+class Launch:
+    """Made when it is asked for, or when its machine is found.
+
+    Args:
+        ways: How machines are reached, and the account they are in.
+        owner, name: Of the spec.
+        digest: Of the spec; two of one name must have the same.
+        machine: The machine, None if there is none yet.
+
+    Attributes:
+        lock: Held by who brings it up.
+        scope: Of the bringing up that goes on, else None.
+        machine: As it was seen last.
+        landing: The machine, logged in to; None until it is.
+        is_started: Whether the worker was started, as far as this process knows.
+        failure: Why bringing it up failed, None if it has not.
+        report: How it ended, None while it has not.
+        over: Set when there is a report.
+        settled: Set when it is started, over, or failed.
+        dead: Set when the machine has gone, or is given back: nothing can be read from it any more.
+    """
+
+    def __init__(self, ways: Ways, owner: str, name: str, digest: str, machine: Machine | None = None) -> None:
+        self.owner = owner
+        self.name = name
+        self.digest = digest
+        self.machine = machine
+        self.lock = anyio.Lock()
+        self.scope: anyio.CancelScope | None = None
+        self.landing: Landing | None = None
+        self.is_started = False
+        self.is_released = False
+        self.failure: RuntimeFailure | None = None
+        self.report: Report | None = None
+        self.over = asyncio.Event()
+        self.settled = asyncio.Event()
+        self.dead = asyncio.Event()
+        self._ways = ways
+        self._account: Account = ways.account
+        self._making: asyncio.Future[Machine] | None = None
+        self._landing_lock = anyio.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is, or may be, something that must be released."""
+        return not self.is_released and (
+            self.machine is not None or self.report is not None or (self._making is not None)
+        )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a report."""
+        return self.over.is_set()
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether this process brings it up now."""
+        return self.lock.locked() and not self.is_started and self.report is None
+
+    def ref(self) -> Ref:
+        """Names it; the machine is a hint."""
+        machine = {} if self.machine is None else {"machine": self.machine.id}
+        return Ref(self._ways.profile, self.name, {"owner": self.owner, **machine})
+
+    def inner(self) -> Ref:
+        """The same launch, as the machine has it."""
+        return Ref(self._ways.profile, self.name, {"owner": self.owner})
+
+    def finish(self, report: Report) -> None:
+        """It is over; the first report counts."""
+        if self.report is None:
+            self.report = report
+        self.over.set()
+        self.settled.set()
+
+    def _on_gone(self, left: Machine | None) -> None:
+        self.dead.set()
+        self.finish(self.explain_end(left))
+
+    def explain_end(self, left: Machine | None) -> Report:
+        """What became of it when its machine has gone by itself.
+
+        Args:
+            left: What the cloud still shows of it.
+        """
+        known = left or self.machine
+        assert known is not None
+        state = "gone" if left is None else left.state
+        detail = f"its machine {known.id} is {state}"
+        if left is not None and left.taken_back:
+            return Report(Standing.EXITED, None, Cause.PREEMPTED, f"{detail}: the cloud took it")
+        lifetime = known.tags.get("lifetime", "")
+        age = None if known.created is None else time.time() - known.created
+        if lifetime and age is not None and age >= float(lifetime):
+            return Report(Standing.EXITED, None, Cause.LIFETIME, f"{detail}, after its {lifetime} s")
+        if known.tags.get("interruptible") == "yes":
+            # Clouds do not always say that it was they.
+            return Report(Standing.EXITED, None, Cause.PREEMPTED, detail)
+        return Report(Standing.EXITED, detail=detail)
+
+    # --- bringing up ----------------------------------------------------------------------------
+
+    async def bring_up(self, spec: Spec, order: Order) -> None:
+        """Make the machine, and start the worker on it. Each step that was done is not done again.
+
+        Cancelled, the order of a machine goes on by itself until the cloud has answered: `release` waits for that.
+
+        Raises:
+            RuntimeFailure: As their classes say; a machine that was made is still there.
+        """
+        options = self._ways.options
+        if self.machine is None:
+            if self._making is None:
+                self._making = start(self._ways.tasks, lambda: self._order(order), f"lightwork cloud {order.name}")
+            self.machine = await asyncio.shield(self._making)
+        landing = await self.land(options.boot_timeout)
+        assert self.machine is not None
+        env = {**spec.env, "LW_INTERNAL_IP": self.machine.private, "LW_PUBLIC_IP": self.machine.public}
+        inner = Spec(**{name: getattr(spec, name) for name in spec.__struct_fields__} | {"env": env})
+        try:
+            async with asyncio.timeout(options.prepare_timeout):
+                await landing.ssh.launch(inner)
+        except TimeoutError:
+            raise TimedOut(
+                f"{self._ways.where}: {self.machine.id} was not made ready within {options.prepare_timeout:g} s "
+                "(prepare_timeout)"
+            ) from None
+        self.is_started = True
+        self.settled.set()
+
+    async def _order(self, order: Order) -> Machine:
+        found = await self._find()
+        if found is not None:
+            if found.tags.get("spec") != self.digest:
+                raise Conflict(f"{self.name}: launched already, from another spec; names are used once")
+            return found
+        try:
+            return await self._account.create(order)
+        except Unreachable:
+            # It may have been made for all that, and then it is listed, if not at once.
+            until = time.monotonic() + _SEEN_WITHIN
+            while True:
+                with contextlib.suppress(RuntimeFailure):  # the first failure is the one to tell
+                    if (found := await self._find()) is not None:
+                        return found
+                if time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(_FIRST_PAUSE)
+
+    async def _find(self) -> Machine | None:
+        """The machine of this launch, those that still run first."""
+        found = [one for one in await self._account.machines(self.owner) if one.tags.get("name") == self.name]
+        found.sort(key=lambda one: one.phase in (Phase.DOWN, Phase.GONE))
+        return found[0] if found else None
+
+    async def _wait_up(self) -> None:
+        """Wait until it runs and has its address."""
+        options = self._ways.options
+        until = time.monotonic() + options.create_timeout
+        pause, was_listed = _FIRST_PAUSE, False
+        assert self.machine is not None
+        while not (self.machine.phase is Phase.UP and self._ways.address(self.machine)):
+            if self.machine.phase in (Phase.DOWN, Phase.GONE):
+                raise NoCapacity(
+                    f"{self._ways.where}: the cloud made {self.machine.id} and ended it again: {self.machine.state}"
+                )
+            if time.monotonic() >= until:
+                raise TimedOut(
+                    f"{self._ways.where}: {self.machine.id} is {self.machine.state} after {options.create_timeout:g} s "
+                    f"(create_timeout){'' if self._ways.address(self.machine) else ', without an address'}"
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            try:
+                found = await machine_of(self._account, self.owner, self.machine.id)
+            except Unreachable as error:
+                _log.info("%s", error)
+                continue
+            if found is None and was_listed:
+                raise NoCapacity(f"{self._ways.where}: the cloud made {self.machine.id} and ended it again")
+            was_listed = found is not None  # one that was just made may not be listed yet
+            self.machine = found or self.machine
+
+    async def land(self, patience: float) -> Landing:
+        """The machine, logged in to once it is up; who comes while another waits for it waits, too.
+
+        Raises:
+            NoCapacity: The cloud has ended it before.
+            TimedOut, RuntimeFailure: It does not come up; see also `Landing.open`.
+        """
+        async with self._landing_lock:
+            if self.landing is None:
+                await self._wait_up()
+                assert self.machine is not None
+                self.landing = await Landing.open(
+                    self._ways, self.machine, self.owner, self._on_gone, patience=patience
+                )
+            return self.landing
+
+    async def refresh(self) -> None:
+        """See how the machine is.
+
+        Raises:
+            RuntimeFailure: The cloud could not be asked.
+        """
+        assert self.machine is not None
+        found = await machine_of(self._account, self.owner, self.machine.id)
+        if found is None or found.phase in (Phase.DOWN, Phase.GONE):
+            self._on_gone(found)
+        else:
+            self.machine = found
+
+    def order_again(self) -> None:
+        """An order that failed is not the last: the next bringing up may make another."""
+        if self._making is not None and self._making.done() and self.machine is None:
+            self._making = None
+
+    async def leave(self) -> None:
+        """Wait for an order that goes on, and close the connection; the machine is left alone."""
+        if self._making is not None:
+            await asyncio.gather(self._making, return_exceptions=True)
+        if self.landing is not None:
+            landing, self.landing = self.landing, None
+            await landing.aclose()
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def break_off(self, report: Report) -> None:
+        """End the bringing up that goes on, if any: it is over, as the report says."""
+        self.finish(report)
+        if self.scope is not None:
+            self.scope.cancel()
+
+    async def give_back(self) -> None:
+        """Give the machine back, whatever runs there. It goes on past its own errors.
+
+        Must not be cancelled: an order that nobody has an answer to yet is waited for.
+
+        Raises:
+            ExceptionGroup: Of what failed.
+        """
+        errors: list[Exception] = []
+        self.dead.set()
+        if self._making is not None:
+            with contextlib.suppress(Exception):  # the launch has raised it
+                self.machine = await asyncio.shield(self._making)
+        if self.landing is not None:
+            landing, self.landing = self.landing, None
+            await landing.aclose()
+        ids = set() if self.machine is None else {self.machine.id}
+        try:
+            found = await self._account.machines(self.owner or None)
+            ids.update(one.id for one in found if one.tags.get("name") == self.name and one.phase is not Phase.GONE)
+            ids.difference_update(one.id for one in found if one.phase is Phase.GONE)
+        except RuntimeFailure as error:
+            errors.append(error)
+        for machine in sorted(ids):
+            try:
+                await self._destroy(machine)
+            except RuntimeFailure as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup(f"{self.name} could not be given back", errors)
+
+    async def _destroy(self, machine: str) -> None:
+        try:
+            await self._account.destroy(machine)
+        except Rejected as error:
+            # Of what is not there any more some clouds say that there is no such thing.
+            if await self._is_there(machine):
+                raise
+            _log.debug("%s", error)
+        await self._see_gone(machine)
+        await anyio.to_thread.run_sync(_hostkeys.forget, _hostkeys.known_hosts_file(self._ways.options, machine))
+
+    async def _see_gone(self, machine: str) -> None:
+        until, pause = time.monotonic() + _GONE_WITHIN, _FIRST_PAUSE / 4
+        while await self._is_there(machine):
+            if time.monotonic() >= until:
+                raise RuntimeFailure(
+                    f"{self._ways.where}: {machine} was given back, and is there after {_GONE_WITHIN:g} s"
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _is_there(self, machine: str) -> bool:
+        found = [one for one in await self._account.machines(self.owner or None) if one.id == machine]
+        return bool(found) and found[0].phase is not Phase.GONE

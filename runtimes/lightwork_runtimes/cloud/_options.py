@@ -1,0 +1,150 @@
+"""The keys of a profile of kind ``cloud``."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = ["CloudOptions"]
+
+_SOURCE = re.compile(r"(?:env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
+_SECRETS = ("key", "secret", "token", "password", "credentials")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_FOLDER = re.compile(r"[A-Za-z0-9._/-]+")
+_EC2_CREDENTIALS = {"key": "env:AWS_ACCESS_KEY_ID", "secret": "env:AWS_SECRET_ACCESS_KEY"}
+_SECONDS = (
+    "create_timeout",
+    "boot_timeout",
+    "prepare_timeout",
+    "api_timeout",
+    "abandoned_after",
+    "connect_timeout",
+    "keepalive",
+)
+
+
+class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of a profile of kind ``cloud``. No value of a credential is among them, only where it is to be found.
+
+    Attributes:
+        provider: A driver of apache-libcloud by its id, such as ``ec2``; or ``package.module:Class`` of one's own.
+        image: Id of the image that machines start from.
+        username: User to log in as, which the image has.
+        sizes: Id of a size, as the cloud has it, for each name that a `CloudCompute` may have.
+        credentials: Where each of the driver's secrets is: ``env:NAME`` or ``file:PATH``. Empty: for ``ec2``, the
+            usual two variables.
+        region: Of the driver, None for its default.
+        driver: More arguments of the driver.
+        create: More arguments of its ``create_node``.
+        interruptible: Those that are added for a machine that may be taken away. Empty: there is none, except with
+            ``ec2``, which asks for a spot machine.
+        key_name: A key pair of the cloud's that is let in besides ours.
+        security_groups: Firewalls, by name, or by id where there is a `subnet`.
+        subnet: Network, by id.
+        public_address: Ask for a public address, where the network gives none by itself.
+        root_device: The image's root device, such as ``/dev/sda1``; needed for `CloudCompute.disk_size`.
+        address: Which of a machine's addresses the scheduler connects to.
+        port: Port of its SSH server.
+        client_keys: Files of private keys. Empty: a key that is made for this and kept in `state`.
+        host_keys: How a new machine's host key becomes known: ``console`` reads it from the machine's console over
+            the cloud's API, ``known`` has it in `known_hosts`, ``first-use`` believes the first answer.
+        known_hosts: File with keys for ``known``.
+        setup: Shell commands that root runs on a new machine before it is used.
+        max_lifetime: Seconds after which a machine shuts itself down, whatever it does; None for no limit.
+        abandoned_after: Seconds without a worker and without a scheduler after which it shuts itself down.
+        create_timeout: Seconds that the cloud may take to bring a machine up.
+        boot_timeout: Seconds from then until it can be logged in to.
+        prepare_timeout: Seconds that making it ready for works may take.
+        api_timeout: Seconds that one answer of the cloud may take.
+        state: Our folder on this machine, None for ``lightwork/cloud`` in the user's folder for state.
+        python, folder, connect_timeout, keepalive, direct, ports, prepare, wheels, code, exclude: As in a profile of
+            kind ``ssh``. With `direct` the scheduler must listen on, or advertise, an address that machines reach.
+    """
+
+    provider: str
+    image: str
+    username: str
+    sizes: dict[str, str]
+    credentials: dict[str, str] = {}
+    region: str | None = None
+    driver: dict[str, Any] = {}
+    create: dict[str, Any] = {}
+    interruptible: dict[str, Any] = {}
+    key_name: str | None = None
+    security_groups: list[str] = []
+    subnet: str | None = None
+    public_address: bool = False
+    root_device: str | None = None
+    address: Literal["public", "private"] = "public"
+    port: int = 22
+    client_keys: list[str] = []
+    host_keys: Literal["console", "known", "first-use"] = "console"
+    known_hosts: str | None = None
+    setup: list[str] = []
+    max_lifetime: float | None = None
+    abandoned_after: float = 300.0
+    create_timeout: float = 180.0
+    boot_timeout: float = 300.0
+    prepare_timeout: float = 900.0
+    api_timeout: float = 30.0
+    state: str | None = None
+    python: str = "python3"
+    folder: str = ".cache/lightwork/ssh"
+    connect_timeout: float = 20.0
+    keepalive: float = 5.0
+    direct: bool = False
+    ports: list[int] = []
+    prepare: bool = True
+    wheels: Literal["auto", "always", "never"] = "auto"
+    code: list[str] | None = None
+    exclude: list[str] = []
+
+    def __post_init__(self) -> None:
+        for key in ("provider", "image"):
+            if not getattr(self, key):
+                raise ValueError(f"{key} is empty")
+        if not _USER.fullmatch(self.username):
+            raise ValueError(f"username must be the name of a user of the image, got {self.username!r}")
+        if not _FOLDER.fullmatch(self.folder):
+            raise ValueError(f"folder must be made of letters, digits and ._-/, got {self.folder!r}")
+        if not self.sizes or not all(self.sizes.values()):
+            raise ValueError("sizes must name at least one, as in sizes = { default = 't3.medium' }")
+        for key in _SECONDS:
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key} must be more than 0 seconds, got {getattr(self, key)!r}")
+        if self.max_lifetime is not None and not self.max_lifetime > 0:
+            raise ValueError(f"max_lifetime must be more than 0 seconds, got {self.max_lifetime!r}")
+        for port in (self.port, *self.ports):
+            if not 0 < port < 65536:
+                raise ValueError(f"port and ports must be between 1 and 65535, got {port}")
+        if (self.host_keys == "known") != (self.known_hosts is not None):
+            raise ValueError("known_hosts is the file for host_keys = 'known': set both, or neither")
+        self._check_secrets()
+        if not self.credentials and self.provider == "ec2":
+            msgspec.structs.force_setattr(self, "credentials", dict(_EC2_CREDENTIALS))
+        if not self.interruptible and self.provider == "ec2":
+            msgspec.structs.force_setattr(self, "interruptible", {"ex_spot": True})
+
+    def _check_secrets(self) -> None:
+        """A value that should be a source may be the secret itself, so no message has it."""
+        for key, source in self.credentials.items():
+            if not _SOURCE.fullmatch(source):
+                raise ValueError(
+                    f"credentials.{key} must say where the value is, as 'env:NAME' or 'file:PATH', and is not to be "
+                    "the value itself"
+                )
+        for key in _SECRETS:
+            if key in self.driver:
+                raise ValueError(f"driver.{key}: say in credentials.{key} where the value is, as 'env:NAME'")
+
+    @property
+    def state_folder(self) -> str:
+        """Our folder on this machine, absolute."""
+        if self.state is not None:
+            return os.path.abspath(os.path.expanduser(self.state))
+        home = os.environ.get("XDG_STATE_HOME", "")
+        parent = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
+        return f"{parent}/lightwork/cloud"

@@ -1,0 +1,481 @@
+"""The runtime `cloud`: each work on a machine of its own, made for it and given back when it is released."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from lightwork.errors import ConfigError
+from lightwork.runtime import (
+    Cause,
+    Conflict,
+    Holding,
+    NoCapacity,
+    Ref,
+    Rejected,
+    Report,
+    Route,
+    RuntimeFailure,
+    Spec,
+    Standing,
+)
+from lightwork_runtimes.cloud._options import CloudOptions
+
+if TYPE_CHECKING:
+    from lightwork_runtimes.cloud._account import Account
+    from lightwork_runtimes.cloud._landing import Ways
+    from lightwork_runtimes.cloud._launch import Launch
+    from lightwork_runtimes.cloud._lease import Leases
+    from lightwork_runtimes.cloud._providers import Order
+
+__all__ = ["CloudRuntime"]
+
+_LOOPBACK = ("localhost", "::1", "127.")
+_WILDCARD = ("", "0.0.0.0", "::")
+
+_log = logging.getLogger("lightwork.runtimes.cloud")
+
+
+class CloudRuntime:
+    """Runs each work on a machine that apache-libcloud makes, and that is reached as in the runtime `ssh`.
+
+    A launch orders a machine, waits until it is up and lets us in, and starts the worker there. Whatever is ordered
+    carries its owner and its name in the order itself, so that it is found again whatever became of this process. A
+    release gives the machine back. Leaving the runtime leaves machines alone.
+
+    A machine shuts itself down when neither a worker nor a scheduler was there for `CloudOptions.abandoned_after`,
+    and when `CloudOptions.max_lifetime` is over. Mounts, `CloudCompute.shm_size` and `CloudCompute.colocation_group_id`
+    are refused.
+
+    Args:
+        name: Name of the profile.
+        options: Its keys.
+
+    Raises:
+        ConfigError: apache-libcloud or asyncssh is not installed.
+    """
+
+    Options: ClassVar[type[msgspec.Struct]] = CloudOptions
+    is_remote: ClassVar[bool] = True
+
+    def __init__(self, name: str, options: CloudOptions) -> None:
+        for module, package in (("libcloud", "apache-libcloud"), ("asyncssh", "asyncssh")):
+            if importlib.util.find_spec(module) is None:
+                raise ConfigError(f"the runtime 'cloud' (profile {name!r}) needs {package}: install lightwork[cloud]")
+        self.name = name
+        self.options = options
+        self._where = f"runtimes.{name}"
+        self._launches: dict[str, Launch] = {}
+        self._endings: dict[str, asyncio.Future[None]] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._account: Account
+        self._ways: Ways
+        self._leases: Leases
+        self._public_keys: list[str] = []
+        self._parts: Any = None
+
+    @property
+    def launch_within(self) -> float:
+        """Seconds that a launch may take, all in all."""
+        options = self.options
+        return options.create_timeout + options.boot_timeout + options.prepare_timeout
+
+    async def __aenter__(self) -> Self:
+        # Late, and in a thread: the client libraries take half a second to load.
+        self._parts = parts = await anyio.to_thread.run_sync(_load)
+        keys, self._public_keys = await anyio.to_thread.run_sync(parts.hostkeys.login_keys, self._where, self.options)
+        self._leases = parts.lease.Leases(self.options)
+        self._account = parts.account.Account(self._where, self.options)
+        self._tasks = await anyio.create_task_group().__aenter__()
+        try:
+            await self._account.open(self._tasks)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        ports = self.options.ports or parts.ports(self.name)
+        self._ways = parts.landing.Ways(self.name, self.options, self._account, keys, ports, self._tasks)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks, self._tasks = self._tasks, None
+        if tasks is None:
+            return
+        with anyio.CancelScope(shield=True):
+            # Machines that are being given back are; orders are waited for, so that no answer is lost.
+            await asyncio.gather(*self._endings.values(), return_exceptions=True)
+            await asyncio.gather(*(launch.leave() for launch in self._launches.values()))
+        tasks.cancel_scope.cancel()
+        await tasks.__aexit__(None, None, None)
+        with anyio.CancelScope(shield=True):
+            await self._account.aclose()
+        self._leases.drop()
+        self._launches.clear()
+
+    # --- routes ---------------------------------------------------------------------------------
+
+    async def routes(self, listener: Route) -> Sequence[Route]:
+        """Ports of a machine's loopback, one of which is forwarded; with `CloudOptions.direct` the listener itself.
+
+        Raises:
+            Rejected: `direct` is set, and the scheduler says no address that a machine could dial.
+        """
+        self._check_entered()
+        if self.options.direct:
+            if listener.host in _WILDCARD or listener.host.startswith(_LOOPBACK):
+                raise Rejected(
+                    f"{self._where}: direct = true, but no machine of a cloud reaches {listener.host!r}; set "
+                    "`advertise` to the address of this machine that they do reach"
+                )
+            return [listener]
+        if self._ways.listener not in (None, listener):
+            raise RuntimeFailure(f"{self._where}: in use by another scheduler; give each app a runtime of its own")
+        self._ways.listener = listener
+        return [Route("127.0.0.1", port) for port in self.options.ports or self._parts.ports(self.name)]
+
+    # --- launching ------------------------------------------------------------------------------
+
+    async def launch(self, spec: Spec) -> Ref:
+        """Make a machine for the spec and start its worker there; see `lightwork.runtime.Runtime.launch`.
+
+        Returns when the worker was started, or when the launch was stopped meanwhile.
+
+        Raises:
+            Rejected: Also for a size that is not in the profile's table, credentials that the cloud does not accept,
+                and a machine that could not be made ready.
+            NoCapacity: A quota is used up, or the cloud has no such machine now; with what it said.
+            TimedOut: A step took longer than the profile lets it.
+        """
+        self._check_entered()
+        digest = hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()[:32]
+        order = self._parts.ordering.order_for(self.name, self.options, self._public_keys, spec, digest)
+        launch = self._launches.get(spec.name)
+        if launch is None:
+            launch = self._parts.launch.Launch(self._ways, spec.owner, spec.name, digest)
+            self._launches[spec.name] = launch
+        elif launch.digest != digest:
+            raise Conflict(f"{spec.name}: launched already, from another spec; names are used once")
+        self._leases.hold(spec.owner)
+        async with launch.lock:
+            if not launch.is_started and launch.report is None:
+                await self._bring_up(launch, spec, order)
+        if launch.is_released:
+            raise RuntimeFailure(f"{spec.name}: released while it was launched")
+        return launch.ref()
+
+    async def _bring_up(self, launch: Launch, spec: Spec, order: Order) -> None:
+        launch.failure = None
+        try:
+            with anyio.CancelScope() as launch.scope:
+                await launch.bring_up(spec, order)
+        except RuntimeFailure as error:
+            launch.failure = error
+            launch.settled.set()
+            is_foreign = isinstance(error, Conflict)
+            if is_foreign or (launch.machine is None and isinstance(error, Rejected | NoCapacity)):
+                launch.is_released = is_foreign
+                self._launches.pop(spec.name, None)  # there is nothing of it
+            else:
+                launch.order_again()
+            raise
+        finally:
+            launch.scope = None
+
+    def _check_entered(self) -> None:
+        if self._tasks is None:
+            raise RuntimeError("use the runtime in its context: `async with runtime:`")
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    async def _known(self, ref: Ref) -> Launch | None:
+        """The launch of a ref, None if it is certain that there is none.
+
+        Raises:
+            RuntimeFailure: The cloud could not be asked.
+        """
+        self._check_entered()
+        launch = self._launches.get(ref.name)
+        if launch is not None and (launch.is_released or launch.exists or launch.is_coming):
+            return None if launch.is_released else launch
+        owner = ref.hint.get("owner")
+        for machine in await self._account.machines(owner if isinstance(owner, str) else None):
+            if machine.tags["name"] == ref.name and machine.phase is not self._parts.providers.Phase.GONE:
+                return self._adopt(machine)
+        return None
+
+    def _adopt(self, machine: Any) -> Launch:
+        """A launch that another process has made."""
+        name = machine.tags["name"]
+        launch: Launch | None = self._launches.get(name)
+        if launch is None:
+            tags = machine.tags
+            launch = self._parts.launch.Launch(
+                self._ways, tags.get("owner", ""), name, tags.get("spec", ""), machine=machine
+            )
+            self._launches[name] = launch
+        if launch.machine is None:
+            launch.machine = machine
+        if machine.phase is self._parts.providers.Phase.DOWN and not launch.has_ended:
+            launch.finish(launch.explain_end(machine))
+            launch.dead.set()
+        return launch
+
+    async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
+        """What became of each. Where neither the machine nor the cloud answers it is `Standing.UNKNOWN`."""
+        self._check_entered()
+        return await asyncio.gather(*(self._poll(ref) for ref in refs))
+
+    async def _poll(self, ref: Ref) -> Report:
+        try:
+            launch = await self._known(ref)
+            return _ABSENT if launch is None else await self._look(launch)
+        except RuntimeFailure as error:
+            return Report(Standing.UNKNOWN, detail=str(error))
+
+    async def _look(self, launch: Launch) -> Report:
+        if not launch.has_ended and not launch.is_started:
+            if launch.is_coming:
+                return Report(Standing.PENDING, detail="its machine is made")
+            if launch.failure is not None:
+                return Report(Standing.EXITED, cause=Cause.START_FAILED, detail=str(launch.failure))
+            await launch.refresh()
+        if launch.report is not None:
+            return launch.report
+        assert launch.machine is not None
+        if not launch.is_started and launch.machine.phase is self._parts.providers.Phase.COMING:
+            return Report(Standing.PENDING, detail=f"its machine {launch.machine.id} is {launch.machine.state}")
+        landing = await launch.land(self.options.connect_timeout)
+        (report,) = await landing.ssh.poll([launch.inner()])
+        if report.standing is Standing.UNKNOWN:
+            await launch.refresh()
+        return self._seen(launch, report)
+
+    def _seen(self, launch: Launch, report: Report) -> Report:
+        """What the machine says of its worker, kept where that is final. How it ended, if that is known by now."""
+        if launch.report is not None:
+            return launch.report
+        if report.standing is Standing.ABSENT:
+            detail = "its machine is there, and no worker was started on it: its scheduler ended before"
+            report = Report(Standing.EXITED, cause=Cause.START_FAILED, detail=detail)
+        if report.standing.is_over:
+            launch.finish(report)
+        elif report.standing is not Standing.UNKNOWN:
+            launch.is_started = True
+        return report
+
+    async def wait(self, ref: Ref) -> Report:
+        """Return once it is over, because the worker ended or the machine went. Waiting takes it over.
+
+        Raises:
+            RuntimeFailure: The launch is not known, and the cloud cannot be asked; or its machine does not let us in.
+        """
+        launch = await self._known(ref)
+        if launch is None:
+            return _ABSENT
+        self._leases.hold(launch.owner)
+        if launch.is_coming:
+            await launch.settled.wait()
+        if launch.failure is not None and launch.report is None:
+            return Report(Standing.EXITED, cause=Cause.START_FAILED, detail=str(launch.failure))
+        if launch.report is None:
+            landing = await launch.land(self.options.boot_timeout)
+            report = await self._parts.tasks.first_of(landing.ssh.wait(launch.inner()), launch.over)
+            if report is not None:
+                return self._seen(launch, report)
+        assert launch.report is not None
+        return launch.report
+
+    async def find(self, owner: str) -> Sequence[Ref]:
+        """Every launch of this owner that was not released, whichever process launched it.
+
+        Raises:
+            RuntimeFailure: The cloud cannot be asked.
+        """
+        self._check_entered()
+        refs: dict[str, Ref] = {}
+        gone = self._parts.providers.Phase.GONE
+        for machine in await self._account.machines(owner):
+            launch = self._launches.get(machine.tags["name"])
+            if machine.phase is not gone and (launch is None or not launch.is_released):
+                name = machine.tags["name"]
+                refs[name] = Ref(self.name, name, {"owner": owner, "machine": machine.id})
+        # And what is ordered, or has gone and was not released: both are not listed.
+        for launch in self._launches.values():
+            if launch.owner == owner and launch.exists:
+                refs.setdefault(launch.name, launch.ref())
+        return list(refs.values())
+
+    async def holdings(self) -> Sequence[Holding]:
+        """Every machine of lightwork's in the account, of whatever owner and profile.
+
+        Raises:
+            RuntimeFailure: The cloud cannot be asked.
+        """
+        self._check_entered()
+        place = f"{self.options.provider} {self.options.region or ''}".strip()
+        found = []
+        for machine in await self._account.machines(None):
+            if machine.phase is self._parts.providers.Phase.GONE:
+                continue
+            tags = machine.tags
+            owner, is_ours = tags.get("owner", ""), tags.get("scheduler") == self._parts.lease.this_machine()
+            found.append(
+                Holding(
+                    ref=Ref(self.name, tags["name"], {"owner": owner, "machine": machine.id}),
+                    owner=owner,
+                    work=tags.get("work", ""),
+                    place=place,
+                    id=machine.id,
+                    size=machine.size,
+                    state=machine.state,
+                    age=None if machine.created is None else max(0.0, time.time() - machine.created),
+                    is_wanted=self._leases.lives(owner) if is_ours else None,
+                )
+            )
+        return found
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    async def stop(self, ref: Ref, grace: float) -> None:
+        """End the worker as the runtime `ssh` does; where its machine cannot be reached, give that back instead.
+
+        While the machine is made, it is given back at once. Cancelling leaves it asked to stop.
+
+        Raises:
+            RuntimeFailure: Neither could be done.
+        """
+        launch = await self._known(ref)
+        if launch is None:
+            return
+        if not launch.has_ended and not launch.is_coming and await self._stop_worker(launch, grace):
+            return
+        if not launch.has_ended:
+            was = "its machine was given back" if launch.is_started else "stopped before its worker was started"
+            launch.break_off(Report(Standing.EXITED, cause=Cause.STOPPED, detail=was))
+            await self._end(launch)
+        elif launch.name in self._endings:
+            await self._end(launch)
+
+    async def _stop_worker(self, launch: Launch, grace: float) -> bool:
+        """Whether the worker is over, because it was stopped or by itself."""
+        try:
+            landing = await launch.land(self.options.connect_timeout)
+            stopping = _within(self.options.connect_timeout + grace, landing.ssh.stop(launch.inner(), grace))
+            await self._parts.tasks.first_of(stopping, launch.over)
+            if not launch.has_ended:
+                (report,) = await landing.ssh.poll([launch.inner()])
+                if report.standing.is_over:
+                    self._seen(launch, report)
+        except RuntimeFailure as error:
+            _log.warning(
+                "%s: %s cannot be stopped there, so its machine is given back: %s", *self._about(launch, error)
+            )
+        return launch.has_ended
+
+    def _about(self, launch: Launch, error: object) -> tuple[str, str, object]:
+        return self._where, launch.name, error
+
+    async def _end(self, launch: Launch) -> None:
+        """Give the machine of a launch back. It goes on if this is cancelled."""
+        ending = self._endings.get(launch.name)
+        if ending is None:
+            assert self._tasks is not None
+            ending = self._parts.tasks.start(self._tasks, launch.give_back, f"lightwork cloud end {launch.name}")
+            self._endings[launch.name] = ending
+            ending.add_done_callback(lambda _: self._endings.pop(launch.name, None))
+        await asyncio.shield(ending)
+
+    async def release(self, ref: Ref) -> None:
+        """Give the machine back, with whatever runs there. Idempotent; goes on if it is cancelled."""
+        self._check_entered()
+        launch = self._launches.get(ref.name)
+        if launch is None:
+            owner = ref.hint.get("owner")
+            launch = self._parts.launch.Launch(self._ways, owner if isinstance(owner, str) else "", ref.name, "")
+            self._launches[ref.name] = launch
+        was_released, launch.is_released = launch.is_released, True
+        launch.break_off(Report(Standing.EXITED, cause=Cause.STOPPED, detail="released"))
+        try:
+            await self._end(launch)
+        except ExceptionGroup:
+            launch.is_released = was_released
+            raise
+        if self._launches.get(ref.name) is launch:
+            del self._launches[ref.name]
+
+    # --- output ---------------------------------------------------------------------------------
+
+    async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
+        """As in the runtime `ssh`. What a machine that has gone had not sent yet is lost with it."""
+        launch = await self._known(ref)
+        if launch is None:
+            return
+        if launch.is_coming and follow:
+            await launch.settled.wait()
+        if launch.dead.is_set() or launch.is_coming or launch.failure is not None or launch.machine is None:
+            return
+        landing = await launch.land(self.options.connect_timeout)
+        stream = landing.ssh.logs(launch.inner(), start, follow=follow)
+        try:
+            while True:
+                piece = await self._parts.tasks.first_of(_next(stream), launch.dead)
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+
+
+_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
+
+
+async def _next(stream: AsyncIterator[tuple[int, bytes]]) -> tuple[int, bytes] | None:
+    return await anext(stream, None)
+
+
+async def _within(seconds: float, what: Any) -> None:
+    """Wait for it, but not for ever: a machine that is gone without a word never answers."""
+    with anyio.move_on_after(seconds):
+        await what
+
+
+class _Parts(msgspec.Struct):
+    """What needs the client libraries."""
+
+    account: Any
+    hostkeys: Any
+    landing: Any
+    launch: Any
+    lease: Any
+    ordering: Any
+    providers: Any
+    tasks: Any
+    ports: Any
+
+
+def _load() -> _Parts:
+    from lightwork_runtimes.cloud import (
+        _account,
+        _hostkeys,
+        _landing,
+        _launch,
+        _lease,
+        _ordering,
+        _providers,
+        _tasks,
+    )
+    from lightwork_runtimes.ssh._runtime import usual_ports
+
+    return _Parts(_account, _hostkeys, _landing, _launch, _lease, _ordering, _providers, _tasks, usual_ports)

@@ -1,0 +1,167 @@
+"""What a new machine does before anybody logs in: see to its own end, be set up, let us in, show its host keys.
+
+A script for the shell, which clouds call user data: whoever gets at the machine's metadata can read it, works
+included, so nothing in it is a secret. The key it lets in is the public half.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+
+import msgspec
+
+__all__ = ["BEGIN_KEYS", "END_KEYS", "MOST_BYTES", "Switch", "user_data"]
+
+BEGIN_KEYS = "-----BEGIN SSH HOST KEY KEYS-----"
+END_KEYS = "-----END SSH HOST KEY KEYS-----"
+"""As cloud-init prints them, so either's lines will do."""
+
+MOST_BYTES = 16384
+"""What EC2 takes; others take more."""
+
+_LONGEST_PAUSE = 10
+"""Seconds between two looks of the switch."""
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """When a machine shuts itself down.
+
+    Attributes:
+        first: Seconds that it waits for the first sign of a scheduler.
+        window: Seconds without a worker and without a scheduler after that.
+        lifetime: Seconds after which it does whatever happens; None for no limit.
+    """
+
+    first: float
+    window: float
+    lifetime: float | None
+
+
+def user_data(
+    switch: Switch, *, username: str, folder: str, public_keys: Sequence[str], setup: Sequence[str] = ()
+) -> str:
+    """The script.
+
+    Args:
+        switch: When the machine is to end itself.
+        username: Who is logged in as.
+        folder: `SshOptions.folder` there.
+        public_keys: Lines for ``authorized_keys``.
+        setup: Commands that must succeed before anybody is let in.
+    """
+    pause = max(1, min(_LONGEST_PAUSE, int(min(switch.first, switch.window) / 4)))
+    values = {
+        "user": username,
+        "folder": folder,
+        "first": math.ceil(switch.first),
+        "window": math.ceil(switch.window),
+        "lifetime": 0 if switch.lifetime is None else math.ceil(switch.lifetime),
+        "pause": pause,
+    }
+    lines = "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
+    watch = _WATCH.replace("@VALUES@", lines)
+    steps = "\n".join(setup)
+    keys = "\n".join(public_keys)
+    return (
+        _SCRIPT.replace("@USER@", shlex.quote(username))
+        .replace("@BEGIN@", BEGIN_KEYS)
+        .replace("@END@", END_KEYS)
+        .replace("@WATCH@", watch)
+        .replace("@SETUP@", f"set -e\n{steps}" if setup else ":")
+        .replace("@KEYS@", keys)
+    )
+
+
+_SCRIPT = """\
+#!/bin/sh
+# Made by lightwork for this machine. Nothing in here is a secret.
+umask 022
+say() { echo "lightwork: $1" >/dev/console 2>/dev/null || true; }
+mkdir -p /var/lib/lightwork
+
+# 1. This machine shuts itself down when nobody needs it any more, whatever else goes wrong.
+cat >/var/lib/lightwork/watch <<'LIGHTWORK_END'
+@WATCH@LIGHTWORK_END
+if [ -d /run/systemd/system ]; then
+    cat >/etc/systemd/system/lightwork-watch.service <<'LIGHTWORK_END'
+[Unit]
+Description=lightwork: shuts this machine down when nobody needs it any more
+[Service]
+ExecStart=/bin/sh /var/lib/lightwork/watch
+Restart=always
+[Install]
+WantedBy=multi-user.target
+LIGHTWORK_END
+    systemctl daemon-reload
+    systemctl enable lightwork-watch.service
+    systemctl start --no-block lightwork-watch.service
+else
+    setsid sh /var/lib/lightwork/watch >/dev/null 2>&1 </dev/null &
+fi
+
+# 2. What the profile asks for.
+cat >/var/lib/lightwork/setup <<'LIGHTWORK_END'
+@SETUP@
+LIGHTWORK_END
+if ! sh /var/lib/lightwork/setup >/var/lib/lightwork/setup.log 2>&1 </dev/null; then
+    say "the setup failed; its last lines:"
+    tail -n 15 /var/lib/lightwork/setup.log >/dev/console 2>/dev/null
+    exit 1
+fi
+
+# 3. Only now we are let in.
+home=$(eval echo ~@USER@)
+mkdir -p "$home/.ssh"
+chmod 700 "$home/.ssh"
+cat >>"$home/.ssh/authorized_keys" <<'LIGHTWORK_END'
+@KEYS@
+LIGHTWORK_END
+chmod 600 "$home/.ssh/authorized_keys"
+chown -R @USER@ "$home/.ssh"
+{
+    echo "@BEGIN@"
+    cat /etc/ssh/ssh_host_*_key.pub
+    echo "@END@"
+} >/dev/console 2>/dev/null
+exit 0
+"""
+
+_WATCH = """\
+# All times are this machine's own uptime: nobody's clock has to be right.
+@VALUES@\
+home=$(eval echo "~$user")
+case $folder in /*) sign=$folder/alive ;; *) sign=$home/$folder/alive ;; esac
+
+now() {
+    read -r up rest </proc/uptime
+    echo "${up%%.*}"
+}
+off() {
+    echo "lightwork: this machine shuts down: $1" >/dev/console 2>/dev/null
+    while :; do
+        shutdown -h now || poweroff || halt -p
+        sleep 10
+    done
+}
+
+# What it has run before a restart counts, too.
+spent=0
+[ -r /var/lib/lightwork/spent ] && read -r spent </var/lib/lightwork/spent
+began=$(now) heard=$(now) patience=$first seen=
+while :; do
+    sleep "$pause"
+    time=$(now)
+    total=$((spent + time - began))
+    echo "$total" >/var/lib/lightwork/spent.new && mv /var/lib/lightwork/spent.new /var/lib/lightwork/spent
+    [ "$lifetime" -gt 0 ] && [ "$total" -ge "$lifetime" ] && off "its max_lifetime of $lifetime s is over"
+    what=$(cat "$sign" 2>/dev/null)
+    if [ -n "$what" ] && [ "$what" != "$seen" ]; then # a scheduler was here
+        seen=$what heard=$time patience=$window
+    elif grep -qsa '/helper/[0-9a-f]\\{32\\}.supervise.' /proc/[0-9]*/cmdline; then # a worker is
+        heard=$time patience=$window
+    fi
+    [ $((time - heard)) -ge "$patience" ] && off "no worker and no scheduler was here for $patience s"
+done
+"""

@@ -1,0 +1,280 @@
+"""A cloud for the tests: an apache-libcloud driver whose machines are containers with a real sshd.
+
+What a machine's user data says is really run when it boots, its console is the container's log, and to shut down
+ends it. Python and the packages of this environment are the machine's, at the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("asyncssh")
+pytest.importorskip("libcloud")
+
+from libcloud.common.exceptions import BaseHTTPError
+from libcloud.compute.base import Node, NodeDriver
+from libcloud.compute.types import NodeState
+
+from lightwork_runtimes.cloud import CloudOptions, CloudRuntime
+from tests.runtimes import docker_base
+from tests.runtimes.docker_base import docker
+
+REPOSITORY = "lightwork-test-machine"
+LABEL = "lightwork-test-account"
+ROOT = Path(__file__).parents[2]
+SIZES = ("small", "large")
+_PROGRAMS = ["cat", "chmod", "chown", "grep", "mkdir", "mv", "setsid", "sleep", "ssh-keygen", "tail", "true", "uv"]
+_STATES = {"running": NodeState.RUNNING, "created": NodeState.PENDING, "exited": NodeState.TERMINATED}
+
+_BOOT = """\
+#!/bin/sh
+ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+printf %s "$USER_DATA" >/user-data
+unset USER_DATA
+sh /user-data &
+exec /usr/sbin/sshd -D -e
+"""
+
+_SSHD = """\
+HostKey /etc/ssh/ssh_host_ed25519_key
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+Subsystem sftp internal-sftp
+"""
+
+
+def machine_image() -> str:
+    """Name of the image that machines start from, made if the engine does not have it."""
+    base = docker_base.base_image()
+    facts = f"{base} {sorted(map(str, _binaries()))} {Path(__file__).read_text()}"
+    name = f"{REPOSITORY}:{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    if not docker("images", "--quiet", name):
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as tar:
+            dockerfile = f'FROM {base}\nADD machine.tar /\nCMD ["/bin/sh", "/boot"]\n'
+            docker_base.add_bytes(tar, "Dockerfile", dockerfile.encode())
+            docker_base.add_bytes(tar, "machine.tar", _root())
+        docker("build", "--quiet", "--force-rm", "--tag", name, "-", input=context.getvalue())
+    return name
+
+
+def _binaries() -> list[Path]:
+    places = f"{os.path.dirname(sys.executable)}:/usr/sbin:/usr/bin:/bin:{os.environ.get('PATH', '')}"
+    found = [shutil.which(name, path=places) for name in ("sshd", *_PROGRAMS)]
+    return [Path(path) for path in found if path is not None]
+
+
+def _root() -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for path in (*_binaries(), *docker_base.libraries(_binaries())):
+            folder = "/usr/sbin" if path.name == "sshd" else "/usr/bin"
+            target = f"{folder}/{path.name}" if path in _binaries() else str(path)
+            info = tar.gettarinfo(os.path.realpath(path), target.lstrip("/"))
+            info.mode |= 0o755
+            with open(path, "rb") as file:
+                tar.addfile(info, file)
+        passwd = b"root:x:0:0:root:/root:/bin/sh\nsshd:x:100:100::/run/sshd:/bin/false\n"
+        docker_base.add_bytes(tar, "etc/passwd", passwd)
+        docker_base.add_bytes(tar, "etc/ssh/sshd_config", _SSHD.encode())
+        docker_base.add_bytes(tar, "boot", _BOOT.encode())
+        docker_base.add_bytes(tar, "usr/sbin/shutdown", b"#!/bin/sh\nkill -TERM 1\n", 0o755)
+        for name in ("run/sshd", "var/lib", "root"):
+            folder_info = tarfile.TarInfo(name)
+            folder_info.type, folder_info.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder_info)
+    return data.getvalue()
+
+
+class Weather:
+    """What goes wrong in one account, as a test wants it.
+
+    Attributes:
+        on_create: Called before a machine is made, with its name; may raise, or block.
+        on_created: Called after it was made and before that is told.
+        on_list, on_destroy: Called before those.
+        hides: Whether machines have no address.
+        taken: Ids of the machines that the cloud took back.
+        calls: What was asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+        self.calls: list[str] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """From now on nothing goes wrong."""
+        self.on_create: Callable[[str], None] = lambda name: None
+        self.on_created: Callable[[str], None] = lambda name: None
+        self.on_list: Callable[[], None] = lambda: None
+        self.on_destroy: Callable[[str], None] = lambda machine: None
+        self.hides = False
+
+
+WEATHER: dict[str, Weather] = {}
+"""By account, in this process."""
+
+
+class ContainerDriver(NodeDriver):
+    """Machines are containers."""
+
+    def __init__(self, key: str = "", secret: str = "", *, account: str, timeout: float, boot: str = "") -> None:
+        self.account = account
+        self.key, self.secret = key, secret
+        self.weather = WEATHER.setdefault(account, Weather())
+        self.boot = boot
+
+    def create_node(
+        self,
+        name: str,
+        size: Any,
+        image: Any,
+        ex_metadata: dict[str, str] | None = None,
+        ex_userdata: str = "",
+        ex_spot: bool = False,
+    ) -> Node:
+        self.weather.calls.append("create")
+        self.weather.on_create(name)
+        if size.id not in SIZES:
+            raise BaseHTTPError(400, f"InvalidParameterValue: there is no size {size.id}")
+        if not docker("images", "--quiet", image.id):
+            raise BaseHTTPError(400, f"InvalidAMIID.NotFound: the image id '[{image.id}]' does not exist")
+        labels = {LABEL: self.account, "size": size.id, "spot": str(ex_spot), **(ex_metadata or {})}
+        arguments = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
+        mounts = {str(ROOT), sys.prefix}
+        arguments += [part for folder in sorted(mounts) for part in ("--volume", f"{folder}:{folder}:ro")]
+        command = ["sh", "-c", self.boot] if self.boot else []
+        docker(
+            *("run", "--detach", "--tty", "--init", "--hostname", "machine", "--name", name),
+            *("--env", f"USER_DATA={ex_userdata}", *arguments, image.id, *command),
+        )
+        self.weather.on_created(name)
+        return self._nodes([name])[0]
+
+    def list_nodes(self) -> list[Node]:  # type: ignore[override]
+        self.weather.calls.append("list")
+        self.weather.on_list()
+        return self._nodes(containers(self.account))
+
+    def destroy_node(self, node: Node) -> bool:
+        self.weather.calls.append("destroy")
+        self.weather.on_destroy(node.id)
+        docker("rm", "--force", "--volumes", node.id)
+        return True
+
+    def ex_get_console_output(self, node: Node) -> dict[str, str]:
+        return {"output": docker("logs", node.id)}
+
+    def _nodes(self, ids: list[str]) -> list[Node]:
+        found = []
+        for each in ids:
+            with contextlib.suppress(RuntimeError):  # removed since
+                found.append(self._node(json.loads(docker("inspect", each))[0]))
+        return found
+
+    def _node(self, view: dict[str, Any]) -> Node:
+        address = view["NetworkSettings"]["IPAddress"]
+        addresses = [] if self.weather.hides or not address else [address]
+        labels = view["Config"]["Labels"]
+        return Node(
+            view["Id"][:12],
+            view["Name"].lstrip("/"),
+            _STATES.get(view["State"]["Status"], NodeState.UNKNOWN),
+            addresses,
+            addresses,
+            self,
+            created_at=datetime.datetime.fromisoformat(view["Created"][:19] + "+00:00"),
+            extra={"metadata": labels, "taken_back": view["Id"][:12] in self.weather.taken},
+        )
+
+
+def containers(account: str) -> list[str]:
+    """Ids of the machines of an account, those that have ended too."""
+    return docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={account}").split()
+
+
+class Cloud:
+    """An account, and profiles for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.account = f"test-{uuid.uuid4().hex[:12]}"
+        self.folder = folder
+        self.weather = WEATHER.setdefault(self.account, Weather())
+
+    def options(self, **changes: Any) -> CloudOptions:
+        """A profile whose machines run works in this interpreter."""
+        fields: dict[str, Any] = {
+            "provider": f"{__name__}:ContainerDriver",
+            "driver": {"account": self.account, **changes.pop("driver", {})},
+            "image": machine_image(),
+            "username": "root",
+            "sizes": {"default": "small", "gpu": "large"},
+            "interruptible": {"ex_spot": True},
+            "state": str(self.folder),
+            "python": sys.executable,
+            "prepare": False,
+            "code": [],
+        }
+        return CloudOptions(**{**fields, **changes})
+
+    def runtime(self, name: str = "machines", **changes: Any) -> CloudRuntime:
+        return CloudRuntime(name, self.options(**changes))
+
+    def containers(self) -> list[str]:
+        return containers(self.account)
+
+    def running(self) -> list[str]:
+        return docker("ps", "--quiet", "--filter", f"label={LABEL}={self.account}").split()
+
+    def console(self) -> str:
+        """Of the only machine."""
+        (machine,) = self.containers()
+        return docker("logs", machine)
+
+
+@contextlib.contextmanager
+def cloud(folder: Path) -> Iterator[Cloud]:
+    """An account; its machines are removed at the end."""
+    made = Cloud(folder)
+    try:
+        yield made
+    finally:
+        if left := made.containers():
+            docker("rm", "--force", "--volumes", *left)
+        WEATHER.pop(made.account, None)
+
+
+@contextlib.asynccontextmanager
+async def entered(cloud: Cloud, owner: str, **changes: Any) -> AsyncIterator[CloudRuntime]:
+    """A runtime; whatever the owner still has at the end is released, and then no machine is left."""
+    async with cloud.runtime(**changes) as runtime:
+        try:
+            yield runtime
+        finally:
+            cloud.weather.clear()
+            for ref in await runtime.find(owner):
+                await runtime.release(ref)
+    assert cloud.containers() == []
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    print(machine_image(), time.monotonic() - began)
