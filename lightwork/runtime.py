@@ -122,7 +122,8 @@ class Spec(msgspec.Struct, frozen=True):
             its standard input, up to the end of the stream.
         ticket: What the worker needs to dial back, its secret included. It goes to standard input and
             nowhere else: not to argv, the environment, labels, files that outlive the launch, or logs.
-        env: Variables to set for the worker, above those it inherits.
+        env: Variables to set for the worker, above those it inherits. A runtime that knows the addresses of the
+            worker's machine adds ``LW_INTERNAL_IP`` and ``LW_PUBLIC_IP``, which become the work's.
         cwd: Folder to start in, where the runtime shares this machine's files; None for the runtime's own.
         build: What must be installed where the worker runs, None for what is there.
         compute: What machine is wanted, None for the runtime's default.

@@ -109,6 +109,16 @@ class CallRules:
                 call.sent = True
                 work.running[call.id] = call
                 self._do(SendCall(work.id, call.id, call.args))
+            self._mind_idle(work)
+
+    def _mind_idle(self, work: ModelWork) -> None:
+        """A worker that is up and has no call, not even one that waits to be tried again, has its time for that."""
+        if work.phase is Phase.UP and work.policy.idle_timeout is not None:
+            timer = Timer("idle", work.id)
+            if work.calls:
+                self._do(StopTimer(work.id, timer))
+            else:
+                self._do(StartTimer(work.id, timer, work.policy.idle_timeout))
 
     def _next(self, work: ModelWork) -> ModelCall | None:
         """The first call of the queue that has to run.
@@ -211,6 +221,7 @@ class CallRules:
             return
         if not call.sent:
             self._settle(work, call, Stage.STOPPED, Reason.CANCELLED, "cancelled before it ran")
+            self._mind_idle(work)
         elif call.ending is not None:
             call.ending = Reason.CANCELLED
         else:

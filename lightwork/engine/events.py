@@ -70,6 +70,7 @@ class Policy(msgspec.Struct, frozen=True):
         grace: How long a cancelled call, and a worker that was asked to stop, may take before its process is ended.
         launch_timeout: How long a launch may take until the worker is ready.
         reconnect_window: How long a worker may be without a connection.
+        idle_timeout: How long a worker that is up may be without a call; then it is ended. None for ever.
     """
 
     cache_calls: bool = True
@@ -80,6 +81,7 @@ class Policy(msgspec.Struct, frozen=True):
     grace: float = 5.0
     launch_timeout: float = 60.0
     reconnect_window: float = 30.0
+    idle_timeout: float | None = None
 
 
 class Timer(msgspec.Struct, frozen=True, gc=False):
@@ -87,10 +89,11 @@ class Timer(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         kind: ``launch`` the worker must be ready; ``window`` it must be connected again; ``force`` it must have ended;
-            ``timeout`` the call must be done; ``cancel`` it must have ended; ``retry`` it is tried again.
+            ``idle`` it is no longer needed; ``timeout`` the call must be done; ``cancel`` it must have ended; ``retry``
+            it is tried again.
     """
 
-    kind: Literal["launch", "window", "force", "timeout", "cancel", "retry"]
+    kind: Literal["launch", "window", "force", "idle", "timeout", "cancel", "retry"]
     work: int
     call: int = 0
 

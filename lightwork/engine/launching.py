@@ -21,7 +21,7 @@ from lightwork.engine.output import LineCutter
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.workers import Worker, explain
 from lightwork.log import get_logger
-from lightwork.runtime import Door, Ref, Rejected, Report, Route, Spec, Standing
+from lightwork.runtime import Door, Ref, Rejected, Report, Route, Spec, Standing, TimedOut
 from lightwork.status import Reason
 
 __all__ = ["Launching"]
@@ -179,7 +179,8 @@ class Launching:
         if isinstance(error, asyncio.CancelledError):
             reason, text = Reason.CANCELLED, "stopped while it was launched"
         else:
-            reason, text = Reason.LAUNCH_FAILED, str(error) or repr(error)
+            reason = Reason.TIMEOUT if isinstance(error, TimedOut) else Reason.LAUNCH_FAILED
+            text = str(error) or repr(error)
             entry.start_error = error
         self._core.feed(ev.LaunchFailed(entry.id, worker.attempt, reason, text))
 

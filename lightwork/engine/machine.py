@@ -160,6 +160,9 @@ class Machine(CallRules):
             case "force":
                 if work.phase is Phase.STOPPING:
                     self._do(EndWorker(work.id, work.attempt, 0.0))
+            case "idle":
+                if work.phase is Phase.UP and not work.calls:
+                    self._end_idle(work)
             case "timeout":
                 if call is not None and call.sent and call.ending is None and work.phase is not Phase.STOPPING:
                     self._end(work, call, Reason.TIMEOUT)
@@ -173,6 +176,13 @@ class Machine(CallRules):
                     self._go_on(work)
             case _:
                 assert_never(kind)
+
+    def _end_idle(self, work: ModelWork) -> None:
+        """The worker has had nothing to do for too long. It is not stopped for good: the next call launches another."""
+        message = f"no call for {work.policy.idle_timeout:g} s (idle_timeout)"
+        self._begin_stop(work, (Stage.STOPPED, None, message))
+        self._do(SendStop(work.id, work.policy.grace))
+        self._do(StartTimer(work.id, Timer("force", work.id), work.policy.grace + _FORCE_MARGIN))
 
     def _force(self, work: ModelWork, culprit: ModelCall) -> None:
         """End the process of a call that ignores its cancellation; other calls in it are lost with it."""
@@ -219,6 +229,7 @@ class Machine(CallRules):
 
     def _cut(self, work: ModelWork, event: LinkLost) -> None:
         """The worker has the reconnect window to come back."""
+        self._leave(work)
         work.phase = Phase.CUT
         self._do(StartTimer(work.id, Timer("window", work.id), work.policy.reconnect_window))
 
@@ -234,6 +245,9 @@ class Machine(CallRules):
         """Stop the timer of the phase."""
         if work.phase is Phase.STARTING:
             self._do(StopTimer(work.id, Timer("launch", work.id)))
+        elif work.phase is Phase.UP:
+            if work.policy.idle_timeout is not None:
+                self._do(StopTimer(work.id, Timer("idle", work.id)))
         elif work.phase is Phase.CUT:
             self._do(StopTimer(work.id, Timer("window", work.id)))
         elif work.phase is Phase.STOPPING:

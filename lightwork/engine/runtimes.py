@@ -8,9 +8,9 @@ from importlib.metadata import EntryPoint, entry_points
 
 from lightwork.config import Config
 from lightwork.errors import ConfigError
-from lightwork.runtime import Runtime
+from lightwork.runtime import Inventory, Runtime
 
-__all__ = ["Runtimes", "installed", "load_kind"]
+__all__ = ["Runtimes", "installed", "load_kind", "make"]
 
 _GROUP = "lightwork.runtimes"
 
@@ -43,6 +43,17 @@ def load_kind(config: Config, profile: str) -> type[Runtime]:
     return cls
 
 
+def make(config: Config, profile: str) -> Runtime:
+    """The runtime of a profile, not entered.
+
+    Raises:
+        ConfigError: As `load_kind`; or its options are wrong.
+    """
+    cls = load_kind(config, profile)
+    options = config.options(profile, cls.Options)
+    return cls(profile, options)  # type: ignore[call-arg]
+
+
 class Runtimes:
     """The runtimes of an app, each made and entered when it is first needed.
 
@@ -63,7 +74,19 @@ class Runtimes:
     def check(self, profile: str) -> None:
         """Raise `ConfigError` where a profile cannot be made: unknown, not installed, wrong options."""
         if profile not in self._made:
-            self._made[profile] = self._given.get(profile) or self._make(profile)
+            self._made[profile] = self._given.get(profile) or make(self._config, profile)
+
+    def nature(self, profile: str) -> tuple[float, bool]:
+        """Seconds that a launch may take on top of the usual, and whether works get machines of their own.
+
+        What is wrong with a profile is told by a launch, not by this.
+        """
+        try:
+            self.check(profile)
+        except ConfigError:
+            return 0.0, False
+        runtime = self._made[profile]
+        return float(getattr(runtime, "launch_within", 0.0)), isinstance(runtime, Inventory)
 
     async def get(self, profile: str) -> Runtime:
         """The runtime of a profile, entered.
@@ -82,11 +105,6 @@ class Runtimes:
     def close(self) -> None:
         """Leave every runtime; their tasks end in the group."""
         self._release.set()
-
-    def _make(self, profile: str) -> Runtime:
-        cls = load_kind(self._config, profile)
-        options = self._config.options(profile, cls.Options)
-        return cls(profile, options)  # type: ignore[call-arg]
 
     async def _host(self, runtime: Runtime, opened: asyncio.Future[Runtime]) -> None:
         try:

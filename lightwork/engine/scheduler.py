@@ -300,6 +300,8 @@ class Scheduler:
         core.entries[entry.id] = core.by_work[work] = entry
         work.__dict__["_record"] = WorkRecord(config.statuses_kept)
         work._state.max_bytes = wire.max_value(config.max_frame)
+        profile = config.runtime_for(work.name, work._runtime)
+        extra, is_costly = (0.0, False) if self._runtimes is None else self._runtimes.nature(profile)
         policy = ev.Policy(
             cache_calls=work._cache_calls,
             concurrency=work._concurrency,
@@ -307,7 +309,9 @@ class Scheduler:
             retries=work._retries,
             retry_delay=work._retry_delay,
             grace=config.grace,
-            launch_timeout=config.launch_timeout,
+            launch_timeout=config.launch_timeout + extra,
+            # A process on a machine that is there anyway costs nothing while it is idle.
+            idle_timeout=work.cloud_compute.idle_timeout if is_costly and work.cloud_compute is not None else None,
             reconnect_window=config.reconnect_window,
         )
         core.feed(ev.WorkAdded(entry.id, entry.name, policy))

@@ -112,7 +112,8 @@ class Agent:
     def _take_over(self, connection: Connection, welcome: wire.Welcome) -> None:
         self._peer.attach(connection, welcome.received)
         connection.on_closed = lambda error: self._on_lost(connection)
-        self.internal_ip = connection.local_host
+        # A runtime that knows the machine's addresses says so; behind a tunnel this end is on the loopback.
+        self.internal_ip = os.environ.get("LW_INTERNAL_IP") or connection.local_host
         if self._guard is not None:
             patience = self._ticket.orphan_after + welcome.grace + _END_MARGIN
             self._guard.connected(connection.fileno, patience)
@@ -145,6 +146,7 @@ class Agent:
         work._state.max_bytes = wire.max_value(self._welcome.max_frame)
         work._state.sink = self._stream.edited
         work._state.set("_internal_ip", self.internal_ip)
+        work._state.set("_public_ip", os.environ.get("LW_PUBLIC_IP", ""))
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group

@@ -266,6 +266,8 @@ class Watch:
             assert seen.sent == work.running.keys() or (seen.end_asked and seen.sent > work.running.keys())
             expected |= {ev.Timer("launch", number)} if work.phase is Phase.STARTING else set()
             expected |= {ev.Timer("window", number)} if work.phase is Phase.CUT else set()
+            is_idle = work.phase is Phase.UP and not work.calls and work.policy.idle_timeout is not None
+            expected |= {ev.Timer("idle", number)} if is_idle else set()
             if work.phase is Phase.STOPPING:
                 allowed.add(ev.Timer("force", number))
                 assert seen.end_asked or ev.Timer("force", number) in self.timers

@@ -86,6 +86,7 @@ POLICIES = st.builds(
     concurrency=st.integers(1, 3),
     timeout=st.none() | st.just(10.0),
     retries=st.integers(0, 2),
+    idle_timeout=st.none() | st.just(20.0),
 )
 HASHES = st.sampled_from(["a", "b", "c", "d", "e"])
 SEVERAL = st.lists(HASHES, min_size=1, max_size=4)
@@ -358,7 +359,7 @@ class AnyOrder(RuleBasedStateMachine):
     def settle_politely(self) -> None:
         """Let everybody do what they were asked to, until there is nothing left to do."""
         for _ in range(10_000):
-            if not (self.step_worker() or self.step_timer(kinds=("retry",))):
+            if not (self.step_worker() or self.step_timer(kinds=("retry", "idle"))):
                 return
         raise AssertionError("it does not come to rest")
 

@@ -544,6 +544,38 @@ def test_calls_of_a_machine_taken_back_are_tried_again(one: Play) -> None:
     assert only(one.fire("retry", 1), ev.Launch) == [ev.Launch(1, 2)]
 
 
+# --- workers without a call ---------------------------------------------------------------------------
+
+
+def test_idle_worker_is_ended_and_the_next_call_gets_another(one: Play) -> None:
+    """With an idle_timeout a worker that has no call for so long is asked to end; the next call launches one."""
+    one.up(idle_timeout=30.0)
+    one.submit(1)
+    one.running(1)
+    idle = Timer("idle", 1)
+    assert ev.StartTimer(1, idle, 30.0) in one.succeed(1)
+    assert only(one.fire("idle"), ev.SendStop) == [ev.SendStop(1, 5.0)]
+    one.submit(2)
+    assert only(one.exit(), ev.Launch) == [ev.Launch(1, 2)]
+    assert (STOPPED, None) in one.work_statuses()
+    assert idle not in one.watch.timers
+
+
+def test_idle_time_ends_with_a_call_and_counts_anew(one: Play) -> None:
+    """A call, one that waits to be tried again too, stops the clock; a cut connection does, and its end starts it."""
+    one.up(ev.Policy(retries=1, idle_timeout=30.0))
+    idle = Timer("idle", 1)
+    assert ev.StopTimer(1, idle) in one.submit(1)
+    one.running(1)
+    one.fail(1)
+    assert idle not in one.watch.timers
+    assert ev.StartTimer(1, idle, 30.0) in one.cancel(1)
+    one.cut()
+    assert idle not in one.watch.timers
+    one.restore()
+    assert idle in one.watch.timers
+
+
 # --- ends that nobody asked for -------------------------------------------------------------------------
 
 

@@ -133,6 +133,12 @@ WEATHER: dict[str, Weather] = {}
 """By account, in this process."""
 
 
+def refusal(status: int, text: str) -> Exception:
+    """What a driver raises when its cloud refuses."""
+    error: Exception = BaseHTTPError(status, text)  # type: ignore[no-untyped-call]
+    return error
+
+
 class ContainerDriver(NodeDriver):
     """Machines are containers."""
 
@@ -142,7 +148,7 @@ class ContainerDriver(NodeDriver):
         self.weather = WEATHER.setdefault(account, Weather())
         self.boot = boot
 
-    def create_node(
+    def create_node(  # type: ignore[override]  # the driver's own arguments alone
         self,
         name: str,
         size: Any,
@@ -154,9 +160,9 @@ class ContainerDriver(NodeDriver):
         self.weather.calls.append("create")
         self.weather.on_create(name)
         if size.id not in SIZES:
-            raise BaseHTTPError(400, f"InvalidParameterValue: there is no size {size.id}")
+            raise refusal(400, f"InvalidParameterValue: there is no size {size.id}")
         if not docker("images", "--quiet", image.id):
-            raise BaseHTTPError(400, f"InvalidAMIID.NotFound: the image id '[{image.id}]' does not exist")
+            raise refusal(400, f"InvalidAMIID.NotFound: the image id '[{image.id}]' does not exist")
         labels = {LABEL: self.account, "size": size.id, "spot": str(ex_spot), **(ex_metadata or {})}
         arguments = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
         mounts = {str(ROOT), sys.prefix}
@@ -169,19 +175,19 @@ class ContainerDriver(NodeDriver):
         self.weather.on_created(name)
         return self._nodes([name])[0]
 
-    def list_nodes(self) -> list[Node]:  # type: ignore[override]
+    def list_nodes(self) -> list[Node]:
         self.weather.calls.append("list")
         self.weather.on_list()
         return self._nodes(containers(self.account))
 
     def destroy_node(self, node: Node) -> bool:
         self.weather.calls.append("destroy")
-        self.weather.on_destroy(node.id)
-        docker("rm", "--force", "--volumes", node.id)
+        self.weather.on_destroy(str(node.id))
+        docker("rm", "--force", "--volumes", str(node.id))
         return True
 
     def ex_get_console_output(self, node: Node) -> dict[str, str]:
-        return {"output": docker("logs", node.id)}
+        return {"output": docker("logs", str(node.id))}
 
     def _nodes(self, ids: list[str]) -> list[Node]:
         found = []
