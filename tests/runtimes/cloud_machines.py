@@ -6,6 +6,7 @@ ends it. Python and the packages of this environment are the machine's, at the s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import hashlib
@@ -169,11 +170,11 @@ class ContainerDriver(NodeDriver):
         arguments += [part for folder in sorted(mounts) for part in ("--volume", f"{folder}:{folder}:ro")]
         command = ["sh", "-c", self.boot] if self.boot else []
         docker(
-            *("run", "--detach", "--tty", "--init", "--hostname", "machine", "--name", name),
+            *("run", "--detach", "--tty", "--init", "--hostname", "machine", "--name", f"{name}.{self.account}"),
             *("--env", f"USER_DATA={ex_userdata}", *arguments, image.id, *command),
         )
         self.weather.on_created(name)
-        return self._nodes([name])[0]
+        return self._nodes([f"{name}.{self.account}"])[0]
 
     def list_nodes(self) -> list[Node]:
         self.weather.calls.append("list")
@@ -202,7 +203,7 @@ class ContainerDriver(NodeDriver):
         labels = view["Config"]["Labels"]
         return Node(
             view["Id"][:12],
-            view["Name"].lstrip("/"),
+            view["Name"].strip("/").partition(".")[0],
             _STATES.get(view["State"]["Status"], NodeState.UNKNOWN),
             addresses,
             addresses,
@@ -250,6 +251,11 @@ class Cloud:
     def running(self) -> list[str]:
         return docker("ps", "--quiet", "--filter", f"label={LABEL}={self.account}").split()
 
+    async def emptied(self) -> None:
+        """Return when no machine is left: a stop is answered when the worker has gone, its machine goes after that."""
+        while await asyncio.to_thread(self.running):  # noqa: ASYNC110 -- the cloud gives no event
+            await asyncio.sleep(0.05)
+
     def console(self) -> str:
         """Of the only machine."""
         (machine,) = self.containers()
@@ -258,10 +264,11 @@ class Cloud:
 
 @contextlib.contextmanager
 def cloud(folder: Path) -> Iterator[Cloud]:
-    """An account; its machines are removed at the end."""
+    """An account. That no machine of it runs at the end is checked; all are removed."""
     made = Cloud(folder)
     try:
         yield made
+        assert made.running() == []
     finally:
         if left := made.containers():
             docker("rm", "--force", "--volumes", *left)
@@ -270,7 +277,7 @@ def cloud(folder: Path) -> Iterator[Cloud]:
 
 @contextlib.asynccontextmanager
 async def entered(cloud: Cloud, owner: str, **changes: Any) -> AsyncIterator[CloudRuntime]:
-    """A runtime; whatever the owner still has at the end is released, and then no machine is left."""
+    """A runtime; whatever the owner still has at the end is released."""
     async with cloud.runtime(**changes) as runtime:
         try:
             yield runtime
@@ -278,7 +285,6 @@ async def entered(cloud: Cloud, owner: str, **changes: Any) -> AsyncIterator[Clo
             cloud.weather.clear()
             for ref in await runtime.find(owner):
                 await runtime.release(ref)
-    assert cloud.containers() == []
 
 
 if __name__ == "__main__":

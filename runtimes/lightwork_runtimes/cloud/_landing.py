@@ -223,6 +223,7 @@ class Landing:
             except RuntimeFailure as error:
                 _log.debug("%s", error)
                 if await self._is_gone():
+                    self._leave.set()  # nobody needs to try for a connection any more
                     return
             await asyncio.sleep(self._every)
 

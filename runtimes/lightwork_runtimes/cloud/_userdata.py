@@ -131,6 +131,7 @@ exit 0
 _WATCH = """\
 # All times are this machine's own uptime: nobody's clock has to be right.
 @VALUES@\
+PATH=$PATH:/usr/sbin:/sbin
 home=$(eval echo "~$user")
 case $folder in /*) sign=$folder/alive ;; *) sign=$home/$folder/alive ;; esac
 

@@ -117,6 +117,8 @@ class SshRuntime:
         tasks, self._tasks = self._tasks, None
         if tasks is None:
             return
+        for host in self._hosts.values():
+            host.kept.clear()  # a connection that is lost from now on is not made again
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)
         with anyio.CancelScope(shield=True):
