@@ -61,20 +61,26 @@ def user_data(
         "pause": pause,
     }
     lines = "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
-    watch = _WATCH.replace("@VALUES@", lines)
+    watch = _WATCH.replace("@VALUES@\n", lines)
     steps = "\n".join(setup)
     keys = "\n".join(public_keys)
     return (
-        _SCRIPT.replace("@USER@", shlex.quote(username))
+        _SCRIPT.replace("@WATCH@\n", watch)
+        .replace("@USER@", shlex.quote(username))
         .replace("@BEGIN@", BEGIN_KEYS)
         .replace("@END@", END_KEYS)
-        .replace("@WATCH@", watch)
         .replace("@SETUP@", f"set -e\n{steps}" if setup else ":")
         .replace("@KEYS@", keys)
     )
 
 
-_SCRIPT = """\
+def _short(script: str) -> str:
+    """Without comments and indentation: it travels in the address of a request, which servers bound."""
+    lines = [line.strip() for line in script.splitlines()]
+    return "".join(f"{line}\n" for line in lines if line and not (line.startswith("#") and line != "#!/bin/sh"))
+
+
+_SCRIPT = _short("""\
 #!/bin/sh
 # Made by lightwork for this machine. Nothing in here is a secret.
 umask 022
@@ -83,7 +89,8 @@ mkdir -p /var/lib/lightwork
 
 # 1. This machine shuts itself down when nobody needs it any more, whatever else goes wrong.
 cat >/var/lib/lightwork/watch <<'LIGHTWORK_END'
-@WATCH@LIGHTWORK_END
+@WATCH@
+LIGHTWORK_END
 if [ -d /run/systemd/system ]; then
     cat >/etc/systemd/system/lightwork-watch.service <<'LIGHTWORK_END'
 [Unit]
@@ -126,11 +133,11 @@ chown -R @USER@ "$home/.ssh"
     echo "@END@"
 } >/dev/console 2>/dev/null
 exit 0
-"""
+""")
 
-_WATCH = """\
+_WATCH = _short("""\
 # All times are this machine's own uptime: nobody's clock has to be right.
-@VALUES@\
+@VALUES@
 PATH=$PATH:/usr/sbin:/sbin
 home=$(eval echo "~$user")
 case $folder in /*) sign=$folder/alive ;; *) sign=$home/$folder/alive ;; esac
@@ -165,4 +172,4 @@ while :; do
     fi
     [ $((time - heard)) -ge "$patience" ] && off "no worker and no scheduler was here for $patience s"
 done
-"""
+""")
