@@ -125,6 +125,8 @@ class Spec(msgspec.Struct, frozen=True):
         env: Variables to set for the worker, above those it inherits. A runtime that knows the addresses of the
             worker's machine adds ``LW_INTERNAL_IP`` and ``LW_PUBLIC_IP``, which become the work's.
         cwd: Folder to start in, where the runtime shares this machine's files; None for the runtime's own.
+        lightningignore: Patterns of files that are not sent along with the code, besides those in its folder.
+        port: Port that the work's own service binds, where the work names one; None where it takes any.
         build: What must be installed where the worker runs, None for what is there.
         compute: What machine is wanted, None for the runtime's default.
         dial_within: Seconds after which a worker that was never welcomed ends itself.
@@ -138,6 +140,8 @@ class Spec(msgspec.Struct, frozen=True):
     ticket: bytes
     env: dict[str, str] = {}
     cwd: str | None = None
+    lightningignore: tuple[str, ...] = ()
+    port: int | None = None
     build: BuildConfig | None = None
     compute: CloudCompute | None = None
     dial_within: float = 60.0

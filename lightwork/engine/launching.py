@@ -168,6 +168,8 @@ class Launching:
             ticket=msgspec.msgpack.encode(ticket),
             env={"LIGHTWORK_WORK": entry.name},
             cwd=os.getcwd(),
+            lightningignore=work.lightningignore,
+            port=work._port,
             build=work.cloud_build_config if runtime.is_remote else work.local_build_config,
             compute=work.cloud_compute,
             dial_within=config.launch_timeout,

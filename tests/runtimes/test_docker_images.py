@@ -167,6 +167,17 @@ async def test_folder_that_must_not_be_sent(folder: Folder) -> None:
             await runtime.launch(folder.spec("say x"))
 
 
+async def test_work_s_own_patterns_are_left_out(folder: Folder) -> None:
+    """What a work's `lightningignore` names is in another image than that of a work which leaves nothing out."""
+    (folder.path / "marker").write_text("big")
+    async with docker_runtime(folder.owner) as runtime:
+        names = [await runtime._images.ready(None, str(folder.path), patterns) for patterns in [("marker",), ()]]
+        listed = [
+            docker("run", "--rm", "--entrypoint", "/bin/sh", name, "-c", f"echo {folder.path}/*") for name in names
+        ]
+    assert ["marker" in files for files in listed] == [False, True]
+
+
 async def test_container_s_user_can_read_all(folder: Folder) -> None:
     """Code that only its owner can read here, and lightwork, are readable to another user in the container."""
     (folder.path / "jobs.py").chmod(0o600)

@@ -116,6 +116,15 @@ def test_ticket_is_not_described() -> None:
     assert config["Labels"]["lightwork.owner"] == "o"
 
 
+def test_port_of_the_work_is_published() -> None:
+    """Where the work names a port of its own that is the one which is published, else 8000."""
+    for port, inside in ((None, 8000), (9000, 9000)):
+        config = describe(make_spec(port=port), DockerOptions(), "image", "127.0.0.1")
+        assert list(config["HostConfig"]["PortBindings"]) == list(config["ExposedPorts"]) == [f"{inside}/tcp"]
+        (service,) = [line for line in config["Env"] if line.startswith("_LIGHTWORK_SERVICE=")]
+        assert service.startswith(f"_LIGHTWORK_SERVICE=0.0.0.0,{inside},http://127.0.0.1:")
+
+
 @pytest.mark.parametrize(
     "changes", [{"name": "a b"}, {"owner": ""}, {"entry": "main"}, {"env": {"A=B": "x"}}, {"name": "../x"}]
 )

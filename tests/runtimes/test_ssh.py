@@ -130,6 +130,19 @@ async def test_code_is_sent_once(server: Server, tmp_path: Path) -> None:
         assert not list(server.far.glob("incoming/*"))
 
 
+async def test_work_s_own_patterns_are_left_out(server: Server, tmp_path: Path) -> None:
+    """What a work's `lightningignore` names is not sent for it, and another work of the same folder has it."""
+    for name in ("kept.txt", "secret.txt"):
+        (tmp_path / name).write_text(name)
+    async with entered(server, code=[str(tmp_path)]) as runtime:
+        before = set(server.far.glob("code/*/kept.txt"))
+        for patterns in [("secret.txt",), ()]:
+            ref = await runtime.launch(spec("exit 0", f"a{len(patterns)}", cwd=str(tmp_path), lightningignore=patterns))
+            assert (await runtime.wait(ref)).exit_code == 0
+        sent = [path.parent for path in set(server.far.glob("code/*/kept.txt")) - before]
+        assert sorted((folder / "secret.txt").exists() for folder in sent) == [False, True]
+
+
 async def test_whole_home_is_no_code(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A scheduler that is started in the home folder is told so, instead of sending all of it."""
     monkeypatch.setenv("HOME", str(tmp_path))

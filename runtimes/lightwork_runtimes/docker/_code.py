@@ -60,9 +60,9 @@ class AppCode:
         is_worth_compiling: Whether there is much Python code in them.
     """
 
-    def __init__(self, roots: Sequence[str]) -> None:
+    def __init__(self, roots: Sequence[str], patterns: Sequence[str] = ()) -> None:
         self.roots = list(roots)
-        bundles = [make_bundle(root) for root in roots]
+        bundles = [make_bundle(root, patterns) for root in roots]
         facts = "\n".join(f"{root} {bundle.digest}" for root, bundle in zip(roots, bundles, strict=True))
         self.digest = hashlib.sha256(facts.encode()).hexdigest()
         self.parts: dict[str, Callable[[IO[bytes]], None]] = {

@@ -21,7 +21,7 @@ SERVICE = "_LIGHTWORK_SERVICE"
 """Variable that tells a worker where its own service belongs: ``bind host,port,url``; the last two may be empty."""
 
 SERVICE_PORT = 8000
-"""Port of a work's service in a container whose port is published. Each has its own network, so one does for all."""
+"""Port of a service in a container whose port is published, where the work names none. Each has its own network."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -86,10 +86,10 @@ def describe(spec: Spec, options: DockerOptions, image: str, publish_at: str | N
         host["ExtraHosts"] = ["host.docker.internal:host-gateway"]
         env[SERVICE] = "0.0.0.0,,"
     if publish_at is not None:
-        port = random.choice(_FREE_PORTS)
-        config["ExposedPorts"] = {f"{SERVICE_PORT}/tcp": {}}
-        host["PortBindings"] = {f"{SERVICE_PORT}/tcp": [{"HostIp": _bind_ip(publish_at), "HostPort": str(port)}]}
-        env[SERVICE] = f"0.0.0.0,{SERVICE_PORT},http://{publish_at}:{port}"
+        port, inside = random.choice(_FREE_PORTS), spec.port or SERVICE_PORT
+        config["ExposedPorts"] = {f"{inside}/tcp": {}}
+        host["PortBindings"] = {f"{inside}/tcp": [{"HostIp": _bind_ip(publish_at), "HostPort": str(port)}]}
+        env[SERVICE] = f"0.0.0.0,{inside},http://{publish_at}:{port}"
     config["Env"] = [f"{key}={value}" for key, value in env.items()]
     if spec.cwd is not None:
         config["WorkingDir"] = spec.cwd

@@ -60,12 +60,13 @@ class Images:
         """Look again: an image is gone that was there."""
         self._known.clear()
 
-    async def ready(self, build: BuildConfig | None, cwd: str | None) -> str:
+    async def ready(self, build: BuildConfig | None, cwd: str | None, patterns: tuple[str, ...] = ()) -> str:
         """Name of the image for a work, made if need be.
 
         Args:
             build: What is to be in it.
             cwd: The work's folder; the app's where the profile does not name another. None: no code is put in.
+            patterns: Of files of the code that the work leaves out.
 
         Raises:
             Rejected: It cannot be made: an image that is nowhere, a build that fails, another Python.
@@ -81,7 +82,7 @@ class Images:
         env = await self._once(f"env {base['Id']} {wants}", lambda: self._environment(base, build, commands, cwd))
         if cwd is None:
             return str(env)
-        return str(await self._once(f"app {env} {cwd}", lambda: self._app(str(env), cwd)))
+        return str(await self._once(f"app {env} {cwd} {patterns}", lambda: self._app(str(env), cwd, patterns)))
 
     async def _once(self, key: str, make: Callable[[], Any]) -> Any:
         async with self._locks[key]:
@@ -225,10 +226,10 @@ class Images:
 
     # --- the app ----------------------------------------------------------------------------------
 
-    async def _app(self, env: str, cwd: str) -> str:
+    async def _app(self, env: str, cwd: str, patterns: tuple[str, ...]) -> str:
         try:
             roots = code_roots(self._options.folder or cwd)
-            code = await anyio.to_thread.run_sync(AppCode, roots)
+            code = await anyio.to_thread.run_sync(AppCode, roots, patterns)
         except (UsageError, OSError) as error:
             raise Rejected(f"the app's code cannot be sent along: {error}") from error
         tag = f"{_APP}:{_digest(env, code.digest)}"
@@ -237,7 +238,7 @@ class Images:
         lines = [f"FROM {env}", *(f"ADD {part} /" for part in code.parts)]
         if code.is_worth_compiling:
             lines += ["USER root", *(_compile_line(self._options.python, root) for root in code.roots)]
-        labels = {FOLDER: _digest(*code.roots), "lightwork.env": env}
+        labels = {FOLDER: folder_label(code.roots, patterns), "lightwork.env": env}
         await self._build(tag, "\n".join(lines), dict(code.parts), labels, what=f"the app's image of {code.roots}")
         await self._remove_older(tag, labels)
         return tag
@@ -274,9 +275,9 @@ class Images:
                 raise Rejected(f"{what} cannot be built: {error}") from error
 
 
-def folder_label(roots: Sequence[str]) -> str:
-    """Value of the label `FOLDER` of the images with the code of these folders."""
-    return _digest(*roots)
+def folder_label(roots: Sequence[str], patterns: Sequence[str] = ()) -> str:
+    """Value of the label `FOLDER` of the images with the code of these folders, without what the patterns say."""
+    return _digest(*roots, *([list(patterns)] if patterns else []))
 
 
 def _is_list_of_texts(value: object) -> bool:

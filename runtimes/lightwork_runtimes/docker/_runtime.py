@@ -132,7 +132,7 @@ class DockerRuntime:
         known = await engine.inspect(spec.name)
         if known is not None and known["State"]["Status"] != "created":
             return self._same(spec, known)
-        image = await self._images.ready(spec.build, spec.cwd)
+        image = await self._images.ready(spec.build, spec.cwd, spec.lightningignore)
         async with self._locks[spec.name]:
             for tries_left in reversed(range(_PORTS_TRIED)):
                 try:
@@ -160,7 +160,7 @@ class DockerRuntime:
                 if error.status != 404 or "image" not in str(error).lower():
                     raise
                 self._images.forget()  # somebody has removed it
-                image = await self._images.ready(spec.build, spec.cwd)
+                image = await self._images.ready(spec.build, spec.cwd, spec.lightningignore)
             else:
                 return image
 

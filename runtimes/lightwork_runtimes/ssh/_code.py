@@ -18,6 +18,7 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.bundle import Bundle, make_bundle
+from lightwork.errors import UsageError
 from lightwork.runtime import Rejected
 
 __all__ = ["Code", "CodePlan"]
@@ -50,21 +51,30 @@ class Code:
         self._where = where
         self._folders = folders
         self._exclude = exclude
-        self._bundles: dict[str, Bundle] = {}
+        self._bundles: dict[tuple[str, tuple[str, ...]], Bundle] = {}
         self._making = anyio.Lock()
 
-    async def bundles(self, cwd: str | None) -> list[Bundle]:
+    async def bundles(self, cwd: str | None, patterns: tuple[str, ...] = ()) -> list[Bundle]:
         """Every folder as a bundle, made when it is first asked for.
 
+        Args:
+            cwd: The working folder.
+            patterns: Of files that this work leaves out, besides those that the profile does.
+
         Raises:
-            Rejected: A folder is not there, or is too much to be one of an app.
+            Rejected: A folder is not there, is too much to be one of an app, or has what cannot be sent.
         """
         found = []
         async with self._making:
             for folder in self._find(cwd):
-                if folder not in self._bundles:
-                    self._bundles[folder] = await anyio.to_thread.run_sync(make_bundle, folder, self._exclude)
-                found.append(self._bundles[folder])
+                key = folder, patterns
+                if key not in self._bundles:
+                    try:
+                        left_out = [*self._exclude, *patterns]
+                        self._bundles[key] = await anyio.to_thread.run_sync(make_bundle, folder, left_out)
+                    except (UsageError, OSError) as error:
+                        raise Rejected(f"{self._where}: the code cannot be sent along: {error}") from error
+                found.append(self._bundles[key])
         return found
 
     def plan(self, bundles: Sequence[Bundle], cwd: str | None, root: str) -> CodePlan:

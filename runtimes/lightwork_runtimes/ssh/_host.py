@@ -209,7 +209,7 @@ class Host:
             Rejected: It cannot be made ready, for instance because requirements cannot be installed.
         """
         session = await self.session()
-        bundles = await code.bundles(spec.cwd)
+        bundles = await code.bundles(spec.cwd, spec.lightningignore)
         plan = code.plan(bundles, spec.cwd, session.facts["folder"])
         for bundle in bundles:
             await self._once(_code.code_path(bundle), functools.partial(self._send_code, bundle))
