@@ -57,6 +57,9 @@ class App(Generic[RootT_co]):
         root: The flow; or a work, of which one call without arguments is then the whole app.
         config: The configuration; None loads it, see `load_config`.
         runtimes: Instances of runtimes by the name of their profile.
+        journal: File that the app writes down what happens in, so that it can go on after its process was killed; see
+            ``docs/journal.md``. None for what the configuration says, which by default is none.
+        resume: Whether to go on with what the journal holds.
         settings: Values of the configuration that win over `config`.
 
     Attributes:
@@ -75,6 +78,8 @@ class App(Generic[RootT_co]):
         *,
         config: Config | None = None,
         runtimes: Mapping[str, Runtime] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        resume: bool | None = None,
         **settings: Any,
     ) -> None: ...
 
@@ -85,6 +90,8 @@ class App(Generic[RootT_co]):
         *,
         config: Config | None = None,
         runtimes: Mapping[str, Runtime] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        resume: bool | None = None,
         **settings: Any,
     ) -> None: ...
 
@@ -94,6 +101,8 @@ class App(Generic[RootT_co]):
         *,
         config: Config | None = None,
         runtimes: Mapping[str, Runtime] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        resume: bool | None = None,
         **settings: Any,
     ) -> None:
         if not isinstance(root, (Flow, Work)):
@@ -102,8 +111,8 @@ class App(Generic[RootT_co]):
             raise ComponentError(f"{root._label()} has a place already and cannot be the root of an app")
         self._run: _Run | None = None
         self.config = config or load_config()
-        if settings:
-            self.configure(**settings)
+        settings.update(journal=None if journal is None else os.fspath(journal), resume=resume)
+        self.configure(**settings)
         self.stop_message: str | None = None
         self._given = dict(runtimes or {})
         self._early: list[Callable[[Change], None]] = []
@@ -337,7 +346,7 @@ class _Run:
         self._body = asyncio.current_task()
         await self._group.__aenter__()
         try:
-            await self.scheduler.open(self._group)
+            await self.scheduler.open(self._group, root)
             for work in root.works():
                 self.scheduler.check_runtime(work)
             await self._keep_output()
@@ -348,6 +357,7 @@ class _Run:
             await self.layouts.open(self._group)
             if self._app.config.http and self.http is not None:
                 await self.http.listen()
+            await self.scheduler.begin()
         except BaseException:
             if self.http is not None:
                 await self.http.aclose()
@@ -396,7 +406,9 @@ class _Run:
     async def _run_passes(self) -> None:
         root = self._app.root
         try:
-            for start in [work.start() for work in root.works() if work._start_with_flow]:
+            # After a killed scheduler those run that ran; a call starts the others.
+            first = [] if self.scheduler.is_resumed else [work for work in root.works() if work._start_with_flow]
+            for start in [work.start() for work in first]:
                 try:
                     await start
                 except LightworkError:
@@ -489,12 +501,14 @@ class _Run:
         await asyncio.wait({self._passes}, timeout=self._app.config.grace)
         if not self._passes.done():
             get_logger("lightwork").error("the flow ignores its cancellation, and is left behind")
-        await asyncio.gather(self.scheduler.aclose(), self.layouts.aclose())
-        self.tree.close()
-        if self.http is not None:
-            await self.http.aclose()
-        await self._close_output()
-        self._app.root._bind(None)
+        try:
+            await asyncio.gather(self.scheduler.aclose(), self.layouts.aclose())
+        finally:
+            self.tree.close()
+            if self.http is not None:
+                await self.http.aclose()
+            await self._close_output()
+            self._app.root._bind(None)
 
 
 def _follows(error: BaseException) -> bool:

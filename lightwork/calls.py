@@ -238,6 +238,7 @@ class Call(Generic[T_co]):
 
     def _join(self) -> None:
         self._interest += 1
+        self._retrieved = False
 
     def _settle(self, status: WorkStatus, value: Any = None, error: BaseException | None = None) -> None:
         self._value, self._error, self.status = value, error, status

@@ -93,6 +93,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_frame: Longest frame accepted on a link, in bytes.
         max_strangers: Connections that may be open at once without having proved a secret.
         statuses_kept: Statuses that a work remembers.
+        journal: File that the app writes down what happens in; None for none.
+        resume: Whether to go on with what the journal holds, where it holds anything.
         http: Whether the app has an HTTP side. None: where it is run by the command, and not where it is embedded.
         http_host: Address of the HTTP side.
         http_port: Port of the HTTP side, 0 for a free one. The default one is only where the search begins: where it
@@ -122,6 +124,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_frame: _FrameSize = 64 * 1024 * 1024
     max_strangers: _Count = 256
     statuses_kept: _Count = 100
+    journal: _Text | None = None
+    resume: bool = False
     http: bool | None = None
     http_host: _Text = "127.0.0.1"
     http_port: _Port = 7501

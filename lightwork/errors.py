@@ -17,6 +17,7 @@ __all__ = [
     "ConfigError",
     "FlowFailed",
     "InvalidReturnValue",
+    "JournalError",
     "LaunchFailed",
     "LayoutError",
     "LightningPlatformException",
@@ -59,6 +60,10 @@ class ArgumentsError(UsageError, TypeError):
 
 class ConfigError(UsageError, ValueError):
     """A key of the configuration is unknown, or its value is bad; names the key and where it stands."""
+
+
+class JournalError(LightworkError):
+    """A journal cannot be used: in use, damaged, of another app or a newer version, or it cannot be written."""
 
 
 class LayoutError(UsageError, ValueError):

@@ -50,7 +50,7 @@ __all__ = [
     "pack",
 ]
 
-VERSION = 1
+VERSION = 2
 """Version of the frames below. Two ends of different versions refuse each other by name."""
 
 HEADER = struct.Struct(">IQ")
@@ -115,7 +115,18 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Hello(Frame, frozen=True, tag="hello"):
-    """The first frame of a connection. `received` is the last number that the worker has seen."""
+    """The first frame of a connection.
+
+    What follows the host says where the worker stands, for a scheduler that was killed and goes on from its journal.
+
+    Attributes:
+        received: The last number that the worker has seen.
+        welcomed: Whether it has its work already.
+        sent: The last number that it has sent, to whichever scheduler.
+        calls: The calls that it has, or has answered by a frame that is not acknowledged: number, hash of the
+            arguments, and the number of that frame, 0 for those that are not over. The latest of very many.
+        proposal: The highest number of a `FlowDelta` that it has seen.
+    """
 
     version: int
     lightwork: str
@@ -123,6 +134,10 @@ class Hello(Frame, frozen=True, tag="hello"):
     pid: int
     host: str
     received: int
+    welcomed: bool = False
+    sent: int = 0
+    calls: list[tuple[int, str, int]] = []
+    proposal: int = 0
 
 
 class Ready(Frame, frozen=True, tag="ready"):
@@ -230,10 +245,11 @@ class Refuse(Frame, frozen=True, tag="refuse"):
 
 
 class Call(Frame, frozen=True, tag="call"):
-    """Run this. `args` is the msgpack of the bound arguments, see `lightwork.signature`."""
+    """Run this. `args` is the msgpack of the bound arguments, `hash` tells equal ones; see `lightwork.signature`."""
 
     id: int
     args: bytes
+    hash: str = ""
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):

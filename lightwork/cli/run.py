@@ -35,6 +35,13 @@ __all__ = ["run"]
     "--http-port", metavar="PORT", type=click.IntRange(0, 65535), help="Port of that address, 0 for a free one."
 )
 @click.option(
+    "--journal",
+    metavar="PATH",
+    type=click.Path(dir_okay=False),
+    help="File in which the app writes down what happens, so that it can go on after its process was killed.",
+)
+@click.option("--resume", is_flag=True, default=None, help="Go on with what the journal holds.")
+@click.option(
     "--set",
     "settings",
     metavar="NAME=VALUE",

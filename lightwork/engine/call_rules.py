@@ -13,6 +13,7 @@ from lightwork.engine.events import (
     Adopt,
     CallCancelled,
     CallFailed,
+    CallRecovered,
     CallRunning,
     CallSubmitted,
     CallSucceeded,
@@ -97,6 +98,22 @@ class CallRules:
         work.queue.append(call)
         self._publish_call(work, call, Stage.PENDING)
         self._go_on(work)
+
+    def _recover(self, work: ModelWork, event: CallRecovered) -> None:
+        """The worker has the call. One that was not known cannot be tried again, since its arguments are not."""
+        call = work.calls.get(event.call)
+        if call is None:
+            call = work.calls[event.call] = ModelCall(event.call, event.hash, b"")
+            call.attempt = work.policy.retries + 1
+            if work.phase is not Phase.STOPPING:
+                work.in_flight.setdefault(call.hash, call)
+            self._publish_call(work, call, Stage.PENDING)
+        elif call.sent:
+            return
+        else:
+            self._withdraw(work, call)
+        call.sent = True
+        work.running[call.id] = call
 
     def _go_on(self, work: ModelWork) -> None:
         """Do what the queue asks for, where the worker stands."""

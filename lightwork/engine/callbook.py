@@ -6,16 +6,20 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightwork.calls import Call, Driver, PassEnded, Queued
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
 from lightwork.engine.memory import PassMemory
 from lightwork.engine.outcomes import call_error, decode_value
+from lightwork.engine.records import Asked
 from lightwork.errors import ArgumentsError
-from lightwork.status import FINAL, WorkStatus
+from lightwork.status import FINAL, Stage, WorkStatus
 from lightwork.work import Work
+
+if TYPE_CHECKING:
+    from lightwork.engine.recorder import Recorder
 
 __all__ = ["CallBook"]
 
@@ -68,6 +72,10 @@ class CallBook:
                 f"the arguments of {type(work).__name__}.run are {len(data):,} bytes; a call takes at most max_frame, "
                 f"{core.config.max_frame:,} bytes. Pass the path of a file, or raise max_frame in the configuration"
             )
+        if core.recorder is not None and not work._cache_calls and self._driver.in_pass():
+            answered = self._repeat(core.recorder, entry, hash)
+            if answered is not None:
+                return answered
         number = core.next_call()
         call: Call[Any] = Call(self._driver, core.loop, number, entry.id, entry.name, hash, work._parallel)
         self._calls[number] = call
@@ -90,6 +98,32 @@ class CallBook:
             return call.result()
         raise PassEnded
 
+    # --- after a killed scheduler -----------------------------------------------------------------
+
+    def _repeat(self, recorder: Recorder, entry: Entry, hash: str) -> Call[Any] | None:
+        """A call of a work that caches nothing, which the interrupted run has made already, and which succeeded."""
+        answer = recorder.answers.recall(entry.id, hash)
+        if answer is None or answer.outcome.value is None:
+            return None
+        call: Call[Any] = Call(
+            self._driver, self._core.loop, answer.call, entry.id, entry.name, hash, entry.work._parallel
+        )
+        call.cached = True
+        call.cache_reason = f"answered by call {answer.call} of the run that was interrupted"
+        self._succeed(entry, call, answer.outcome, answer.outcome.value)
+        return call
+
+    def restore(self, entry: Entry, number: int, hash: str) -> None:
+        """A call of a killed scheduler is not over: the flow may join it, and nobody need."""
+        if entry.is_missing:
+            return  # there is nobody yet who could
+        call: Call[Any] = Call(self._driver, self._core.loop, number, entry.id, entry.name, hash, entry.work._parallel)
+        status = entry.work._record.calls.get(hash)
+        call.status = status if status is not None and status.call == number else WorkStatus(Stage.PENDING, 0.0)
+        call._interest = 0
+        call._retrieved = True  # until somebody joins it
+        self._calls[number] = call
+
     # --- what the machine orders ------------------------------------------------------------------
 
     def publish(self, status: WorkStatus) -> None:
@@ -102,6 +136,11 @@ class CallBook:
         """The call just submitted is a new one, answered already, or another one that is in flight."""
         call = self._calls[command.call]
         call.cache_reason = command.reason
+        recorder = self._core.recorder
+        if recorder is not None and command.to is None and not entry.work._cache_calls and self._driver.in_pass():
+            asked = Asked(entry.id, command.call, call.hash)
+            recorder.put(asked)
+            recorder.answers.ask(asked)
         if command.outcome is not None and command.outcome.value is not None:
             del self._calls[call.id]
             call.cached = True
@@ -110,10 +149,14 @@ class CallBook:
             del self._calls[call.id]
             joined = self._calls[command.to]
             joined._join()
+            if self._core.recorder is not None:
+                self._core.recorder.answers.claim(joined.id)
             self._replaced[call.id] = joined
 
     def settle(self, entry: Entry, number: int, outcome: ev.Outcome) -> None:
         """The call is over: whoever awaits it goes on."""
+        if self._core.recorder is not None:
+            self._core.recorder.answers.settle(number, outcome)
         call = self._calls.pop(number, None)
         if call is None:
             return

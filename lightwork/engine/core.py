@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightwork.calls import Call, Operation, PassEnded
 from lightwork.changes import Change, StatusChanged
@@ -19,11 +19,15 @@ from lightwork.config import Config
 from lightwork.engine import events as ev
 from lightwork.engine.machine import Machine
 from lightwork.engine.output import Output
+from lightwork.engine.records import Happened
 from lightwork.engine.tree import Tree
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, UsageError
 from lightwork.status import WorkStatus
 from lightwork.work import Work
+
+if TYPE_CHECKING:
+    from lightwork.engine.recorder import Recorder
 
 __all__ = ["Core", "Entry", "finish_all"]
 
@@ -35,27 +39,32 @@ class Entry:
 
     Attributes:
         id: Its number in the machine.
-        work, name: Itself, and its name when it was added.
+        work, name: Itself, and its name when it was added. While the tree has not got it back after a killed scheduler
+            it is a stand-in, and in no tree.
+        is_missing: Whether it is that.
+        due: Attempt whose launch waits for it to come back, 0 for none.
+        knocks: What workers that wait for it to come back have to be told then.
         worker: The present one, None while there is none.
         starts: Operations that wait for a worker to be up.
         stops: Operations that wait for the worker to be gone.
         confirms: Operations that wait for all proposals to be answered.
         refusals: Refused proposals that nobody was told of.
         start_error: Why the latest worker that never came up did not, where there is an exception.
-        picks_port: Whether the port was free to choose when the worker was welcomed.
     """
 
-    def __init__(self, id: int, work: Work) -> None:
+    def __init__(self, id: int, work: Work, name: str = "") -> None:
         self.id = id
         self.work = work
-        self.name = work.name
+        self.name = name or work.name
+        self.is_missing = False
+        self.due = 0
+        self.knocks: list[Callable[[], None]] = []
         self.worker: Worker | None = None
         self.starts: list[Operation] = []
         self.stops: list[Operation] = []
         self.confirms: list[Operation] = []
         self.refusals: list[ProposalRefused] = []
         self.start_error: BaseException | None = None
-        self.picks_port = False
 
 
 class Core:
@@ -77,6 +86,9 @@ class Core:
         pass_thread: The thread of the plain pass that runs, 0 without one.
         is_closed: Whether the app ends: nothing new is taken on.
         observers: Called with each event, what the machine orders because of it, and the time; before that is done.
+        machine: Decides.
+        recorder: Writes down what comes in; None where no journal is kept.
+        latest_work: The highest number of a work that was given out.
     """
 
     def __init__(
@@ -101,27 +113,41 @@ class Core:
         self.is_closed = False
         self.observers: list[Callable[[ev.Event, Sequence[ev.Command], float], None]] = []
         self._carry_out = carry_out
-        self._machine = Machine()
+        self.machine = Machine()
+        self.recorder: Recorder | None = None
         self._timers: dict[ev.Timer, asyncio.TimerHandle] = {}
         self._depth = 0
         self._now = 0.0
-        self._work_numbers = itertools.count(1)
+        self.latest_work = 0
         self._call_numbers = itertools.count(1)
         self._held: list[Callable[[], None]] | None = None
 
     # --- the machine ------------------------------------------------------------------------------
 
-    def feed(self, event: ev.Event) -> None:
-        """Tell the machine, do what it orders, then tell whoever watches. In the loop's thread only."""
+    def tick(self) -> float:
+        """The time, which never goes back: seconds since the epoch."""
         now = time.time()
         if now > self._now:  # else the clock was set back: the machine's time is not
             self._now = now
+        return self._now
+
+    def feed(self, event: ev.Event, now: float | None = None) -> None:
+        """Tell the machine, do what it orders, then tell whoever watches. In the loop's thread only.
+
+        Args:
+            event: What has happened.
+            now: The time, from `tick`, of an event whose cause is written down already; None for now.
+        """
+        if now is None:
+            now = self.tick()
+            if self.recorder is not None:
+                self.recorder.put(Happened(now, event))
         self._depth += 1
         try:
-            commands = self._machine.handle(event, self._now)
+            commands = self.machine.handle(event, now)
             if self.observers:
                 for observe in self.observers:
-                    observe(event, commands, self._now)
+                    observe(event, commands, now)
             for command in commands:
                 self._carry_out(command)
         finally:
@@ -138,11 +164,24 @@ class Core:
 
     def next_work(self) -> int:
         """A number that no work of this app has had."""
-        return next(self._work_numbers)
+        self.latest_work += 1
+        return self.latest_work
+
+    def resume(self, machine: Machine, now: float, latest_work: int) -> None:
+        """Go on with a machine whose time was `now`, and which has numbered works up to `latest_work`."""
+        self.machine = machine
+        self._now = now
+        self.latest_work = latest_work
 
     def next_call(self) -> int:
         """A number that no call of this app has had: people see it, so it counts calls and nothing else."""
-        return next(self._call_numbers)
+        return next(self._call_numbers) if self.recorder is None else self.recorder.next_call()
+
+    def timers(self) -> list[tuple[ev.Timer, float]]:
+        """Those that run, with the time at which they fire."""
+        return [
+            (timer, self._now + max(0.0, handle.when() - self.loop.time())) for timer, handle in self._timers.items()
+        ]
 
     def start_timer(self, timer: ev.Timer, delay: float) -> None:
         """Feed `TimerFired` after `delay` seconds; one of that name that runs is replaced."""

@@ -21,6 +21,7 @@ __all__ = [
     "Adopt",
     "CallCancelled",
     "CallFailed",
+    "CallRecovered",
     "CallRunning",
     "CallSubmitted",
     "CallSucceeded",
@@ -152,6 +153,14 @@ class CallSubmitted(Fact, frozen=True):
     args: bytes
 
 
+class CallRecovered(Fact, frozen=True):
+    """The worker has a call, or its outcome is on the way, that a killed scheduler has sent and not written down."""
+
+    attempt: int
+    call: int
+    hash: str
+
+
 class CancelRequested(Fact, frozen=True):
     """Nobody wants the call any more."""
 
@@ -245,6 +254,7 @@ Event = (
     | StartRequested
     | StopRequested
     | CallSubmitted
+    | CallRecovered
     | CancelRequested
     | LaunchFailed
     | WorkerReady

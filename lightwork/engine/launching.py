@@ -17,11 +17,13 @@ import msgspec
 from lightwork import wire
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
+from lightwork.engine.model import Phase
 from lightwork.engine.output import LineCutter
+from lightwork.engine.records import LaunchBegun, Placed, WorkerImage, WorkerOutput
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.workers import Worker, explain
 from lightwork.log import get_logger
-from lightwork.runtime import Door, Ref, Rejected, Report, Route, Spec, Standing, TimedOut
+from lightwork.runtime import Door, Ref, Rejected, Report, Route, Runtime, Spec, Standing, TimedOut
 from lightwork.status import Reason
 
 __all__ = ["Launching"]
@@ -65,6 +67,13 @@ class Launching:
         `fingerprint` is that of the listener's certificate, empty where the link is plain.
         """
         self._group, self._runtimes, self._address, self._fingerprint = group, runtimes, address, fingerprint
+        if self._core.recorder is not None:
+            self._owner = self._core.recorder.owner
+
+    @property
+    def owner(self) -> str:
+        """Id of this scheduler, which its runtimes know."""
+        return self._owner
 
     @property
     def address(self) -> Route:
@@ -90,9 +99,10 @@ class Launching:
         """End it through its runtime, also while it is launched; 0 forces at once."""
         if worker.ref is not None:
             self._start_task(self._end(worker, worker.ref, grace), f"lightwork end {worker.name}")
-        elif worker.launching is not None:
+        else:
             worker.is_unwanted = True
-            worker.launching.cancel()
+            if worker.launching is not None:
+                worker.launching.cancel()
 
     async def _end(self, worker: Worker, ref: Ref, grace: float) -> None:
         assert worker.runtime is not None
@@ -105,12 +115,23 @@ class Launching:
 
     # --- launching --------------------------------------------------------------------------------
 
-    def launch(self, entry: Entry, attempt: int) -> None:
-        """Start a worker; what becomes of it is fed to the machine."""
-        worker = Worker(entry.id, attempt, f"{self._owner}-{entry.name}-{entry.id}-{attempt}")
+    def launch(self, entry: Entry, attempt: int, *, is_again: bool = False) -> None:
+        """Start a worker; what becomes of it is fed to the machine.
+
+        `is_again` says that a killed scheduler may have begun this launch: what it has made, if it did, is another's.
+        """
+        recorder = self._core.recorder
+        name = f"{self._owner}-{entry.name}-{entry.id}-{attempt}"
+        if is_again and recorder is not None:
+            name += f"-{recorder.generation}"
+        profile = self._core.config.runtime_for(entry.name, entry.work._runtime)
+        worker = Worker(entry.id, attempt, name, profile)
         entry.worker = worker
         entry.start_error = None
         self._core.workers[worker.launch] = worker
+        if recorder is not None:
+            recorder.profiles[profile] = None
+            recorder.put(LaunchBegun(entry.id, attempt, name, worker.launch, worker.secret, profile))
         bring_up = self._bring_up(entry, worker)
         name = f"lightwork launch {worker.name}"
         worker.launching = self._core.loop.create_task(bring_up, name=name, context=self._context)
@@ -134,6 +155,15 @@ class Launching:
                 raise
             self._core.external(lambda: self._on_failed(entry, worker, failure))
             return
+        self._put_place(worker, worker.ref)
+        await self._serve(entry, worker)
+
+    def _put_place(self, worker: Worker, ref: Ref) -> None:
+        if self._core.recorder is not None:
+            self._core.recorder.put(Placed(worker.work, worker.attempt, ref))
+
+    async def _serve(self, entry: Entry, worker: Worker) -> None:
+        """Follow a worker that was launched to its end, and give back what the launch has made."""
         if worker.is_unwanted:  # it was launched in the moment in which that was to be cancelled
             self.end(worker, 0.0)
         try:
@@ -146,7 +176,7 @@ class Launching:
     async def _bring_up(self, entry: Entry, worker: Worker) -> Ref:
         assert self._runtimes is not None
         config = self._core.config
-        runtime = await self._runtimes.get(config.runtime_for(entry.name, entry.work._runtime))
+        runtime = await self._runtimes.get(worker.profile)
         worker.runtime = runtime
         routes = await runtime.routes(self._address)
         if not routes:
@@ -175,6 +205,8 @@ class Launching:
             dial_within=config.launch_timeout,
             orphan_after=config.reconnect_window,
         )
+        if self._core.recorder is not None:
+            await self._core.recorder.committed()  # a scheduler that goes on must know of it
         return await runtime.launch(spec)
 
     def _on_failed(self, entry: Entry, worker: Worker, error: BaseException) -> None:
@@ -195,6 +227,98 @@ class Launching:
                 await worker.runtime.release(Ref(worker.runtime.name, worker.name))
         except Exception as error:
             _log.warning("what a failed launch made may be left", work=worker.name, error=str(error))
+
+    # --- after a killed scheduler -----------------------------------------------------------------
+
+    def adopt(self, entry: Entry, image: WorkerImage) -> Worker:
+        """Know a worker that a killed scheduler has launched. It may dial from now on; `follow` is due."""
+        worker = Worker(image.work, image.attempt, image.name, image.profile, image.launch, image.secret)
+        worker.ref = image.ref
+        worker.received, worker.picks_port = image.received, image.picks_port
+        worker.offset = worker.output_read = image.offset
+        entry.worker = worker
+        self._core.workers[worker.launch] = worker
+        return worker
+
+    def follow(self, entry: Entry, worker: Worker, report: Report | None) -> None:
+        """Do for an adopted worker what is done for one that was launched here.
+
+        `report` says what became of it while there was no scheduler, where that is known: if it is over, that is dealt
+        with when this returns, and what the flow asks of the work from then on is new.
+        """
+        if report is None or not report.standing.is_over:
+            self._start_task(self._follow_adopted(entry, worker), f"lightwork {worker.name}")
+            return
+        self._on_over(entry, worker, report)
+        self._start_task(self._bury(entry, worker), f"lightwork {worker.name}")
+
+    async def _bury(self, entry: Entry, worker: Worker) -> None:
+        assert self._runtimes is not None
+        worker.runtime = await self._runtimes.get(worker.profile)
+        try:
+            async with asyncio.timeout(_END_OF_OUTPUT):
+                await self._follow_output(entry, worker)
+        except TimeoutError:
+            _log.warning("the last output of a worker cannot be had", work=worker.name)
+        finally:
+            await self._release(worker)
+
+    async def _follow_adopted(self, entry: Entry, worker: Worker) -> None:
+        assert self._runtimes is not None
+        worker.runtime = await self._runtimes.get(worker.profile)
+        if worker.ref is None:
+            worker.ref = (await self._find(worker.runtime)).get(worker.name)
+            if worker.ref is None:
+                self._core.external(lambda: self._on_never_launched(entry, worker))
+                return
+            self._put_place(worker, worker.ref)
+        await self._serve(entry, worker)
+
+    async def _find(self, runtime: Runtime) -> dict[str, Ref]:
+        """What this scheduler and the killed ones before it have launched there, and not released, by name."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return {ref.name: ref for ref in await runtime.find(self._owner)}
+            except Exception as error:
+                _log.warning("a runtime cannot say what runs", profile=runtime.name, error=str(error), again_in=pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _on_never_launched(self, entry: Entry, worker: Worker) -> None:
+        """The scheduler was killed when it was about to launch it."""
+        if entry.worker is not worker:
+            return
+        self._core.workers.pop(worker.launch, None)
+        worker.returned.set()
+        entry.worker = None
+        phase = self._core.machine.phase(entry.id)
+        if phase is Phase.STARTING and not worker.is_unwanted:
+            if entry.is_missing:
+                entry.due = worker.attempt
+            else:
+                self.launch(entry, worker.attempt, is_again=True)
+        elif phase in (Phase.STARTING, Phase.STOPPING):
+            text = "stopped before it was launched"
+            self._core.feed(ev.LaunchFailed(entry.id, worker.attempt, Reason.CANCELLED, text))
+        else:
+            self._core.feed(ev.WorkerExited(entry.id, worker.attempt, *explain(Report(Standing.ABSENT))))
+
+    def clear_up(self, profile: str) -> None:
+        """Give back what a killed scheduler has launched there and nobody knows, or has not released any more."""
+        self._start_task(self._clear_up(profile), f"lightwork clear-up of {profile}")
+
+    async def _clear_up(self, profile: str) -> None:
+        assert self._runtimes is not None
+        runtime = await self._runtimes.get(profile)
+        found = await self._find(runtime)
+        known = {worker.name for worker in self._core.workers.values()}
+        for name, ref in found.items():
+            if name not in known:
+                try:
+                    await runtime.release(ref)
+                except Exception as error:
+                    _log.error("what a killed scheduler has launched may be left", work=name, error=str(error))
 
     # --- following --------------------------------------------------------------------------------
 
@@ -233,6 +357,7 @@ class Launching:
         assert worker.runtime is not None
         assert worker.ref is not None
         output, name, cutter = self._core.output, entry.name, LineCutter()
+        recorder = self._core.recorder
         pause = _FIRST_PAUSE
         try:
             while True:
@@ -240,6 +365,9 @@ class Launching:
                     async for offset, data in worker.runtime.logs(worker.ref, worker.output_read, follow=True):
                         output.take(name, cutter.feed(data))
                         worker.output_read, pause = offset + len(data), _FIRST_PAUSE
+                        if recorder is not None:
+                            worker.offset = worker.output_read - cutter.waiting
+                            recorder.put(WorkerOutput(worker.work, worker.attempt, worker.offset))
                         await asyncio.sleep(0)  # a work that writes without end must leave the loop to others
                         await output.wait_room()
                     return

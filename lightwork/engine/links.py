@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from lightwork import wire
@@ -11,13 +12,15 @@ from lightwork._version import __version__
 from lightwork.calls import Operation
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry, finish_all
+from lightwork.engine.frames import event_of
 from lightwork.engine.mirror import Mirror
+from lightwork.engine.model import Phase
+from lightwork.engine.records import Asked, Welcomed
 from lightwork.engine.workers import Worker
-from lightwork.errors import LightworkError, ProposalRefused, ProtocolError, StateError, UsageError
+from lightwork.errors import ProposalRefused, StateError, UsageError
 from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote import rebuild_error
-from lightwork.status import Reason
 from lightwork.work import Work
 
 __all__ = ["Links", "pickle_work"]
@@ -29,11 +32,15 @@ class Links:
     Args:
         core: What the frames are fed to.
         end: Ends a worker by force.
+        restore: Makes the `Call` of a call that a killed scheduler has sent.
     """
 
-    def __init__(self, core: Core, end: Callable[[Worker, float], None]) -> None:
+    def __init__(
+        self, core: Core, end: Callable[[Worker, float], None], restore: Callable[[Entry, int, str], None]
+    ) -> None:
         self._core = core
         self._end = end
+        self._restore = restore
 
     # --- letting in -------------------------------------------------------------------------------
 
@@ -59,11 +66,19 @@ class Links:
             _refuse(connection, text)
             return
         worker.hello = hello
-        if worker.peer is None:
-            self._welcome_first(connection, entry, worker, hello)
-        else:
-            self._welcome(connection, worker, worker.peer, hello, b"" if hello.received else worker.pickled, entry)
+        if worker.peer is not None and hello.welcomed:
+            self._welcome(connection, worker, worker.peer, hello, b"", entry)
             self._core.external(lambda: self._core.feed(ev.LinkRestored(entry.id, worker.attempt)))
+        elif worker.peer is not None:  # the first welcome was lost on its way
+            self._welcome_soon(connection, entry, worker, worker.peer, hello)
+        elif worker.is_adopted and hello.welcomed:
+            self._welcome_adopted(connection, entry, worker, hello)
+        elif entry.is_missing:
+            # There is no work to give it yet: the flow has not made it again.
+            worker.returned.set()
+            entry.knocks.append(lambda: self.on_hello(connection, launch, hello) if connection.is_open else None)
+        else:
+            self._welcome_first(connection, entry, worker, hello)
 
     def _welcome_first(self, connection: Connection, entry: Entry, worker: Worker, hello: wire.Hello) -> None:
         try:
@@ -73,24 +88,58 @@ class Links:
             entry.start_error = error
             _refuse(connection, worker.refusal)
             return
+        peer = self._make_peer(entry, worker)
+        worker.picks_port = entry.work._port is None
+        self.tie(entry, worker)
+        if self._core.recorder is not None:
+            self._core.recorder.put(Welcomed(entry.id, worker.attempt, worker.picks_port))
+        self._welcome_soon(connection, entry, worker, peer, hello)
+
+    def _welcome_soon(
+        self, connection: Connection, entry: Entry, worker: Worker, peer: Peer[Any], hello: wire.Hello
+    ) -> None:
+        """Give the worker its work. It begins with the state as that is now, so a journal must have that before."""
+
+        def welcome() -> None:
+            if connection.is_open and not peer.closed:
+                self._welcome(connection, worker, peer, hello, worker.pickled, entry)
+
+        if self._core.recorder is None:
+            welcome()
+        else:
+            self._core.recorder.when_committed(welcome)
+
+    def _make_peer(self, entry: Entry, worker: Worker) -> Peer[wire.FromWorker]:
         peer: Peer[wire.FromWorker] = Peer(
             lambda frame: self._on_frame(entry, worker, frame),
             wire.decode_from_worker,
             self._core.config.max_frame,
             ack_delay=None,
+            keeps=self._core.recorder is not None,
         )
         peer.beat(self._core.config.heartbeat)
         worker.peer = peer
-        entry.picks_port = entry.work._port is None
+        return peer
+
+    def tie(self, entry: Entry, worker: Worker, earlier: int = 0) -> None:
+        """Make the worker the owner of the state of the entry's work; `earlier` is that of `Mirror`."""
+        peer = worker.peer
+        assert peer is not None
         worker.mirror = Mirror(
             entry.work._state,
             lambda frame: self._core.in_loop_soon(lambda: self._propose(entry, peer, frame)),
             lambda op: self.edited(entry, op),
+            earlier,
         )
-        self._welcome(connection, worker, peer, hello, worker.pickled, entry)
 
     def _welcome(
-        self, connection: Connection, worker: Worker, peer: Peer[Any], hello: wire.Hello, work: bytes, entry: Entry
+        self,
+        connection: Connection,
+        worker: Worker,
+        peer: Peer[Any],
+        hello: wire.Hello,
+        work: bytes,
+        entry: Entry,
     ) -> None:
         config = self._core.config
         welcome = wire.Welcome(
@@ -100,6 +149,70 @@ class Links:
         worker.cut.clear()
         connection.on_closed = lambda error: self._on_cut(entry, worker, connection)
         peer.attach(connection, hello.received)
+
+    # --- after a killed scheduler -----------------------------------------------------------------
+
+    def _welcome_adopted(self, connection: Connection, entry: Entry, worker: Worker, hello: wire.Hello) -> None:
+        """A worker that a killed scheduler has welcomed: go on where that one was.
+
+        What came from the worker and was written down is known, and it sends the rest again. What that scheduler had
+        sent it is not written down: the worker says what has reached it, and gets again what has not.
+        """
+        peer = self._make_peer(entry, worker)
+        peer.resume(hello.received, worker.received)
+        self.tie(entry, worker, hello.proposal)
+        worker.is_catching_up = True
+
+        def on_frame(frame: wire.FromWorker) -> None:
+            self._on_frame(entry, worker, frame)
+            self._core.external(catch_up)
+
+        def catch_up() -> None:
+            if worker.is_catching_up and worker.received >= hello.sent:
+                worker.is_catching_up = False
+                peer.on_frame = lambda frame: self._on_frame(entry, worker, frame)
+                self._send_again(entry, worker, {call for call, _, number in hello.calls if not number})
+                worker.returned.set()
+
+        peer.on_frame = on_frame
+        self._core.external(lambda: self._recover(entry, worker, hello))
+        self._welcome(connection, worker, peer, hello, b"", entry)
+        self._core.external(lambda: self._core.feed(ev.LinkRestored(entry.id, worker.attempt)))
+        self._core.external(catch_up)
+
+    def _recover(self, entry: Entry, worker: Worker, hello: wire.Hello) -> None:
+        """Know of the calls that the killed scheduler had sent and not come to write that down."""
+        core, recorder = self._core, self._core.recorder
+        assert recorder is not None
+        if entry.worker is not worker:
+            return
+        work = core.machine.work(entry.id)
+        if hello.calls and work.phase is Phase.STARTING:  # it has said that it is ready, and will say so again
+            worker.is_known_ready = True
+            core.feed(ev.WorkerReady(entry.id, worker.attempt))
+        for call, hash, number in hello.calls:
+            if call in work.running or 0 < number <= worker.received:
+                continue
+            is_new = call not in work.calls
+            core.feed(ev.CallRecovered(entry.id, worker.attempt, call, hash))
+            if is_new and call in work.calls:
+                recorder.recover(Asked(entry.id, call, hash))
+                self._restore(entry, call, hash)
+
+    def _send_again(self, entry: Entry, worker: Worker, reached: set[int]) -> None:
+        """Everything that the worker had sent has come in: send what has not reached it, and what is in force."""
+        assert worker.peer is not None
+        if entry.worker is not worker or worker.peer.closed:
+            return
+        work = self._core.machine.work(entry.id)
+        if work.phase is Phase.STOPPING:
+            worker.peer.send(wire.Stop(work.policy.grace))
+            return
+        for call in work.running.values():
+            if call.id not in reached:
+                worker.peer.send(wire.Call(call.id, call.args, call.hash))
+            if call.ending is not None:
+                worker.peer.send(wire.Cancel(call.id))
 
     def _on_cut(self, entry: Entry, worker: Worker, connection: Connection) -> None:
         assert worker.peer is not None
@@ -112,9 +225,24 @@ class Links:
     # --- sending ----------------------------------------------------------------------------------
 
     def send(self, entry: Entry, frame: wire.Frame) -> None:
-        """Send to the present worker; without one that was welcomed, nothing happens."""
-        if entry.worker is not None and entry.worker.peer is not None:
-            entry.worker.peer.send(frame)
+        """Send to the present worker; without one that was welcomed, nothing happens.
+
+        Nor where that is catching up after a killed scheduler: what is in force then is sent when it has.
+        """
+        worker = entry.worker
+        if worker is not None and worker.peer is not None and not worker.is_catching_up:
+            worker.peer.send(frame)
+
+    def stop(self, entry: Entry, grace: float) -> None:
+        """Have the present worker end in order: where a journal is kept, when it has what came from the worker.
+
+        A worker that has ended cannot send anything again.
+        """
+        worker, recorder = entry.worker, self._core.recorder
+        if recorder is None:
+            self.send(entry, wire.Stop(grace))
+            return
+        recorder.when_committed(lambda: self.send(entry, wire.Stop(grace)) if entry.worker is worker else None)
 
     def _propose(self, entry: Entry, peer: Peer[Any], frame: wire.FlowDelta) -> None:
         if peer.closed:
@@ -150,47 +278,47 @@ class Links:
     # --- receiving --------------------------------------------------------------------------------
 
     def _on_frame(self, entry: Entry, worker: Worker, frame: wire.FromWorker) -> None:
-        if type(frame) is wire.Bye:
-            if worker.peer is not None:
-                worker.peer.acknowledge()
+        peer = worker.peer
+        assert peer is not None
+        if type(frame) is wire.Bye and self._core.recorder is None:
+            peer.acknowledge()
         elif self._core.is_holding:
-            self._core.external(lambda: self._take(entry, worker, frame))
+            self._core.external(partial(self._take, entry, worker, frame, peer.number, peer.body))
         else:
-            self._take(entry, worker, frame)
+            self._take(entry, worker, frame, peer.number, peer.body)
 
-    def _take(self, entry: Entry, worker: Worker, frame: wire.FromWorker) -> None:
+    def _take(self, entry: Entry, worker: Worker, frame: wire.FromWorker, number: int, body: bytes) -> None:
         if entry.worker is not worker:
             return
-        attempt, feed = worker.attempt, self._core.feed
+        now = None
+        if self._core.recorder is not None:
+            now = self._core.tick()
+            self._core.recorder.put_frame(worker, number, now, body)
         # First those that come all the time, by their very type: a `match` asks isinstance for each case.
         if type(frame) is wire.Result:
-            feed(ev.CallSucceeded(entry.id, attempt, frame.call, bytes(frame.value)))
+            self._core.feed(ev.CallSucceeded(entry.id, worker.attempt, frame.call, bytes(frame.value)), now)
             return
         if type(frame) is wire.Delta:
             ops = frame.ops
             self._apply(entry, worker, lambda mirror: mirror.apply(ops))
             return
-        match frame:
-            case wire.Running():
-                feed(ev.CallRunning(entry.id, attempt, frame.call))
-            case wire.Failure():
-                reason = _reason(frame.reason)
-                feed(ev.CallFailed(entry.id, attempt, frame.call, reason, frame.error, frame.swallowed))
-            case wire.Cancelled():
-                feed(ev.CallCancelled(entry.id, attempt, frame.call))
-            case wire.Ready():
-                worker.pickled = b""
-                feed(ev.WorkerReady(entry.id, attempt))
-            case wire.Answer():
-                self._apply(entry, worker, lambda mirror: mirror.answer(frame.proposal, frame.ops))
-                self._on_answer(entry, worker, frame)
-            case wire.Stopped():
-                if frame.error is not None:
-                    entry.start_error = rebuild_error(frame.error, work=entry.name)
-                reason_or_none = _reason(frame.reason) if frame.reason else None
-                feed(ev.WorkerStopping(entry.id, attempt, reason_or_none, frame.error))
-            case _:
-                raise LightworkError(f"{type(frame).__name__} is not expected here")
+        if type(frame) is wire.Answer:
+            answer = frame
+            self._apply(entry, worker, lambda mirror: mirror.answer(answer.proposal, answer.ops))
+            self._on_answer(entry, worker, frame)
+            return
+        if type(frame) is wire.Bye:
+            self._on_bye(worker)
+            return
+        if type(frame) is wire.Ready:
+            worker.pickled = b""
+            if worker.is_known_ready:
+                return
+        if type(frame) is wire.Stopped and frame.error is not None:
+            entry.start_error = rebuild_error(frame.error, work=entry.name)
+        event = event_of(entry.id, worker.attempt, frame)
+        if event is not None:
+            self._core.feed(event, now)
 
     def _apply(self, entry: Entry, worker: Worker, apply: Callable[[Mirror], Sequence[wire.Op]]) -> None:
         assert worker.mirror is not None
@@ -202,6 +330,11 @@ class Links:
             return
         if ops:
             self._core.tree.edited(entry.name, ops)
+
+    def _on_bye(self, worker: Worker) -> None:
+        """The worker leaves as soon as it knows that everything is here, and written down."""
+        if worker.peer is not None and self._core.recorder is not None:
+            self._core.recorder.when_committed(worker.peer.acknowledge)
 
     def _on_answer(self, entry: Entry, worker: Worker, frame: wire.Answer) -> None:
         outside = worker.outside.pop(frame.proposal, None)
@@ -227,11 +360,14 @@ class Links:
 
     def close(self, entry: Entry, worker: Worker) -> None:
         """The worker is gone: the flow owns the state again."""
+        worker.returned.set()
         self._core.workers.pop(worker.launch, None)
         if worker.peer is not None:
             worker.peer.close()
         if worker.mirror is not None:
-            worker.mirror.close(entry.work._edited)
+            recorder, name = self._core.recorder, entry.name
+            made = None if recorder is None else (lambda op: recorder.put_edit(name, op))
+            worker.mirror.close(entry.work._edited, made)
         finish_all(list(worker.outside.values()))  # who has asked for edits has them: nobody is there to refuse
         worker.outside.clear()
 
@@ -262,11 +398,3 @@ def pickle_work(work: Work) -> bytes:
                 ) from cause
         raise UsageError(f"{type(work).__name__} cannot be sent to a worker: {error}") from error
     return pickled
-
-
-def _reason(text: str) -> Reason:
-    """A reason that a worker gives; raises `ProtocolError` where it is none."""
-    try:
-        return Reason(text)
-    except ValueError:
-        raise ProtocolError(f"a worker gives the reason {text!r:.80}, which is none") from None

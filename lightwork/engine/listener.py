@@ -40,8 +40,9 @@ limit of its own, 4096 by default on Linux."""
 
 _log = get_logger("lightwork.engine")
 
-_HELLO_LIMIT = 4096
+_HELLO_LIMIT = 1 << 20
 _PER_LAUNCH = 4
+_TRY_AGAIN = 0.05
 _BURST = 4
 _SETTLE = 0.1
 
@@ -66,6 +67,7 @@ class Listener:
 
     Attributes:
         certificate: The one in use; None where the link is plain.
+        bound: Address and port that it listens on.
         socket: Name of the Unix socket, see `lightwork.runtime.Route.socket`; empty where there is none.
     """
 
@@ -87,6 +89,7 @@ class Listener:
         self._crowd = _Crowd(max_crowd)
         self._handshake_timeout = handshake_timeout
         self.certificate = certificate
+        self.bound = "", 0
         self._context: ssl.SSLContext | None = None
         self._servers: list[asyncio.Server] = []
         self.socket = ""
@@ -108,12 +111,14 @@ class Listener:
         """What tickets name and the handshake is bound to; empty where the link is plain."""
         return b"" if self.certificate is None else self.certificate.fingerprint
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
+    async def start(self, host: str, port: int, *, socket: str = "", within: float = 0.0) -> tuple[str, int]:
         """Listen; return the numeric address and the port that were bound.
 
         Args:
             host: An address of this machine or a name of one; of a name with several addresses the first is taken.
             port: 0 for any free one.
+            socket: Name that the Unix socket is to have, with its ``@``; empty for any.
+            within: Seconds to wait for a port that is taken.
 
         Raises:
             ConfigError: If that cannot be bound, or TLS is needed and cannot be had.
@@ -126,19 +131,24 @@ class Listener:
             self.certificate = make_certificate()
         if self.certificate is not None:
             self._context = server_context(self.certificate)
-        try:
-            server = await loop.create_server(self.accept, address, port, backlog=_BACKLOG)
-        except OSError as error:
-            raise ConfigError(_advice(host, port, error)) from error
+        deadline = loop.time() + within
+        while True:
+            try:
+                server = await loop.create_server(self.accept, address, port, backlog=_BACKLOG)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or loop.time() >= deadline:
+                    raise ConfigError(_advice(host, port, error)) from error
+                await asyncio.sleep(_TRY_AGAIN)
         self._servers.append(server)
-        await self._open_socket(loop)
+        await self._open_socket(loop, socket.removeprefix("@") or f"lightwork-{os.urandom(8).hex()}")
         bound = server.sockets[0].getsockname()
-        return bound[0], bound[1]
+        self.bound = bound[0], bound[1]
+        return self.bound
 
-    async def _open_socket(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _open_socket(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         if sys.platform != "linux":
             return
-        name = f"lightwork-{os.urandom(8).hex()}"
         # Bound here and not by the loop: libuv takes such a name for a path, with other bytes at its end.
         sock = socket.socket(socket.AF_UNIX)
         try:

@@ -27,13 +27,14 @@ in that state counts, since the work was done. So does one that arrives while th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, assert_never
 
 from lightwork.engine.call_rules import CallRules, take_from_flight
 from lightwork.engine.events import (
     CallCancelled,
     CallFailed,
+    CallRecovered,
     CallRunning,
     CallSubmitted,
     CallSucceeded,
@@ -101,7 +102,7 @@ class Machine(CallRules):
         """
         self._now = now
         if type(event) is WorkAdded:
-            self._works[event.work] = ModelWork(event.work, event.name, event.policy)
+            self._add(event)
             return []
         kind = type(event)
         work = self._works.get(event.work)
@@ -123,7 +124,29 @@ class Machine(CallRules):
         row.answer(self, work, event)
         return self._commands
 
+    def _add(self, event: WorkAdded) -> None:
+        """A work that a killed scheduler knew is known already, and is made by code that may say something else now."""
+        known = self._works.get(event.work)
+        if known is None:
+            self._works[event.work] = ModelWork(event.work, event.name, event.policy)
+            return
+        known.policy = event.policy
+        if not event.policy.cache_calls:
+            known.results.clear()
+
     # --- for tests, statistics and the journal ----------------------------------------------------
+
+    def works(self) -> list[ModelWork]:
+        """Every work that is not forgotten. Look, and change nothing."""
+        return list(self._works.values())
+
+    def work(self, number: int) -> ModelWork:
+        """One of them. Raises `KeyError` for a work that is forgotten."""
+        return self._works[number]
+
+    def restore(self, works: Iterable[ModelWork]) -> None:
+        """Know these, and no others."""
+        self._works = {work.id: work for work in works}
 
     def phase(self, work: int) -> Phase:
         """Where a work's worker stands. Raises `KeyError` for a work that is forgotten."""
@@ -389,6 +412,7 @@ TABLE: Final[dict[tuple[Phase, type], Row]] = {
     (_STOPPING, WorkerReady): Row(_M._nothing, (_STOPPING,)),
     **{(phase, CallRunning): Row(_M._running, (phase,)) for phase in _WITH_CALLS},
     **{(phase, CallSucceeded): Row(_M._succeeded, (phase,)) for phase in _WITH_CALLS},
+    **{(phase, CallRecovered): Row(_M._recover, (phase,)) for phase in _WITH_CALLS},
     **{(phase, CallFailed): Row(_M._failed, (phase,)) for phase in _WITH_CALLS},
     **{(phase, CallCancelled): Row(_M._cancelled, (phase,)) for phase in _WITH_CALLS},
     **{(phase, WorkerStopping): Row(_M._stopping, (_STOPPING,)) for phase in (_STARTING, _UP, _CUT)},
@@ -397,7 +421,17 @@ TABLE: Final[dict[tuple[Phase, type], Row]] = {
 """What answers which event in which phase of the worker."""
 
 LATE: Final[frozenset[type]] = frozenset(
-    {LinkLost, LinkRestored, WorkerExited, WorkerStopping, CallRunning, CallSucceeded, CallFailed, CallCancelled}
+    {
+        LinkLost,
+        LinkRestored,
+        WorkerExited,
+        WorkerStopping,
+        CallRunning,
+        CallSucceeded,
+        CallFailed,
+        CallCancelled,
+        CallRecovered,
+    }
 )
 """Facts that may still arrive when the phase in which they matter is over, and then lead to nothing."""
 

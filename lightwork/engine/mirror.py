@@ -34,16 +34,24 @@ class Mirror:
         state: The flow's copy.
         send: Sends a proposal.
         edited: Told of each edit of the flow, after it was made.
+        earlier: The highest number of a proposal that another mirror has made to this worker: answers to those count as
+            what they say the worker did.
     """
 
-    def __init__(self, state: State, send: Callable[[wire.FlowDelta], None], edited: Callable[[wire.Op], None]) -> None:
+    def __init__(
+        self,
+        state: State,
+        send: Callable[[wire.FlowDelta], None],
+        edited: Callable[[wire.Op], None],
+        earlier: int = 0,
+    ) -> None:
         self._state = state
         self._send = send
         self._edited = edited
         self._confirmed = State(state.owner, {})
         self._pending: dict[str, int] = {}
         self._proposals: dict[int, wire.Op] = {}
-        self._latest = 0
+        self._latest = self._earlier = earlier
         self._seen: Any = MISSING
         self._guard = self._keep
         state.guard = self._guard
@@ -63,6 +71,17 @@ class Mirror:
     def is_tied(self) -> bool:
         """Whether the state is still this mirror's."""
         return self._state.guard is self._guard
+
+    def confirmed(self) -> dict[str, Any]:
+        """A plain copy of what the worker has confirmed: the state without the proposals that are not answered."""
+        with self._state.lock:
+            values = self._state.snapshot()
+            for name in self._pending:
+                if name in self._confirmed.names:
+                    values[name] = plain(self._confirmed.values[name])
+                else:
+                    values.pop(name, None)
+            return values
 
     def apply(self, ops: Sequence[wire.Op]) -> Sequence[wire.Op]:
         """Apply what the worker did; return the part of it that changes what the flow sees.
@@ -95,6 +114,8 @@ class Mirror:
         shown = self.apply(ops)
         proposed = self._proposals.pop(number, None)
         if proposed is None:
+            if 0 < number <= self._earlier:
+                return shown
             raise StateError(f"{self._state.owner}: the worker answers proposal {number}, which was never made")
         name = proposed[1][0]
         self._pending[name] -= 1
@@ -103,11 +124,12 @@ class Mirror:
         del self._pending[name]
         return [*shown, *self._restore(name)]
 
-    def close(self, sink: Callable[[wire.Op], None]) -> None:
+    def close(self, sink: Callable[[wire.Op], None], made: Callable[[wire.Op], None] | None = None) -> None:
         """The worker is gone: the flow owns the state again, its unanswered edits included where they still fit.
 
         Args:
             sink: Takes the flow's edits from now on.
+            made: Called with each of the unanswered edits that was made again.
         """
         if not self.is_tied:
             return
@@ -117,7 +139,11 @@ class Mirror:
         told = [op for name in self._pending for op in self._restore(name)]
         self._pending.clear()
         for proposed in unanswered.values():
-            told += self._redo(proposed)
+            redone = list(self._redo(proposed))
+            told += redone
+            if made is not None:
+                for op in redone:
+                    made(op)
         for op in told:
             self._edited(op)
 

@@ -78,6 +78,11 @@ class LineCutter:
         self._rest = rest
         return whole
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of a line that has no end yet."""
+        return len(self._rest)
+
     def rest(self) -> bytes:
         """What is left when the output has ended, as a line."""
         rest, self._rest = self._rest, b""

@@ -53,13 +53,15 @@ class Passes:
             self._scheduler.begin_pass()
             try:
                 is_complete = await self._one()
-            except FlowEnded:
+            except FlowEnded as ended:
+                self._scheduler.end_app(is_success=ended.is_success)
                 return
             except BaseExceptionGroup as group:
                 # A task group of the flow's in which one task has ended the app.
-                ended, rest = group.split(FlowEnded)
-                if rest is not None or ended is None:
+                inside, rest = group.split(FlowEnded)
+                if rest is not None or inside is None:
                     raise
+                self._scheduler.end_app(is_success=_first(inside).is_success)
                 return
             self._scheduler.end_pass(is_complete=is_complete)
             self._after()
@@ -106,3 +108,8 @@ class Passes:
             return False
         finally:
             self._scheduler.leave_pass_thread()
+
+
+def _first(group: BaseExceptionGroup[FlowEnded]) -> FlowEnded:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lightwork import wire
 from lightwork.calls import Call, Operation
@@ -26,11 +27,19 @@ from lightwork.engine.listener import Listener
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.schedules import Schedules
 from lightwork.engine.tree import Tree
+from lightwork.engine.workers import Worker
 from lightwork.errors import LaunchFailed
+from lightwork.flow import Flow
 from lightwork.log import get_logger
 from lightwork.record import WorkRecord
 from lightwork.runtime import Door, Route, Runtime
+from lightwork.state import State
+from lightwork.status import Reason
 from lightwork.work import Work
+
+if TYPE_CHECKING:
+    from lightwork.engine.records import Image
+    from lightwork.engine.resume import Resume
 
 __all__ = ["Scheduler", "in_pass"]
 
@@ -39,6 +48,10 @@ in_pass: contextvars.ContextVar[object] = contextvars.ContextVar("lightwork_in_p
 
 _FORCE_MARGIN = 2.0
 """Seconds beyond the grace period after which the end of an app is forced, if the works' own ends were not."""
+
+_PORT_WITHIN = 5.0
+"""Seconds to wait for the port that the workers of a killed scheduler dial. One that dials it in vain can be connected
+to itself for a moment, where the port is one that the kernel gives to whoever dials."""
 
 _GIVE_UP = 30.0
 """Seconds that runtimes have to carry out the forced end of an app."""
@@ -82,11 +95,14 @@ class Scheduler:
         self.schedules = Schedules(self._core.loop, tree)
         self._book = CallBook(self._core, self, lambda: self.schedules.is_told)
         self._launching = Launching(self._core)
-        self._links = Links(self._core, self._launching.end)
+        self._links = Links(self._core, self._launching.end, self._book.restore)
         self._listener = Listener(
             self._links.find_secret, self._links.on_hello, config.max_frame, max_strangers=config.max_strangers
         )
         self._runtimes: Runtimes | None = None
+        self._root: Flow | None = None
+        self._resume: Resume | None = None
+        self._has_begun = False
         self._force = asyncio.Event()
         self.run = self._book.run
         self.submit = self._book.submit
@@ -96,22 +112,95 @@ class Scheduler:
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def open(self, group: asyncio.TaskGroup) -> None:
-        """Listen; the tasks of works go into `group`.
+    async def open(self, group: asyncio.TaskGroup, root: Flow) -> None:
+        """Open the journal, if one is kept, and listen; the tasks of works go into `group`.
 
         Raises:
             ConfigError: The address cannot be bound, or TLS is needed and cannot be had.
+            JournalError: The journal cannot be used.
+            StateError: It is of another tree than `root`'s.
         """
-        host, port = await self._listener.start(self._config.host, self._config.port)
-        self._runtimes = Runtimes(self._config, self._given, group)
-        advertise, socket = self._config.advertise, self._listener.socket
+        config = self._config
+        self._root = root
+        self._runtimes = Runtimes(config, self._given, group)
+        if config.journal is not None:
+            await self._open_journal(config.journal, root)
+        host, port = await self._listen()
+        advertise, socket = config.advertise, self._listener.socket
         address = Door(advertise or host, port, self._listener.accept, "" if advertise else socket)
         self._launching.open(group, self._runtimes, address, self._listener.fingerprint)
+        if self._resume is not None:
+            await self._resume.enter_runtimes(self._runtimes)
+
+    async def _open_journal(self, path: str, root: Flow) -> None:
+        # SQLite is loaded where a journal is kept.
+        from lightwork.engine.recorder import Recorder, open_journal
+        from lightwork.engine.resume import Resume, check_tree
+
+        app, owner, kept = _app_name(root), self._launching.owner, self._config.statuses_kept
+        opened = await asyncio.to_thread(open_journal, Path(path), app, owner, resume=self._config.resume, kept=kept)
+        try:
+            replay = opened.replay
+            if replay is not None:
+                check_tree(root, replay)
+                for profile in replay.profiles:
+                    assert self._runtimes is not None
+                    self._runtimes.check(profile)
+            recorder = Recorder(opened, self._core.fail, self._image, self._states)
+        except BaseException:
+            opened.store.close()
+            opened.lock.release()
+            raise
+        self._core.recorder = recorder
+        if replay is not None:
+            self._resume = Resume(self._core, self._book, self._launching, self._links, recorder, replay)
+            self._resume.restore()
+
+    async def _listen(self) -> tuple[str, int]:
+        """Where the configuration says; where workers of a killed scheduler dial, there."""
+        config, recorder = self._config, self._core.recorder
+        there = None if recorder is None or self._resume is None or self._resume.was_over else recorder.address
+        if there is None:
+            return await self._listener.start(config.host, config.port)
+        self._listener.certificate = there.certificate
+        return await self._listener.start(there.host, there.port, socket=there.socket, within=_PORT_WITHIN)
+
+    async def begin(self) -> None:
+        """The tree is complete and everything is open: launch works, and follow those of a killed scheduler.
+
+        Without this `aclose` leaves the workers of a killed scheduler, and its journal, as they were.
+
+        Raises:
+            JournalError: The journal cannot be written.
+        """
+        recorder = self._core.recorder
+        if recorder is not None:
+            from lightwork.engine.recorder import Address
+
+            # Not the address that is advertised: this one is bound again.
+            listener = self._listener
+            recorder.begin(Address(*listener.bound, listener.socket, listener.certificate))
+        self._has_begun = True
+        if self._resume is not None:
+            self._resume.follow()
+            await self._resume.wait_returned()
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether this goes on with an app that had not ended."""
+        return self._resume is not None and not self._resume.was_over
 
     async def aclose(self) -> None:
-        """End every work, in order within the grace period, and by force after it; then let go of everything."""
+        """End every work, in order within the grace period, and by force after it; then let go of everything.
+
+        Raises:
+            JournalError: The journal could not be written to its end.
+        """
         self._core.is_closed = True
         self.release_frames()
+        if self._resume is not None and not self._has_begun:
+            await self._abandon()
+            return
         for entry in list(self._core.entries.values()):
             self._core.feed(ev.StopRequested(entry.id))
         gone = asyncio.create_task(self._launching.wait_gone())
@@ -125,11 +214,29 @@ class Scheduler:
         if not gone.done():
             await self._launching.give_up()
         await gone
+        is_over = not self._core.workers
+        await self._let_go()
+        if self._core.recorder is not None:
+            if self._has_begun:
+                await self._core.recorder.aclose(is_over=is_over)
+            else:
+                self._core.recorder.release()
+
+    async def _let_go(self) -> None:
         self.schedules.close()
         self._core.stop_timers()
         if self._runtimes is not None:
             self._runtimes.close()
         await self._listener.aclose()
+
+    async def _abandon(self) -> None:
+        """It could not go on: leave everything to the next try, within the reconnect window."""
+        for worker in list(self._core.workers.values()):
+            if worker.peer is not None:
+                worker.peer.close()
+        await self._let_go()
+        if self._core.recorder is not None:
+            self._core.recorder.release()
 
     def kill(self) -> None:
         """End every work by force, now or as soon as the end begins."""
@@ -170,7 +277,8 @@ class Scheduler:
                 self._book.publish(status)
             core.publish(entry.name, status)
         elif type(command) is ev.SendCall:
-            self._links.send(entry, wire.Call(command.call, command.args))
+            hash = core.machine.work(command.work).calls[command.call].hash
+            self._links.send(entry, wire.Call(command.call, command.args, hash))
         elif type(command) is ev.Settle:
             self._book.settle(entry, command.call, command.outcome)
         elif type(command) is ev.Adopt:
@@ -187,12 +295,19 @@ class Scheduler:
             case ev.SendCancel():
                 self._links.send(entry, wire.Cancel(command.call))
             case ev.SendStop():
-                self._links.send(entry, wire.Stop(command.grace))
+                self._links.stop(entry, command.grace)
             case ev.Launch():
-                self._launching.launch(entry, command.attempt)
+                if entry.is_missing:
+                    entry.due = command.attempt
+                else:
+                    self._launching.launch(entry, command.attempt)
             case ev.EndWorker():
                 if entry.worker is not None:
                     self._launching.end(entry.worker, command.grace)
+                elif entry.due:
+                    attempt, entry.due = entry.due, 0
+                    never = ev.LaunchFailed(entry.id, attempt, Reason.CANCELLED, "stopped before it was launched")
+                    self._core.loop.call_soon(self._core.feed, never)
             case ev.WorkerUp():
                 finish_all(entry.starts)
             case ev.WorkerGone():
@@ -205,7 +320,7 @@ class Scheduler:
         worker, entry.worker = entry.worker, None
         if worker is not None:
             self._links.close(entry, worker)
-        self._forget_address(entry)
+            self._forget_address(entry, worker)
         self._links.check_confirmed(entry)
         finish_all(entry.stops)
         if entry.starts and failure is not None:
@@ -213,13 +328,12 @@ class Scheduler:
             error.__cause__ = entry.start_error
             finish_all(entry.starts, error)
 
-    def _forget_address(self, entry: Entry) -> None:
+    def _forget_address(self, entry: Entry, worker: Worker) -> None:
         """Nothing answers for a work without a worker."""
         if self._core.by_work.get(entry.work, entry) is not entry:
             return  # it was taken out of the tree and put back: another entry's worker may answer for it already
         state = entry.work._state
-        gone = {"_url": "", "_internal_ip": "", "_public_ip": "", **({"_port": None} if entry.picks_port else {})}
-        entry.picks_port = False
+        gone = {"_url": "", "_internal_ip": "", "_public_ip": "", **({"_port": None} if worker.picks_port else {})}
         for name, value in gone.items():
             if state.values[name] != value:
                 state.set(name, value)
@@ -289,16 +403,27 @@ class Scheduler:
         for one in node._walk():
             if isinstance(one, Work):
                 self._add_work(one)
+            if isinstance(one, Flow):
+                self._add_flow(one)
             if isinstance(one, Component):
                 changes.append(ComponentAdded(one.name))
         self._reshaped()
         self._tree.changed(changes)
 
+    def _add_flow(self, flow: Flow) -> None:
+        recorder = self._core.recorder
+        if recorder is not None and not (self._resume is not None and self._resume.take_back_flow(flow)):
+            recorder.put_component(flow, 0, is_static=not self._has_begun)
+
     def _add_work(self, work: Work) -> None:
         core, config = self._core, self._config
-        entry = Entry(core.next_work(), work)
+        known = self._resume.take_back(work) if self._resume is not None else None
+        entry = known or Entry(core.next_work(), work)
         core.entries[entry.id] = core.by_work[work] = entry
-        work.__dict__["_record"] = WorkRecord(config.statuses_kept)
+        if known is None:
+            work.__dict__["_record"] = WorkRecord(config.statuses_kept)
+            if core.recorder is not None:
+                core.recorder.put_component(work, entry.id, is_static=not self._has_begun)
         work._state.max_bytes = wire.max_value(config.max_frame)
         profile = config.runtime_for(work.name, work._runtime)
         extra, is_costly = (0.0, False) if self._runtimes is None else self._runtimes.nature(profile)
@@ -315,6 +440,8 @@ class Scheduler:
             reconnect_window=config.reconnect_window,
         )
         core.feed(ev.WorkAdded(entry.id, entry.name, policy))
+        if known is not None and self._resume is not None:
+            self._resume.go_on(known)
 
     def removed(self, node: Node) -> None:
         """See `Driver.removed`."""
@@ -323,7 +450,9 @@ class Scheduler:
     def _remove(self, node: Node) -> None:
         changes: list[Change] = []
         for one in node._walk():
-            if isinstance(one, Component):
+            if isinstance(one, (Flow, Work)):
+                if self._core.recorder is not None:
+                    self._core.recorder.put_removed(one)
                 changes.append(ComponentRemoved(one.name))
             if isinstance(one, Work) and (entry := self._core.by_work.pop(one, None)) is not None:
                 self._core.feed(ev.WorkRemoved(entry.id))
@@ -332,6 +461,8 @@ class Scheduler:
 
     def edited(self, component: Component, op: wire.Op) -> None:
         """See `Driver.edited`."""
+        if self._core.recorder is not None:
+            self._core.recorder.put_edit(component.name, op)
         if threading.get_ident() == self._core.thread:
             self._tree.edited(component.name, (op,))
         else:
@@ -349,10 +480,44 @@ class Scheduler:
 
         A call that failed before the pass began, and that still nobody awaits, fails the app.
         """
+        if is_complete:
+            self._end_run()
         has_schedule = self.schedules.end_pass(is_complete=is_complete)
         if self._book.memory.end_pass(is_complete=is_complete) or has_schedule:
             self._tree.changed()
         self._book.check_failed()
+
+    def end_app(self, *, is_success: bool) -> None:
+        """A pass has ended the app: as a success, it has come to its end."""
+        if is_success:
+            self._end_run()
+
+    def _end_run(self) -> None:
+        if self._core.recorder is not None:
+            self._core.recorder.end_run()
+        if self._resume is not None and self._has_begun:
+            self._resume.end()
+
+    # --- the journal ------------------------------------------------------------------------------
+
+    def _components(self) -> Iterator[tuple[Component, int]]:
+        """Every component of the tree with its number, 0 for a flow."""
+        for node in self._root._walk() if self._root is not None else ():
+            if isinstance(node, Flow):
+                yield node, 0
+            elif isinstance(node, Work) and (entry := self._core.by_work.get(node)) is not None:
+                yield node, entry.id
+
+    def _states(self) -> Iterator[State]:
+        return (component._state for component, _ in self._components())
+
+    def _image(self) -> Image:
+        """Everything that another scheduler must know to go on."""
+        core, recorder = self._core, self._core.recorder
+        assert recorder is not None
+        from lightwork.engine.image import live_image
+
+        return live_image(core, recorder, self._components(), self._resume.states() if self._resume else ())
 
     @property
     def is_held(self) -> bool:
@@ -374,3 +539,9 @@ class Scheduler:
     def leave_pass_thread(self) -> None:
         """Called in the thread of a plain pass, after it."""
         self._core.pass_thread = 0
+
+
+def _app_name(root: Flow) -> str:
+    """What tells this app from others whose journals might be taken for its own."""
+    works = root.works()
+    return type(works[0]).__qualname__ if type(root).__name__ == "_RunWork" else type(root).__qualname__

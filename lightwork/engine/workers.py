@@ -40,14 +40,33 @@ class Worker:
         cut: Set while there is no connection.
         refusal: Why it was turned away or given up by the scheduler itself; explains its end.
         given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
+        is_adopted: Whether another scheduler has launched it, which was killed.
+        is_catching_up: Whether such a one is back, and not everything that it had sent has come in.
+        is_known_ready: Whether that was clear before such a one has said that it is ready.
+        returned: Set when it is known where such a one stands: it is back, and everything that it had sent has come in;
+            or it is over, or waits for its work.
+        received: The number of its latest frame that was taken in, where a journal is kept.
+        picks_port: Whether the port was free to choose when it was welcomed.
+        offset: How much of its output was told, in bytes.
+        profile: Of its runtime.
     """
 
-    def __init__(self, work: int, attempt: int, name: str) -> None:
+    def __init__(
+        self, work: int, attempt: int, name: str, profile: str, launch: bytes = b"", secret: bytes = b""
+    ) -> None:
         self.work = work
         self.attempt = attempt
         self.name = name
-        self.launch = secrets.token_bytes(16)
-        self.secret = secrets.token_bytes(32)
+        self.profile = profile
+        self.launch = launch or secrets.token_bytes(16)
+        self.secret = secret or secrets.token_bytes(32)
+        self.is_adopted = bool(launch)
+        self.is_catching_up = False
+        self.is_known_ready = False
+        self.returned = asyncio.Event()
+        self.received = 0
+        self.picks_port = False
+        self.offset = 0
         self.runtime: Runtime | None = None
         self.ref: Ref | None = None
         self.launching: asyncio.Task[Ref] | None = None

@@ -100,6 +100,7 @@ class Peer(Generic[FrameT]):
             end keeps the last few frames for as long as it is at rest. That spares a timer: while one is armed, each
             turn of the loop has the kernel set one too, which costs as much as handling a small frame.
         window: Bytes kept for a replay above which `writable` is false.
+        keeps: Whether frames are acknowledged only when `keep` says that they are kept, not when they are taken in.
         loop: The event loop, the running one if not given.
 
     Attributes:
@@ -108,6 +109,7 @@ class Peer(Generic[FrameT]):
             acknowledgement. May be called when it was true already.
         on_settled: Called when the other end has acknowledged everything that was sent.
         last_heard: When something was last received, by the loop's clock.
+        number, body: Of the numbered frame that `on_frame` was called with last, as it came.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Peer(Generic[FrameT]):
         *,
         ack_delay: float | None = 0.2,
         window: int = WINDOW,
+        keeps: bool = False,
         loop: Loop | None = None,
     ) -> None:
         self._loop: Loop = loop or asyncio.get_running_loop()
@@ -132,6 +135,10 @@ class Peer(Generic[FrameT]):
         self._session = Session()
         self._connection: Connection | None = None
         self._closed = False
+        self._keeps = keeps
+        self._kept = 0
+        self.number = 0
+        self.body = b""
         self._taken = 0  # bytes of numbered frames since the last acknowledgement
         self._ack_timer: Timer | None = None
         self._beat_every: float | None = None
@@ -155,8 +162,18 @@ class Peer(Generic[FrameT]):
 
     @property
     def received(self) -> int:
-        """The last number taken in: what the first message of a new connection tells the other end."""
-        return self._session.received
+        """The last number taken in, and kept where that matters: what a new connection tells the other end first."""
+        return self._kept if self._keeps else self._session.received
+
+    @property
+    def sent(self) -> int:
+        """The last number sent."""
+        return self._session.sent
+
+    @property
+    def acked(self) -> int:
+        """The last number that the other end has acknowledged."""
+        return self._session.sent - self._session.unacked
 
     @property
     def writable(self) -> bool:
@@ -178,6 +195,11 @@ class Peer(Generic[FrameT]):
             unacked_bytes=session.unacked_bytes,
             last_heard=self.last_heard,
         )
+
+    def resume(self, sent: int, received: int) -> None:
+        """Go on where a peer of another process left off; see `Session.resume`. Before anything was sent."""
+        self._session.resume(sent, received)
+        self._kept = received
 
     # --- sending ------------------------------------------------------------------------------------
 
@@ -298,6 +320,7 @@ class Peer(Generic[FrameT]):
             if number:
                 session.accept(number)
                 self._taken += len(body)
+                self.number, self.body = number, body
             kind = type(frame)
             if kind is Ack:
                 self._on_ack(cast(Ack, frame).number)
@@ -305,8 +328,16 @@ class Peer(Generic[FrameT]):
                 self.on_frame(frame)
             if self._closed:
                 return
-        if self._taken and self._connection is not None:
+        if self._taken and self._connection is not None and not self._keeps:
             self._ack_lazily()
+
+    def keep(self, number: int) -> None:
+        """Frames up to this one are kept here, and may be acknowledged. Only with `keeps`; fine when closed."""
+        self._kept = max(self._kept, number)
+        if self._connection is None:
+            return
+        if self._session.ack_due(ACK_EVERY, self._kept) or self._taken >= ACK_BYTES:
+            self._ack()
 
     def _on_ack(self, number: int) -> None:
         held = self._session.unacked_bytes >= self._window
@@ -337,7 +368,8 @@ class Peer(Generic[FrameT]):
         # A timer that is running stays: to cancel and start one for each acknowledgement costs more than one that
         # comes early.
         self._taken = 0
-        if self._connection is not None and (number := self._session.ack()):
+        upto = self._kept if self._keeps else None
+        if self._connection is not None and (number := self._session.ack(upto)):
             self.post(Ack(number))
 
     # --- heartbeats ---------------------------------------------------------------------------------

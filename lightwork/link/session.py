@@ -62,6 +62,14 @@ class Session:
             return True
         return self.expects(number)
 
+    def resume(self, sent: int, received: int) -> None:
+        """Go on where an earlier end left off, whose frames up to `sent` the other end has taken in.
+
+        What that end had sent beyond is lost. Only for a session that has sent and received nothing.
+        """
+        self.sent = sent
+        self.received = self._told = received
+
     def acked(self, number: int) -> None:
         """Drop every frame up to this number; the other end has taken them in.
 
@@ -87,13 +95,18 @@ class Session:
         self.acked(received)
         return list(self._kept)
 
-    def ack_due(self, every: int = 64) -> bool:
-        """Whether as many frames were taken in since the last acknowledgement."""
-        return self.received - self._told >= every
+    def ack_due(self, every: int = 64, upto: int | None = None) -> bool:
+        """Whether as many frames were taken in since the last acknowledgement; `upto` as in `ack`."""
+        return (self.received if upto is None else upto) - self._told >= every
 
-    def ack(self) -> int:
-        """The number to acknowledge now, 0 if there is nothing new to say."""
-        if self._told == self.received:
+    def ack(self, upto: int | None = None) -> int:
+        """The number to acknowledge now, 0 if there is nothing new to say.
+
+        Args:
+            upto: Acknowledge no more than this number; None for all that was taken in.
+        """
+        number = self.received if upto is None else upto
+        if number <= self._told:
             return 0
-        self._told = self.received
-        return self._told
+        self._told = number
+        return number

@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,12 @@ _END_MARGIN = 1.0
 _AGAIN = 0.001
 """Seconds after which a plain run is interrupted again that was in the middle of an edit."""
 
+_MOST_TOLD = 10_000
+"""Calls that a hello tells of."""
+
+_ANSWERED = 256
+"""Calls after which those are looked for whose outcome the scheduler has."""
+
 _PARTING = 0.8
 """Seconds that the scheduler has to acknowledge the last frame: less than it gives the process beyond its grace."""
 
@@ -76,6 +83,10 @@ class Agent:
         self._is_quick = False  # whether the latest run returned at once
         self._unsaid: set[int] = set()  # calls that run, which the scheduler was not told yet
         self._calls: dict[int, asyncio.Future[None]] = {}  # done when the frame that ends the call was sent
+        self._hashes: dict[int, str] = {}  # of those calls
+        self._answered: deque[tuple[int, str, int]] = (
+            deque()
+        )  # over, but the scheduler may not have that: `Hello.calls`
         self._group: asyncio.TaskGroup | None = None
         self._end: asyncio.Future[tuple[str, float]] = self._loop.create_future()
         self._lost = asyncio.Event()
@@ -119,9 +130,28 @@ class Agent:
             self._guard.connected(connection.fileno, patience)
 
     def _hello(self) -> wire.Hello:
+        here = wire.VERSION, __version__, platform.python_version(), os.getpid(), socket.gethostname()
+        peer, waiting = self._peer, self._waiting or ()
+        calls = [(call, self._hashes[call], 0) for call in self._calls]
+        calls += [(frame.id, frame.hash, 0) for frame in waiting if isinstance(frame, wire.Call)]
+        self._drop_acked()
+        proposals = [frame.proposal for frame in waiting if isinstance(frame, wire.FlowDelta)]
+        if self._stream is not None:
+            proposals.append(self._stream.latest_proposal)
         return wire.Hello(
-            wire.VERSION, __version__, platform.python_version(), os.getpid(), socket.gethostname(), self._peer.received
+            *here,
+            received=peer.received,
+            welcomed=self._welcome is not None,
+            sent=peer.sent,
+            calls=[*self._answered, *calls][-_MOST_TOLD:],
+            proposal=max(proposals, default=0),
         )
+
+    def _drop_acked(self) -> None:
+        """Forget the calls whose outcome the scheduler has."""
+        acked = self._peer.acked
+        while self._answered and self._answered[0][2] <= acked:
+            self._answered.popleft()
 
     def _unpack(self, welcome: wire.Welcome) -> Work:
         """The work, as the flow had it. Trusted: the scheduler has proved the launch's secret."""
@@ -290,6 +320,7 @@ class Agent:
         assert self._group is not None
         assert self._service is not None
         self._service.calls += 1
+        self._hashes[frame.id] = frame.hash
         if self.plain is not None:
             self._peer.send(wire.Running(frame.id))
             self._calls[frame.id] = self._loop.create_future()
@@ -367,6 +398,9 @@ class Agent:
             self._peer.send(frame)
         except FrameTooLarge as error:
             self._peer.send(_too_large(frame.call, error))
+        self._answered.append((frame.call, self._hashes.pop(frame.call), self._peer.sent))
+        if len(self._answered) >= _ANSWERED:
+            self._drop_acked()
         future = self._calls.pop(frame.call, None)
         if self.plain is not None and future is not None and not future.done():
             future.set_result(None)

@@ -24,7 +24,8 @@ MAX_FRAME = 1 << 30
 """Longest body accepted from a scheduler that has proved itself, until its `Welcome` gives the limit."""
 
 _FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 1.0
+"""Seconds: a scheduler that was killed and goes on has all its works back soon after it listens."""
 
 
 class DialFailed(LightworkError, ConnectionError):
@@ -35,7 +36,7 @@ async def dial(ticket: Ticket, *, timeout: float, route_timeout: float | None = 
     """Connect to the scheduler that `ticket` was made by; the connection is open and proved.
 
     Tries the routes in their order, each for at most `route_timeout` seconds, and all of them again after a pause
-    that doubles from 50 ms to 5 s, varied by half so that many workers do not come back at once. A route that
+    that doubles from 50 ms to 1 s, varied by half so that many workers do not come back at once. A route that
     answers but does not know the secret is somebody else's and is passed over. Where the ticket has a fingerprint the
     link is TLS, and whoever has another certificate is sent nothing, not even the launch's public id.
 

@@ -18,7 +18,7 @@ from lightwork.worker.dial import DialFailed, dial, patience
 __all__ = ["Refused", "join"]
 
 _FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 1.0
 
 
 class Refused(LightworkError):

@@ -40,6 +40,9 @@ class StateStream:
         peer: The other end; its `on_writable` is taken over.
         on_port: Called in the loop when the work's port has changed.
         before: Called in the loop before edits are sent: what must be told first.
+
+    Attributes:
+        latest_proposal: Number of the latest one that the flow has made, 0 before the first.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class StateStream:
         self._is_scheduled = False
         self._proposals: deque[wire.FlowDelta] = deque()
         self._is_deciding = False
+        self.latest_proposal = 0
         peer.on_writable = self.flush
 
     def edited(self, op: wire.Op) -> None:
@@ -119,6 +123,7 @@ class StateStream:
     def propose(self, frame: wire.FlowDelta, group: asyncio.TaskGroup) -> None:
         """Let the work take or refuse what the flow proposes, after what was proposed before; `group` may be used."""
         self._proposals.append(frame)
+        self.latest_proposal = frame.proposal
         self._decide(group)
 
     def _decide(self, group: asyncio.TaskGroup) -> None:

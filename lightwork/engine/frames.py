@@ -1,0 +1,44 @@
+"""What a worker's frames mean to the machine: for those that arrive, and for those that are read from a journal."""
+
+from __future__ import annotations
+
+from lightwork import wire
+from lightwork.engine import events as ev
+from lightwork.errors import LightworkError, ProtocolError
+from lightwork.status import Reason
+
+__all__ = ["event_of"]
+
+
+def event_of(work: int, attempt: int, frame: wire.FromWorker) -> ev.Event | None:
+    """The event that a frame of a worker is, None where it is about the state alone.
+
+    Raises:
+        ProtocolError: It gives a reason that is none.
+        LightworkError: It is no frame of a worker that was welcomed.
+    """
+    match frame:
+        case wire.Delta() | wire.Answer() | wire.Bye():
+            return None
+        case wire.Running():
+            return ev.CallRunning(work, attempt, frame.call)
+        case wire.Result():
+            return ev.CallSucceeded(work, attempt, frame.call, bytes(frame.value))
+        case wire.Failure():
+            return ev.CallFailed(work, attempt, frame.call, _reason(frame.reason), frame.error, frame.swallowed)
+        case wire.Cancelled():
+            return ev.CallCancelled(work, attempt, frame.call)
+        case wire.Ready():
+            return ev.WorkerReady(work, attempt)
+        case wire.Stopped():
+            return ev.WorkerStopping(work, attempt, _reason(frame.reason) if frame.reason else None, frame.error)
+        case _:
+            raise LightworkError(f"{type(frame).__name__} is not expected here")
+
+
+def _reason(text: str) -> Reason:
+    """A reason that a worker gives; raises `ProtocolError` where it is none."""
+    try:
+        return Reason(text)
+    except ValueError:
+        raise ProtocolError(f"a worker gives the reason {text!r:.80}, which is none") from None

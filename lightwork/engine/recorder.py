@@ -1,0 +1,451 @@
+"""Writes down what comes into a scheduler, so that another one can go on where this one was killed.
+
+Recording is one append to a queue; the journal's thread asks for what has gathered, in batches, and each is handed over
+at one moment of the loop, so that a batch never has half of what belongs together. What a worker has sent is
+acknowledged to it when the batch that holds it is on disk. Until then the worker keeps it: what a killed scheduler has
+taken in and not written down is sent to the next one again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from lightwork import wire
+from lightwork._version import __version__
+from lightwork.engine import records as rec
+from lightwork.engine.answers import Answers
+from lightwork.engine.certificate import Certificate
+from lightwork.engine.image import dump_values
+from lightwork.engine.replay import Replay
+from lightwork.engine.workers import Worker
+from lightwork.errors import JournalError, LightworkError
+from lightwork.flow import Flow
+from lightwork.journal.lock import FileLock
+from lightwork.journal.store import Store
+from lightwork.journal.writer import Job, Writer
+from lightwork.state import State
+from lightwork.work import Work
+
+__all__ = ["Address", "Opened", "Recorder", "open_journal", "read_journal"]
+
+_BLOCK = 1024
+"""Numbers of calls that are reserved at a time. A call may reach its worker before its record reaches the disk, so a
+scheduler that goes on must not give out a number that the killed one may have."""
+
+_MOST_LOG = 16 << 20
+"""Bytes of records after which a snapshot is due, or as many snapshots' sizes as follows."""
+
+_LOG_RATIO = 4
+
+_LOOK_EVERY = 0.1
+"""Seconds between two looks at whether the writer has failed, where the loop waits for it."""
+
+_END_WITHIN = 10.0
+"""Seconds that a full disk has to be emptied in when the app ends."""
+
+_CHECKPOINT_EVERY = 60.0
+"""Seconds between two snapshots that are made only for people to go back to."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where workers dial, and what they expect there.
+
+    Attributes:
+        host, port: As bound.
+        socket: Name of the Unix socket, empty where there is none.
+        certificate: None where the link is plain.
+    """
+
+    host: str
+    port: int
+    socket: str
+    certificate: Certificate | None
+
+
+class Opened(NamedTuple):
+    """A journal that was opened for writing.
+
+    Attributes:
+        store, lock: The file, and the lock on it.
+        owner: Id of the scheduler, which its runtimes know.
+        replay: What is in it; None where it begins.
+        address: Where its workers dial; None where it begins.
+    """
+
+    store: Store
+    lock: FileLock
+    owner: str
+    replay: Replay | None
+    address: Address | None
+
+
+def open_journal(path: Path, app: str, owner: str, *, resume: bool, kept: int) -> Opened:
+    """Open a journal for an app, or make it.
+
+    Args:
+        path: The file.
+        app: Name of the app.
+        owner: Id of the scheduler if the journal begins.
+        resume: Whether to go on with what is in it. Where there is nothing yet it begins all the same.
+        kept: Statuses that are kept of each work.
+
+    Raises:
+        JournalError: It cannot be used; says what to do.
+    """
+    lock = FileLock(path)
+    try:
+        if not Store.exists(path):
+            store = Store.create(path)
+            store.set_meta({"app": app.encode(), "owner": owner.encode()})
+            return Opened(store, lock, owner, None, None)
+        store = Store.open(path)
+        try:
+            return _reopen(store, lock, app, owner, resume=resume, kept=kept)
+        except BaseException:
+            store.close()
+            raise
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _reopen(store: Store, lock: FileLock, app: str, owner: str, *, resume: bool, kept: int) -> Opened:
+    meta = store.meta()
+    path, theirs = store.path, meta.get("app", b"").decode()
+    if theirs != app:
+        raise JournalError(
+            f"the journal {path} is of the app {theirs!r}, and this one is {app!r}: use a path of its own for each app"
+        )
+    replay = read_journal(store, kept=kept)
+    if not replay.runs:  # its scheduler was killed before it had begun
+        return Opened(store, lock, owner, None, None)
+    if not resume:
+        if not replay.is_over:
+            raise JournalError(
+                f"the journal {path} holds a run that has not ended: go on with it by --resume (in Python "
+                "resume=True), or use another path"
+            )
+        # What that run came to stays in the file as a checkpoint.
+        store.set_meta({"owner": owner.encode()})
+        return Opened(store, lock, owner, None, None)
+    wrote = meta.get("lightwork", b"").decode()
+    if wrote != __version__ and not replay.is_over:
+        raise JournalError(
+            f"the journal {path} holds a run of lightwork {wrote} that has not ended, and this is {__version__}: go on "
+            f"with it under {wrote}, or take its latest checkpoint with `lightwork checkpoint restore`"
+        )
+    address = msgspec.msgpack.decode(meta["address"], type=Address) if "address" in meta else None
+    return Opened(store, lock, meta.get("owner", owner.encode()).decode(), replay, address)
+
+
+def read_journal(store: Store, number: int | None = None, *, kept: int = 100) -> Replay:
+    """What a journal comes to now, or came to when its snapshot of that number was made.
+
+    Raises:
+        JournalError: It is damaged.
+    """
+    try:
+        found = store.snapshot(number)
+        seq, image = (0, None) if found is None else (found[0], rec.decode_image(found[1]))
+        replay = Replay(image, kept=kept)
+        if number is None:
+            for batch in store.batches(seq):
+                replay.take_all(rec.decode_batch(batch))
+    except (msgspec.MsgspecError, LightworkError) as error:
+        if isinstance(error, JournalError):
+            raise
+        raise JournalError(f"the journal {store.path} is damaged: {error}. Nothing was changed") from error
+    return replay
+
+
+class Recorder:
+    """Of a running app. `put` is for any thread, the rest for the loop's.
+
+    Args:
+        opened: The journal.
+        failed: Called in the loop with an error of the journal that waiting does not mend.
+        image: Gives an image of the scheduler as it is.
+        states: Gives every state that is in the image.
+
+    Attributes:
+        answers: See `lightwork.engine.answers`.
+        replay: What the journal held; None where it begins.
+        statics, profiles: See `lightwork.engine.records.Image`.
+        generation: Counts the schedulers that have written to this journal.
+        is_over: Whether the app has ended in order.
+        latest_call: The highest number of a call that was given out.
+        reserved: Numbers of calls are reserved up to this one.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        failed: Callable[[BaseException], None],
+        image: Callable[[], rec.Image],
+        states: Callable[[], Iterable[State]],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._opened = opened
+        self._failed = failed
+        self._image = image
+        self._states = states
+        self._waiting: deque[rec.Record] = deque()
+        self._is_told = False
+        self._is_closed = False
+        self._heard: set[Worker] = set()
+        self._commits: list[Callable[[], None]] = []
+        self._flows: dict[Flow, bytes] = {}
+        self._log_size = 0
+        self._image_size = 0
+        self._snapshot_at = self._loop.time()
+        self.replay = opened.replay
+        replay = opened.replay or Replay()
+        self.answers = Answers(replay.answers.answers, replay.answers.asked)
+        self.statics = replay.statics
+        self.profiles = replay.profiles
+        self.generation = replay.runs + 1
+        self.is_over = False
+        # The killed scheduler may have given out every number that it had reserved.
+        self.latest_call = replay.latest_call if replay.is_over else replay.calls
+        self.reserved = self.latest_call + _BLOCK
+        self._reserved_safely = self.latest_call
+        self._writer = Writer(opened.store, self._on_asked, self._on_failed)
+
+    @property
+    def owner(self) -> str:
+        """Id of the scheduler, which its runtimes know."""
+        return self._opened.owner
+
+    @property
+    def address(self) -> Address | None:
+        """Where the workers of the killed scheduler dial."""
+        return self._opened.address
+
+    def begin(self, address: Address) -> None:
+        """Write from now on: first what everything comes to at this moment, as one snapshot.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        self._opened.store.set_meta({"address": rec.encode(address), "lightwork": __version__.encode()})
+        self._writer.start()
+        self._reserve()
+        self._snapshot("resumed" if self.replay is not None else "began")
+
+    # --- recording --------------------------------------------------------------------------------
+
+    def put(self, record: rec.Record) -> None:
+        """Write this down."""
+        self._waiting.append(record)
+        if not self._is_told:
+            self._is_told = True
+            self._writer.wake()
+
+    def put_frame(self, worker: Worker, number: int, now: float, body: bytes) -> None:
+        """Write down a frame that is taken in; when that is on disk, it is acknowledged."""
+        worker.received = number
+        self._heard.add(worker)
+        self.put(rec.Framed(worker.work, worker.attempt, number, now, body))
+
+    def put_edit(self, name: str, op: wire.Op) -> None:
+        """Write down an edit of a state. Call it under the state's lock."""
+        self.put(rec.Edited(name, rec.encode(op)))
+
+    def recover(self, asked: rec.Asked) -> None:
+        """A call that was not written down is known again. A pass may have made it: its outcome answers that pass."""
+        self.put(asked)
+        self.answers.recover(asked)
+
+    def put_component(self, component: Flow | Work, work: int, *, is_static: bool) -> None:
+        """Write down that a component came into the tree. `work` is its number, 0 for a flow."""
+        name, state = component.name, component._state
+        progress = self._watch_progress(component) if isinstance(component, Flow) else b""
+        if is_static:
+            self.statics[name] = None
+        with state.lock:
+            self.put(rec.Added(name, work, dump_values(state.snapshot()), progress, is_static))
+
+    def put_removed(self, component: Flow | Work) -> None:
+        """Write down that it left the tree."""
+        if isinstance(component, Flow):
+            self._flows.pop(component, None)
+        self.put(rec.Removed(component.name))
+
+    def watch(self, flow: Flow) -> None:
+        """Write down the progress of a flow whose component is known already."""
+        self._watch_progress(flow)
+
+    def _watch_progress(self, flow: Flow) -> bytes:
+        self._flows[flow] = progress = rec.encode(flow._progress.snapshot())
+        return progress
+
+    def _put_progress(self) -> None:
+        """Nobody tells how far a flow has come, so it is looked at when something else is written."""
+        for flow, known in self._flows.items():
+            progress = flow._progress
+            if progress.schedules or progress.iterations or len(known) > 1:
+                data = rec.encode(progress.snapshot())
+                if data != known:
+                    self._flows[flow] = data
+                    self._waiting.append(rec.Progressed(flow.name, data))
+
+    def next_call(self) -> int:
+        """A number that no call of this journal has had."""
+        self.latest_call += 1
+        if self.latest_call > self.reserved - _BLOCK // 2:
+            self.reserved += _BLOCK
+            self.put(rec.Reserved(self.reserved))
+            self._reserve()
+        if self.latest_call > self._reserved_safely:
+            self.sync()
+        return self.latest_call
+
+    def _reserve(self) -> None:
+        reserved = self.reserved
+
+        def on_disk() -> None:
+            self._reserved_safely = max(self._reserved_safely, reserved)
+
+        self.when_committed(on_disk)
+
+    def end_run(self) -> None:
+        """The flow's code has come to its end."""
+        self.answers.end_run()
+        self.put(rec.RunEnded())
+        if self._loop.time() >= self._snapshot_at + _CHECKPOINT_EVERY and self._log_size:
+            self._snapshot("after a pass")
+
+    # --- committing -------------------------------------------------------------------------------
+
+    def when_committed(self, act: Callable[[], None]) -> None:
+        """Call `act` in the loop as soon as what was recorded up to now is on disk."""
+        self._commits.append(act)
+        self._is_told = True
+        self._writer.urge()
+
+    async def committed(self) -> None:
+        """Return when what was recorded up to now is on disk."""
+        future = self._loop.create_future()
+        self.when_committed(lambda: None if future.done() else future.set_result(None))
+        await future
+
+    def sync(self) -> None:
+        """Have everything on disk before this returns; the loop stands still.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        over = threading.Event()
+        self._hand_over(over.set)
+        while not over.wait(_LOOK_EVERY):
+            if self._writer.error is not None:
+                raise self._writer.error
+        self._reserved_safely = self.reserved
+
+    def _on_asked(self) -> None:
+        """In the writer's thread: it is ready for a batch."""
+        self._soon(lambda: self._hand_over(is_asked=True))
+
+    def _on_failed(self, error: JournalError) -> None:
+        """In the writer's thread: nothing more can be written."""
+        self._soon(lambda: self._failed(error))
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(act)
+        except RuntimeError:
+            return  # the loop is closed: nobody is there to be told, and the last job is on its way
+
+    def _hand_over(
+        self,
+        told: Callable[[], None] | None = None,
+        *,
+        snapshot: tuple[bytes, str] | None = None,
+        is_asked: bool = False,
+        is_last: bool = False,
+    ) -> None:
+        """Give what has gathered to the writer.
+
+        Args:
+            told: Called in its thread when that is on disk.
+            snapshot: An image of this moment and its label, which is written instead of what has led to it.
+            is_asked: See `Job`.
+            is_last: See `Job`.
+        """
+        if self._is_closed:
+            return
+        self._is_told = False  # before the queue is emptied: what comes after that wakes the writer
+        self._put_progress()
+        waiting = self._waiting
+        records = [waiting.popleft() for _ in range(len(waiting))]
+        heard = [(worker, worker.received) for worker in self._heard]
+        commits, self._commits = self._commits, []
+        self._heard.clear()
+
+        def write(store: Store) -> None:
+            if snapshot is not None:
+                store.add_snapshot(*snapshot)
+            elif records:
+                data = rec.encode(records)
+                store.append(data)
+                self._log_size += len(data)
+
+        def done() -> None:
+            if told is not None:
+                told()
+            if heard or commits or self._log_size > max(_MOST_LOG, _LOG_RATIO * self._image_size):
+                self._soon(lambda: self._on_committed(heard, commits))
+
+        self._writer.put(Job(write, done, is_asked=is_asked, is_last=is_last))
+
+    def _on_committed(self, heard: list[tuple[Worker, int]], commits: list[Callable[[], None]]) -> None:
+        for worker, number in heard:
+            if worker.peer is not None:
+                worker.peer.keep(number)
+        for act in commits:
+            act()
+        if self._log_size > max(_MOST_LOG, _LOG_RATIO * self._image_size) and not self._is_closed:
+            self._snapshot("the log was long")
+
+    def _snapshot(self, label: str) -> None:
+        """Begin anew from what everything comes to now."""
+        self._snapshot_at = self._loop.time()
+        with ExitStack() as stack:
+            for state in self._states():  # no edit in another thread comes between the records and the image
+                stack.enter_context(state.lock)
+            data = rec.encode(self._image())
+            self._image_size = len(data)
+            self._log_size = 0
+            self._hand_over(snapshot=(data, label))
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    async def aclose(self, *, is_over: bool) -> None:
+        """Write what is left; `is_over` says that the app has ended in order, and no worker is left.
+
+        Raises:
+            JournalError: Not everything could be written.
+        """
+        try:
+            if is_over:
+                self.is_over = True
+                self._snapshot("the app ended")
+            self._hand_over(is_last=True)
+            self._is_closed = True
+            await asyncio.to_thread(self._writer.join, _END_WITHIN)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the file, without another word."""
+        self._is_closed = True
+        self._opened.store.close()
+        self._opened.lock.release()

@@ -1,0 +1,309 @@
+"""What a journal says: records of what came into the scheduler from outside, and images of what they come to.
+
+The machine is a function of its events, and a state of its edits, so what is written down is what they were given, in
+order, and never what came of it. `lightwork.engine.replay` makes the one of the other.
+
+All plain data. A change here is a change of `lightwork.journal.store.SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lightwork.engine.events import Event, Outcome, Policy, Timer
+from lightwork.engine.model import Phase, Verdict
+from lightwork.runtime import Ref
+from lightwork.status import Reason, WorkStatus
+
+__all__ = [
+    "Added",
+    "Answer",
+    "Asked",
+    "CallImage",
+    "ComponentImage",
+    "Edited",
+    "Framed",
+    "Happened",
+    "Image",
+    "LaunchBegun",
+    "Placed",
+    "Progressed",
+    "Put",
+    "Record",
+    "RecordImage",
+    "Removed",
+    "Reserved",
+    "RunEnded",
+    "Welcomed",
+    "WorkImage",
+    "WorkerImage",
+    "WorkerOutput",
+    "decode_batch",
+    "decode_image",
+    "encode",
+]
+
+
+class Put(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of the records."""
+
+
+class Happened(Put, frozen=True, tag="event"):
+    """The machine was told this, at that time."""
+
+    now: float
+    event: Event
+
+
+class Framed(Put, frozen=True, tag="frame"):
+    """A worker's numbered frame was taken in, at that time. `body` is as it came."""
+
+    work: int
+    attempt: int
+    number: int
+    now: float
+    body: bytes
+
+
+class Edited(Put, frozen=True, tag="edit"):
+    """A component's state was edited on this side, and no worker owned it. `op` is msgpack."""
+
+    name: str
+    op: bytes
+
+
+class Added(Put, frozen=True, tag="add"):
+    """A component came into the tree.
+
+    Attributes:
+        name: Its name.
+        work: Its number in the machine, 0 for a flow.
+        values: Its attributes, packed, in msgpack.
+        progress: A flow's, in msgpack.
+        is_static: Whether it was there when the app started.
+    """
+
+    name: str
+    work: int
+    values: bytes
+    progress: bytes
+    is_static: bool
+
+
+class Removed(Put, frozen=True, tag="remove"):
+    """A component left the tree."""
+
+    name: str
+
+
+class LaunchBegun(Put, frozen=True, tag="launch"):
+    """A worker is about to be launched. On disk before it is."""
+
+    work: int
+    attempt: int
+    name: str
+    launch: bytes
+    secret: bytes
+    profile: str
+
+
+class Placed(Put, frozen=True, tag="place"):
+    """It was launched, and is here."""
+
+    work: int
+    attempt: int
+    ref: Ref
+
+
+class Welcomed(Put, frozen=True, tag="welcome"):
+    """It is given the work as that is now. On disk before it is."""
+
+    work: int
+    attempt: int
+    picks_port: bool
+
+
+class WorkerOutput(Put, frozen=True, tag="output"):
+    """Its output up to this byte was told."""
+
+    work: int
+    attempt: int
+    offset: int
+
+
+class Progressed(Put, frozen=True, tag="progress"):
+    """A flow's schedules and iterations are these now, in msgpack."""
+
+    name: str
+    progress: bytes
+
+
+class Asked(Put, frozen=True, tag="ask"):
+    """A pass of the flow has made this call, of a work that caches nothing."""
+
+    work: int
+    call: int
+    hash: str
+
+
+class Reserved(Put, frozen=True, tag="reserve"):
+    """Calls get numbers up to this one. On disk before the first of them is given out."""
+
+    calls: int
+
+
+class RunEnded(Put, frozen=True, tag="end"):
+    """The flow's code has come to its end, in one pass or over several that were cut short."""
+
+
+Record = (
+    Happened
+    | Framed
+    | Edited
+    | Added
+    | Removed
+    | LaunchBegun
+    | Placed
+    | Welcomed
+    | WorkerOutput
+    | Progressed
+    | Asked
+    | Reserved
+    | RunEnded
+)
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+class CallImage(msgspec.Struct, frozen=True, array_like=True):
+    """A `lightwork.engine.model.ModelCall`."""
+
+    id: int
+    hash: str
+    args: bytes
+    attempt: int
+    sent: bool
+    ran: bool
+    ending: Reason | None
+    delayed: bool
+
+
+class WorkImage(msgspec.Struct, frozen=True):
+    """A `lightwork.engine.model.ModelWork`; what refers to calls does so by number."""
+
+    id: int
+    name: str
+    policy: Policy
+    phase: Phase
+    attempt: int
+    calls: list[CallImage]
+    queue: list[int]
+    running: list[int]
+    in_flight: dict[str, int]
+    results: dict[str, tuple[int, Outcome]]
+    failed: list[tuple[str, int]]
+    verdict: Verdict | None
+    failure: str | None
+    halted: bool
+    restart: bool
+    removed: bool
+
+
+class RecordImage(msgspec.Struct, frozen=True):
+    """A `lightwork.record.WorkRecord`."""
+
+    statuses: list[WorkStatus]
+    num_successes: int
+    num_timeouts: int
+    first_request: float | None
+    started: bool
+    calls: list[tuple[str, WorkStatus]]
+    latest_call: str | None
+
+
+class ComponentImage(msgspec.Struct, frozen=True):
+    """A component; see `Added`. A work that has left the tree has none."""
+
+    name: str
+    work: int
+    values: bytes
+    progress: bytes
+
+
+class WorkerImage(msgspec.Struct):
+    """A worker that is not gone.
+
+    Attributes:
+        work, attempt, name, launch, secret, profile: As `LaunchBegun` says.
+        ref: Where it is; None until that is known.
+        received: The number of its latest frame that was taken in.
+        picks_port: See `Welcomed`.
+        offset: How much of its output was told, in bytes.
+    """
+
+    work: int
+    attempt: int
+    name: str
+    launch: bytes
+    secret: bytes
+    profile: str
+    ref: Ref | None = None
+    received: int = 0
+    picks_port: bool = False
+    offset: int = 0
+
+    def __repr__(self) -> str:
+        return f"WorkerImage({self.name!r}, received={self.received})"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a call of an unfinished run of the flow's code came to; see `lightwork.engine.answers`."""
+
+    work: int
+    call: int
+    hash: str
+    outcome: Outcome
+
+
+class Image(msgspec.Struct):
+    """Everything that a scheduler must know to go on.
+
+    Attributes:
+        now: When it was made, by the machine's clock.
+        works: Of the machine.
+        records: By the work's number.
+        timers: Those that run, with the time at which they fire.
+        components: The tree.
+        statics: Names of the components that were there when the app started, present or not.
+        workers: Those that are not gone.
+        due: Attempts whose launch was ordered and not begun, by the work's number.
+        answers: See `lightwork.engine.answers`.
+        asked: The calls in flight that an unfinished run of the flow's code has made of works that cache nothing.
+        profiles: Of the runtimes that were used.
+        calls: Calls may have numbers up to this one.
+        latest_call, latest_work: The highest numbers that are known to have been given out.
+        runs: How often the journal was opened for writing.
+        is_over: Whether the app has ended in order: no worker is left.
+    """
+
+    now: float = 0.0
+    works: list[WorkImage] = []
+    records: dict[int, RecordImage] = {}
+    timers: list[tuple[Timer, float]] = []
+    components: list[ComponentImage] = []
+    statics: list[str] = []
+    workers: list[WorkerImage] = []
+    due: dict[int, int] = {}
+    answers: list[Answer] = []
+    asked: list[Asked] = []
+    profiles: list[str] = []
+    calls: int = 0
+    latest_call: int = 0
+    latest_work: int = 0
+    runs: int = 0
+    is_over: bool = False
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_batch = msgspec.msgpack.Decoder(list[Record]).decode
+decode_image = msgspec.msgpack.Decoder(Image).decode

@@ -1,0 +1,233 @@
+"""Makes of a journal's records what its scheduler knew: the machine, the statuses, the states, the workers.
+
+The machine is given what it was given then and decides what it decided then. What it orders is not carried out but
+taken note of: a status is put into the work's record, a timer into the list of those that run, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from lightwork import wire
+from lightwork.engine import events as ev
+from lightwork.engine import records as rec
+from lightwork.engine.answers import Answers
+from lightwork.engine.frames import event_of
+from lightwork.engine.image import dump_machine, dump_record, dump_values, load_machine, load_record, load_values
+from lightwork.engine.machine import MachineError
+from lightwork.errors import LightworkError, StateError
+from lightwork.record import WorkRecord
+from lightwork.state import State
+
+__all__ = ["Known", "Replay"]
+
+_decode_op = msgspec.msgpack.Decoder().decode
+
+
+class Known:
+    """A component of the tree.
+
+    Attributes:
+        name: Its name.
+        work: Its number in the machine, 0 for a flow.
+        state: Its attributes; of a work that a worker has, what that has confirmed.
+        progress: A flow's, in msgpack.
+    """
+
+    def __init__(self, name: str, work: int, values: bytes, progress: bytes) -> None:
+        self.name = name
+        self.work = work
+        self.progress = progress
+        self.state = State(name, {})
+        for attribute, value in load_values(values).items():
+            self.state.restore(attribute, value)
+
+
+class Replay:
+    """What a journal comes to.
+
+    Args:
+        image: Where it begins; None at the beginning.
+        kept: How many statuses are kept of each work.
+
+    Attributes:
+        machine, timers, workers, due, profiles, statics, now, calls, latest_call, latest_work, runs, is_over: See
+            `lightwork.engine.records.Image`.
+        records: By the work's number.
+        components: By name.
+        answers: See `lightwork.engine.answers`.
+    """
+
+    def __init__(self, image: rec.Image | None = None, *, kept: int = 100) -> None:
+        image = image or rec.Image()
+        self._kept = kept
+        self.machine = load_machine(image.works)
+        self.records = {number: load_record(one, kept) for number, one in image.records.items()}
+        self.timers = dict(image.timers)
+        self.components = {one.name: Known(one.name, one.work, one.values, one.progress) for one in image.components}
+        self._by_work = {one.work: one for one in self.components.values() if one.work}
+        self.statics = dict.fromkeys(image.statics)
+        self.workers = {one.work: one for one in image.workers}
+        self.due = dict(image.due)
+        self.answers = Answers(image.answers, image.asked)
+        self.profiles = dict.fromkeys(image.profiles)
+        self.now = image.now
+        self.calls = image.calls
+        self.latest_call = image.latest_call
+        self.latest_work = image.latest_work
+        self.runs = image.runs
+        self.is_over = image.is_over
+
+    def image(self) -> rec.Image:
+        """All of it as data."""
+        components = [
+            rec.ComponentImage(one.name, one.work, dump_values(one.state.snapshot()), one.progress)
+            for one in self.components.values()
+        ]
+        return rec.Image(
+            now=self.now,
+            works=dump_machine(self.machine),
+            records={number: dump_record(record) for number, record in self.records.items()},
+            timers=list(self.timers.items()),
+            components=components,
+            statics=list(self.statics),
+            workers=list(self.workers.values()),
+            due=self.due,
+            answers=self.answers.answers,
+            asked=self.answers.asked,
+            profiles=list(self.profiles),
+            calls=self.calls,
+            latest_call=self.latest_call,
+            latest_work=self.latest_work,
+            runs=self.runs,
+            is_over=self.is_over,
+        )
+
+    # --- records ----------------------------------------------------------------------------------
+
+    def take_all(self, records: Iterable[rec.Record]) -> None:
+        """Take in the next records."""
+        for record in records:
+            self.take(record)
+
+    def take(self, record: rec.Record) -> None:
+        """Take in the next record. One about a component or a worker that is gone by now leads to nothing."""
+        self.is_over = False
+        match record:
+            case rec.Framed():
+                self._frame(record)
+            case rec.Happened():
+                self._feed(record.event, record.now)
+            case rec.Edited():
+                known = self.components.get(record.name)
+                if known is not None:
+                    known.state.apply([_decode_op(record.op)])
+            case rec.Added():
+                self._add(record)
+            case rec.Removed():
+                known = self.components.pop(record.name, None)
+                if known is not None:
+                    self._by_work.pop(known.work, None)
+            case rec.Progressed():
+                if record.name in self.components:
+                    self.components[record.name].progress = record.progress
+            case rec.Asked():
+                self.answers.ask(record)
+            case rec.RunEnded():
+                self.answers.end_run()
+            case rec.Reserved():
+                self.calls = record.calls
+            case _:
+                self._worker(record)
+
+    def _add(self, record: rec.Added) -> None:
+        known = Known(record.name, record.work, record.values, record.progress)
+        self.components[record.name] = known
+        if record.work:
+            self._by_work[record.work] = known
+        if record.is_static:
+            self.statics[record.name] = None
+
+    def _worker(self, record: rec.LaunchBegun | rec.Placed | rec.Welcomed | rec.WorkerOutput) -> None:
+        if isinstance(record, rec.LaunchBegun):
+            self.due.pop(record.work, None)
+            self.profiles[record.profile] = None
+            self.workers[record.work] = rec.WorkerImage(
+                record.work, record.attempt, record.name, record.launch, record.secret, record.profile
+            )
+            return
+        worker = self.workers.get(record.work)
+        if worker is None or worker.attempt != record.attempt:
+            return
+        match record:
+            case rec.Placed():
+                worker.ref = record.ref
+            case rec.Welcomed():
+                worker.picks_port = record.picks_port
+            case rec.WorkerOutput():
+                worker.offset = record.offset
+
+    # --- what comes from workers ------------------------------------------------------------------
+
+    def _frame(self, record: rec.Framed) -> None:
+        worker = self.workers.get(record.work)
+        if worker is None or worker.attempt != record.attempt or record.number <= worker.received:
+            return
+        worker.received = record.number
+        try:
+            frame = wire.decode_from_worker(record.body)
+            self._apply(record.work, frame)
+            event = event_of(record.work, record.attempt, frame)
+        except LightworkError:
+            return  # it was refused then too, and its worker ended
+        if event is not None:
+            self._feed(event, record.now)
+
+    def _apply(self, work: int, frame: Any) -> None:
+        known = self._by_work.get(work)
+        if known is not None and isinstance(frame, (wire.Delta, wire.Answer)):
+            try:
+                known.state.apply(frame.ops)
+            except StateError:
+                return  # it could not be followed then either, and its worker was ended
+
+    # --- the machine ------------------------------------------------------------------------------
+
+    def _feed(self, event: ev.Event, now: float) -> None:
+        self.now = max(self.now, now)
+        if isinstance(event, ev.CallSubmitted):
+            self.latest_call = max(self.latest_call, event.call)
+        elif isinstance(event, ev.TimerFired):
+            self.timers.pop(event.timer, None)
+        elif isinstance(event, ev.WorkAdded):
+            self.latest_work = max(self.latest_work, event.work)
+            self.records.setdefault(event.work, WorkRecord(self._kept))
+        try:
+            commands = self.machine.handle(event, now)
+        except MachineError:
+            return  # raised then, too, and nothing was changed
+        for command in commands:
+            self._note(command)
+
+    def _note(self, command: ev.Command) -> None:
+        match command:
+            case ev.Publish():
+                self.records[command.work].add(command.status, command.hash)
+            case ev.StartTimer():
+                self.timers[command.timer] = self.now + command.delay
+            case ev.StopTimer():
+                self.timers.pop(command.timer, None)
+            case ev.Settle():
+                self.answers.settle(command.call, command.outcome)
+            case ev.Launch():
+                self.due[command.work] = command.attempt
+            case ev.WorkerGone():
+                self.workers.pop(command.work, None)
+                self.due.pop(command.work, None)
+            case ev.Forget():
+                self.records.pop(command.work, None)
+            case _:
+                return  # what was sent or done then was sent or done

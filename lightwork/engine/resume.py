@@ -1,0 +1,274 @@
+"""Goes on where a killed scheduler was: its works, their workers, its states and statuses, from a `Replay`.
+
+The tree is made by the user's code, as ever, and what was known of each component is given back to the one of its
+name. Components that the flow makes while it runs come later, when the repeated ``run`` makes them again. Until then a
+stand-in takes in what their workers send. What the flow has not made again when its code has come to its end is not
+wanted any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from lightwork.component import Component
+from lightwork.engine import events as ev
+from lightwork.engine.callbook import CallBook
+from lightwork.engine.core import Core, Entry
+from lightwork.engine.launching import Launching
+from lightwork.engine.links import Links
+from lightwork.engine.model import Phase
+from lightwork.engine.recorder import Recorder
+from lightwork.engine.records import Removed
+from lightwork.engine.replay import Known, Replay
+from lightwork.engine.runtimes import Runtimes
+from lightwork.errors import StateError
+from lightwork.flow import Flow
+from lightwork.log import get_logger
+from lightwork.record import WorkRecord
+from lightwork.runtime import Report
+from lightwork.state import State
+from lightwork.work import Work
+
+__all__ = ["Resume", "check_tree"]
+
+_AT_LEAST = 10.0
+"""Seconds that a timer has left at least: what it waits for may have happened while there was no scheduler to tell."""
+
+
+_RETURN_WITHIN = 10.0
+"""Seconds that the flow waits for the works of a killed scheduler. Those that live dial about once a second."""
+
+_log = get_logger("lightwork.engine")
+
+
+class _Missing(Work):
+    """Stands in for a work that the flow has not made again."""
+
+    def run(self) -> None:
+        """Never called."""
+
+
+class Resume:
+    """What is left of a killed scheduler, until everything has found its place.
+
+    Args:
+        core, book, launching, links: Parts of the present one.
+        recorder: Writes the journal on.
+        replay: What the journal holds.
+    """
+
+    def __init__(
+        self, core: Core, book: CallBook, launching: Launching, links: Links, recorder: Recorder, replay: Replay
+    ) -> None:
+        self._core = core
+        self._book = book
+        self._launching = launching
+        self._links = links
+        self._recorder = recorder
+        self._replay = replay
+        self._known: dict[str, Known] = dict(replay.components)
+        recorder.answers.reopen()
+        self._reports: dict[str, Report] = {}
+        self._has_ended = False
+
+    @property
+    def was_over(self) -> bool:
+        """Whether the app had ended in order."""
+        return self._replay.is_over
+
+    # --- what the killed one knew -----------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Know every work and every worker again; workers may dial from now on."""
+        core, replay = self._core, self._replay
+        core.resume(replay.machine, replay.now, replay.latest_work)
+        by_work = {known.work: known for known in self._known.values() if known.work}
+        workers = {image.work: image for image in replay.workers.values()}
+        for work in replay.machine.works():
+            known = by_work.get(work.id)
+            stand_in = _Missing()
+            stand_in.__dict__["_state"] = known.state if known is not None else State(work.name, {})
+            stand_in.__dict__["_record"] = replay.records.get(work.id) or WorkRecord(core.config.statuses_kept)
+            entry = core.entries[work.id] = Entry(work.id, stand_in, work.name)
+            entry.is_missing = True
+            entry.due = replay.due.get(work.id, 0)
+            if work.id in workers and not entry.due:
+                self._launching.adopt(entry, workers[work.id])
+        self._start_timers()
+        for work in replay.machine.works():
+            if work.phase is Phase.UP:
+                core.feed(ev.LinkLost(work.id, work.attempt))
+
+    def _start_timers(self) -> None:
+        core, config = self._core, self._core.config
+        now = core.tick()
+        least = {"launch": config.launch_timeout, "window": config.reconnect_window, "retry": 0.0}
+        for timer, fires_at in self._replay.timers.items():
+            core.start_timer(timer, max(fires_at - now, least.get(timer.kind, _AT_LEAST)))
+
+    def profiles(self) -> list[str]:
+        """Of the runtimes that have something of the killed scheduler."""
+        return list(self._replay.profiles)
+
+    async def enter_runtimes(self, runtimes: Runtimes) -> None:
+        """Enter every runtime that has something of the killed scheduler.
+
+        Raises:
+            ConfigError, PlatformError: A runtime cannot be entered.
+        """
+        await asyncio.gather(*[self._enter(runtimes, profile) for profile in self.profiles()])
+
+    async def _enter(self, runtimes: Runtimes, profile: str) -> None:
+        """Enter a runtime, and ask it what became of the workers."""
+        runtime = await runtimes.get(profile)
+        workers = [worker for worker in self._core.workers.values() if worker.profile == profile]
+        placed = [(worker.name, worker.ref) for worker in workers if worker.ref is not None]
+        reports = await runtime.poll([ref for _, ref in placed]) if placed else ()
+        self._reports.update({name: report for (name, _), report in zip(placed, reports, strict=True)})
+
+    def follow(self) -> None:
+        """Every worker's runtime says from now on what becomes of it, and gives back what nobody knows of."""
+        for entry in list(self._core.entries.values()):
+            worker = entry.worker
+            if worker is not None and worker.is_adopted:
+                self._launching.follow(entry, worker, self._reports.get(worker.name))
+        for profile in self.profiles():
+            self._launching.clear_up(profile)
+
+    async def wait_returned(self) -> None:
+        """Return when it is known where every worker stands, or one of them keeps everybody waiting for too long.
+
+        The flow must not ask again for what a worker has done, or does, of which this scheduler has not heard yet.
+        """
+        adopted = [worker for worker in self._core.workers.values() if worker.is_adopted]
+        try:
+            async with asyncio.timeout(min(_RETURN_WITHIN, self._core.config.reconnect_window)):
+                for worker in adopted:
+                    await worker.returned.wait()
+        except TimeoutError:
+            missing = [worker.name for worker in adopted if not worker.returned.is_set()]
+            _log.warning("these works have not come back yet, and the flow begins without them", works=missing)
+
+    # --- the tree ---------------------------------------------------------------------------------
+
+    def take_back(self, work: Work) -> Entry | None:
+        """The entry of a work that has come back, None if this is a new one.
+
+        Raises:
+            StateError: It has other attributes than it had; names them.
+        """
+        known = self._known.get(work.name)
+        entry = None if known is None else self._core.entries.get(known.work)
+        if known is None or entry is None or not entry.is_missing:
+            return None
+        _check_fits(known, work, self._known)
+        del self._known[work.name]
+        _give_back(known, work)
+        work.__dict__["_record"] = entry.work._record
+        entry.work, entry.is_missing = work, False
+        if entry.worker is not None and entry.worker.mirror is not None:
+            self._links.tie(entry, entry.worker, entry.worker.mirror.latest)
+        model = self._core.machine.work(entry.id)
+        for call in model.calls.values():
+            self._book.restore(entry, call.id, call.hash)
+        return entry
+
+    def go_on(self, entry: Entry) -> None:
+        """A work has come back, and its policy is known: what had to wait for that happens."""
+        if entry.due:
+            attempt, entry.due = entry.due, 0
+            self._launching.launch(entry, attempt, is_again=True)
+        knocks, entry.knocks = entry.knocks, []
+        for knock in knocks:
+            knock()
+
+    def take_back_flow(self, flow: Flow) -> bool:
+        """Give a flow back what it had; False if it is a new one.
+
+        Raises:
+            StateError: It has other attributes than it had; names them.
+        """
+        known = self._known.get(flow.name)
+        if known is None or known.work:
+            return False
+        _check_fits(known, flow, self._known)
+        del self._known[flow.name]
+        _give_back(known, flow)
+        flow._load_calls(msgspec.msgpack.decode(known.progress) if known.progress else {})()
+        self._recorder.watch(flow)
+        return True
+
+    def end(self) -> None:
+        """The flow's code has come to its end: what it has not made again is not wanted. Again: nothing happens."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        for known in self._known.values():
+            self._recorder.put(Removed(known.name))
+        self._known.clear()
+        for entry in list(self._core.entries.values()):
+            if entry.is_missing:
+                self._core.feed(ev.WorkRemoved(entry.id))
+
+    def states(self) -> Iterator[Known]:
+        """What was known of the components that have not come back."""
+        return iter(self._known.values())
+
+
+def check_tree(root: Flow, replay: Replay) -> None:
+    """See that what the code has made is what the killed scheduler began with.
+
+    Raises:
+        StateError: It is another tree; names what differs.
+    """
+    here = {node.name: node for node in root._walk() if isinstance(node, (Flow, Work))}
+    gone = [name for name in replay.components if name in replay.statics and name not in here]
+    problems = [f"the journal has {name}, which the code does not make" for name in gone]
+    problems += [f"the code makes {name}, which the journal has not" for name in here if name not in replay.statics]
+    for name, component in here.items():
+        known = replay.components.get(name)
+        if known is not None:
+            problems += _differences(known, component, replay.components)
+            if bool(known.work) is not isinstance(component, Work):
+                problems.append(f"{name} was a {'work' if known.work else 'flow'}")
+    if problems:
+        raise StateError(
+            f"the journal does not fit this app: {'; '.join(problems)}. Run the code that it was written by, or begin "
+            "anew with another path; `lightwork checkpoint show` shows what it holds"
+        )
+
+
+def _differences(known: Known, component: Component, others: Iterable[str]) -> list[str]:
+    """What the attributes of a component have in common with what they were, the other way round.
+
+    One that held nothing may have become a child since, and the other way round: `others` are all components' names.
+    """
+    place = f"{known.name}."
+    there = {name.removeprefix(place).partition(".")[0] for name in others if name.startswith(place)}
+    here = {node._key for node in component._child_nodes()}
+    old, new = known.state.names.keys(), component._state.names.keys()
+    empty = {name for name in new if component._state.values[name] in (None, [], {})}
+    gone = [f"the journal has {place}{name}, which the code does not set" for name in old if name not in new | here]
+    come = [
+        f"the code sets {place}{name}, which the journal has not"
+        for name in new
+        if name not in old and not (name in there and name in empty)
+    ]
+    return gone + come
+
+
+def _check_fits(known: Known, component: Component, others: Iterable[str]) -> None:
+    problems = _differences(known, component, others)
+    if problems:
+        raise StateError(f"the journal does not fit {known.name}: {'; '.join(problems)}")
+
+
+def _give_back(known: Known, component: Component) -> None:
+    """Set the attributes to what they were; one that is a child now stays that."""
+    taken = {node._key for node in component._child_nodes()}
+    for name, value in known.state.snapshot().items():
+        if name not in taken:
+            component._state.restore(name, value)

@@ -1,0 +1,236 @@
+"""Apps with a journal, each run as a process of its own: ``python -m tests.journal.apps NAME FOLDER [resume]``.
+
+Their works write a line to ``FOLDER/runs`` for each run of a call. A call with a gate goes on when that file is there.
+What the flow finds goes to standard output. With ``die=N`` in the environment variable ``LW_TEST_DIE`` the scheduler
+kills itself when it is about to write its journal for the Nth time, with ``dies=N`` right after it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightwork import App, Flow, Work
+from lightwork.journal.store import Store
+
+
+def say(*words: Any) -> None:
+    """To whoever runs the app."""
+    print(*words, flush=True)
+
+
+def note(folder: str, name: str) -> None:
+    """A call runs."""
+    with Path(folder, "runs").open("a") as file:
+        file.write(f"{name}\n")
+
+
+async def written(flow: Flow) -> None:
+    """Return when everything that has happened is on disk."""
+    driver: Any = flow._driver
+    await driver._core.recorder.committed()
+
+
+class Job(Work):
+    """Notes each run, appends its steps to a list, waits for a gate."""
+
+    def __init__(self, folder: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.folder = folder
+        self.steps: list[int] = []
+        self.pid = 0
+
+    async def run(self, name: str, steps: int = 0, gate: str = "") -> str:
+        note(self.folder, name)
+        self.pid = os.getpid()
+        for step in range(steps):
+            self.steps.append(step)
+            if step % 100 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: not gate or Path(self.folder, gate).exists())
+        self.steps.append(-1)
+        return f"{name} is done"
+
+
+class PlainJob(Job):
+    """The same in a thread."""
+
+    def run(self, name: str, steps: int = 0, gate: str = "") -> str:  # type: ignore[override]
+        note(self.folder, name)
+        self.pid = os.getpid()
+        self.steps.extend(range(steps))
+        while gate and not Path(self.folder, gate).exists():
+            time.sleep(0.005)
+        self.steps.append(-1)
+        return f"{name} is done"
+
+
+async def until(is_true: Callable[[], object]) -> None:
+    """Return when something has come true that nobody tells of."""
+    while not is_true():  # noqa: ASYNC110 -- another process makes it true
+        await asyncio.sleep(0.005)
+
+
+class Calls(Flow):
+    """One call after the other, then two at once that wait at a gate."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.first = Job(folder)
+        self.second = PlainJob(folder, parallel=True)
+        self.passes = 0
+        self.found: list[str] = []
+
+    async def run(self) -> None:
+        self.passes += 1
+        self.found.append(await self.first.run("one"))
+        call = self.second.submit("two", 10, "gate")
+        slow = self.first.submit("three", 5, "gate")
+        await until(lambda: len(self.second.steps) >= 10 and (self.first.steps[-1] == 4 or slow.done))
+        await written(self)
+        say("waiting", self.first.pid, self.second.pid)
+        self.found += [await call, await slow]
+        say("found", *self.found, "in", self.passes)
+        say("steps", self.first.steps, self.second.steps)
+        say("pids", self.first.pid, self.second.pid)
+        self.stop()
+
+
+class Uncached(Flow):
+    """Calls that are the same and are not cached, in one pass."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.job = Job(folder, cache_calls=False)
+
+    async def run(self) -> None:
+        for _ in range(3):
+            await self.job.run("same")
+        say("waiting")
+        await self.job.run("same", 0, "gate")
+        await self.job.run("same")
+        say("successes", self.job.num_successes)
+        self.stop()
+
+
+class PlainFlow(Flow):
+    """The same in passes that are cut short."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.job = Job(folder, cache_calls=False)
+        self.rounds = 0
+
+    def run(self) -> None:
+        for number in self.iterate(range(3)):
+            self.job.run(f"item {number}")  # type: ignore[unused-coroutine]
+        say("waiting")
+        self.job.run("last", 0, "gate")  # type: ignore[unused-coroutine]
+        say("successes", self.job.num_successes)
+        self.stop()
+
+
+class Dynamic(Flow):
+    """Children that are made while it runs; one of them only in the first pass."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+        self.passes = 0
+        self.kept: Job | None = None
+        self.extra: Job | None = None
+
+    async def run(self) -> None:
+        self.passes += 1
+        if self.passes == 1:
+            self.extra = Job(self.folder, parallel=True)
+            self.extra.submit("extra", 0, "never")
+            extra = self.extra
+            await until(lambda: extra.pid)
+        if self.kept is None:
+            self.kept = Job(self.folder)
+        kept = self.kept
+        call = kept.submit("kept", 3, "gate")
+        await until(lambda: kept.pid)
+        say("waiting", kept.pid, self.extra.pid if self.extra is not None else 0)
+        await call
+        say("kept", kept.steps, kept.pid)
+        if self.passes > 2:
+            self.stop()
+
+
+class Steps(Flow):
+    """Two works that stream, call by call: for a scheduler that is killed again and again."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.jobs = [Job(folder), PlainJob(folder)]
+        self.edits: list[int] = []
+
+    async def run(self) -> None:
+        for number in range(4):
+            if len(self.edits) <= number:
+                self.edits.append(number)
+            await asyncio.gather(*[job.run(f"{key}-{number}", 50) for key, job in enumerate(self.jobs)])
+        say("steps", [job.steps == [*range(50), -1] * 4 for job in self.jobs], self.edits)
+        say("successes", [job.num_successes for job in self.jobs])
+        self.stop()
+
+
+class Stopped(Flow):
+    """A call that succeeds, then the end."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.job = Job(folder)
+        self.runs = 0
+
+    async def run(self) -> None:
+        self.runs += 1
+        await self.job.run("once")
+        say("runs", self.runs)
+        self.stop()
+
+
+APPS: dict[str, Callable[[str], Flow]] = {
+    cls.__name__: cls for cls in (Calls, Uncached, PlainFlow, Dynamic, Steps, Stopped)
+}
+
+
+def die_at_a_commit(when: str) -> None:
+    """Have this process killed at the commit of that number."""
+    kind, _, number = when.partition("=")
+    left = [int(number)]
+    append = Store.append
+
+    def appended(store: Store, data: bytes) -> None:
+        left[0] -= 1
+        if not left[0] and kind == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(store, data)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Store.append = appended  # type: ignore[method-assign, assignment]
+
+
+async def main(name: str, folder: str, *, resume: bool) -> None:
+    """Run the app to its end."""
+    root = APPS[name](folder)
+    settings: dict[str, Any] = {"grace": 1.0}
+    if "LW_TEST_HOST" in os.environ:
+        settings |= {"host": os.environ["LW_TEST_HOST"]}
+    app = App(root, journal=Path(folder, "journal"), resume=resume, **settings)
+    await app.run()
+
+
+if __name__ == "__main__":
+    if "LW_TEST_DIE" in os.environ:
+        die_at_a_commit(os.environ["LW_TEST_DIE"])
+    asyncio.run(main(sys.argv[1], sys.argv[2], resume="resume" in sys.argv))

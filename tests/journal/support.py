@@ -1,0 +1,81 @@
+"""Schedulers as processes that are killed and go on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+WITHIN = 40.0
+
+
+class Scheduler:
+    """One process that runs one of `tests.journal.apps`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[list[str]] = []
+
+    async def said(self, word: str) -> list[str]:
+        """The rest of the line that begins with this word, when it comes."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(WITHIN):
+            while True:
+                line = (await self.process.stdout.readline()).decode()
+                words = line.split()
+                self.lines.append(words)
+                if words and words[0] == word:
+                    return words[1:]
+                if not line:
+                    raise AssertionError(f"the app ended without saying {word!r}: {self.lines}")
+
+    async def kill(self) -> None:
+        """End it as kill -9 does."""
+        self.process.kill()
+        await self.process.wait()
+
+    async def ended(self) -> int:
+        """Its exit code, when it ends by itself."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(WITHIN):
+            self.lines += [line.split() for line in (await self.process.stdout.read()).decode().splitlines()]
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def scheduler(
+    app: str, folder: Path, *, resume: bool = False, die: str = "", host: str = ""
+) -> AsyncIterator[Scheduler]:
+    """Run an app; killed when the block is left, if it has not ended."""
+    env = {**os.environ, **({"LW_TEST_DIE": die} if die else {}), **({"LW_TEST_HOST": host} if host else {})}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.journal.apps",
+        app,
+        str(folder),
+        *(["resume"] if resume else []),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=env,
+        limit=1 << 20,
+    )
+    one = Scheduler(process)
+    try:
+        yield one
+    finally:
+        if process.returncode is None:
+            await one.kill()
+
+
+def runs(folder: Path) -> list[str]:
+    """The calls that were run, a name for each run."""
+    return (folder / "runs").read_text().split("\n")[:-1]
+
+
+def open_gate(folder: Path, gate: str = "gate") -> None:
+    """Let those who wait at it go on."""
+    (folder / gate).touch()

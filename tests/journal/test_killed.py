@@ -1,0 +1,126 @@
+"""A scheduler is killed by SIGKILL, and another one goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.journal.support import open_gate, runs, scheduler
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize("opened", ["while there is no scheduler", "by the next one's time"])
+async def test_calls_in_flight_go_on(tmp_path: Path, opened: str) -> None:
+    """The works are adopted, no call runs twice, and the states are what they would have been."""
+    async with scheduler("Calls", tmp_path) as first:
+        pids = await first.said("waiting")
+        await first.kill()
+    if opened == "while there is no scheduler":
+        open_gate(tmp_path)
+    async with scheduler("Calls", tmp_path, resume=True) as second:
+        if opened != "while there is no scheduler":
+            assert await second.said("waiting") == pids
+            open_gate(tmp_path)
+        found = " ".join(await second.said("found"))
+        assert found == "one is done one is done two is done three is done in 2"
+        assert " ".join(await second.said("steps")) == f"{[-1, 0, 1, 2, 3, 4, -1]} {[*range(10), -1]}"
+        assert await second.said("pids") == pids
+        assert await second.ended() == 0
+    assert sorted(runs(tmp_path)) == ["one", "three", "two"]
+    assert not any(psutil.pid_exists(int(pid)) for pid in pids)
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    """Off loopback the next scheduler has the certificate that the workers trust."""
+    pytest.importorskip("cryptography")
+    async with scheduler("Calls", tmp_path, host="0.0.0.0") as first:
+        pids = await first.said("waiting")
+        await first.kill()
+    async with scheduler("Calls", tmp_path, resume=True, host="0.0.0.0") as second:
+        assert await second.said("waiting") == pids
+        open_gate(tmp_path)
+        assert await second.ended() == 0
+    assert sorted(runs(tmp_path)) == ["one", "three", "two"]
+
+
+async def test_worker_that_died_meanwhile(tmp_path: Path) -> None:
+    """A work whose process died with no scheduler there is called again, and only that call runs again."""
+    async with scheduler("Calls", tmp_path) as first:
+        pids = await first.said("waiting")
+        await first.kill()
+    os.kill(int(pids[1]), signal.SIGKILL)
+    async with scheduler("Calls", tmp_path, resume=True) as second:
+        again = await second.said("waiting")
+        assert again[0] == pids[0]
+        open_gate(tmp_path)
+        assert await second.ended() == 0
+    assert sorted(runs(tmp_path)) == ["one", "three", "two", "two"]
+
+
+async def test_killed_between_two_schedulers(tmp_path: Path) -> None:
+    """A scheduler that is killed right after it went on is followed by another."""
+    async with scheduler("Calls", tmp_path) as first:
+        pids = await first.said("waiting")
+        await first.kill()
+    for _ in range(2):
+        async with scheduler("Calls", tmp_path, resume=True) as one:
+            assert await one.said("waiting") == pids
+            await one.kill()
+    open_gate(tmp_path)
+    async with scheduler("Calls", tmp_path, resume=True) as last:
+        assert await last.ended() == 0
+    assert sorted(runs(tmp_path)) == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"), [("Uncached", ["same"] * 5), ("PlainFlow", ["item 0", "item 1", "item 2", "last"])]
+)
+async def test_calls_that_are_not_cached(tmp_path: Path, app: str, expected: list[str]) -> None:
+    """What they came to in the pass that was interrupted answers the same calls of the repeated one, once each."""
+    async with scheduler(app, tmp_path) as first:
+        await first.said("waiting")
+        await first.kill()
+    async with scheduler(app, tmp_path, resume=True) as second:
+        await second.said("waiting")
+        await second.kill()
+    open_gate(tmp_path)
+    async with scheduler(app, tmp_path, resume=True) as third:
+        assert await third.said("successes") == [str(len(expected))]
+        assert await third.ended() == 0
+    assert runs(tmp_path) == expected
+
+
+async def test_children_made_while_running(tmp_path: Path) -> None:
+    """A child that the flow makes again gets its worker back; the worker of one that it does not is ended."""
+    async with scheduler("Dynamic", tmp_path) as first:
+        kept, extra = await first.said("waiting")
+        await first.kill()
+    async with scheduler("Dynamic", tmp_path, resume=True) as second:
+        assert await second.said("waiting") == [kept, "0"]
+        assert psutil.pid_exists(int(extra))
+        open_gate(tmp_path)
+        assert " ".join(await second.said("kept")) == f"{[0, 1, 2, -1]} {kept}"
+        assert await second.ended() == 0
+    assert not psutil.pid_exists(int(extra))
+    assert sorted(runs(tmp_path)) == ["extra", "kept"]
+
+
+@pytest.mark.parametrize("kind", ["die", "dies"])
+async def test_killed_at_any_moment(tmp_path: Path, kind: str) -> None:
+    """However often it is killed, right before or after it writes its journal, each call that succeeded ran once."""
+    for count, number in enumerate((1, 2, 3, 4, 6)):
+        async with scheduler("Steps", tmp_path, resume=count > 0, die=f"{kind}={number}") as one:
+            if await one.ended() == 0:
+                break
+            assert one.process.returncode == -signal.SIGKILL, one.lines
+    else:
+        async with scheduler("Steps", tmp_path, resume=True) as one:
+            assert await one.ended() == 0, one.lines
+    assert ["successes", "[4,", "4]"] in one.lines
+    assert ["steps", "[True,", "True]", "[0,", "1,", "2,", "3]"] in one.lines
+    assert sorted(runs(tmp_path)) == sorted(f"{key}-{number}" for key in range(2) for number in range(4))
