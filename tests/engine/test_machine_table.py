@@ -796,6 +796,7 @@ EVENTS: dict[type, ev.Event] = {
         ev.WorkerReady(1, 1),
         ev.CallRunning(1, 1, 1),
         ev.CallSucceeded(1, 1, 1, b"\x01"),
+        ev.CallRecovered(1, 1, 1, "hash 1"),
         ev.CallFailed(1, 1, 1, Reason.USER_EXCEPTION, ERROR),
         ev.CallCancelled(1, 1, 1),
         ev.WorkerStopping(1, 1),
