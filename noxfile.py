@@ -58,6 +58,21 @@ def vendor(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """10,000 faults against one app: ``CHAOS_SEED=N nox -s chaos`` has those of a run again. Half an hour and more."""
+    session.install("-e", ".[uvloop,tls]", *group("tests"))
+    number = os.environ.get("CHAOS_FAULTS", "10000")
+    session.run("pytest", "-s", "tests/chaos/test_chaos.py", *session.posargs, env={"CHAOS_FAULTS": number})
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Ten minutes of 50 works that call and edit without pause: memory and descriptors of the scheduler stay flat."""
+    session.install("-e", ".[uvloop,tls]", *group("tests"))
+    session.run("python", "-m", "tests.chaos.soak", *session.posargs, env={"PYTHONPATH": f".{os.pathsep}runtimes"})
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure against the budgets; prints a table and writes build/benchmarks/."""
     # The peers are measured where they are installed: name them, ``PEERS="ray distributed" nox -s bench``.

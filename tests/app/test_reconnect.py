@@ -1,0 +1,227 @@
+"""A worker that has lost its connection: it goes on, holds back, comes back by any route, or is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from lightwork import App, Work
+from lightwork.changes import Change, StateChanged
+from lightwork.errors import WorkerDied
+from lightwork.ops import OpBuffer
+from lightwork.runtime import Route
+from lightwork.state import State, packed
+from lightwork.status import Reason
+from lightwork.worker import stream
+from lightwork_runtimes.local import LocalOptions
+from tests.app.support_calls import running, stages
+from tests.chaos.proxy import FaultProxy, LocalThroughProxies, ThroughProxies, proxies
+
+GO, DONE = threading.Event(), threading.Event()
+"""Let the runs go, and say that they are done: the works run in this process."""
+
+
+class Edits(Work):
+    """Edits its state in ways that cannot coalesce, as often as it is told, in steps that the test lets go."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False)
+        self.items: list[str] = []
+        self.table: dict[str, Any] = {}
+        self.count = 0
+
+    def edit(self, n: int) -> None:
+        self.count = n
+        self.items.append(f"item {n}" * 10)
+        self.table["last"] = {"n": [n] * 10}  # a container each time
+        if len(self.items) > 20:
+            self.items.pop(0)
+
+
+class AsyncEdits(Edits):
+    async def run(self, times: int) -> int:
+        await asyncio.to_thread(GO.wait)
+        for n in range(times):
+            self.edit(n)
+            if n % 10 == 0:
+                await asyncio.sleep(0)
+        DONE.set()
+        return times
+
+
+class PlainEdits(Edits):
+    def run(self, times: int) -> int:
+        GO.wait()
+        for n in range(times):
+            self.edit(n)
+        DONE.set()
+        return times
+
+
+@pytest.fixture(autouse=True)
+def _events() -> None:
+    GO.clear()
+    DONE.clear()
+
+
+class Bounded(OpBuffer):
+    """A buffer with small limits that checks that it keeps them."""
+
+    most = 0
+    held_back = 0
+
+    def __init__(self) -> None:
+        super().__init__(limit=200, limit_bytes=20_000)
+
+    def compact(self, state: State) -> None:
+        super().compact(state)
+        size = len(msgspec.msgpack.encode(self._ops))
+        Bounded.most = max(Bounded.most, size)
+        Bounded.held_back += 1
+        values = {name: state.values[name] for name in state.names}
+        assert size <= 2 * len(msgspec.msgpack.encode(packed(values))) + 20_000 + 2000
+
+
+def cut(proxy: FaultProxy) -> None:
+    """End what there is, and let nobody in."""
+    proxy.is_closed_to_new = True
+    for line in proxy.lines:
+        line.cut()
+
+
+@asynccontextmanager
+async def through(made: list[FaultProxy], work: Work, **settings: Any) -> AsyncIterator[App[Any]]:
+    runtimes: Any = {"inprocess": ThroughProxies(made)}
+    async with running(runtimes=runtimes, settings=settings, work=work) as app:
+        yield app
+
+
+@pytest.mark.parametrize("kind", [AsyncEdits, PlainEdits])
+async def test_a_work_goes_on_while_it_is_cut_off(kind: type[Edits], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run ends while nobody hears of it, in bounded memory; then both sides are equal, and the call is answered."""
+    monkeypatch.setattr(stream, "OpBuffer", Bounded)
+    Bounded.most = Bounded.held_back = 0
+    work = kind()
+    changes: list[Change] = []
+    async with proxies() as (proxy,), through([proxy], work) as app:
+        app.watch(changes.append)
+        call = work.submit(4000)
+        await app.wait_for(lambda: stages(work)[-1] == "running")
+        cut(proxy)
+        GO.set()
+        await asyncio.to_thread(DONE.wait)
+        assert (work.count, list(work.items)) == (0, [])
+        assert not call.done
+        proxy.is_closed_to_new = False
+        assert await call == 4000
+        assert work.count == 3999
+        assert work.items == [f"item {n}" * 10 for n in range(3980, 4000)]
+        assert work.table == {"last": {"n": [3999] * 10}}
+        assert stages(work, call.id) == ["pending", "running", "succeeded"]
+    assert Bounded.held_back > 10
+    assert 0 < Bounded.most < 100_000
+    edits = [one for one in changes if isinstance(one, StateChanged)]
+    assert len(edits) < 1000  # of 4000 × 4: what waited has coalesced
+
+
+async def test_a_worker_comes_back_by_any_of_its_routes() -> None:
+    """It comes up by the second route where the first is closed, and comes back by the first when that is open."""
+    work = PlainEdits()
+    async with proxies(2) as made, through(made, work) as app:
+        first, second = made
+        first.is_closed_to_new = True
+        GO.set()
+        assert await work.run(1) == 1
+        assert [len(one.lines) for one in made] == [0, 1]
+        first.is_closed_to_new = False
+        cut(second)
+        assert await work.run(2) == 2
+        assert [len(one.lines) for one in made] == [1, 0]
+        assert stages(work).count("started") == 1
+        assert app.is_running
+
+
+async def test_a_route_that_is_somebody_elses_is_passed_over() -> None:
+    """Who answers there and does not know the secret, or says nothing at all, costs a moment and learns nothing."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1000))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+        writer.close()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+
+    heard: list[bytes] = []
+    work = PlainEdits()
+    GO.set()
+    async with (
+        await asyncio.start_server(talk, "127.0.0.1", 0) as talks,
+        await asyncio.start_server(listen, "127.0.0.1", 0) as listens,
+    ):
+        others = [Route(*one.sockets[0].getsockname()) for one in (talks, listens)]
+
+        class Elsewhere(ThroughProxies):
+            async def routes(self, listener: Route) -> list[Route]:
+                return [*others, Route(listener.host, listener.port)]
+
+        runtimes: Any = {"inprocess": Elsewhere([])}
+        async with running(runtimes=runtimes, settings={"launch_timeout": 6.0}, work=work):
+            assert await work.run(1) == 1
+    assert [len(data) for data in heard] == [52, 52]  # the magic, the launch's public id and a nonce
+
+
+async def test_past_the_window_a_worker_is_lost_and_its_process_over() -> None:
+    """The scheduler says `lost`, the process ends, and a call with a retry runs in the next one."""
+    work, other = PlainEdits(), Twice()
+    async with proxies() as (proxy,):
+        runtime = LocalThroughProxies(LocalOptions(), [proxy.route], {})
+        settings = {"reconnect_window": 0.3, "grace": 0.5}
+        async with running("local", runtimes={"local": runtime}, settings=settings, work=work, other=other) as app:
+            proxy.upstream = app.address
+            lost, again = work.submit(1), other.submit()
+            await app.wait_for(lambda: "running" in stages(work) and "running" in stages(other))
+            first = other.pid
+            cut(proxy)
+            await app.wait_for(lambda: lost.done)
+            proxy.is_closed_to_new = False
+            with pytest.raises(WorkerDied, match=r"no connection for 0\.3 s"):
+                await lost
+            assert lost.status.reason is Reason.LOST
+            assert await again != first
+            assert stages(other, again.id) == ["pending", "running", "pending:lost", "running", "succeeded"]
+            assert [one.attempt for one in other.statuses if one.call == again.id] == [1, 1, 2, 2, 2]
+
+
+class Twice(Work):
+    """Waits for ever in its first process; the second one is told that it is."""
+
+    def __init__(self) -> None:
+        super().__init__(parallel=True, cache_calls=False, retries=1, retry_delay=0.001)
+        self.pid = 0
+
+    async def run(self) -> int:
+        if not self.pid:
+            self.pid = os.getpid()
+            await asyncio.Event().wait()
+        return os.getpid()
+
+
+async def test_a_worker_of_another_version_is_told_to_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call fails with both versions and the way out; so is the worker told, which ends."""
+    from lightwork.errors import LaunchFailed
+    from lightwork.worker import agent
+
+    monkeypatch.setattr(agent, "__version__", "0.0.1")
+    work = PlainEdits()
+    async with proxies() as (proxy,), through([proxy], work):
+        with pytest.raises(LaunchFailed, match=r"the worker has lightwork 0\.0\.1 .* install the same version"):
+            await work.run(1)
