@@ -138,11 +138,11 @@ async def test_a_worker_comes_back_by_any_of_its_routes() -> None:
         first, second = made
         first.is_closed_to_new = True
         GO.set()
-        assert await work.run(1) == 1
+        assert await work.submit(1) == 1
         assert [len(one.lines) for one in made] == [0, 1]
         first.is_closed_to_new = False
         cut(second)
-        assert await work.run(2) == 2
+        assert await work.submit(2) == 2
         assert [len(one.lines) for one in made] == [1, 0]
         assert stages(work).count("started") == 1
         assert app.is_running
@@ -175,7 +175,7 @@ async def test_a_route_that_is_somebody_elses_is_passed_over() -> None:
 
         runtimes: Any = {"inprocess": Elsewhere([])}
         async with running(runtimes=runtimes, settings={"launch_timeout": 6.0}, work=work):
-            assert await work.run(1) == 1
+            assert await work.submit(1) == 1
     assert [len(data) for data in heard] == [52, 52]  # the magic, the launch's public id and a nonce
 
 
@@ -224,4 +224,4 @@ async def test_a_worker_of_another_version_is_told_to_which(monkeypatch: pytest.
     work = PlainEdits()
     async with proxies() as (proxy,), through([proxy], work):
         with pytest.raises(LaunchFailed, match=r"the worker has lightwork 0\.0\.1 .* install the same version"):
-            await work.run(1)
+            await work.submit(1)
