@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from lightwork.component import Component, Node
     from lightwork.flow import Flow
-    from lightwork.record import WorkRecord
     from lightwork.wire import Op
     from lightwork.work import Work
 
@@ -61,10 +60,6 @@ class Driver(Protocol):
 
     def wait_confirmed(self, work: Work) -> Operation:
         """Done when the work has answered every proposal; an error where it refused one."""
-        ...
-
-    def record(self, work: Work) -> WorkRecord:
-        """What is known of the work."""
         ...
 
     def edited(self, component: Component, op: Op) -> None:

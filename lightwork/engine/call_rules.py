@@ -285,7 +285,7 @@ class CallRules:
         elif work.phase is Phase.STOPPING:
             self._finish_with_worker(work, call)
         else:
-            self._settle(work, call, Stage.STOPPED, event.reason or Reason.CANCELLED)
+            self._settle(work, call, Stage.STOPPED, Reason.CANCELLED)
         self._go_on(work)
 
 

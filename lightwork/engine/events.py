@@ -207,11 +207,10 @@ class CallFailed(Fact, frozen=True):
 
 
 class CallCancelled(Fact, frozen=True):
-    """``run`` was cancelled. `reason` is the worker's, where it did that unasked."""
+    """``run`` was cancelled, or cancelled itself."""
 
     attempt: int
     call: int
-    reason: Reason | None = None
 
 
 class WorkerStopping(Fact, frozen=True):

@@ -384,10 +384,6 @@ class Scheduler:
         """Cancel a call by its number; one that is over is left alone. In the loop's thread."""
         self._core.feed(ev.CancelRequested(entry.id, number))
 
-    def record(self, work: Work) -> WorkRecord:
-        """See `Driver.record`."""
-        return work._record
-
     def in_pass(self) -> bool:
         """See `Driver.in_pass`."""
         return in_pass.get() is self

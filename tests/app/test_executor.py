@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lightwork import App, Flow, Work
+from lightwork import App, Work
 from lightwork.errors import ComponentError
 from lightwork.executor import WorkRunExecutor
 from lightwork.profiling import ProfileExecutor
+from tests.support_works import Root
 
 RUNTIMES = ["inprocess", "local"]
 
@@ -77,17 +78,6 @@ def find_me(fail: bool) -> int:
     if fail:
         raise ValueError("asked to")
     return 1
-
-
-class Root(Flow):
-    """Holds the works."""
-
-    def __init__(self, *works: Work) -> None:
-        super().__init__()
-        self.works_ = list(works)
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

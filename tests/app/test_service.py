@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 
-from lightwork import App, Flow, FlowDelta, Work
+from lightwork import App, Work
 from lightwork.ports import reserve_port
+from tests.support_works import Root, Told
 
 RUNTIMES = ["inprocess", "local"]
 
 
-class Greeter(Work):
+class Greeter(Told):
     """Serves one line of text to whoever connects, once it is told to; stops when told to."""
 
     def __init__(self, port: int | None = None, host: str = "127.0.0.1") -> None:
@@ -22,43 +23,19 @@ class Greeter(Work):
         self.may_close = False
         self.has_closed = False
 
-    def on_start(self) -> None:
-        self._told = asyncio.Event()
-
-    def apply_flow_delta(self, delta: FlowDelta) -> None:
-        super().apply_flow_delta(delta)
-        self._told.set()
-
-    async def _until(self, name: str) -> None:
-        """Wait until the flow has set the attribute."""
-        while not getattr(self, name):
-            self._told.clear()
-            await self._told.wait()
-
     async def run(self) -> None:
         port = self.port
         assert port is not None
         self.seen_port = port
-        await self._until("may_serve")
+        await self.until("may_serve")
 
         def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"hello\n")
             writer.close()
 
         async with await asyncio.start_server(greet, self.host, port):
-            await self._until("may_close")
+            await self.until("may_close")
         self.has_closed = True
-        await asyncio.Event().wait()
-
-
-class Root(Flow):
-    """Holds the works; the tests call them."""
-
-    def __init__(self, *works: Work) -> None:
-        super().__init__()
-        self.works_ = list(works)
-
-    async def run(self) -> None:
         await asyncio.Event().wait()
 
 

@@ -79,8 +79,8 @@ class Play:
     def fail(self, call: int, reason: Reason = Reason.USER_EXCEPTION, *, swallowed: bool = False) -> list[ev.Command]:
         return self(ev.CallFailed(1, self.attempt, call, reason, ERROR, swallowed))
 
-    def cancelled(self, call: int, reason: Reason | None = None) -> list[ev.Command]:
-        return self(ev.CallCancelled(1, self.attempt, call, reason))
+    def cancelled(self, call: int) -> list[ev.Command]:
+        return self(ev.CallCancelled(1, self.attempt, call))
 
     def cancel(self, call: int) -> list[ev.Command]:
         return self(ev.CancelRequested(1, call))
@@ -380,14 +380,11 @@ def test_late_result_answers_the_call_that_was_queued_for_it(one: Play) -> None:
 
 
 def test_run_that_cancels_itself_is_cancelled(one: Play) -> None:
-    """A cancellation that nobody asked for stops the call with reason cancelled, or the one that the worker gives."""
+    """A cancellation that nobody asked for stops the call with reason cancelled."""
     one.up(WIDE)
     one.submit(1)
-    one.submit(2)
     one.cancelled(1)
-    one.cancelled(2, Reason.SIGTERM_SIGNAL_HANDLER)
     assert one.ended(1) == (STOPPED, Reason.CANCELLED)
-    assert one.ended(2) == (STOPPED, Reason.SIGTERM_SIGNAL_HANDLER)
 
 
 # --- start and stop -----------------------------------------------------------------------------------

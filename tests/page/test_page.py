@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from lightwork import App, BuildConfig, Flow, FlowDelta, LightningWork, Work
+from lightwork import App, BuildConfig, Flow, LightningWork, Work
 from lightwork.errors import StateError, UsageError
 from lightwork.executor import WorkRunExecutor
+from tests.support_works import Told
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
@@ -106,7 +107,7 @@ def test_parameter_and_property_of_one_name_have_a_row_each() -> None:
     assert {name for name in both if len(found[name]) != 6} == set()
 
 
-class Counter(Work):
+class Counter(Told):
     """Waits to be let through, then counts."""
 
     def __init__(self) -> None:
@@ -114,21 +115,8 @@ class Counter(Work):
         self.count = 0
         self.may_go = False
 
-    def on_start(self) -> None:
-        self._told = asyncio.Event()
-
-    def apply_flow_delta(self, delta: FlowDelta) -> None:
-        super().apply_flow_delta(delta)
-        self._told.set()
-
-    async def _until(self, name: str) -> None:
-        """Wait until the flow has set the attribute."""
-        while not getattr(self, name):
-            self._told.clear()
-            await self._told.wait()
-
     async def run(self) -> str:
-        await self._until("may_go")
+        await self.until("may_go")
         self.count += 1
         return self.name
 

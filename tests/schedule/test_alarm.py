@@ -38,6 +38,19 @@ async def test_cancelled_never_goes_off() -> None:
     assert rung == []
 
 
+async def test_goes_off_when_the_clock_is_set() -> None:
+    """Whoever sets the system's clock, be it to the time that it has, sets off an alarm whose moment is far away."""
+    rung = asyncio.Event()
+    alarm = WallAlarm(asyncio.get_running_loop(), time.time() + 1e6, rung.set)
+    try:
+        # A few microseconds late by the time it is set: nobody else notices.
+        time.clock_settime(time.CLOCK_REALTIME, time.clock_gettime(time.CLOCK_REALTIME))
+    except PermissionError:
+        alarm.cancel()
+        pytest.skip("this user may not set the clock")
+    await rung.wait()
+
+
 class Yearly(Flow):
     """Waits for the new year."""
 
