@@ -347,15 +347,21 @@ class Client:
         headers = {} if data is None else {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(self._timeout if within == -1.0 else within):
+                # Nothing here is anywhere else: a redirect would take the request, and its token, to a stranger.
                 async with self._entered.request(
-                    method, f"{self.url}{_PREFIX}{path}", params=pairs, data=data, headers=headers
+                    method,
+                    f"{self.url}{_PREFIX}{path}",
+                    params=pairs,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
                 ) as response:
                     content = await response.read()
         except TimeoutError as error:
             raise AppUnreachable(f"the app at {self.url} did not answer within {self._timeout:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
-        if response.status >= 400:
+        if response.status >= 300:
             raise _refusal(self.url, response.status, content)
         try:
             return msgspec.json.decode(content, type=kind)

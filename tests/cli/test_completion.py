@@ -38,6 +38,27 @@ def test_the_script_is_one_that_the_shell_takes(shell: str, tmp_path: Path) -> N
         subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_with_it(server: FakeServer, tmp_path: Path) -> None:
+    """The script, read by a bash, offers the names of works of the running app."""
+    server.add_work("root.train")
+    program = tmp_path / "lightwork"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lightwork "$@"\n')
+    program.chmod(0o755)
+    script = """
+eval "$(lightwork completion bash)"
+COMP_WORDS=(lightwork logs tr)
+COMP_CWORD=2
+_lightwork_completion lightwork
+echo "${COMPREPLY[@]}"
+"""
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(PATH=path), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "train\n", done.stderr
+
+
 def test_an_unknown_shell_gives_2() -> None:
     """A shell that there is no script for is a usage error."""
     assert invoke("completion", "csh").code == 2

@@ -140,6 +140,8 @@ async def test_nobody_there() -> None:
     over = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/runtimes"):
+            raise web.HTTPFound("/api/v1/app")
         if request.path.endswith("/works"):
             await over.wait()
         return web.json_response({"what": "else"}, status=200 if request.path.endswith("/app") else 500)
@@ -150,7 +152,7 @@ async def test_nobody_there() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with Client(f"http://127.0.0.1:{runner.addresses[0][1]}/", timeout=0.2) as client:
-        for ask in (client.app, client.components):
+        for ask in (client.app, client.components, client.runtimes):
             with pytest.raises(AppUnreachable, match="no lightwork app"):
                 await ask()
         with pytest.raises(AppUnreachable, match="did not answer within"):
