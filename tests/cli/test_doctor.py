@@ -134,7 +134,7 @@ async def test_tls_without_cryptography_is_a_problem(monkeypatch: pytest.MonkeyP
     assert "lightwork[tls]" in finding.fix
 
 
-@pytest.mark.parametrize("kind", ["local", "docker", "ssh", "inprocess"])
+@pytest.mark.parametrize("kind", ["local", "docker", "ssh", "cloud", "inprocess"])
 def test_our_runtimes_offer_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of our own runtimes can say what it lacks."""
     monkeypatch.undo()

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from lightwork import CloudCompute
-from lightwork.runtime import Cause, NoCapacity, Rejected, Route, Spec, TimedOut, Unreachable
+from lightwork.runtime import Cause, Health, NoCapacity, Rejected, Route, Spec, TimedOut, Unreachable
 from tests.runtimes.sshd import free_port
 
 pytest.importorskip("libcloud")
@@ -117,6 +117,16 @@ async def raw(one: CloudRuntime, machine: str) -> Any:
     account = one._account
     nodes = await account._ask("", lambda driver: driver.list_nodes(ex_node_ids=[machine]))
     return nodes[0]
+
+
+async def test_diagnosis_asks_the_account(tmp_path: Path) -> None:
+    """A diagnosis asks the cloud once for what there is, makes nothing, and says that the cloud answers."""
+    async with answering() as (port, asked):
+        options = runtime(port, tmp_path).options
+        findings = {finding.what: finding for finding in await CloudRuntime.diagnose("aws", options)}
+    assert findings["account"].health is Health.OK, findings
+    assert "0 machines" in findings["account"].detail
+    assert set(asked) == {"DescribeInstances"}
 
 
 async def test_order_find_and_give_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

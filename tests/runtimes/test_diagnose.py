@@ -52,14 +52,30 @@ async def test_docker_without_an_engine(tmp_path: Path) -> None:
     assert f"{tmp_path}/engine.sock" in found["engine"].detail
 
 
+async def test_cloud_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that are not there are a problem that names the variable; without a profile nobody asks for them."""
+    pytest.importorskip("libcloud")
+    pytest.importorskip("asyncssh")
+    from lightwork_runtimes.cloud import CloudOptions, CloudRuntime
+
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    options = CloudOptions(provider="ec2", image="ami-1", username="ubuntu", sizes={"default": "t3.medium"})
+    found = by_name(await CloudRuntime.diagnose("gpu", options))
+    assert found["account"].health is Health.PROBLEM
+    assert "the variable AWS_ACCESS_KEY_ID is not set" in found["account"].detail
+    assert by_name(await CloudRuntime.diagnose("gpu", None)).keys() == {"client library"}
+
+
 async def test_a_missing_client_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its client library a runtime says what to install, and looks no further."""
+    from lightwork_runtimes.cloud import CloudRuntime
     from lightwork_runtimes.docker import DockerRuntime
     from lightwork_runtimes.ssh import SshRuntime
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "aiodocker", None)
-    for findings in (await SshRuntime.diagnose("ssh", None), await DockerRuntime.diagnose("docker", None)):
-        (finding,) = findings
+    kinds = (SshRuntime, DockerRuntime, CloudRuntime)
+    for findings in [await kind.diagnose("profile", None) for kind in kinds]:
+        finding = findings[0]
         assert finding.health is Health.PROBLEM
         assert finding.fix.startswith('pip install "lightwork[')

@@ -20,6 +20,7 @@ from lightwork.errors import ConfigError
 from lightwork.runtime import (
     Cause,
     Conflict,
+    Finding,
     Holding,
     NoCapacity,
     Ref,
@@ -30,6 +31,7 @@ from lightwork.runtime import (
     Spec,
     Standing,
 )
+from lightwork_runtimes.cloud import _diagnose
 from lightwork_runtimes.cloud._options import CloudOptions
 
 if TYPE_CHECKING:
@@ -123,6 +125,11 @@ class CloudRuntime:
             await self._account.aclose()
         self._leases.drop()
         self._launches.clear()
+
+    @classmethod
+    async def diagnose(cls, name: str, options: CloudOptions | None) -> Sequence[Finding]:
+        """What is missing here, and whether the cloud lets us in; see `lightwork.runtime.Diagnosable`."""
+        return await _diagnose.look(name, options)
 
     # --- routes ---------------------------------------------------------------------------------
 
