@@ -26,7 +26,7 @@ __all__ = ["describe_error", "rebuild_error"]
 _MAX_TEXT = 100_000
 """Bytes that a traceback may have, and a message, and the arguments, and the attributes."""
 
-_HIDDEN = ("lightwork.worker", "lightwork.work", "lightwork.component")
+_HIDDEN = ("lightwork.worker", "lightwork.work", "lightwork.component", "lightwork.executor", "lightwork.profiling")
 """Modules whose frames only carry the call to the user's code."""
 
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)

@@ -27,6 +27,8 @@ __all__ = ["inspect", "show_call", "value_text"]
 
 _CALLS = 10
 _STATUSES = 10
+_LONGEST_VALUE = 300
+"""Characters of a value of the state that are shown."""
 
 
 @click.command
@@ -144,10 +146,15 @@ def _show_work(work: WorkDetail, latest: list[CallDetail]) -> None:
 
 def _show_state(state: dict[str, Any]) -> None:
     variables = state.get("vars") or {}
-    shown = [(name, value_text(value)) for name, value in variables.items() if not name.startswith("_")]
+    shown = [(name, _beginning(value_text(value))) for name, value in variables.items() if not name.startswith("_")]
     if shown:
         click.echo("\nstate")
         print_pairs(shown)
+
+
+def _beginning(text: str) -> str:
+    """Of a long list of losses the first ones are enough here; `lightwork state get` gives them all."""
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text):,} characters)"
 
 
 def _call_table(calls: list[CallDetail], *, with_work: bool) -> None:

@@ -73,6 +73,7 @@ async def test_remote_traceback_shows_the_users_lines_only(runtime: str, kind: t
     assert 'raise RuntimeError("outer") from error' in cause.text
     assert "KeyError: 'LIGHTWORK_MISSING'" in cause.text
     assert "lightwork/worker" not in cause.text
+    assert "lightwork/executor" not in cause.text
     assert "in fail" in "".join(traceback.format_exception(caught.value))
 
 

@@ -51,10 +51,12 @@ def test_a_call(server: FakeServer) -> None:
 def test_a_flow_and_the_app(server: FakeServer) -> None:
     """A flow is shown with its children and its state; without a name it is the app as a whole."""
     server.add_work("root.train")
-    server.states["root"] = {"best": None}
+    server.states["root"] = {"best": None, "losses": [0.5] * 1000}
     done = invoke("inspect", "root")
     assert ["works", "train"] in [line.split() for line in done.out.splitlines()]
     assert ["best", "null"] in [line.split() for line in done.out.splitlines()]
+    assert max(map(len, done.out.splitlines())) < 400
+    assert "... (5,000 characters)" in done.out
     server.app = msgspec.structs.replace(server.app, counts={"running": 1, "failed": 0})
     done = invoke("inspect")
     assert ["works", "1", "running"] in [line.split() for line in done.out.splitlines()]
