@@ -14,6 +14,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 import tarfile
 import time
@@ -143,11 +144,19 @@ def refusal(status: int, text: str) -> Exception:
 class ContainerDriver(NodeDriver):
     """Machines are containers."""
 
-    def __init__(self, key: str = "", secret: str = "", *, account: str, timeout: float, boot: str = "") -> None:
+    def __init__(
+        self, key: str = "", secret: str = "", *, account: str, timeout: float, boot: str = "", die: str = ""
+    ) -> None:
         self.account = account
         self.key, self.secret = key, secret
         self.weather = WEATHER.setdefault(account, Weather())
         self.boot = boot
+        if die:  # this process, before or after the cloud has made a machine
+
+            def kill(name: str) -> None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            setattr(self.weather, f"on_{die}", kill)
 
     def create_node(  # type: ignore[override]  # the driver's own arguments alone
         self,

@@ -9,6 +9,7 @@ import time
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from lightwork.runtime import (
     Cause,
@@ -161,8 +162,7 @@ class Launch:
             self.machine = await asyncio.shield(self._making)
         landing = await self.land(options.boot_timeout)
         assert self.machine is not None
-        env = {**spec.env, "LW_INTERNAL_IP": self.machine.private, "LW_PUBLIC_IP": self.machine.public}
-        inner = Spec(**{name: getattr(spec, name) for name in spec.__struct_fields__} | {"env": env})
+        inner = msgspec.structs.replace(spec, env={**spec.env, **self._addresses(self.machine)})
         try:
             async with asyncio.timeout(options.prepare_timeout):
                 await landing.ssh.launch(inner)
@@ -173,6 +173,16 @@ class Launch:
             ) from None
         self.is_started = True
         self.settled.set()
+
+    def _addresses(self, machine: Machine) -> dict[str, str]:
+        """What the worker is told of where it is. Its service binds every interface; who gets there is the firewall's."""
+        address, port = self._ways.address(machine), self._ways.options.service_port
+        url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+        return {
+            "LW_INTERNAL_IP": machine.private,
+            "LW_PUBLIC_IP": machine.public,
+            "_LIGHTWORK_SERVICE": f"0.0.0.0,{port},{url}",
+        }
 
     async def _order(self, order: Order) -> Machine:
         found = await self._find()

@@ -48,6 +48,7 @@ class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         root_device: The image's root device, such as ``/dev/sda1``; needed for `CloudCompute.disk_size`.
         address: Which of a machine's addresses the scheduler connects to.
         port: Port of its SSH server.
+        service_port: Port of a work's own service, which its `url` has with that address; for works that name none.
         client_keys: Files of private keys. Empty: a key that is made for this and kept in `state`.
         host_keys: How a new machine's host key becomes known: ``console`` reads it from the machine's console over
             the cloud's API, ``known`` has it in `known_hosts`, ``first-use`` believes the first answer.
@@ -80,6 +81,7 @@ class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     root_device: str | None = None
     address: Literal["public", "private"] = "public"
     port: int = 22
+    service_port: int = 8000
     client_keys: list[str] = []
     host_keys: Literal["console", "known", "first-use"] = "console"
     known_hosts: str | None = None
@@ -117,9 +119,9 @@ class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
                 raise ValueError(f"{key} must be more than 0 seconds, got {getattr(self, key)!r}")
         if self.max_lifetime is not None and not self.max_lifetime > 0:
             raise ValueError(f"max_lifetime must be more than 0 seconds, got {self.max_lifetime!r}")
-        for port in (self.port, *self.ports):
+        for port in (self.port, self.service_port, *self.ports):
             if not 0 < port < 65536:
-                raise ValueError(f"port and ports must be between 1 and 65535, got {port}")
+                raise ValueError(f"port, service_port and ports must be between 1 and 65535, got {port}")
         if (self.host_keys == "known") != (self.known_hosts is not None):
             raise ValueError("known_hosts is the file for host_keys = 'known': set both, or neither")
         self._check_secrets()
