@@ -175,7 +175,7 @@ class Launch:
         self.settled.set()
 
     def _addresses(self, machine: Machine) -> dict[str, str]:
-        """What the worker is told of where it is. Its service binds every interface; who gets there is the firewall's."""
+        """What the worker is told of where it is. Its service binds every interface: a firewall is the cloud's."""
         address, port = self._ways.address(machine), self._ways.options.service_port
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
         return {
