@@ -31,7 +31,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict types of everything that is Python here."""
-    session.install("-e", ".[uvloop,docker,ssh,cloud]", *group("typing"))
+    session.install("-e", ".[uvloop,docker,ssh,cloud,metrics]", *group("typing"))
     session.run("mypy")
 
 
@@ -46,7 +46,7 @@ def no_extras(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, with every extra that they can use."""
-    session.install("-e", ".[uvloop,docker,ssh,cloud]", *group("tests", "example", "browser"))
+    session.install("-e", ".[uvloop,docker,ssh,cloud,metrics]", *group("tests", "example", "browser"))
     session.run("pytest", *session.posargs, env={"PYTHONUNBUFFERED": "1"})
 
 

@@ -214,9 +214,13 @@ class App(Generic[RootT_co]):
         http = self._running().http
         return None if http is None else http.token
 
+    def _mount(self) -> Callable[[], Api | None]:
+        """What gives the api of the present run; every run has one from now on, from its start."""
+        self._is_mounted = True
+        return self._api
+
     def _api(self) -> Api | None:
         """What answers requests that a host's own server passes on; None while the app does not run."""
-        self._is_mounted = True  # the next run has it from its start
         return None if self._run is None else self._run.api()
 
     @property

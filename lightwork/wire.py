@@ -9,7 +9,7 @@ that may be lost with a connection. No frame towards the scheduler carries anyth
 from __future__ import annotations
 
 import struct
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -17,9 +17,13 @@ from lightwork.errors import ProtocolError
 
 __all__ = [
     "HEADER",
+    "MOST_TOLD",
+    "TOLD_MARK",
     "VERSION",
     "Ack",
     "Answer",
+    "Ask",
+    "Asked",
     "Bye",
     "Call",
     "Cancel",
@@ -42,6 +46,7 @@ __all__ = [
     "Stop",
     "Stopped",
     "Ticket",
+    "Told",
     "Welcome",
     "decode_from_scheduler",
     "decode_from_worker",
@@ -56,6 +61,15 @@ VERSION = 2
 HEADER = struct.Struct(">IQ")
 _HEADER_SIZE = HEADER.size
 _unpack = HEADER.unpack_from
+
+MOST_TOLD = 1 << 20
+"""Bytes that a worker says of itself at most, when it is asked."""
+
+TOLD_MARK = b"\x1e\x1elightwork-stack\x1e"
+"""Begins such an answer in a worker's output, where the scheduler takes it out again."""
+
+Asked = Literal["stack", "usage"]
+"""What a worker can be asked about itself."""
 
 Op = tuple[Any, ...]
 """One edit of a state, as `lightwork.state` makes and applies it."""
@@ -204,6 +218,13 @@ class Bye(Frame, frozen=True, tag="bye"):
     """Nothing follows. The worker ends when this is acknowledged, and so all before it; that is done at once."""
 
 
+class Told(Frame, frozen=True, tag="told"):
+    """Answers `Ask`: JSON, at most `MOST_TOLD` bytes. Unnumbered: who asked asks again."""
+
+    number: int
+    data: bytes
+
+
 class Heartbeat(Frame, frozen=True, tag="beat"):
     """I am here. Sent by either side when it has been silent for a while."""
 
@@ -271,6 +292,13 @@ class FlowDelta(Frame, frozen=True, tag="flow"):
     has_expected: bool | None
 
 
+class Ask(Frame, frozen=True, tag="ask"):
+    """Say where the threads and tasks of the process are, or what it uses; answered by `Told`. Unnumbered."""
+
+    number: int
+    what: Asked
+
+
 class Stop(Frame, frozen=True, tag="stop"):
     """End in order: cancel what runs, call ``on_exit``, send `Stopped`, exit."""
 
@@ -278,8 +306,10 @@ class Stop(Frame, frozen=True, tag="stop"):
     reason: str = ""
 
 
-FromWorker = Hello | Ready | Running | Delta | Answer | Result | Failure | Cancelled | Stopped | Bye | Heartbeat | Ack
-FromScheduler = Welcome | Refuse | Call | Cancel | FlowDelta | Stop | Heartbeat | Ack
+FromWorker = (
+    Hello | Ready | Running | Delta | Answer | Result | Failure | Cancelled | Stopped | Bye | Told | Heartbeat | Ack
+)
+FromScheduler = Welcome | Refuse | Call | Cancel | FlowDelta | Ask | Stop | Heartbeat | Ack
 
 _encoder = msgspec.msgpack.Encoder()
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)

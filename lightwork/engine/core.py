@@ -17,6 +17,7 @@ from lightwork.calls import Call, Operation, PassEnded
 from lightwork.changes import Change, StatusChanged
 from lightwork.config import Config
 from lightwork.engine import events as ev
+from lightwork.engine.asking import Asking
 from lightwork.engine.machine import Machine
 from lightwork.engine.output import Output
 from lightwork.engine.records import Happened
@@ -79,6 +80,7 @@ class Core:
     Attributes:
         loop: The app's event loop.
         output: Takes what works write.
+        asking: Asks workers about themselves.
         thread: Its thread.
         entries: Every work that the machine knows, by its number.
         by_work: Those of them that are in the tree.
@@ -104,6 +106,7 @@ class Core:
         self.tree = tree
         self.fail = fail
         self.output = Output(tree)
+        self.asking = Asking()
         self.entries: dict[int, Entry] = {}
         self.by_work: dict[Work, Entry] = {}
         self.workers: dict[bytes, Worker] = {}

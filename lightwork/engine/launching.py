@@ -363,7 +363,10 @@ class Launching:
             while True:
                 try:
                     async for offset, data in worker.runtime.logs(worker.ref, worker.output_read, follow=True):
-                        output.take(name, cutter.feed(data))
+                        lines = cutter.feed(data)
+                        if wire.TOLD_MARK in lines:
+                            lines = self._core.asking.take_out(worker, lines)
+                        output.take(name, lines)
                         worker.output_read, pause = offset + len(data), _FIRST_PAUSE
                         if recorder is not None:
                             worker.offset = worker.output_read - cutter.waiting

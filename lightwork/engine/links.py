@@ -280,7 +280,9 @@ class Links:
     def _on_frame(self, entry: Entry, worker: Worker, frame: wire.FromWorker) -> None:
         peer = worker.peer
         assert peer is not None
-        if type(frame) is wire.Bye and self._core.recorder is None:
+        if type(frame) is wire.Told:
+            self._core.asking.told(worker, frame)
+        elif type(frame) is wire.Bye and self._core.recorder is None:
             peer.acknowledge()
         elif self._core.is_holding:
             self._core.external(partial(self._take, entry, worker, frame, peer.number, peer.body))

@@ -17,6 +17,7 @@ from lightwork._values import most_bytes
 from lightwork.errors import StateError
 from lightwork.ops import DELETE, SET, SPLICE
 from lightwork.state import MISSING, State, packed, plain
+from lightwork.undo import note
 
 __all__ = ["Mirror"]
 
@@ -170,6 +171,7 @@ class Mirror:
 
     def _keep(self, path: list[Any]) -> None:
         """Before an edit of the flow: keep what the worker has confirmed, and what the flow sees at the path."""
+        note(self._state, path)
         name = path[0]
         if name not in self._pending and name in self._state.names:
             self._confirmed.restore(name, plain(self._state.at([name])))

@@ -7,6 +7,8 @@ of passing connections, the listener and `dial` make the connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -180,6 +182,13 @@ class Connection(asyncio.Protocol):
             return str(name[0]) if name else ""
         sock = self._transport.get_extra_info("socket")
         return "127.0.0.1" if sock is not None and sock.family == socket.AF_UNIX else ""
+
+    def send_urgent(self) -> None:
+        """Wake the other end's guard, past all that waits: one byte that is no part of the stream. It may be lost."""
+        if self.fileno < 0:
+            return
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fileno)) as copy:
+            copy.send(b"!", socket.MSG_OOB)
 
     @property
     def fileno(self) -> int:

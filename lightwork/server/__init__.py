@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from lightwork.app import App
     from lightwork.server.api import Api
+    from lightwork.server.asgi import AsgiFace
 
-__all__ = ["Api", "aiohttp_app"]
+__all__ = ["Api", "aiohttp_app", "asgi_app"]
 
 
 def aiohttp_app(app: App[Any]) -> web.Application:
@@ -25,7 +26,18 @@ def aiohttp_app(app: App[Any]) -> web.Application:
     """
     from lightwork.server.aio import make_application
 
-    return make_application(app._api)
+    return make_application(app._mount())
+
+
+def asgi_app(app: App[Any]) -> AsgiFace:
+    """The same for FastAPI, Starlette and other ASGI hosts, its WebSocket too: give it to the host's ``mount``.
+
+    It answers while the app runs, and with 503 else. The server must run in the app's own loop. Who may ask is the
+    host's to decide: there is no token; the origin is checked.
+    """
+    from lightwork.server.asgi import AsgiFace
+
+    return AsgiFace(app._mount())
 
 
 def __getattr__(name: str) -> Any:

@@ -195,7 +195,7 @@ def _view(api: Api, call: Call[Any]) -> CallDetail:
 
 
 async def _cancel_call(api: Api, request: Request) -> Accepted:
-    """Cancel a call that waits or runs; of one that is over nothing changes."""
+    """Cancel a call that waits or runs."""
     record = find_call(api, request.params["id"])
     work = api.views.find(record.work)
     entry = api.views.entry(work) if isinstance(work, Work) else None
@@ -218,11 +218,11 @@ ROUTES = [
         errors=["unknown_component", "unknown_path", "refused", "conflict", "timeout"], tag="state",
     ),
     Route(
-        "POST", "/works/{name}/start", _start_work, query=_WaitQuery, answer=WorkView | Accepted, status=202,
+        "POST", "/works/{name}/start", _start_work, query=_WaitQuery, answer=(WorkView, Accepted), status=202,
         errors=["unknown_work", "conflict"], tag="works",
     ),
     Route(
-        "POST", "/works/{name}/stop", _stop_work, query=_WaitQuery, answer=WorkView | Accepted, status=202,
+        "POST", "/works/{name}/stop", _stop_work, query=_WaitQuery, answer=(WorkView, Accepted), status=202,
         errors=["unknown_work", "conflict"], tag="works",
     ),
     Route(

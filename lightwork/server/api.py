@@ -11,7 +11,7 @@ from lightwork.engine.scheduler import Scheduler
 from lightwork.engine.tree import Tree
 from lightwork.flow import Flow
 from lightwork.log import get_logger
-from lightwork.server import acting, lines, reading
+from lightwork.server import acting, lines, own, probes, reading, stacks
 from lightwork.server.feed import Client, Feed
 from lightwork.server.guard import Guard
 from lightwork.server.static import DOCS_FOLDER, PAGE_FOLDER, PageFiles
@@ -43,23 +43,27 @@ class Api:
         run: Id of the run.
 
     Attributes:
-        views, history, feed: What there is to see.
+        views, history, feed, usages: What there is to see.
         guard: Decides who may ask.
+        own: What the flows of the app have configured.
         log_folder: Of the run; None where the output of works is not kept.
         started_at: When the run began.
     """
 
     def __init__(self, app: AppLike, scheduler: Scheduler, tree: Tree, run: str) -> None:
         self._app = app
+        self.tree = tree
         self.scheduler = scheduler
         self.run = run
         self.started_at = time.time()
         self.history = History(scheduler.core)
         self.views = Views(app, scheduler, self.history, run, self.started_at)
-        self.feed = Feed(app, self.views, self.history, tree, run)
+        self.usages = stacks.Usages(scheduler, lambda found: self.feed.use(found))
+        self.feed = Feed(app, self.views, self.history, tree, run, self.usages.follow)
         self.guard = Guard(None)
         writer = scheduler.core.output.writer
         self.log_folder = writer.folder if writer is not None else None
+        self.own = own.OwnRoutes(app.root)
         self._routes = Routes(ROUTES)
         self._page = PageFiles(PAGE_FOLDER)
         self._docs = PageFiles(DOCS_FOLDER)
@@ -88,7 +92,7 @@ class Api:
 
     def load(self) -> UsageTotal | None:
         """What all works use, as last sampled."""
-        return None
+        return self.usages.load
 
     def stopping(self) -> None:
         """The app is about to end."""
@@ -97,6 +101,7 @@ class Api:
 
     async def aclose(self) -> None:
         """The app has ended: tell whoever looks on, and look on no more. May be repeated."""
+        await self.usages.aclose()
         await self.feed.aclose()
         self.history.close()
 
@@ -114,7 +119,7 @@ class Api:
             return problem_response(problem)
 
     def _has_file(self, path: str) -> bool:
-        return path in self._page
+        return path in self._page or (path.startswith("/docs/") and path.removeprefix("/docs") in self._docs)
 
     def join(self) -> Client:
         """A new client of the feed. Raises `Problem` where there are too many."""
@@ -136,15 +141,22 @@ class Api:
         if path == PREFIX or path.startswith(PREFIX + "/"):
             route, request.params = self._routes.find(request.method, path.removeprefix(PREFIX) or "/")
             return await self._call(route, request)
-        if request.method in ("GET", "HEAD"):
-            found = self._page.answer(request, path)
-            if found is not None:
-                return found
-        raise Problem("not_found", f"there is nothing at {path:.200}")
+        found = await probes.answer(self, request)
+        if found is None and request.method in ("GET", "HEAD"):
+            found = self._page.answer(request, path) or self._answer_docs(request, path)
+        if found is not None:
+            return found
+        route, request.params = self.own.routes.find(request.method, path)
+        return await self._call(route, request)
+
+    def _answer_docs(self, request: Request, path: str) -> Response | None:
+        if path == "/docs":
+            return Response(b"", 308, headers={"Location": "./docs/"})
+        return self._docs.answer(request, path.removeprefix("/docs")) if path.startswith("/docs/") else None
 
     async def _call(self, route: Route, request: Request) -> Response:
         outcome = await route.handler(self, request)
         return outcome if isinstance(outcome, Response) else json_response(outcome, route.status)
 
 
-ROUTES = [*reading.ROUTES, *acting.ROUTES, *lines.ROUTES]
+ROUTES = [*reading.ROUTES, *acting.ROUTES, *lines.ROUTES, *own.ROUTES, *stacks.ROUTES, *probes.ROUTES]

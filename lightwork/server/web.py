@@ -19,6 +19,7 @@ from lightwork.server.types import ErrorBody, Failed
 __all__ = [
     "BODY_LIMIT",
     "JSON",
+    "STATUS",
     "Handler",
     "Method",
     "Problem",
@@ -41,7 +42,7 @@ BODY_LIMIT = 4 * 1024 * 1024
 
 JSON = "application/json"
 
-_STATUS = {
+STATUS = {
     "bad_json": 400,
     "bad_request": 400,
     "unauthorized": 401,
@@ -96,7 +97,7 @@ class Problem(Exception):
     @property
     def status(self) -> int:
         """The status of the answer."""
-        return _STATUS[self.code]
+        return STATUS[self.code]
 
 
 class Request:
@@ -234,7 +235,7 @@ class Route:
         summary: For people; the first line of the handler's docstring where it is left out.
         query: Struct of the query, None where there is none.
         body: Struct of the body, None where there is none.
-        answer: Struct of the answer, None where that is no JSON.
+        answer: Type of the answer, or a tuple of those that it may have; None where it is no JSON.
         status: Of the answer.
         errors: Codes that it may fail with, beside those that any request may.
         tag: Heading in the documentation.

@@ -73,6 +73,8 @@ class Agent:
     def __init__(self, ticket: wire.Ticket, guard: OrphanGuard | None = None) -> None:
         self._ticket = ticket
         self._guard = guard
+        if guard is not None:
+            guard.on_urgent = self._write_stack
         self._loop = asyncio.get_running_loop()
         self.work: Work | None = None
         self.plain: PlainThread | None = None
@@ -298,6 +300,9 @@ class Agent:
     # --- calls ------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: wire.FromScheduler) -> None:
+        if isinstance(frame, wire.Ask):
+            self._tell(frame)
+            return
         if self._waiting is not None and not isinstance(frame, wire.Stop):
             self._waiting.append(frame)
             return
@@ -315,6 +320,20 @@ class Agent:
                 self.request_end(frame.reason, frame.grace)
             case _:
                 raise LightworkError(f"{type(frame).__name__} is not expected here")
+
+    def _tell(self, frame: wire.Ask) -> None:
+        """Say what the process does or uses, right away."""
+        from lightwork.worker import look  # loaded by the first who asks
+
+        data = look.stack_bytes(self._loop) if frame.what == "stack" else look.usage_bytes()
+        if not self._peer.closed:
+            self._peer.post(wire.Told(frame.number, data))
+
+    def _write_stack(self) -> None:
+        """The loop is blocked, and somebody wants to know where. Called in another thread."""
+        from lightwork.worker import look
+
+        look.write_stack(self._loop)
 
     def _call(self, frame: wire.Call) -> None:
         assert self._group is not None

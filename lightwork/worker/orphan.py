@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import sys
 import threading
+from collections.abc import Callable
 
 __all__ = ["OrphanGuard"]
 
@@ -17,10 +19,18 @@ _HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
 """Told as soon as the other end has closed, with unread data too; elsewhere than on Linux when both have."""
 
 
+_HUNG_UP_ANY = _HUNG_UP | select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
 class OrphanGuard:
-    """Watches one worker's connection from a thread of its own, which sleeps until something happens to it."""
+    """Watches one worker's connection from a thread of its own, which sleeps until something happens to it.
+
+    Attributes:
+        on_urgent: Called in that thread when the other end has sent an urgent byte: it asks, and the loop is blocked.
+    """
 
     def __init__(self) -> None:
+        self.on_urgent: Callable[[], None] | None = None
         self._patience = 0.0
         self._fd = -1
         self._woken, self._wake = os.pipe()
@@ -58,15 +68,27 @@ class OrphanGuard:
             poll = select.poll()
             poll.register(self._woken, select.POLLIN)
             if connected and fd >= 0:
-                poll.register(fd, _HUNG_UP)
+                poll.register(fd, _HUNG_UP | select.POLLPRI)
             events = poll.poll(None if connected and fd >= 0 else self._patience * 1000)
             if any(number == self._woken for number, _ in events):
                 os.read(self._woken, 4096)
                 connected = self._fd >= 0
+            elif events and not events[0][1] & _HUNG_UP_ANY:
+                self._take_urgent(fd)
             elif events:
                 connected = False  # the agent will say `lost`, if it comes to it
             else:
                 self._end()
+
+    def _take_urgent(self, fd: int) -> None:
+        """Take the urgent byte, which is no part of the stream, and do what it asks for."""
+        try:
+            with socket.socket(fileno=os.dup(fd)) as copy:
+                copy.recv(1, socket.MSG_OOB)
+        except OSError:
+            return  # the loop has come past it meanwhile, and answers itself
+        if self.on_urgent is not None:
+            self.on_urgent()
 
     def _end(self) -> None:
         print(f"lightwork: no scheduler for {self._patience:g} s, and this worker does not end", file=sys.stderr)

@@ -1,0 +1,73 @@
+"""Asks workers what they do and use at this moment. Nothing is asked unless somebody wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from lightwork import wire
+from lightwork.engine.workers import Worker
+from lightwork.errors import ProtocolError
+
+__all__ = ["Asking"]
+
+_URGENT_AFTER = 0.5
+"""Seconds that a worker's loop has to answer before its other thread is asked."""
+
+
+class Asking:
+    """The questions that are open. Belongs to the loop's thread."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._open: dict[int, tuple[Worker, asyncio.Future[bytes]]] = {}
+
+    async def ask(self, worker: Worker, what: wire.Asked, timeout: float) -> bytes:
+        """What a worker answers, in JSON. Cancelling forgets the question.
+
+        Raises:
+            TimeoutError: It does not answer, or has no connection.
+        """
+        peer = worker.peer
+        if peer is None or peer.closed or peer.connection is None:
+            raise TimeoutError("the worker has no connection")
+        number = next(self._numbers)
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._open[number] = worker, answered
+        try:
+            peer.post(wire.Ask(number, what))
+            async with asyncio.timeout(timeout):
+                if what == "stack":
+                    await asyncio.wait({answered}, timeout=_URGENT_AFTER)
+                    if not answered.done() and peer.connection is not None:
+                        peer.connection.send_urgent()
+                return await answered
+        finally:
+            del self._open[number]
+
+    def told(self, worker: Worker, frame: wire.Told) -> None:
+        """A worker has answered.
+
+        Raises:
+            ProtocolError: It says more than it may.
+        """
+        if len(frame.data) > wire.MOST_TOLD:
+            raise ProtocolError("a worker says more of itself than it may")
+        asked, answered = self._open.get(frame.number, (None, None))
+        if asked is worker and answered is not None and not answered.done():
+            answered.set_result(frame.data)
+
+    def take_out(self, worker: Worker, lines: bytes) -> bytes:
+        """Take the answers of a worker whose loop is blocked out of its output; gives the rest."""
+        kept = []
+        for line in lines.splitlines(keepends=True):
+            before, mark, data = line.partition(wire.TOLD_MARK)
+            if not mark:
+                kept.append(line)
+                continue
+            if before:  # a line that had no end yet when the answer was written
+                kept.append(before + b"\n")
+            for asked, answered in self._open.values():
+                if asked is worker and not answered.done():
+                    answered.set_result(data.rstrip(b"\n"))
+        return b"".join(kept)

@@ -1,0 +1,99 @@
+"""Takes back the changes of state that some code has made before it raised.
+
+While such code runs, a guard on each state notes what an attribute was before its first change in that code's context.
+Changes that others make at the same time are none of its business: theirs stay, unless they are of the same attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from lightwork.component import Component, Node
+from lightwork.errors import LightworkError
+from lightwork.log import get_logger
+from lightwork.state import MISSING, State, plain
+
+__all__ = ["Undo", "note"]
+
+_log = get_logger("lightwork.undo")
+
+_Before = dict[tuple[int, str], tuple[State, str, Any]]
+
+_noting: ContextVar[_Before | None] = ContextVar("lightwork_undo", default=None)
+
+
+def note(state: State, path: list[Any]) -> None:
+    """An edit is about to be made. Whoever sets a guard of their own on a state calls this in it."""
+    before = _noting.get()
+    if before is not None and (id(state), path[0]) not in before:
+        name = path[0]
+        value = plain(state.values[name]) if name in state.names else MISSING
+        before[id(state), name] = state, name, value
+
+
+class _Guard:
+    """Stands as the guard of a state that has no other."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def __call__(self, path: list[Any]) -> None:
+        note(self._state, path)
+
+
+class Undo:
+    """Belongs to the loop's thread; the code that it is put around may change states in any.
+
+    Args:
+        root: The node at the top of the tree.
+    """
+
+    def __init__(self, root: Node) -> None:
+        self._root = root
+        self._running = 0
+        self._guarded: dict[int, State] = {}
+
+    @contextmanager
+    def on_error(self) -> Iterator[None]:
+        """Around some code: if it raises, each attribute that it has changed gets the value from before.
+
+        Of a work that runs that is a proposal like the change itself, and the work may refuse it, which is logged.
+        """
+        before: _Before = {}
+        self._running += 1
+        for node in self._root._walk():
+            if isinstance(node, Component) and node._state.guard is None:
+                node._state.guard = _Guard(node._state)
+                self._guarded[id(node._state)] = node._state
+        token = _noting.set(before)
+        try:
+            yield
+        except BaseException:
+            _noting.set(None)
+            _take_back(before)
+            raise
+        finally:
+            _noting.reset(token)
+            self._running -= 1
+            if not self._running:
+                self._unguard()
+
+    def _unguard(self) -> None:
+        for state in self._guarded.values():
+            if isinstance(state.guard, _Guard):
+                state.guard = None
+        self._guarded.clear()
+
+
+def _take_back(before: _Before) -> None:
+    for state, name, value in reversed(before.values()):
+        try:
+            if value is not MISSING:
+                state.set(name, value)
+            elif name in state.names:
+                state.delete(name)
+        except LightworkError as error:
+            _log.error("a change could not be taken back", owner=state.owner, attribute=name, error=str(error))

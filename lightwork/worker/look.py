@@ -1,0 +1,171 @@
+"""What a worker's process does and uses at this moment, for people who ask.
+
+Asked over the link it is the loop that answers. A loop that is blocked cannot: then `OrphanGuard`, whose thread is not,
+writes the answer to the output, marked as what it is; the scheduler takes it out of there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import os
+import resource
+import sys
+import threading
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import msgspec
+
+from lightwork import wire
+
+__all__ = ["Look", "MostUsed", "Where", "look_around", "stack_bytes", "usage", "usage_bytes", "write_stack"]
+
+_FRAMES = 60
+_THREADS = 50
+_TASKS = 200
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
+
+
+class Where(msgspec.Struct, frozen=True):
+    """A line of a stack."""
+
+    file: str
+    line: int
+    function: str
+    text: str = ""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Where every thread and every task is: names and frames, outermost first."""
+
+    threads: list[tuple[str, list[Where]]]
+    tasks: list[tuple[str, list[Where]]]
+
+
+class MostUsed(msgspec.Struct, frozen=True):
+    """Processor seconds so far, resident bytes and number of the process with all below it."""
+
+    cpu: float
+    memory: int
+    processes: int
+
+
+def look_around(loop: asyncio.AbstractEventLoop) -> Look:
+    """Where everything is. In any thread."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    threads = []
+    for ident, frame in list(sys._current_frames().items())[:_THREADS]:
+        frames = _thread_frames(frame)
+        if frames:
+            threads.append((names.get(ident, f"thread {ident}"), frames))
+    tasks = []
+    for task in list(asyncio.all_tasks(loop))[:_TASKS]:
+        frames = _task_frames(task)
+        if frames:
+            tasks.append((task.get_name(), frames))
+    return Look(threads, tasks)
+
+
+def _thread_frames(frame: FrameType | None) -> list[Where]:
+    found: list[Where] = []
+    while frame is not None and len(found) < _FRAMES:
+        where = _where(frame.f_code, frame.f_lineno)
+        if where is not None:
+            found.append(where)
+        frame = frame.f_back
+    return found[::-1]
+
+
+def _task_frames(task: asyncio.Task[Any]) -> list[Where]:
+    """The whole chain of what a task awaits; `Task.get_stack` gives its first frame alone."""
+    found: list[Where] = []
+    awaited: Any = task.get_coro()
+    while awaited is not None and len(found) < _FRAMES:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            where = _where(frame.f_code, frame.f_lineno)
+            if where is not None:
+                found.append(where)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return found
+
+
+def _where(code: CodeType, line: int) -> Where | None:
+    """A line of somebody else's code: the framework's own frames say nothing to whoever asks."""
+    if code.co_filename.startswith(_PACKAGE):
+        return None
+    text = linecache.getline(code.co_filename, line).strip()
+    return Where(code.co_filename, line, code.co_qualname if hasattr(code, "co_qualname") else code.co_name, text[:200])
+
+
+def usage() -> MostUsed:
+    """What the process and all below it use."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = own.ru_utime + own.ru_stime
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu += ended.ru_utime + ended.ru_stime
+    memory, processes = _resident("self"), 1
+    if not memory:  # no Linux: the highest that it ever was has to do
+        return MostUsed(cpu, own.ru_maxrss, 1)
+    for pid in _descendants():
+        used = _processor(pid)
+        if used is not None:
+            cpu += used
+            memory += _resident(pid)
+            processes += 1
+    return MostUsed(cpu, memory, processes)
+
+
+def _resident(pid: str) -> int:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * resource.getpagesize()
+
+
+def _processor(pid: str) -> float | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _descendants() -> list[str]:
+    found: list[str] = []
+    waiting = ["self"]
+    while waiting and len(found) < 1000:
+        pid = waiting.pop()
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                children = task.read_text().split()
+            except OSError:
+                continue
+            found += children
+            waiting += children
+    return found
+
+
+# --- as bytes ------------------------------------------------------------------------------------
+
+
+def stack_bytes(loop: asyncio.AbstractEventLoop) -> bytes:
+    """`look_around`, for the scheduler; never more than it takes."""
+    look = look_around(loop)
+    data = msgspec.json.encode(look)
+    if len(data) > wire.MOST_TOLD:
+        data = msgspec.json.encode(Look(look.threads[:5], look.tasks[:20]))
+    return data if len(data) <= wire.MOST_TOLD else msgspec.json.encode(Look([], []))
+
+
+def usage_bytes() -> bytes:
+    """`usage`, for the scheduler."""
+    return msgspec.json.encode(usage())
+
+
+def write_stack(loop: asyncio.AbstractEventLoop) -> None:
+    """Write the answer to the output, in one piece: the loop is blocked, and the link with it."""
+    os.write(1, wire.TOLD_MARK + stack_bytes(loop) + b"\n")
