@@ -1,4 +1,4 @@
-"""Free ports that no two works of this machine are given at once."""
+"""Where a work's own service binds: what the runtime says, else a free port that no other work here is given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import tempfile
 import weakref
 from pathlib import Path
 
-__all__ = ["reserve_port"]
+__all__ = ["SERVICE", "assigned_service", "reserve_port"]
+
+SERVICE = "_LIGHTWORK_SERVICE"
+"""Variable of a worker: ``bind host,port,url``, each of which may be empty."""
+
+
+def assigned_service() -> tuple[str, int | None, str]:
+    """Where the runtime wants the service of this worker: the address and the port to bind, and the url of that port.
+
+    The url is where others reach it, by a way that only the runtime knows. Nothing is wanted where it is empty.
+    """
+    host, port, url = os.environ.get(SERVICE, ",,").split(",", 2)
+    return host, int(port) if port else None, url
 
 
 def reserve_port(host: str, holder: object) -> int:

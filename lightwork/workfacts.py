@@ -170,9 +170,9 @@ class WorkFacts(Component):
     def port(self) -> int | None:
         """Where it binds. Read inside ``run`` it is never None: a free port of that machine is picked and kept."""
         if self._port is None and self._driver is None and self._parent is None and self.__dict__["_is_built"]:
-            from lightwork.ports import reserve_port
+            from lightwork.ports import assigned_service, reserve_port
 
-            self._state.set("_port", reserve_port(self._host, self))
+            self._state.set("_port", assigned_service()[1] or reserve_port(self._host, self))
         return self._port
 
     @property

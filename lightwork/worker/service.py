@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
+
+from lightwork.ports import assigned_service
 
 if TYPE_CHECKING:
     from lightwork.work import Work
@@ -52,7 +53,7 @@ class ServiceWatch:
 
     async def serve(self) -> None:
         """Set and clear the work's url, until cancelled. With no port, or no call and no url, it sleeps."""
-        published = _place(self._work)
+        assigned, url = _place(self._work)
         pause = _FIRST_PAUSE
         while True:
             state = self._work._state
@@ -64,7 +65,8 @@ class ServiceWatch:
                 continue
             host = self._work.host
             answers = await _answers("127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host, port)
-            state.set("_url", (published or self._spell(host, port)) if answers else "")
+            found = url if port == assigned and url else self._spell(host, port)
+            state.set("_url", found if answers else "")
             pause = _UP_PAUSE if answers else min(pause * 1.5, _LONGEST_PAUSE)
             self._wake.clear()
             try:
@@ -80,17 +82,15 @@ class ServiceWatch:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _place(work: Work) -> str:
-    """Put the work's service where its runtime wants it; gives the url at which others reach it, if that is known.
+def _place(work: Work) -> tuple[int | None, str]:
+    """Put the work's service where its runtime wants it; gives the port and the url of that, as far as they are known.
 
-    ``_LIGHTWORK_SERVICE`` is ``bind host,port,url``. A work that names a host or a port of its own keeps it.
+    A work that names a host of its own keeps it. The port becomes the work's when it first asks for one.
     """
-    host, port, url = os.environ.get("_LIGHTWORK_SERVICE", ",,").split(",", 2)
+    host, port, url = assigned_service()
     if host and work.host in ("127.0.0.1", "localhost"):
         work._state.set("_host", host)
-    if port and work._state.values["_port"] is None:
-        work._state.set("_port", int(port))
-    return url if port and work._state.values["_port"] == int(port) else ""
+    return port, url
 
 
 async def _answers(host: str, port: int) -> bool:

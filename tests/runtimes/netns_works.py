@@ -7,6 +7,8 @@ import os
 
 from lightwork import Work
 
+ANSWER = b"HTTP/1.0 200 OK\r\n\r\nfrom the island"
+
 
 class Counter(Work):
     """Counts for as long as it is let, and keeps every number that it has seen."""
@@ -20,3 +22,21 @@ class Counter(Work):
             self.numbers.append(number)
             await asyncio.sleep(0.01)
         return os.getpid(), len(self.numbers)
+
+
+class Serve(Work):
+    """Answers every request with the same."""
+
+    def __init__(self) -> None:
+        super().__init__(parallel=True)
+
+    async def run(self) -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(ANSWER)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, self.host, self.port)
+        async with server:
+            await server.serve_forever()

@@ -15,7 +15,7 @@ from lightwork.config import Config, WorkProfile
 from lightwork.errors import WorkerDied
 from lightwork.status import Reason
 from tests.runtimes.netns import Island, islands, require_namespaces
-from tests.runtimes.netns_works import Counter
+from tests.runtimes.netns_works import ANSWER, Counter, Serve
 from tests.runtimes.sshd import Server, needs_sshd, sshd
 
 require_namespaces()
@@ -31,6 +31,15 @@ class Two(Flow):
         super().__init__()
         self.steady = Counter()
         self.shaken = Counter()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Serving(Flow):
+    def __init__(self) -> None:
+        super().__init__()
+        self.service = Serve()
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -119,3 +128,46 @@ async def test_network_that_comes_back_too_late(tmp_path: Path) -> None:
         while far.server.launches():
             await far.wait_more(root.steady, 1)
         assert not steady.done
+
+
+async def ask(url: str) -> bytes:
+    """What the service at a url answers; empty where the connection is closed without an answer."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_service_of_a_work_is_reached_from_here(tmp_path: Path) -> None:
+    """A service on the loopback of a host beyond the network answers at the work's `url`, also on a new connection."""
+    with islands(1) as (host,):
+        async with sshd(tmp_path, address=host.address, prefix=host.prefix) as server:
+            runtime = server.runtime()
+            app = App(Serving(), config=Config(launch_timeout=120), runtimes={"far": runtime}, runtime="far")
+            async with app:
+                work = app.root.service
+                call = work.submit()
+                async with asyncio.timeout(100):
+                    await app.wait_for(lambda: bool(work.url))
+                url = work.url
+                assert url.startswith("http://127.0.0.1:")
+                assert await ask(url) == ANSWER
+                server.cut()
+                assert await ask(url) in (ANSWER, b"")  # the connection may not have been noticed to be cut
+                assert await asyncio.wait_for(answered(url), 60) == ANSWER
+                call.cancel()
+                await work.stop()
+                with pytest.raises(ConnectionRefusedError):
+                    await ask(url)
+
+
+async def answered(url: str) -> bytes:
+    """The first answer that has something in it."""
+    while not (found := await ask(url)):
+        continue
+    return found

@@ -48,6 +48,7 @@ class DockerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         network: Network of the containers. With ``host`` they share the engine's own.
         address: Address under which containers reach this machine, where the runtime does not find it itself.
         pull: When an image is pulled: if it is ``missing``, ``always`` (once for each run of an app), or ``never``.
+        launch_within: Seconds that a launch may take on top of `launch_timeout`, to pull and to build images.
         folder: The app's folder, which is sent along. None: the working directory.
         requirements: Where pip runs for the requirements of a `BuildConfig`: ``here`` on this machine, with its index
             and credentials, or in the ``image``, which needs pip and a network there. ``auto`` is here if the image
@@ -67,6 +68,7 @@ class DockerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     network: _Text = "bridge"
     address: _Text | None = None
     pull: Literal["missing", "always", "never"] = "missing"
+    launch_within: Annotated[float, Meta(gt=0)] = 1800.0
     folder: _Text | None = None
     requirements: Literal["auto", "here", "image"] = "auto"
     publish: bool | None = None

@@ -101,6 +101,11 @@ class DockerRuntime:
         return await _diagnose.look(options or DockerOptions())
 
     @property
+    def launch_within(self) -> float:
+        """Seconds that a launch may take beyond the usual; see `DockerOptions.launch_within`."""
+        return self.options.launch_within
+
+    @property
     def _docker(self) -> Engine:
         if self._engine is None:
             raise RuntimeError("use the runtime in its context: `async with runtime:`")

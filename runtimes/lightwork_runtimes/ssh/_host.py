@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from lightwork.bundle import Bundle
 from lightwork.runtime import NoCapacity, Route, RuntimeFailure, Spec, Unreachable
-from lightwork_runtimes.ssh import _code
+from lightwork_runtimes.ssh import _code, _tunnel
 from lightwork_runtimes.ssh._environment import Environment
 from lightwork_runtimes.ssh._options import SshOptions, Target
 from lightwork_runtimes.ssh._session import Facts, Session
@@ -73,6 +73,7 @@ class Host:
         self._is_renewing = False
         self._failed_at = 0.0
         self._ready: dict[str, asyncio.Lock] = {}
+        self._services: dict[str, asyncio.Server] = {}
         self._environment = Environment(self.where, options)
 
     @property
@@ -170,6 +171,8 @@ class Host:
 
     async def aclose(self) -> None:
         """End the connection; what runs there goes on."""
+        for name in list(self._services):
+            self.close_service(name)
         session, self._session = self._session, None
         if session is not None:
             await session.aclose()
@@ -194,6 +197,44 @@ class Host:
                 _log.info("%s; asked again in %.1f s", error, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    # --- services of works ------------------------------------------------------------------------
+
+    async def open_service(self, name: str, near: int, far: int) -> int:
+        """Lead a port of this machine to one of the far side's, for as long as the launch is kept; gives the port.
+
+        Over any number of connections. What nobody answers there is closed here.
+
+        Args:
+            name: The launch.
+            near: Wanted here; another is taken where that is not free.
+            far: Port of the service there.
+        """
+
+        def begin(factory: _tunnel.SessionFactory, refuse: Callable[[], None]) -> None:
+            self._tasks.start_soon(self._open_channel, factory, far, refuse, name=f"lightwork ssh service {name}")
+
+        self.close_service(name)
+        server = self._services[name] = await _tunnel.listen_here(near, begin)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def _open_channel(self, factory: _tunnel.SessionFactory, port: int, refuse: Callable[[], None]) -> None:
+        try:
+            await (await self.session()).open_channel(factory, port)
+        except RuntimeFailure as error:
+            _log.debug("%s", error)
+            refuse()
+
+    def has_service(self, name: str) -> bool:
+        """Whether a port leads to that launch's service."""
+        return name in self._services
+
+    def close_service(self, name: str) -> None:
+        """Listen no longer. May be repeated."""
+        server = self._services.pop(name, None)
+        if server is not None:
+            server.close()
 
     # --- making ready ---------------------------------------------------------------------------
 

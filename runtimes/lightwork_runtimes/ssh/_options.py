@@ -45,6 +45,8 @@ class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         python: The interpreter on the far side, which runs our helper, and the works where `prepare` is false.
         folder: Our folder on the far side, relative to the home folder there or absolute.
         connect_timeout: Seconds that a connection may take, up to the answer of our helper.
+        launch_within: Seconds that a launch may take on top of `launch_timeout`, to wait for a slot and to make an
+            environment. Make it longer where works queue for slots.
         keepalive: Seconds of silence after which the server is asked for a sign of life; three that stay without
             an answer end the connection. The far side does the same.
         direct: Works dial the scheduler's own address, instead of a port that is forwarded through the connection.
@@ -66,6 +68,7 @@ class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     python: str = "python3"
     folder: str = ".cache/lightwork/ssh"
     connect_timeout: float = 20.0
+    launch_within: float = 3600.0
     keepalive: float = 5.0
     direct: bool = False
     ports: list[int] = []
@@ -81,7 +84,7 @@ class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             if isinstance(host, str):
                 parse_host(host)
         _check_slots(self.slots)
-        for key in ("connect_timeout", "keepalive"):
+        for key in ("connect_timeout", "keepalive", "launch_within"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key} must be more than 0 seconds, got {getattr(self, key)!r}")
         for port in self.ports:

@@ -132,6 +132,11 @@ class SshRuntime:
         """What is missing here, and which machines let us in; see `lightwork.runtime.Diagnosable`."""
         return await _diagnose.look(name, options)
 
+    @property
+    def launch_within(self) -> float:
+        """Seconds that a launch may take beyond the usual; see `SshOptions.launch_within`."""
+        return self.options.launch_within
+
     # --- routes ---------------------------------------------------------------------------------
 
     async def routes(self, listener: Route) -> Sequence[Route]:
@@ -205,8 +210,9 @@ class SshRuntime:
                 await self._start(host, spec)
             except BaseException:
                 host.kept.discard((spec.owner, spec.name))
+                host.close_service(spec.name)
                 raise
-        return self._ref(host, spec.owner, spec.name)
+        return self._ref(host, spec.owner, spec.name, spec.port)
 
     async def _find_known(self, spec: Spec, digest: str) -> tuple[Host, bool] | None:
         """Where a launch of that name is already. It needs no slot, so it does not wait with the others."""
@@ -221,9 +227,15 @@ class SshRuntime:
         assert self._code is not None
         await host.forward()
         python, plan, facts = await host.make_ready(spec, self._code)
+        near, far = _service_ports(spec.name)
+        far = spec.port or far
+        near = await host.open_service(spec.name, near, far)
         job = {
             "argv": [python, "-P", "-c", _BOOT.format(entry=spec.entry)],
-            "env": _environment(spec, python if self.options.prepare else None, plan, facts),
+            "env": {
+                "_LIGHTWORK_SERVICE": f",{far},http://127.0.0.1:{near}",
+                **_environment(spec, python if self.options.prepare else None, plan, facts),
+            },
             "cwd": plan.cwd,
             "orphan_after": spec.orphan_after,
             "max_lifetime": spec.max_lifetime,
@@ -232,8 +244,9 @@ class SshRuntime:
         }
         await host.ask("start", spec.ticket, owner=spec.owner, name=spec.name, job=job)
 
-    def _ref(self, host: Host, owner: str, name: str) -> Ref:
-        return Ref(self.name, name, {"owner": owner, "host": host.target.label})
+    def _ref(self, host: Host, owner: str, name: str, port: int | None = None) -> Ref:
+        hint: dict[str, str | int | float] = {"owner": owner, "host": host.target.label}
+        return Ref(self.name, name, hint if port is None else {**hint, "port": port})
 
     def _check_entered(self) -> None:
         if self._tasks is None:
@@ -310,6 +323,7 @@ class SshRuntime:
 
     def _forget(self, host: Host, ref: Ref) -> None:
         """It needs nobody's care any more."""
+        host.close_service(ref.name)
         host.kept -= {(owner, name) for owner, name in host.kept if name == ref.name}
 
     async def wait(self, ref: Ref) -> Report:
@@ -324,6 +338,9 @@ class SshRuntime:
         owner = ref.hint.get("owner")
         if isinstance(owner, str):
             host.kept.add((owner, ref.name))
+        if not host.has_service(ref.name):  # launched by another scheduler, which may have told its url to somebody
+            near, far = _service_ports(ref.name)
+            await host.open_service(ref.name, near, int(ref.hint.get("port", far)))
         view, _ = await host.ask_until_answered("wait", owner=_key(ref)[0], name=ref.name)
         return self._seen(host, ref, view)
 
@@ -428,6 +445,15 @@ def usual_ports(profile: str) -> list[int]:
     digest = hashlib.sha256(seed.encode()).digest()
     first = int.from_bytes(digest[:8], "big")
     return [_FIRST_PORT + (first + step * 1499) % width for step in range(_NUM_PORTS)]
+
+
+def _service_ports(launch: str) -> tuple[int, int]:
+    """For the service of a launch, a port here and one there: seldom another's, and the same for a later scheduler."""
+    digest = hashlib.sha256(launch.encode()).digest()
+    half = (_LAST_PORT - _FIRST_PORT) // 2
+    # Never the same: here and there may be one machine.
+    near, far = (int.from_bytes(part, "big") % half for part in (digest[:8], digest[8:16]))
+    return _FIRST_PORT + near, _FIRST_PORT + half + far
 
 
 def _key(ref: Ref) -> tuple[str | None, str]:

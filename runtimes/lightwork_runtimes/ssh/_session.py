@@ -204,6 +204,17 @@ class Session:
                 "taken (set `ports`), or the server forwards none (AllowTcpForwarding; then set `direct`)"
             )
 
+    async def open_channel(self, factory: _tunnel.SessionFactory, port: int) -> None:
+        """Open a channel to a port of the far side's loopback.
+
+        Raises:
+            Unreachable: Nobody listens there, or the connection was lost.
+        """
+        try:
+            await self._connection.create_connection(factory, "127.0.0.1", port, encoding=None)
+        except (OSError, asyncssh.Error) as error:
+            raise Unreachable(f"{self.where}: port {port} of its loopback cannot be reached: {error}") from error
+
     # --- files ----------------------------------------------------------------------------------
 
     async def send(self, files: Mapping[str, str]) -> None:

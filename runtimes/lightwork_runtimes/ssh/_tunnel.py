@@ -1,4 +1,4 @@
-"""Hands on what workers say to a forwarded port to the scheduler, and back.
+"""Hands on what workers say to a forwarded port to the scheduler, and what is asked of their services to them.
 
 The scheduler of this process serves the SSH channel itself, as if it were a socket: a call saves two trips through the
 loopback and four turns of the event loop. A listener that is known by its address alone is dialled for each channel.
@@ -15,7 +15,13 @@ import asyncssh
 
 from lightwork.runtime import Door, Route
 
-__all__ = ["forward"]
+__all__ = ["OpenChannel", "SessionFactory", "forward", "listen_here"]
+
+SessionFactory = Callable[[], asyncssh.SSHTCPSession[bytes]]
+"""Makes the session of a channel."""
+
+OpenChannel = Callable[[SessionFactory, Callable[[], None]], object]
+"""Begins to open a channel with such a session, and calls the other if there can be none."""
 
 
 async def forward(
@@ -43,6 +49,19 @@ async def forward(
         except asyncssh.ChannelListenError:
             continue
     return None
+
+
+async def listen_here(port: int, open_channel: OpenChannel) -> asyncio.Server:
+    """Listen on this machine's loopback, at `port` or where that is taken at any; each connection gets a channel."""
+
+    def welcome() -> _Visitor:
+        return _Visitor(open_channel)
+
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(welcome, "127.0.0.1", port)
+    except OSError:
+        return await loop.create_server(welcome, "127.0.0.1", 0)
 
 
 class _Served(asyncssh.SSHTCPSession[bytes], asyncio.Transport):
@@ -141,7 +160,7 @@ class _Near(asyncio.Protocol):
         self.transport.pause_reading()  # until the channel is open
 
     def data_received(self, data: bytes) -> None:
-        if self.channel is not None:
+        if self.channel is not None and not self.channel.is_closing():
             self.channel.write(data)
 
     def eof_received(self) -> bool:
@@ -162,6 +181,19 @@ class _Near(asyncio.Protocol):
             self.channel.resume_reading()
 
 
+class _Visitor(_Near):
+    """The end at somebody here who asks a service over there."""
+
+    def __init__(self, open_channel: OpenChannel) -> None:
+        super().__init__()
+        self._open_channel = open_channel
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        self._open_channel(lambda: _Far(self), self.transport.abort)
+
+
 class _Far(asyncssh.SSHTCPSession[bytes]):
     """The end at the worker, as the SSH connection has it."""
 
@@ -174,7 +206,11 @@ class _Far(asyncssh.SSHTCPSession[bytes]):
         self._near.channel = chan
 
     def session_started(self) -> None:
-        self._transport.resume_reading()
+        if self._transport.is_closing():  # it has gone while the channel was opened
+            assert self._near.channel is not None
+            self._near.channel.close()
+        else:
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         self._transport.write(data)
