@@ -12,9 +12,9 @@ __all__ = ["fill", "full", "small_disk"]
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A disk of 8 MB at `folder`, where this user may mount one; gives whether it is there."""
+    """A disk of 96 MB at `folder`, where this user may mount one; gives whether it is there."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "lightwork-test", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=96m,mode=0700", "lightwork-test", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         yield False
         return
@@ -26,9 +26,14 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 def fill(ballast: Path) -> None:
     """Leave no byte on the disk of this file."""
-    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    with ballast.open("ab", buffering=0) as file:
+        size = 1 << 20
+        while size:
+            try:
+                while file.write(bytes(size)):
+                    continue
+            except OSError:
+                size = size // 256 if size > 4096 else 0
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,16 @@ class Campaign:
         folder: For everything.
         made: The proxies, one for each route.
         seed: Of the faults.
+        works: How many works it has.
 
     Attributes:
         kinds: What can go wrong here.
     """
 
-    def __init__(self, folder: Path, made: list[FaultProxy], seed: int) -> None:
+    def __init__(self, folder: Path, made: list[FaultProxy], seed: int, works: int) -> None:
         self.folder = folder
-        self.home = folder / "home"
+        self.disk = folder / "disk"
+        self.home = self.disk / "home"
         self.ledgers = folder / "ledgers"
         self.proxies = made
         self.seed = seed
@@ -87,10 +89,12 @@ class Campaign:
         self._begun = time.monotonic()
         self._port = _free_port()
         self._scheduler: asyncio.subprocess.Process | None = None
+        self._works = works
         self._lives = 0
+        self._is_restarting = False
         self._healing: set[asyncio.Task[None]] = set()
         self._stopped: set[int] = set()  # processes that got SIGSTOP
-        self._ballast = self.home / ".ballast"
+        self._ballast = self.disk / "ballast"
         self._clock = folder / "clock"
         self._set_clock(0.0)
         for path in (self.home, self.ledgers):
@@ -100,16 +104,16 @@ class Campaign:
 
     # --- the app ----------------------------------------------------------------------------------
 
-    async def start(self, works: int) -> None:
-        """Start the app, and return when it runs."""
+    async def start(self) -> None:
+        """Start the app, or start it again, and return when it runs."""
         settings = Settings(
             seed=self.seed,
             folder=str(self.ledgers),
             home=str(self.home),
             port=self._port,
             routes=[(one.route.host, one.route.port) for one in self.proxies],
-            works=works,
-            options=OPTIONS,
+            works=self._works,
+            options={**OPTIONS, "journal": str(self.disk / "journal"), "resume": self._lives > 0},
             environ=self._fake_clock(),
             life=self._lives,
         )
@@ -141,6 +145,40 @@ class Campaign:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
+
+    @property
+    def _has_died(self) -> bool:
+        """Whether the app has ended by itself, or cannot be started again."""
+        return not self._is_restarting and (self._scheduler is None or self._scheduler.returncode is not None)
+
+    async def _restart(self, pause: float) -> None:
+        """Kill the app, and start another one that goes on."""
+        if self._scheduler is None or self._is_restarting:
+            return
+        self._is_restarting = True
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                self._scheduler.kill()
+            await self._scheduler.wait()
+            await asyncio.sleep(pause)
+            await self._start_again()
+        finally:
+            self._is_restarting = False
+
+    async def _start_again(self) -> None:
+        """As a supervisor does: an app that does not come up while the disk is full is started anew."""
+        while True:
+            is_full = self._ballast.exists()
+            try:
+                await self.start()
+                return
+            except RuntimeError as error:
+                if not is_full and not self._ballast.exists():
+                    self.blame(str(error))
+                    return
+                assert self._scheduler is not None
+                await self._scheduler.wait()
+            await asyncio.sleep(0.2)
 
     def output(self) -> str:
         """The end of what the app has written."""
@@ -221,7 +259,7 @@ class Campaign:
                 self.blame(f"{path.name}: it lives, and of its {done} edits {seen} were seen")
 
     def _check_left(self) -> None:
-        left = [str(path.relative_to(self.home)) for path in self.home.rglob("*") if path != self._ballast]
+        left = [str(path.relative_to(self.home)) for path in self.home.rglob("*")]
         if left:
             self.blame(f"files are left behind: {left[:20]}")
 
@@ -232,7 +270,7 @@ class Campaign:
         stream = f.faults(self.seed, self.kinds)
         for _, fault in zip(range(number), stream, strict=False):
             await asyncio.sleep(fault.wait)
-            if self._scheduler is not None and self._scheduler.returncode is not None:
+            if self._has_died:
                 return
             self.counts[type(fault).__name__] += 1
             self.story.append(f"{time.monotonic() - self._begun:.3f} {fault}")
@@ -272,7 +310,8 @@ class Campaign:
                 for pid in self._worker(fault.target):
                     self._pause(pid, fault.seconds)
             case f.PauseScheduler():
-                assert self._scheduler is not None
+                if self._scheduler is None or self._is_restarting:
+                    return
                 self._pause(self._scheduler.pid, fault.seconds)
             case f.FullDisk():
                 fill(self._ballast)
@@ -280,7 +319,7 @@ class Campaign:
             case f.ClockBack():
                 self._set_clock(fault.by)
             case f.KillScheduler():
-                raise NotImplementedError(fault)
+                self._heal_with(self._restart(fault.seconds))
 
     def _line(self, target: int) -> Iterator[Line]:
         """The line that is meant, if there is any."""
@@ -334,7 +373,10 @@ class Campaign:
             await asyncio.sleep(seconds)
             act()
 
-        task = asyncio.create_task(wait())
+        self._heal_with(wait())
+
+    def _heal_with(self, healing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(healing)
         self._healing.add(task)
         task.add_done_callback(self._healing.discard)
 
@@ -365,13 +407,13 @@ def _free_port() -> int:
 @contextlib.asynccontextmanager
 async def campaign(folder: Path, seed: int, works: int) -> AsyncIterator[Campaign]:
     """An app with so many works behind two proxies."""
-    with small_disk(folder / "home") as has_disk:
+    with small_disk(folder / "disk") as has_disk:
         async with proxies(2) as made:
-            one = Campaign(folder, made, seed)
+            one = Campaign(folder, made, seed, works)
             if not has_disk:
                 one.kinds.discard(f.FullDisk)
             try:
-                await one.start(works)
+                await one.start()
                 yield one
             finally:
                 await one.end()

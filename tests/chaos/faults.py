@@ -149,13 +149,13 @@ _WEIGHTS: dict[type[Base], int] = {
     Kill: 8,
     Pause: 6,
     PauseScheduler: 2,
-    KillScheduler: 1,
+    KillScheduler: 3,
     FullDisk: 2,
     ClockBack: 3,
 }
 
 
-KINDS = frozenset(_WEIGHTS) - {KillScheduler}
+KINDS = frozenset(_WEIGHTS)
 """Every kind there is."""
 
 

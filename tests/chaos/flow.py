@@ -103,10 +103,15 @@ class Watch:
                 self.blame(f"{change.name}: life {token} ended in order at {number}, without its edits")
 
     def begin(self, work: Ledger) -> None:
-        """Go on from what the work's state says already."""
+        """Go on from what is known of the work already: a scheduler before this one has seen it."""
         for token, number in work.entries:
             self.life[work.name] = token
             self.verdict.seen[token] = number
+        for status in work.statuses:
+            self.times[work.name] = status.timestamp
+            if status.call is not None:
+                self.stages[work.name, status.call] = status.stage
+                self.attempts[work.name, status.call] = status.attempt
 
     def _is_new(self, pair: list[Any]) -> bool:
         return bool(pair[1] > self.verdict.seen.get(pair[0], 0))
@@ -159,6 +164,7 @@ class Chaos(Flow):
         super().__init__()
         kinds = [AsyncLedger, PlainLedger]
         self.crew = [kinds[n % 2](settings.folder, retries=n % 3, retry_delay=0.02) for n in range(settings.works)]
+        self.turns: dict[str, int] = {}  # of each work, the latest that is over
         self._settings = settings
         self._is_ending = asyncio.Event()
         self._watch = Watch(Verdict())
@@ -173,35 +179,37 @@ class Chaos(Flow):
         self.stop("checked")
 
     async def _drive(self, number: int, work: Ledger) -> None:
-        chance = random.Random(f"{self._settings.seed}/{self._settings.life}/{number}")
-        turn = 0
         while not self._is_ending.is_set():
-            turn += 1
-            what = chance.random()
-            call = work.submit(turn + 1000 * number, chance.randrange(2, 12))
-            if what < 0.2:
-                work.told = turn
-            elif what < 0.25:
-                await asyncio.sleep(chance.uniform(0, 0.1))
-                call.cancel()
-            elif what < 0.3:
-                await asyncio.sleep(chance.uniform(0, 0.1))
-                await work.stop()
-            try:
-                value = await call
-            except (Exception, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                if isinstance(error, Exception) and not isinstance(error, (Trouble, LightworkError)):
-                    self._watch.blame(f"{work.name}: {error!r}")
-                await asyncio.sleep(0.05)  # not as fast as a work can fail while the disk is full
-                continue
-            if value is None:
-                continue
-            token, last = value
-            if self._watch.verdict.seen.get(token, 0) < last:
-                self._watch.blame(f"{work.name}: a call of life {token} succeeded at {last}, without its edits")
+            # What is done in a turn depends on its number alone: another scheduler goes on with the same.
+            turn = self.turns.get(work.name, 0) + 1
+            await self._do(work, number, turn)
+            self.turns[work.name] = turn
+
+    async def _do(self, work: Ledger, number: int, turn: int) -> None:
+        chance = random.Random(f"{self._settings.seed}/{number}/{turn}")
+        what = chance.random()
+        call = work.submit(turn + 1000 * number, chance.randrange(2, 12))
+        if what < 0.2:
+            work.told = turn
+        elif what < 0.25:
+            await asyncio.sleep(chance.uniform(0, 0.1))
+            call.cancel()
+        elif what < 0.3:
+            await asyncio.sleep(chance.uniform(0, 0.1))
+            await work.stop()
+        try:
+            value = await call
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            if isinstance(error, Exception) and not isinstance(error, (Trouble, LightworkError)):
+                self._watch.blame(f"{work.name}: {error!r}")
+            await asyncio.sleep(0.05)  # not as fast as a work can fail while the disk is full
+            return
+        token, last = value
+        if token == self._watch.life.get(work.name) and self._watch.verdict.seen.get(token, 0) < last:
+            self._watch.blame(f"{work.name}: a call of life {token} succeeded at {last}, without its edits")
 
     async def _compare(self, work: Ledger) -> None:
         while True:
@@ -234,10 +242,10 @@ async def main(settings: Settings) -> None:
     routes = [Route(*route) for route in settings.routes]
     runtime = LocalThroughProxies(LocalOptions(home=settings.home), routes, settings.environ)
     app = App(flow, runtimes={"local": runtime}, port=settings.port, **settings.options)
-    app.watch(flow._watch.take)
     async with app:
         for work in flow.crew:
             flow._watch.begin(work)
+        app.watch(flow._watch.take)
         print("up", flush=True)
         await app.wait_stopped()
     verdict = flow._watch.verdict
