@@ -21,15 +21,18 @@ from hypothesis import strategies as st
 from lightwork.engine.certificate import make_certificate, server_context
 from lightwork.engine.mirror import Mirror
 from lightwork.errors import ProtocolError, StateError
-from lightwork.link import ClientHandshake, Connection, ServerHandshake, TlsLayer
+from lightwork.link import ClientHandshake, Connection, Peer, ServerHandshake, TlsLayer
 from lightwork.link.tls import client_context
 from lightwork.remote import rebuild_error
 from lightwork.state import State
 from lightwork.wire import (
     HEADER,
+    Ack,
     Answer,
+    Cancel,
     Failure,
     FrameReader,
+    FromWorker,
     Stopped,
     decode_from_scheduler,
     decode_from_worker,
@@ -218,6 +221,40 @@ def test_the_recorded_stream_opens_the_door() -> None:
     assert door.connection.is_open
     assert door.connection.handshake.launch == LAUNCH
     assert len(door.log.frames) == 3
+
+
+# --- the numbered exchange ----------------------------------------------------------------------
+
+NUMBERS = st.one_of(st.integers(0, 8), st.just(2**64 - 1))
+NUMBERED = st.lists(
+    st.tuples(NUMBERS, st.one_of(changed("body"), st.builds(encode, st.builds(Ack, NUMBERS)))), max_size=8
+)
+
+
+@given(reads=st.lists(NUMBERED, max_size=4), welcomed=NUMBERS, keeps=st.booleans())
+def test_an_exchange_takes_no_harm(reads: list[list[tuple[int, bytes]]], welcomed: int, keeps: bool) -> None:
+    """Whatever numbers and acknowledgements come from who has the secret: in order and once, or a `ProtocolError`."""
+    loop, taken = ManualLoop(), list[int]()
+    peer: Peer[FromWorker] = Peer(
+        lambda frame: taken.append(peer.number), decode_from_worker, MAX_FRAME, loop=loop, keeps=keeps
+    )
+    for call in range(3):
+        peer.send(Cancel(call))
+    log = Log()
+    with suppress(ProtocolError):
+        peer.attach(log.connection(loop, server()), welcomed)
+        assert welcomed <= 3
+    for frames in reads:
+        with suppress(ProtocolError):
+            peer.feed(frames)
+        statistics = peer.statistics()
+        assert statistics.sent == 3
+        assert 0 <= statistics.unacked <= 3
+        assert (statistics.unacked_bytes == 0) == (statistics.unacked == 0)
+        numbered = [number for number in taken if number]
+        assert numbered == list(range(1, len(numbered) + 1))
+        assert statistics.received <= 8
+    assert loop.errors == []
 
 
 # --- TLS ----------------------------------------------------------------------------------------
