@@ -74,7 +74,7 @@ class Worker:
     def say_goodbye(self, reason: Reason | None) -> None:
         """Cancel what runs, say so, say that this is the end."""
         for call in self.calls:
-            self.say(ev.CallCancelled, call, reason)
+            self.say(ev.CallCancelled, call)
         self.calls.clear()
         self.say(ev.WorkerStopping, reason)
         self.leaving = True
