@@ -19,6 +19,7 @@ _SECRET = re.compile(
     r"(^|[_.-])(token|password|passphrase|passwd|secret|credentials?|auth|key|apikey)s?([_.-]|$)", re.IGNORECASE
 )
 _NO_SECRET = frozenset({"client_keys"})  # files, not what is in them
+_PLACE = re.compile(r"(env|file):\S+")  # where a secret is to be found
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _HIDDEN = "********"
 
@@ -66,7 +67,8 @@ def _masked(key: str, value: Any) -> Any:
     if isinstance(value, list) and not _is_secret(key):
         return [_masked("", below) for below in value]
     if _is_secret(key):
-        return _HIDDEN if value else value
+        is_place = isinstance(value, str) and _PLACE.fullmatch(value)
+        return _HIDDEN if value and not is_place else value
     return _LOGIN.sub(f"{_HIDDEN}@", value) if isinstance(value, str) else value
 
 

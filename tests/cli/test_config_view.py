@@ -54,6 +54,7 @@ def test_a_configuration_that_is_wrong_gives_2(tmp_path: Path) -> None:
         ("http_token", "abc", "********"),
         ("http_token", None, None),
         ("runtimes.cloud.secret", "abc", "********"),
+        ("runtimes.cloud.credentials", {"key": "env:ID", "secret": "abc"}, {"key": "env:ID", "secret": "********"}),
         ("runtimes.cloud.api_key", "abc", "********"),
         ("runtimes.x.env", {"AWS_SECRET_KEY": "abc", "A": "x"}, {"AWS_SECRET_KEY": "********", "A": "x"}),
         ("runtimes.x.index", "https://me:abc@host/simple", "https://********@host/simple"),
