@@ -192,3 +192,20 @@ def test_logs_during_and_after(running: subprocess.Popen[str]) -> None:
     expected = ["epoch 1 crash", "the last words", *(f"epoch {number} many" for number in range(1000))]
     assert rest == expected
     assert invoke("logs", "--all", "--no-names").out.splitlines() == ["epoch 0 crash", *expected]
+
+
+def test_stacks_and_the_apps_own_commands(running: subprocess.Popen[str]) -> None:
+    """Where a work is that blocks its process, and where the one beside it waits; the flow's own commands."""
+    assert invoke("call", "block", "--detach").code == 0
+    assert invoke("call", "trials.0", "1", "note=wait", "--detach").code == 0
+    assert invoke("wait", "block", "trials.0", "--for", "running", "--timeout", "30").code == 0
+    done = until(lambda: invoke("stack", "block"), lambda done: done.code != 0 or "in block_here" in done.out)
+    assert "time.sleep(1000)" in done.out, done.err
+    assert "await asyncio.Event().wait()" in invoke("stack", "trials.0").out
+    assert invoke("stack", "trials.7").code == 4
+
+    assert "Allow more trials." in invoke("app").out
+    assert invoke("app", "raise-limit", "--by", "2").out == "5\n"
+    assert invoke("state", "get", "limit").out == "5\n"
+    assert invoke("app", "raise-limit", "--by", "x").code == 2
+    assert invoke("app", "lower-limit").code == 4
