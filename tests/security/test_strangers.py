@@ -311,7 +311,7 @@ def test_a_repr_shows_no_secret() -> None:
     """Of what carries a ticket."""
     secret = os.urandom(32)
     ticket = Ticket(bytes(16), secret, [("127.0.0.1", 1)], 1.0, 1.0)
-    worker = Worker(1, 1, "name")
+    worker = Worker(1, 1, "name", "local")
     worker.secret = secret
     for one in (
         ticket,
