@@ -22,7 +22,8 @@ ARGUMENTS = [
 ]
 
 HARMLESS = ("Failed to load resource", "WebSocket connection to")
-"""What a browser itself reports of a server that is gone, or refuses: the tests that bring it about expect it."""
+"""What a browser itself reports of a server that is gone, or refuses; and of a network that changes under it, which
+containers of other tests do to it."""
 
 
 def chromium() -> str | None:

@@ -11,6 +11,7 @@ from tests.browser.fake import ERROR, HOSTILE, FakeApp, fill
 from tests.browser.support import SCREENSHOTS, Open
 
 expect = pytest.importorskip("playwright.async_api", reason="playwright is missing: the group `browser` has it").expect
+expect.set_options(timeout=30_000)  # a busy machine is no failure of the page
 
 
 STAGES = ["running", "succeeded", "pending", "failed", "stopped"]
@@ -418,7 +419,7 @@ async def test_every_view_fits_its_window(app: FakeApp, open_page: Open, theme: 
     page = await open_page(app.url, width=width, height=900, theme=theme)
     for place in [*PLACES, "works/root.trials.2", "works/root.trials.2/calls/5", "works/root.trials.2/stack"]:
         await page.evaluate("place => { location.hash = '#/' + place; }", place)
-        await page.wait_for_function("document.querySelector('main:not(.waiting)')?.childElementCount > 0")
+        await page.wait_for_function("() => document.querySelector('main:not(.waiting)')?.childElementCount > 0")
         await page.wait_for_timeout(250)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, place
         await page.screenshot(path=SCREENSHOTS / f"view-{place.replace('/', '-')}-{theme}-{width}.png")

@@ -116,6 +116,38 @@ test("a server that answers pings and has fallen silent is left and dialled agai
   assert.equal(world.sockets.length, 2);
 });
 
+test("a socket that was opened before is taken over, with what has come over it", () => {
+  const world = makeWorld();
+  const socket = new world.WebSocket("ws://x/feed");
+  socket.readyState = 1;
+  const told = [];
+  const events = [{ type: "snapshot", seq: 1 }, { type: "changes", seq: 2, items: [] }];
+  const early = { socket, messages: events.map((one) => ({ data: JSON.stringify(one) })) };
+  const feed = new Feed({
+    url: "ws://x/feed", early, world, seen: () => ({ run: "r", last: 2 }),
+    onMessage: (message) => told.push(message.type), onState: (state) => told.push(state.name),
+  });
+  feed.follow({ logs: true, usage: false });
+  feed.open();
+  assert.deepEqual(told, ["connecting", "snapshot", "open", "changes"]);
+  assert.deepEqual(socket.sent, [{ type: "follow", logs: true, usage: false }]);
+  assert.equal(world.sockets.length, 1);
+  socket.close();
+  world.pass(250);
+  assert.equal(world.sockets.length, 2);
+  world.sockets[1].accept();
+  assert.deepEqual(world.sockets[1].sent[0], { type: "hello", run: "r", last: 2 });
+});
+
+test("a socket that was opened before and is closed already is not taken", () => {
+  const world = makeWorld();
+  const socket = new world.WebSocket("ws://x/feed");
+  socket.readyState = 3;
+  const feed = new Feed({ url: "ws://x/feed", early: { socket, messages: [] }, world, seen: () => ({}), onMessage: () => {}, onState: () => {} });
+  feed.open();
+  assert.equal(world.sockets.length, 2);
+});
+
 test("after it was closed nothing dials again", () => {
   const world = makeWorld();
   const { feed } = makeFeed(world);

@@ -30,6 +30,7 @@ export class ApiError extends Error {
 /** The server wants a token, or another one. */
 export class AccessError extends ApiError {}
 
+const AGAIN = 300;
 const NO_ANSWER = "The app does not answer. It may have ended, or the connection is cut.";
 
 async function request(method, path, body) {
@@ -40,12 +41,18 @@ async function request(method, path, body) {
   }
   let response;
   let text;
-  try {
-    response = await fetch(apiUrl(path), given);
-    compareClocks(response);
-    text = await response.text();
-  } catch {
-    throw new ApiError(0, "unreachable", NO_ANSWER, null);
+  // What only asks is asked twice: a browser breaks requests off when its network changes.
+  for (let tries = method === "GET" ? 2 : 1; ; ) {
+    try {
+      response = await fetch(apiUrl(path), given);
+      compareClocks(response);
+      text = await response.text();
+      break;
+    } catch {
+      tries -= 1;
+      if (tries === 0) throw new ApiError(0, "unreachable", NO_ANSWER, null);
+      await new Promise((go) => setTimeout(go, AGAIN));
+    }
   }
   let data = null;
   try {

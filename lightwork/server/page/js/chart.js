@@ -17,15 +17,20 @@ const EVERY = 100; // milliseconds between two drawings: a curve need not be dra
 
 let uplot;
 
-function loadUPlot() {
-  uplot ??= import("../vendor/uplot.js").then((module) => {
+function loadUPlot(attempt = 0) {
+  // A module that did not arrive is not asked for again under its name.
+  uplot ??= import(attempt ? `../vendor/uplot.js?${attempt}` : "../vendor/uplot.js").then((module) => {
     const sheet = document.createElement("link");
     sheet.rel = "stylesheet";
     sheet.href = new URL("../vendor/uplot.css", import.meta.url).href;
     document.head.append(sheet);
     return module.default;
   });
-  return uplot;
+  return uplot.catch((error) => {
+    uplot = undefined;
+    if (attempt >= 5) throw error;
+    return new Promise((go) => setTimeout(go, 300)).then(() => loadUPlot(attempt + 1));
+  });
 }
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -37,7 +42,7 @@ function short(value) {
   return String(Number(value.toPrecision(5)));
 }
 
-function options({ isTime, unit, stroke, size, name, isFromZero }) {
+function options({ isTime, unit, stroke, size, name, isFromZero, paths }) {
   const label = unit === "bytes" ? (value) => (value == null ? "–" : bytes(Math.round(value))) : short;
   const axis = { stroke: color("--text-faint"), font: `11px ${color("--font")}`, grid: { stroke: color("--border"), width: 1 }, ticks: { show: false } };
   return {
@@ -53,7 +58,7 @@ function options({ isTime, unit, stroke, size, name, isFromZero }) {
       { ...axis, size: 24, gap: 4, space: 90, values: (_plot, ticks) => ticks.map((tick) => (isTime ? clock(tick) : short(tick))) },
       { ...axis, size: 56, gap: 4, space: 28, values: (_plot, ticks) => ticks.map(label) },
     ],
-    series: [{}, { label: name, stroke, width: 1.5, fill: `color-mix(in srgb, ${stroke} 10%, transparent)`, points: { show: undefined }, spanGaps: false }],
+    series: [{}, { label: name, stroke, width: 1.5, fill: `color-mix(in srgb, ${stroke} 10%, transparent)`, paths, points: { show: undefined }, spanGaps: false }],
   };
 }
 
@@ -104,7 +109,9 @@ export function Chart({ name, data, version, isTime = true, isFromZero = false, 
     loadUPlot().then((UPlot) => {
       if (isGone) return;
       const size = { width: element.clientWidth, height: element.clientHeight };
-      const given = options({ isTime, isFromZero, unit, stroke: color(tone), size, name });
+      // What was set holds until it is set again: between two points of time there is a step.
+      const paths = isTime && !isFromZero ? UPlot.paths.stepped({ align: 1 }) : undefined;
+      const given = options({ isTime, isFromZero, paths, unit, stroke: color(tone), size, name });
       given.hooks = { setCursor: [(one) => setAt(one.cursor.idx ?? null)] };
       plot.current = new UPlot(given, data(), element);
     });

@@ -11,10 +11,13 @@ const SILENCE = 40_000;
  * @param {() => {run: string|null, last: number|null}} given.seen What to resume after.
  * @param {(message: object) => void} given.onMessage
  * @param {(state: {name: "connecting"|"open"|"cut", retryAt: number|null, attempt: number}) => void} given.onState
+ * @param {{socket: WebSocket, messages: object[]}} [given.early] A socket that is under way, has said hello for somebody
+ *   who has seen nothing, and what has come over it.
  * @param {object} [given.world] WebSocket, timers and clock, for tests.
  */
 export class Feed {
-  constructor({ url, seen, onMessage, onState, world = globalThis }) {
+  constructor({ url, seen, onMessage, onState, early = null, world = globalThis }) {
+    this.early = early;
     this.url = url;
     this.seen = seen;
     this.onMessage = onMessage;
@@ -33,29 +36,36 @@ export class Feed {
     this.world.clearTimeout(this.timer);
     this.timer = null;
     this.onState({ name: "connecting", retryAt: null, attempt: this.attempt });
-    const socket = (this.socket = new this.world.WebSocket(this.url));
+    const early = this.early?.socket.readyState <= 1 ? this.early : null;
+    this.early = null;
+    const socket = (this.socket = early?.socket ?? new this.world.WebSocket(this.url));
     socket.onopen = () => {
-      this.heard = this.world.Date.now();
-      this.send({ type: "hello", ...this.seen() });
-      if (this.wanted.logs || this.wanted.usage) this.send({ type: "follow", ...this.wanted });
-      this.pinger = this.world.setInterval(() => this.ping(), PING_EVERY);
+      this.send({ type: "hello", ...(early ? { run: null, last: null } : this.seen()) });
+      this.opened();
     };
-    socket.onmessage = (event) => {
-      if (socket !== this.socket) return;
-      this.heard = this.world.Date.now();
-      const message = JSON.parse(event.data);
-      if (message.type === "pong") this.answersPings = true;
-      if (message.type === "snapshot" || message.type === "resumed") {
-        this.attempt = 0;
-        this.onMessage(message);
-        this.onState({ name: "open", retryAt: null, attempt: 0 });
-      } else {
-        this.onMessage(message);
-      }
-    };
+    socket.onmessage = (event) => this.received(socket, event);
     socket.onclose = () => {
       if (socket === this.socket) this.cut();
     };
+    if (early?.socket.readyState === 1) this.opened();
+    for (const event of early?.messages ?? []) this.received(socket, event);
+  }
+
+  opened() {
+    this.heard = this.world.Date.now();
+    if (this.wanted.logs || this.wanted.usage) this.send({ type: "follow", ...this.wanted });
+    this.pinger = this.world.setInterval(() => this.ping(), PING_EVERY);
+  }
+
+  received(socket, event) {
+    if (socket !== this.socket) return;
+    this.heard = this.world.Date.now();
+    const message = JSON.parse(event.data);
+    if (message.type === "pong") this.answersPings = true;
+    if (message.type === "snapshot" || message.type === "resumed") this.attempt = 0;
+    this.onMessage(message);
+    if (message.type === "snapshot" || message.type === "resumed")
+      this.onState({ name: "open", retryAt: null, attempt: 0 });
   }
 
   cut() {

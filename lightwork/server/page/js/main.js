@@ -1,19 +1,23 @@
 // The frame around the views: bar, navigation, connection, keys.
 
 import { post } from "./api.js";
-import { LogsView } from "./logs.js";
 import { classes, html, render, useEffect, useRef } from "./html.js";
 import { Icon } from "./icons.js";
-import { AppView, hasInterface, RuntimesView, SchedulesView } from "./more_views.js";
+import { fetchLate, late } from "./late.js";
 import { Overview } from "./overview.js";
 import { go, link, route } from "./route.js";
 import { theme, utc } from "./settings.js";
-import { StateView } from "./state.js";
-import { anyWork, app, connection, model, newRun, now, retryNow, schedules, start, tree } from "./store.js";
-import { TimelineView } from "./timeline.js";
+import { anyWork, app, connection, hasInterface, model, newRun, now, retryNow, schedules, start, tree } from "./store.js";
 import { duration } from "./format.js";
 import { ask, askFirst, Button, Dialogs, isDialogOpen, notice, Notices } from "./ui.js";
 import { WorksView } from "./works.js";
+
+const LogsView = late(() => import("./logs.js"), "LogsView");
+const StateView = late(() => import("./state.js"), "StateView");
+const TimelineView = late(() => import("./timeline.js"), "TimelineView");
+const AppView = late(() => import("./more_views.js"), "AppView");
+const SchedulesView = late(() => import("./more_views.js"), "SchedulesView");
+const RuntimesView = late(() => import("./more_views.js"), "RuntimesView");
 
 const VIEWS = [
   { key: "overview", label: "Overview", view: Overview },
@@ -58,7 +62,7 @@ function Login() {
     // The server keeps it in a cookie and takes it out of the address again.
     if (token) location.assign(`./?token=${encodeURIComponent(token)}${location.hash}`);
   };
-  return html`<main class="login"><form class="card" onSubmit=${enter}>
+  return html`<main class="login" data-page><form class="card" onSubmit=${enter}>
     <h1>This app asks for a token</h1>
     <p>It is in the address that <code>lightwork run</code> prints, after <code>?token=</code>, and in the configuration as <code>http_token</code>.</p>
     <label class="field"><span class="field-name">Token</span><input name="token" type="password" autocomplete="current-password" required autofocus /></label>
@@ -88,7 +92,7 @@ function Bar() {
   const running = one?.stage === "running";
   const current = route.value.view;
   useEffect(() => views.current.querySelector("[aria-current]")?.scrollIntoView({ inline: "nearest", block: "nearest" }), [current]);
-  return html`<header class="top">
+  return html`<header class="top" data-page>
     <a class="brand" href=${link(["overview"])} title=${one?.file ?? "lightwork"}><svg class="logo" viewBox="0 0 16 16" aria-hidden="true"><path d="M2 12.5h12M4 9.5h8M6 6.5h4M7.3 3.5h1.4" /></svg><span class="ellipsis">${one?.name ?? "lightwork"}</span></a>
     ${one && html`<span class="faint num run-time" title="How long it has run">${running ? duration(Math.max(0, Math.floor(now.value - one.started_at))).replace(".0", "") : one.stage}</span>`}
     <nav class="views" aria-label="Views" ref=${views}>
@@ -172,3 +176,5 @@ function Page() {
 addEventListener("keydown", pressed);
 render(html`<${Page} />`, document.getElementById("page"));
 start();
+// When the first view has been drawn, the others are fetched, so that they are there at once when they are chosen.
+addEventListener("load", () => setTimeout(fetchLate, 400));

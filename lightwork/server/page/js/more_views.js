@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
 import { Icon } from "./icons.js";
 import { link, route } from "./route.js";
-import { anyWork, layout, model, now, schedules, tree } from "./store.js";
+import { anyWork, hasInterface, layout, model, now, schedules, tree } from "./store.js";
 import { duration } from "./format.js";
 import { Button, Clock, Empty, notice, Problem, Stage, Tabs } from "./ui.js";
 
@@ -40,8 +40,6 @@ function Interface({ item, name, path, place, above }) {
   if (!url) return html`<${Empty} icon="app" title=${`${name} has no user interface yet`}>It appears here as soon as the component answers at its address.<//>`;
   return html`<div class="framed"><div class="frame-bar"><span class="faint ellipsis">${url.href}</span><a class="button quiet" href=${url.href} target="_blank" rel="noreferrer noopener"><${Icon} name="external" /><span>Open</span></a></div><${Frame} url=${url} name=${name} /></div>`;
 }
-
-export const hasInterface = () => ["tabs", "url", "frontend"].includes(layout.value.root?.kind);
 
 export function AppView() {
   if (!hasInterface())

@@ -21,6 +21,8 @@ export const calls = signal(0);
 export const usage = signal(0);
 export const layout = signal({});
 export const schedules = signal([]);
+/** Whether the app has a user interface of its own. */
+export const hasInterface = () => ["tabs", "url", "frontend"].includes(layout.value.root?.kind);
 /** Runs of the app that this page has seen end: after the first one, the page says so. */
 export const newRun = signal(null);
 /** Seconds since the epoch by the clock of the server, once a second. */
@@ -151,6 +153,7 @@ export const replan = plan;
 
 const feed = new Feed({
   url: apiUrl("feed").replace(/^http/, "ws"),
+  early: globalThis.lightworkEarly, // of boot.js
   seen: () => ({ run: model.run, last: model.seq }),
   onMessage: receive,
   onState: (state) => {

@@ -16,7 +16,7 @@ export function Stage({ stage, reason }) {
 
 /** How long ago; the moment itself as its title. */
 export function Ago({ time, suffix = " ago" }) {
-  if (time == null) return html`<span class="faint">–</span>`;
+  if (!time) return html`<span class="faint">–</span>`; // 0: of a work that has no status yet
   const seconds = Math.max(0, now.value - time);
   return html`<time class="num" title=${moment(time)}>${seconds < 1 ? "now" : duration(Math.floor(seconds)).replace(".0", "") + suffix}</time>`;
 }

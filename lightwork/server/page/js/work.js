@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { CallDialog, CallPage, CallsList } from "./calls.js";
 import { NumericCharts, UsageCharts } from "./chart.js";
-import { clock, duration } from "./format.js";
+import { brief, duration } from "./format.js";
 import { html, signal, useEffect, useMemo, useState } from "./html.js";
 import { Icon, StageIcon } from "./icons.js";
 import { LogView } from "./logs.js";
@@ -12,6 +12,7 @@ import { StackView } from "./stack.js";
 import { StateTree } from "./state.js";
 import { work as workSignal } from "./store.js";
 import { Ago, askFirst, ask, Button, Clock, Elapsed, Empty, Facts, notice, Problem, Section, Stage, Tabs, Value } from "./ui.js";
+import { mark } from "./values.js";
 
 const REFRESH = 400; // milliseconds between two looks at what the feed does not carry
 
@@ -86,6 +87,12 @@ function Attempts({ attempts }) {
   </tbody></table>`;
 }
 
+function Resources({ resources }) {
+  if (mark(resources) || typeof resources !== "object") return html`<${Value} value=${resources} />`;
+  const items = Object.entries(resources).map(([name, value]) => [name, value !== null && html`<code>${brief(value)}</code>`]);
+  return items.some(([, value]) => value) ? html`<${Facts} items=${items} />` : html`<p class="faint">None.</p>`;
+}
+
 function About({ name, work, detail }) {
   const data = detail.value.data;
   return html`<div class="stack">
@@ -102,10 +109,10 @@ function About({ name, work, detail }) {
       ["Calls at once", work.parallel ? html`parallel${work.concurrency > 1 ? html`, <span class="num">${work.concurrency}</span>` : ""}` : "one, and the flow waits"],
       ["Timeouts", work.num_timeouts > 0 && html`<span class="num">${work.num_timeouts}</span>`],
     ]} />
-    ${data?.resources && html`<${Section} title="Resources asked for"><${Value} value=${data.resources} /><//>`}
     <${NumericCharts} component=${name} />
     <${Section} title="Statuses"><${Statuses} statuses=${data?.statuses} /><//>
     <${Section} title="Processes"><${Attempts} attempts=${data?.attempts} /><//>
+    ${data?.resources && html`<${Section} title="Resources asked for"><${Resources} resources=${data.resources} /><//>`}
   </div>`;
 }
 

@@ -3,13 +3,15 @@
 import { bytes, count, percent, splitName } from "./format.js";
 import { classes, computed, html, signal, useEffect } from "./html.js";
 import { Icon, StageIcon } from "./icons.js";
+import { late } from "./late.js";
 import { VirtualList } from "./list.js";
 import { go, link, route, setQuery } from "./route.js";
 import { STAGES, stageName } from "./stages.js";
 import { anyWork, freshUsage, model, tree as treeVersion, usage, wantUsage, work as workSignal } from "./store.js";
 import { buildTree, comparer, countStages, flatten, matcher } from "./tree.js";
 import { Ago, Empty, Stage } from "./ui.js";
-import { WorkPage } from "./work.js";
+
+const WorkPage = late(() => import("./work.js"), "WorkPage");
 
 const ROW = 28;
 
