@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,20 @@ class Increment(Work):
 
     async def run(self, n: int) -> int:
         return n + 1
+
+
+class Holds(Work):
+    """Is in a call until it is ended."""
+
+    def __init__(self) -> None:
+        super().__init__(start_with_flow=False)
+        self.is_held = False
+        self.pid = 0
+
+    async def run(self) -> None:
+        self.pid = os.getpid()
+        self.is_held = True
+        await asyncio.Event().wait()
 
 
 class Modules(Work):

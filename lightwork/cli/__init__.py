@@ -20,6 +20,7 @@ _COMMANDS = {
     "apps": ("lightwork.cli.ps:apps", "List the apps that run on this machine."),
     "call": ("lightwork.cli.actions:call", "Call a work, and print what it returns."),
     "cancel": ("lightwork.cli.actions:cancel", "Cancel calls."),
+    "checkpoint": ("lightwork.cli.checkpoint:checkpoint", "List, show and restore the checkpoints of a journal."),
     "cloud": ("lightwork.cli.cloud:cloud", "See and give back machines that works were given."),
     "completion": ("lightwork.cli.completion:completion", "Print the script that completes commands in a shell."),
     "config": ("lightwork.cli.config:config", "Look at the configuration."),

@@ -17,7 +17,7 @@ from lightwork.log import get_logger
 
 __all__ = ["Job", "Writer"]
 
-_PAUSE = 0.01
+_PAUSE = 0.02
 """Seconds that a batch grows for at least. What a killed process loses of itself is about that; what workers sent is
 not lost, since they keep it until it is committed."""
 

@@ -1,0 +1,151 @@
+"""``lightwork checkpoint``: the states that a journal can go back to."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from lightwork.errors import JournalError
+
+if TYPE_CHECKING:
+    from lightwork.engine.replay import Replay
+    from lightwork.journal.store import Store
+
+__all__ = ["checkpoint"]
+
+_PATH = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group
+def checkpoint() -> None:
+    """List, show and restore the checkpoints of a journal.
+
+    They can be read while the app runs.
+    """
+
+
+@checkpoint.command
+@click.argument("journal", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON array.")
+def ls(journal: Path, as_json: bool) -> None:
+    """List the checkpoints of a journal, the oldest first."""
+    store = _open(journal)
+    try:
+        found = store.snapshots()
+    except JournalError as error:
+        _fail(error)
+    finally:
+        store.close()
+    if as_json:
+        click.echo(_json([snapshot._asdict() for snapshot in found]))
+        return
+    for snapshot in found:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time))
+        click.echo(f"{snapshot.number:>4}  {when}  {snapshot.size:>11,} bytes  {snapshot.label}")
+    if not found:
+        click.echo("there is none", err=True)
+
+
+@checkpoint.command
+@click.argument("journal", type=_PATH)
+@click.argument("number", type=int, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+def show(journal: Path, number: int | None, as_json: bool) -> None:
+    """Show the state in a checkpoint; without NUMBER, the latest that the journal holds."""
+    store = _open(journal)
+    try:
+        replay = _read(store, number)
+    finally:
+        store.close()
+    shown = _described(replay)
+    if as_json:
+        click.echo(_json(shown))
+        return
+    for name, component in shown["components"].items():
+        status = f"  ({component['status']}, {component['results']} results kept)" if "status" in component else ""
+        click.echo(f"{name}{status}")
+        for attribute, value in component["vars"].items():
+            click.echo(f"    {attribute} = {_short(value)}")
+
+
+@checkpoint.command
+@click.argument("journal", type=_PATH)
+@click.argument("number", type=int)
+@click.argument("new", type=_PATH)
+def restore(journal: Path, number: int, new: Path) -> None:
+    """Write checkpoint NUMBER into a NEW journal, which `lightwork run --journal NEW --resume` begins with.
+
+    States and results are kept; workers are not: those of a running app stay its own.
+    """
+    from lightwork.engine.records import encode
+    from lightwork.engine.settle import settled
+    from lightwork.journal.store import Store
+
+    if new.exists():
+        raise click.UsageError(f"{new} exists already; give the path of a new file")
+    store = _open(journal)
+    try:
+        meta = store.meta()
+        image = settled(_read(store, number))
+    finally:
+        store.close()
+    try:
+        made = Store.create(new)
+        try:
+            made.set_meta({key: meta[key] for key in ("app", "lightwork") if key in meta})
+            made.add_snapshot(encode(image), f"restored from {number} of {journal.name}")
+        finally:
+            made.close()
+    except JournalError as error:
+        _fail(error)
+    click.echo(f"go on with it by: lightwork run APP --journal {new} --resume")
+
+
+def _open(path: Path) -> Store:
+    from lightwork.journal.store import Store
+
+    try:
+        return Store.open(path, readonly=True)
+    except JournalError as error:
+        _fail(error)
+
+
+def _read(store: Store, number: int | None) -> Replay:
+    from lightwork.engine.recorder import read_journal
+
+    try:
+        if number is not None and number not in [snapshot.number for snapshot in store.snapshots()]:
+            raise click.UsageError(f"there is no checkpoint {number} in {store.path}: see `lightwork checkpoint ls`")
+        return read_journal(store, number)
+    except JournalError as error:
+        _fail(error)
+
+
+def _described(replay: Replay) -> dict[str, Any]:
+    components: dict[str, Any] = {}
+    for known in replay.components.values():
+        described: dict[str, Any] = {"vars": known.state.snapshot()}
+        if known.work:
+            record = replay.records[known.work]
+            described["status"] = record.status.stage.value
+            described["results"] = len(replay.machine.work(known.work).results)
+        components[known.name] = described
+    return {"is_over": replay.is_over, "time": replay.now, "components": components}
+
+
+def _json(data: Any) -> str:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _fail(error: JournalError) -> NoReturn:
+    raise click.ClickException(str(error)) from error
