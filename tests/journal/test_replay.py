@@ -1,0 +1,224 @@
+"""The machine replayed from a journal is the machine, whatever happened and wherever a snapshot was taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightwork import wire
+from lightwork.engine import events as ev
+from lightwork.engine import records as rec
+from lightwork.engine.image import dump_machine, dump_values
+from lightwork.engine.machine import Machine, MachineError
+from lightwork.engine.replay import Replay
+from lightwork.engine.settle import settled
+from lightwork.record import WorkRecord
+from lightwork.state import State
+from lightwork.status import Reason, Stage
+from lightwork.wire import ErrorInfo
+
+pytestmark = pytest.mark.bare
+
+WORKS = st.integers(1, 2)
+ATTEMPTS = st.integers(1, 2)
+CALLS = st.integers(1, 6)
+HASHES = st.sampled_from("abc")
+ERROR = ErrorInfo("builtins", "ValueError", "no")
+TIMERS = st.builds(
+    ev.Timer, st.sampled_from(["launch", "window", "force", "timeout", "cancel", "retry"]), WORKS, st.integers(0, 6)
+)
+
+EVENTS: st.SearchStrategy[ev.Event] = st.one_of(
+    st.builds(ev.CallSubmitted, WORKS, CALLS, HASHES, st.just(b"\x90")),
+    st.builds(ev.CallSubmitted, WORKS, CALLS, HASHES, st.just(b"\x90")),
+    st.builds(ev.CancelRequested, WORKS, CALLS),
+    st.builds(ev.StartRequested, WORKS),
+    st.builds(ev.StopRequested, WORKS, st.none()),
+    st.builds(ev.WorkRemoved, WORKS),
+    st.builds(ev.WorkerReady, WORKS, ATTEMPTS),
+    st.builds(ev.WorkerReady, WORKS, ATTEMPTS),
+    st.builds(ev.CallRunning, WORKS, ATTEMPTS, CALLS),
+    st.builds(ev.CallSucceeded, WORKS, ATTEMPTS, CALLS, st.just(b"\x01")),
+    st.builds(ev.CallSucceeded, WORKS, ATTEMPTS, CALLS, st.just(b"\x01")),
+    st.builds(ev.CallFailed, WORKS, ATTEMPTS, CALLS, st.just(Reason.USER_EXCEPTION), st.just(ERROR)),
+    st.builds(ev.CallCancelled, WORKS, ATTEMPTS, CALLS),
+    st.builds(ev.CallRecovered, WORKS, ATTEMPTS, CALLS, HASHES),
+    st.builds(ev.WorkerStopping, WORKS, ATTEMPTS),
+    st.builds(ev.LinkLost, WORKS, ATTEMPTS),
+    st.builds(ev.LinkRestored, WORKS, ATTEMPTS),
+    st.builds(ev.LaunchFailed, WORKS, ATTEMPTS, st.just(Reason.LAUNCH_FAILED), st.just("no room")),
+    st.builds(ev.WorkerExited, WORKS, ATTEMPTS, st.just(Reason.CRASHED), st.just("gone")),
+    TIMERS.map(lambda timer: ev.TimerFired(timer.work, timer)),
+)
+POLICIES = st.builds(
+    ev.Policy,
+    cache_calls=st.booleans(),
+    concurrency=st.integers(1, 2),
+    timeout=st.none() | st.just(10.0),
+    retries=st.integers(0, 2),
+)
+
+
+class Live:
+    """A machine, and what its orders come to, as the scheduler has them."""
+
+    def __init__(self) -> None:
+        self.machine = Machine()
+        self.records: dict[int, WorkRecord] = {}
+        self.timers: dict[ev.Timer, float] = {}
+        self.submitted: set[int] = set()
+
+    def feed(self, event: ev.Event, now: float) -> bool:
+        """Whether it was possible."""
+        if isinstance(event, ev.CallSubmitted | ev.CallRecovered):
+            if event.call in self.submitted:
+                return False  # numbers are given out once
+            self.submitted.add(event.call)
+        if isinstance(event, ev.WorkAdded):
+            self.records[event.work] = WorkRecord()
+        if isinstance(event, ev.TimerFired) and self.timers.pop(event.timer, None) is None:
+            return False
+        try:
+            commands = self.machine.handle(event, now)
+        except MachineError:
+            return True  # the scheduler has written it down before
+        for command in commands:
+            match command:
+                case ev.Publish():
+                    self.records[command.work].add(command.status, command.hash)
+                case ev.StartTimer():
+                    self.timers[command.timer] = now + command.delay
+                case ev.StopTimer():
+                    self.timers.pop(command.timer, None)
+                case ev.Forget():
+                    del self.records[command.work]
+                case _:
+                    pass
+        return True
+
+
+def written(records: list[rec.Record]) -> list[rec.Record]:
+    """As they come back from the disk."""
+    return rec.decode_batch(rec.encode(records))
+
+
+@given(policies=st.tuples(POLICIES, POLICIES), events=st.lists(EVENTS, max_size=60), data=st.data())
+def test_a_replayed_machine_is_the_machine(
+    policies: tuple[ev.Policy, ev.Policy], events: list[ev.Event], data: st.DataObject
+) -> None:
+    """From the log, and from a snapshot with the log after it, come the same works, statuses and timers."""
+    live, records = Live(), list[rec.Record]()
+    added = [ev.WorkAdded(number, f"root.w{number}", policy) for number, policy in enumerate(policies, 1)]
+    for now, event in enumerate([*added, *events]):
+        if live.feed(event, float(now)):
+            records.append(rec.Happened(float(now), event))
+    cut = data.draw(st.integers(0, len(records)))
+    whole = Replay()
+    whole.take_all(written(records))
+    first = Replay()
+    first.take_all(written(records[:cut]))
+    second = Replay(rec.decode_image(rec.encode(first.image())))
+    second.take_all(written(records[cut:]))
+    for replay in (whole, second):
+        assert dump_machine(replay.machine) == dump_machine(live.machine)
+        assert replay.timers == live.timers
+        assert {work: list(one.statuses) for work, one in replay.records.items()} == {
+            work: list(one.statuses) for work, one in live.records.items()
+        }
+    assert whole.image() == second.image()
+    ended = Replay(settled(second))
+    assert ended.machine.is_idle
+    assert ended.is_over
+
+
+# --- states -----------------------------------------------------------------------------------------
+
+
+class Worker:
+    """The other side of a work's state: its edits as numbered frames."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.state = State("work", self.values)
+        self.frames: list[rec.Record] = []
+        for name, value in (("items", []), ("table", {}), ("n", 0)):
+            self.state.set(name, value)
+        self.start = self.state.snapshot()
+        self.state.sink = self.send
+
+    def send(self, op: wire.Op) -> None:
+        body = wire.encode(wire.Delta([op]))
+        self.frames.append(rec.Framed(1, 1, len(self.frames) + 1, 1.0, body))
+
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+EDITS = st.one_of(
+    st.tuples(st.just("append"), INTEGERS | st.lists(st.text(), max_size=2)),
+    st.tuples(st.just("set"), st.sampled_from("abc"), st.none() | st.floats(allow_nan=False) | st.sets(INTEGERS)),
+    st.tuples(st.just("pop")),
+    st.tuples(st.just("n"), st.integers(0, 5)),
+)
+
+
+@given(edits=st.lists(EDITS, max_size=20), again=st.integers(0, 20))
+def test_frames_make_the_state(edits: list[tuple[Any, ...]], again: int) -> None:
+    """A work's frames make of its state what it made of it; those that are written down twice count once."""
+    worker = Worker()
+    for edit in edits:
+        match edit:
+            case ("append", value):
+                worker.values["items"].append(value)
+            case ("set", key, value):
+                worker.values["table"][key] = value
+            case ("pop",):
+                if worker.values["items"]:
+                    worker.values["items"].pop()
+            case (_, value):
+                worker.state.set("n", value)
+    replay = Replay()
+    replay.take_all(
+        written(
+            [
+                rec.Added("root.w", 1, dump_values(worker.start), b"", True),
+                rec.Happened(0.0, ev.WorkAdded(1, "root.w", ev.Policy())),
+                rec.LaunchBegun(1, 1, "x", b"l" * 16, b"s" * 32, "local"),
+                *worker.frames,
+                *worker.frames[-again:],
+            ]
+        )
+    )
+    assert replay.components["root.w"].state.snapshot() == worker.state.snapshot()
+    assert replay.workers[1].received == len(worker.frames)
+
+
+def test_a_call_goes_its_way_through_the_log() -> None:
+    """A result that a worker has sent answers calls after the replay; an uncached one answers the repeated run once."""
+    for cache_calls in (True, False):
+        replay = Replay()
+        replay.take_all(
+            written(
+                [
+                    rec.Happened(0.0, ev.WorkAdded(1, "root.w", ev.Policy(cache_calls=cache_calls))),
+                    rec.Happened(1.0, ev.CallSubmitted(1, 7, "h", b"\x90")),
+                    rec.Asked(1, 7, "h"),
+                    rec.LaunchBegun(1, 1, "x", b"l" * 16, b"s" * 32, "local"),
+                    rec.Framed(1, 1, 1, 2.0, wire.encode(wire.Ready())),
+                    rec.Framed(1, 1, 2, 3.0, wire.encode(wire.Result(7, msgspec.Raw(b"\x2a")))),
+                ]
+            )
+        )
+        assert ("h" in replay.machine.work(1).results) is cache_calls
+        assert replay.records[1].status.stage is Stage.SUCCEEDED
+        assert replay.latest_call == 7
+        replay.answers.reopen()
+        answer = replay.answers.recall(1, "h")
+        assert answer is not None
+        assert (answer.call, answer.outcome.value) == (7, b"\x2a")
+        assert replay.answers.recall(1, "h") is None
+        replay.take(rec.RunEnded())
+        replay.answers.reopen()
+        assert replay.answers.recall(1, "h") is None
