@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightwork.engine.replay import Replay
     from lightwork.journal.store import Store
 
-__all__ = ["checkpoint"]
+__all__ = ["checkpoint", "ls", "restore", "show"]
 
 _PATH = click.Path(dir_okay=False, path_type=Path)
 
