@@ -7,6 +7,7 @@ import contextlib
 import fnmatch
 import functools
 import glob
+import re
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +19,7 @@ import msgspec
 
 from lightwork.cli.connect import Asking, Target, app_options, ask, find_target, find_works, full_name
 from lightwork.cli.names import complete_work
-from lightwork.cli.output import NO_APP, NOT_FOUND, STYLES, Failure, output_option, print_json_line, styled
+from lightwork.cli.output import NO_APP, NOT_FOUND, STYLES, Failure, is_terminal, output_option, print_json_line, styled
 from lightwork.cli.plain import clean
 from lightwork.config import LOG_DIR, load_config
 from lightwork.errors import ConfigError
@@ -29,10 +30,13 @@ from lightwork.status import Stage
 if TYPE_CHECKING:
     from lightwork.client import Client
 
-__all__ = ["LogPrinter", "logs"]
+__all__ = ["LogPrinter", "harmless", "logs"]
 
 _TAIL = 200
 _PAGE = 1000
+# Commands with a text, then everything else that is neither a colour nor a tab.
+_COMMANDS = re.compile(r"\x1b[\]PX^_].*?(\x07|\x1b\\|$)")
+_OTHERS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-ln-~]|\x1b(?!\[[0-9;:]*m)|[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]")
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green", "bright_blue")
 
 
@@ -63,7 +67,14 @@ class LogPrinter:
             parts.append(styled(f"{moment}.{int(line.time % 1 * 1000):03}", dim=True))
         if self._with_names:
             parts.append(f"{styled(line.work, fg=_colour(line.work))} |")
-        click.echo(" ".join([*parts, clean(line.text)]))
+        text = clean(line.text)
+        click.echo(" ".join([*parts, harmless(text) if is_terminal() else text]))
+
+
+def harmless(text: str) -> str:
+    """The text with its colours, which end with it, and without what else a terminal obeys: titles, links, motions."""
+    text = _OTHERS.sub("", _COMMANDS.sub("", text))
+    return f"{text}\x1b[0m" if "\x1b" in text else text
 
 
 def _colour(work: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lightwork.cli.logs import harmless
 from lightwork.discovery import AppFile, announce
 from lightwork.logfiles import LogWriter, begin_run
 from lightwork.server.types import LogEntry
@@ -43,6 +44,28 @@ def test_a_work_that_crashed_says_so_after_its_last_lines(app: FakeServer) -> No
     done = invoke("logs", "b", "-n", "1")
     assert done.out == "root.b | line 7\n"
     assert done.err == "root.b failed crashed: killed by SIGKILL\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext", "plain\ttext"),
+        ("\x1b[31mred", "\x1b[31mred\x1b[0m"),
+        ("\x1b]0;title\x07rest", "rest"),
+        ("a\x1b[2Jb\x1b[10;10Hc", "abc"),
+        ("bell\x07 back\x08 \x1bM\x9b2J", "bell back M2J"),
+    ],
+)
+def test_what_a_work_prints_does_not_command_the_terminal(text: str, shown: str) -> None:
+    """Colours are left, and end with the line; whatever else a terminal would obey goes."""
+    assert harmless(text) == shown
+
+
+def test_a_pipe_gets_no_colours(app: FakeServer) -> None:
+    """Where it is no terminal, a line is its text alone."""
+    app.lines = [LogEntry(1, "root.a", 1.5, "\x1b[31mred\x1b[0m")]
+    assert invoke("logs", "--no-names").out == "red\n"
+    assert invoke("logs", "-o", "json").lines[0]["text"] == "\x1b[31mred\x1b[0m"
 
 
 def test_every_page_is_asked_for(app: FakeServer) -> None:
