@@ -266,6 +266,7 @@ class Launching:
     async def _follow_adopted(self, entry: Entry, worker: Worker) -> None:
         assert self._runtimes is not None
         worker.runtime = await self._runtimes.get(worker.profile)
+        await self._lead_here(worker.runtime)
         if worker.ref is None:
             worker.ref = (await self._find(worker.runtime)).get(worker.name)
             if worker.ref is None:
@@ -273,6 +274,13 @@ class Launching:
                 return
             self._put_place(worker, worker.ref)
         await self._serve(entry, worker)
+
+    async def _lead_here(self, runtime: Runtime) -> None:
+        """Tunnels that end in this process lead here from now on: a worker dials where it did before."""
+        try:
+            await runtime.routes(self._address)
+        except Exception as error:
+            _log.warning("workers may not find back to this scheduler", profile=runtime.name, error=str(error))
 
     async def _find(self, runtime: Runtime) -> dict[str, Ref]:
         """What this scheduler and the killed ones before it have launched there, and not released, by name."""

@@ -150,6 +150,9 @@ class CloudRuntime:
         if self._ways.listener not in (None, listener):
             raise RuntimeFailure(f"{self._where}: in use by another scheduler; give each app a runtime of its own")
         self._ways.listener = listener
+        # Those that another scheduler has launched, and that were asked for before.
+        landings = [launch.landing for launch in self._launches.values() if launch.landing is not None]
+        await asyncio.gather(*(landing.ssh.routes(listener) for landing in landings))
         return [Route("127.0.0.1", port) for port in self.options.ports or self._parts.ports(self.name)]
 
     # --- launching ------------------------------------------------------------------------------

@@ -238,6 +238,15 @@ class Host:
 
     # --- making ready ---------------------------------------------------------------------------
 
+    async def lead_to(self, listener: Route) -> None:
+        """From now on workers there reach this listener, over the connection that is open too."""
+        self.listener = listener
+        if self._session is not None and self._session.is_open and not self._options.direct:
+            try:
+                await self._session.forward(self._ports, listener)
+            except RuntimeFailure as error:  # the next launch raises it; all else can be done without
+                _log.warning("%s", error)
+
     async def forward(self) -> None:
         """See to it that workers there reach the scheduler."""
         if self.listener is not None and not self._options.direct:

@@ -158,8 +158,7 @@ class SshRuntime:
                 f"runtimes.{self.name}: in use by another scheduler; give each app a runtime of its own"
             )
         self._listener = local
-        for host in self._hosts.values():
-            host.listener = local
+        await asyncio.gather(*(host.lead_to(local) for host in self._hosts.values()))
         return [Route("127.0.0.1", port) for port in self.options.ports or usual_ports(self.name)]
 
     async def _direct_routes(self, listener: Route) -> Sequence[Route]:
