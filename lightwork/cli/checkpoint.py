@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from lightwork.cli.output import output_option, print_json
 from lightwork.errors import JournalError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def checkpoint() -> None:
 
 @checkpoint.command
 @click.argument("journal", type=_PATH)
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON array.")
+@output_option
 def ls(journal: Path, as_json: bool) -> None:
     """List the checkpoints of a journal, the oldest first."""
     store = _open(journal)
@@ -40,7 +41,7 @@ def ls(journal: Path, as_json: bool) -> None:
     finally:
         store.close()
     if as_json:
-        click.echo(_json([snapshot._asdict() for snapshot in found]))
+        print_json({"items": [snapshot._asdict() for snapshot in found], "total": len(found)})
         return
     for snapshot in found:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time))
@@ -52,7 +53,7 @@ def ls(journal: Path, as_json: bool) -> None:
 @checkpoint.command
 @click.argument("journal", type=_PATH)
 @click.argument("number", type=int, required=False)
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@output_option
 def show(journal: Path, number: int | None, as_json: bool) -> None:
     """Show the state in a checkpoint; without NUMBER, the latest that the journal holds."""
     store = _open(journal)

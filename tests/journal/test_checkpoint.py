@@ -79,7 +79,7 @@ async def test_states_and_results_outlive_a_run_that_ended(tmp_path: Path) -> No
     anew = await run(Root(), path)
     assert isinstance(anew, Root)
     assert (anew.found, anew.work.runs) == ([42], 1)
-    labels = [row["label"] for row in invoke("checkpoint", "ls", str(path), "--json").json]
+    labels = [row["label"] for row in invoke("checkpoint", "ls", str(path), "-o", "json").json["items"]]
     assert labels == ["began", "the app ended", "resumed", "the app ended", "began", "the app ended"]
 
 
@@ -88,7 +88,7 @@ async def test_a_checkpoint_is_shown_and_restored(tmp_path: Path) -> None:
     path, new = str(tmp_path / "journal"), str(tmp_path / "new")
     await run(Root(), Path(path))
     await run(Root(), Path(path), resume=True)
-    shown = invoke("checkpoint", "show", path, "2", "--json").json
+    shown = invoke("checkpoint", "show", path, "2", "-o", "json").json
     assert shown["components"]["root"]["vars"] == {"found": [42]}
     assert shown["components"]["root.work"]["results"] == 1
     assert "found = [42, 42]" in invoke("checkpoint", "show", path).out
