@@ -16,7 +16,7 @@ import click
 from lightwork.changes import Change
 from lightwork.cli.plain import View
 from lightwork.cli.report import format_error
-from lightwork.errors import ConfigError
+from lightwork.errors import ConfigError, JournalError
 
 __all__ = ["Interrupts", "Runnable", "serve", "supervise"]
 
@@ -187,9 +187,10 @@ async def supervise(
 
 
 def _exit_code(error: BaseException | None, interrupts: Interrupts, full_tracebacks: bool) -> int:
-    is_misconfigured = isinstance(error, ConfigError)
+    is_misconfigured = isinstance(error, (ConfigError, JournalError))
     if is_misconfigured and not full_tracebacks:
-        # Some of the configuration can only be checked by starting: a busy port, a runtime that is not there.
+        # Some of the configuration can only be checked by starting: a busy port, a runtime that is not there, a journal
+        # that is another app's. Its message says what to do, and no line of the user's has to do with it.
         click.echo(f"Error: {error}", err=True)
     elif error is not None and not isinstance(error, asyncio.CancelledError) and not interrupts.is_killed:
         click.echo(format_error(error, full=full_tracebacks), err=True, nl=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from lightwork.cli.supervise import Interrupts, supervise
-from lightwork.errors import ConfigError, FlowFailed, RemoteTraceback
+from lightwork.errors import ConfigError, FlowFailed, JournalError, RemoteTraceback
 from tests.cli.support import FakeApp, FakeView, line
 
 
@@ -63,11 +63,13 @@ async def test_a_flow_that_says_it_failed_gives_1(capsys: pytest.CaptureFixture[
 async def test_a_configuration_that_cannot_be_used_gives_2(capsys: pytest.CaptureFixture[str]) -> None:
     """What only the start can find wrong with the configuration is a usage error without a traceback."""
 
-    async def script(app: FakeApp) -> None:
-        raise ConfigError("port = 80: it is taken")
+    for kind in (ConfigError, JournalError):
 
-    assert await supervise(FakeApp(script), FakeView()) == 2
-    assert capsys.readouterr().err == "Error: port = 80: it is taken\n"
+        async def script(app: FakeApp, kind: type[Exception] = kind) -> None:
+            raise kind("port = 80: it is taken")
+
+        assert await supervise(FakeApp(script), FakeView()) == 2
+        assert capsys.readouterr().err == "Error: port = 80: it is taken\n"
 
 
 async def test_a_signal_after_the_end_does_nothing() -> None:
