@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import uuid
@@ -51,6 +52,42 @@ async def docker_runtime(owner: str, *, keep_images: bool = False, **options: An
                 await runtime.release(ref)
             if not keep_images:
                 forget_images(runtime)
+
+
+@contextlib.asynccontextmanager
+async def counted_engine(folder: Path) -> AsyncIterator[tuple[str, bytearray]]:
+    """The local engine behind another socket: its address, and everything that is sent to it there."""
+    sent = bytearray()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, copy: bytearray | None) -> None:
+        try:
+            while data := await reader.read(65536):
+                if copy is not None:
+                    copy += data
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        other_reader, other_writer = await asyncio.open_unix_connection("/var/run/docker.sock")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pipe(reader, other_writer, sent))
+            group.create_task(pipe(other_reader, writer, None))
+
+    server = await asyncio.start_unix_server(serve, folder / "docker.sock")
+    try:
+        yield f"unix://{folder}/docker.sock", sent
+    finally:
+        server.close()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 def forget_images(runtime: DockerRuntime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 import textwrap
 import uuid
@@ -152,6 +153,82 @@ async def test_memory_that_runs_out_is_a_reason(
         with pytest.raises(WorkerDied, match="memory of 96 MB"):
             await work.submit()
         assert Reason.OOM in [status.reason for status in work.statuses]
+
+
+ORPHAN = """
+    import asyncio
+    import os
+    import sys
+
+    from lightwork import App, Flow, Work
+    from lightwork_runtimes.docker import DockerOptions, DockerRuntime
+
+
+    class Sleeper(Work):
+        async def run(self) -> None:
+            await asyncio.sleep(3600)
+
+
+    class Root(Flow):
+        def __init__(self):
+            super().__init__()
+            self.sleeper = Sleeper()
+
+        async def run(self):
+            await self.sleeper.run()
+
+
+    class Telling(DockerRuntime):
+        async def launch(self, spec):
+            ref = await super().launch(spec)
+            print(ref.name, flush=True)
+            return ref
+
+
+    async def main():
+        runtime = Telling("docker", DockerOptions(image=sys.argv[1], pull="never"))
+        settings = {"runtime": "docker", "host": "0.0.0.0", "reconnect_window": 1, "launch_timeout": 100}
+        async with App(Root(), runtimes={"docker": runtime}, **settings) as app:
+            await app.wait_for(lambda: app.root.sleeper.is_running)
+            print("running", flush=True)
+            await asyncio.sleep(3600)
+
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
+async def test_container_ends_itself_without_its_scheduler(tmp_path: Path) -> None:
+    """After kill -9 of the scheduler a container whose worker was running ends by itself when the window is over."""
+    folder = tmp_path / "orphan"
+    folder.mkdir()
+    (folder / "orphan.py").write_text(textwrap.dedent(ORPHAN))
+    root = Path(__file__).parents[2]
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "orphan.py", base_image()),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "runtimes")])},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    name = ""
+    try:
+        name = (await program.stdout.readline()).decode().strip()
+        assert name
+        assert await program.stdout.readline() == b"running\n"
+        image = docker("inspect", "--format", "{{.Config.Image}}", name)
+        program.kill()
+        await program.wait()
+        await asyncio.to_thread(docker, "wait", name)
+        assert docker("inspect", "--format", "{{.State.Status}}", name) == "exited"
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+        if name:
+            docker("rm", "--force", name)
+    docker("rmi", "--force", image)
 
 
 async def test_listener_on_loopback_is_told(

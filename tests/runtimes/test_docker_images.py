@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from lightwork.build import BuildConfig
 from lightwork.runtime import Rejected, RuntimeFailure
 from tests.runtimes.docker_base import base_image, docker, require_engine
-from tests.runtimes.docker_support import Folder, docker_runtime, output
+from tests.runtimes.docker_support import Folder, counted_engine, docker_runtime, output
 
 require_engine()
 
@@ -67,6 +68,24 @@ async def test_second_start_builds_nothing(folder: Folder, caplog: pytest.LogCap
         await runtime.wait(await runtime.launch(folder.spec("say x")))
     assert builds(caplog) == ["lightwork-app"]
     assert not docker("images", "--quiet", first)
+
+
+async def test_second_start_sends_next_to_nothing(folder: Folder, tmp_path: Path) -> None:
+    """With unchanged code and requirements the engine gets no archive, and fewer bytes than a page of text has."""
+    (folder.path / "data.bin").write_bytes(os.urandom(300_000))
+    build = BuildConfig(requirements=[make_wheel(tmp_path, "1.0")])
+    sizes = []
+    async with counted_engine(tmp_path) as (host, sent):
+        for keep in (True, False):
+            sent.clear()
+            async with docker_runtime(folder.owner, keep_images=keep, host=host) as runtime:
+                await runtime.wait(await runtime.launch(folder.spec("say x", build=build)))
+            sizes.append((len(sent), b"/build?" in sent, b"/images/create" in sent))
+    (first, first_built, _), (second, *rest) = sizes
+    assert first_built
+    assert first > 300_000
+    assert second < 10_000
+    assert rest == [False, False]
 
 
 async def test_image_that_was_removed_is_made_again(folder: Folder) -> None:

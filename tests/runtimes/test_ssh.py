@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import signal
@@ -179,6 +180,33 @@ async def test_slots_count_over_schedulers(server: Server) -> None:
         assert not waiting.done()
         await one.release(ref)
         assert (await two.wait(await waiting)).exit_code == 0
+
+
+class Queue(Flow):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Echo()
+        self.second = Echo()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_work_without_a_slot_is_pending(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """While no slot is free a call is pending, however long that takes, and told; it runs when one is given back."""
+    caplog.set_level(logging.INFO, "lightwork")
+    root = Queue()
+    runtime = server.runtime(slots=1)
+    async with App(root, runtime="far", runtimes={"far": runtime}, launch_timeout=30):
+        await root.first.run(1)
+        call = root.second.submit(2)
+        with caplog.at_level(logging.INFO):
+            while "no slot is free" not in caplog.text:
+                await runtime.find(OWNER)
+        assert root.second.is_pending
+        assert not call.done
+        await root.first.stop()
+        assert (await call)[0] == 2
 
 
 async def test_pool_uses_every_host(server: Server) -> None:
