@@ -16,7 +16,19 @@ import msgspec
 from benchmarks.chart import draw, show
 from benchmarks.harness import FULL, QUICK, Report, Scale
 
-SUBJECTS = ["calls", "deltas", "tree", "starts", "rest", "imports", "strangers", "runtimes", "losses", "page", "journal"]
+SUBJECTS = [
+    "calls",
+    "deltas",
+    "tree",
+    "starts",
+    "rest",
+    "imports",
+    "strangers",
+    "runtimes",
+    "losses",
+    "page",
+    "journal",
+]
 
 
 def run(subjects: list[str], scale: Scale) -> Report:

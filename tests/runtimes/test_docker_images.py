@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -126,6 +128,30 @@ async def test_requirement_that_does_not_exist(folder: Folder) -> None:
         with pytest.raises(Rejected, match=r"(?s)requirements .* cannot be installed:.*no/such/file"):
             await runtime.launch(folder.spec("say x", build=build))
         assert not await runtime.find(folder.owner)
+
+
+async def test_requirements_in_the_image_need_uv_or_pip(folder: Folder) -> None:
+    """With neither in the image the error says so; with uv alone it is what installs them there."""
+    build = BuildConfig(requirements=["tinything"])
+    async with docker_runtime(folder.owner, requirements="image") as runtime:
+        with pytest.raises(Rejected, match="neither uv nor pip to install with"):
+            await runtime.launch(folder.spec("version tinything", build=build))
+    uv = f"#!{sys.base_prefix}/bin/python3\n" + textwrap.dedent("""\
+        import os, sys
+        target, requirement = sys.argv[sys.argv.index("--target") + 1 :]
+        os.makedirs(target)
+        with open(f"{target}/{requirement}.py", "w") as file:
+            file.write("__version__ = 'by uv'")
+    """)
+    (folder.path / "uv").write_text(uv)
+    place = f"{sys.base_prefix}/bin/uv"
+    build = BuildConfig(
+        requirements=["tinything"],
+        dockerfile=f"FROM {base_image()}\nCOPY uv {place}\nRUN chmod 755 {place}\n",
+    )
+    async with docker_runtime(folder.owner, requirements="image") as runtime:
+        ref = await runtime.launch(folder.spec("version tinything", build=build))
+        assert await output(runtime, ref) == b"by uv\n"
 
 
 async def test_build_commands_run(folder: Folder) -> None:

@@ -174,7 +174,7 @@ class Images:
         lines = [f"FROM {base['Id']}", "USER root", *(f"RUN {command}" for command in commands), "ADD lightwork.tar /"]
         parts: dict[str, Callable[[IO[bytes]], None]] = {"lightwork.tar": lambda file: own.write(file, found)}
         if not found.is_like_here:
-            lines.append(payload.pip_line(python, payload.PACKAGES, own.pins))
+            lines.append(payload.install_line(python, payload.PACKAGES, own.pins))
         with tempfile.TemporaryDirectory(prefix="lightwork-site-") as site:
             if requirements and here:
                 _log.info("installing the requirements %s", requirements)
@@ -182,7 +182,7 @@ class Images:
                 parts["requirements.tar"] = lambda file: payload.tar_tree(site, payload.REQUIREMENTS, file)
                 lines.append("ADD requirements.tar /")
             elif requirements:
-                lines.append(payload.pip_line(python, payload.REQUIREMENTS, requirements))
+                lines.append(payload.install_line(python, payload.REQUIREMENTS, requirements))
             lines.append(_compile_line(python, payload.ROOT))
             if user := base["Config"].get("User"):
                 lines.append(f"USER {user}")

@@ -51,8 +51,8 @@ class DockerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         launch_within: Seconds that a launch may take on top of `launch_timeout`, to pull and to build images.
         folder: The app's folder, which is sent along. None: the working directory.
         requirements: Where pip runs for the requirements of a `BuildConfig`: ``here`` on this machine, with its index
-            and credentials, or in the ``image``, which needs pip and a network there. ``auto`` is here if the image
-            has this machine's platform and there are no build commands, which might prepare for them.
+            and credentials, or in the ``image``, which needs uv or pip and a network there. ``auto`` is here if the
+            image has this machine's platform and there are no build commands, which might prepare for them.
         publish: Whether a port of each container is published for the work's own service. None: where
             containers cannot be reached at their own addresses (another machine's engine, Docker Desktop).
         user: User in the container, ``name`` or ``uid:gid``. None: the image's.

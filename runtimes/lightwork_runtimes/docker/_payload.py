@@ -215,15 +215,32 @@ async def install_here(requirements: Sequence[str], target: str, cwd: str | None
         raise Rejected("\n".join([f"the requirements {list(requirements)} cannot be installed:", *lines]))
 
 
-@functools.cache
 def _installer() -> list[str]:
     uv = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
     if uv is not None:
         return [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable]
+    if importlib.util.find_spec("pip") is None:
+        raise Rejected(
+            "there is neither uv nor pip here to install requirements with: install one, or set requirements = 'image'"
+        )
     return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
 
-def pip_line(python: str, target: str, requirements: Iterable[str]) -> str:
-    """The instruction of a Dockerfile that installs requirements in the image."""
-    program = [python, "-m", "pip", "install", "--no-cache-dir", "--target", target, *requirements]
+_INSTALL = """
+import importlib.util, shutil, subprocess, sys
+uv = shutil.which("uv")
+if uv:
+    command = [uv, "pip", "install", "--no-cache", "--python", sys.executable]
+elif importlib.util.find_spec("pip"):
+    command = [sys.executable, "-m", "pip", "install", "--no-cache-dir"]
+else:
+    sys.exit("the image has neither uv nor pip to install with: take one that has, or set requirements = 'here'")
+sys.exit(subprocess.call([*command, "--target", *sys.argv[1:]]))
+"""
+"""Run by an image's interpreter: which of the two it has is only known there."""
+
+
+def install_line(python: str, target: str, requirements: Iterable[str]) -> str:
+    """The instruction of a Dockerfile that installs requirements in the image, by uv if it has that, else by pip."""
+    program = [python, "-c", _INSTALL, target, *requirements]
     return f"RUN {msgspec.json.encode(program).decode()}"
