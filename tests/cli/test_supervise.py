@@ -62,7 +62,6 @@ async def test_a_flow_that_says_it_failed_gives_1(capsys: pytest.CaptureFixture[
 
 async def test_a_configuration_that_cannot_be_used_gives_2(capsys: pytest.CaptureFixture[str]) -> None:
     """What only the start can find wrong with the configuration is a usage error without a traceback."""
-
     for kind in (ConfigError, JournalError):
 
         async def script(app: FakeApp, kind: type[Exception] = kind) -> None:
