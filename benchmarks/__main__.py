@@ -28,6 +28,7 @@ SUBJECTS = [
     "losses",
     "page",
     "journal",
+    "server",
 ]
 
 
