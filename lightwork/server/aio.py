@@ -19,6 +19,7 @@ __all__ = ["Face", "Listener", "make_application"]
 
 _PORTS_TRIED = 20
 _LONGEST_MESSAGE = 64 * 1024
+_LONGEST_LINE = 64 * 1024
 _SHUTDOWN = 1.0
 _BACKLOG = 1024
 _DISCARD_WITHIN = 1.0
@@ -193,7 +194,7 @@ def make_application(find: Callable[[], Api | None], *, is_mounted: bool = True,
     """An aiohttp application that answers for the app that `find` gives; see `lightwork.server.aiohttp_app`."""
     face = Face(find, is_mounted=is_mounted, host=host)
     application = web.Application(client_max_size=BODY_LIMIT)
-    application.router.add_route("*", "/{path:.*}", face.handle)
+    application.router.add_route("*", "/{path:(?s:.*)}", face.handle)  # line ends too, encoded
 
     async def close(_: web.Application) -> None:
         await face.close()
@@ -226,7 +227,7 @@ class Listener:
         """
         application = make_application(lambda: self._api, is_mounted=False, host=host)
         runner = self._runner = web.AppRunner(
-            application, access_log=None, shutdown_timeout=_SHUTDOWN, lingering_time=0.0
+            application, access_log=None, shutdown_timeout=_SHUTDOWN, lingering_time=0.0, max_line_size=_LONGEST_LINE
         )
         await runner.setup()
         try:

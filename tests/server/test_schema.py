@@ -1,0 +1,67 @@
+"""The OpenAPI document against the app: schemathesis makes requests of it and checks the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from lightwork import App
+from lightwork.server.api import PREFIX, ROUTES
+from lightwork.server.openapi import make_document
+from tests.server.support import Root, Worker
+
+schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
+
+checks = pytest.importorskip("schemathesis.specs.openapi.checks")
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+]
+
+# What ends the app has tests of its own; here it must go on.
+DOCUMENT = make_document([route for route in ROUTES if route.pattern != "/app/stop"], PREFIX)
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    """The address of an app that runs in a thread of its own, since schemathesis asks from this one."""
+    found: list[str] = []
+    started = threading.Event()
+    over: list[Any] = []
+
+    async def serve() -> None:
+        end = asyncio.Event()
+        over.append((asyncio.get_running_loop(), end))
+        async with App(Root(work=Worker(start_with_flow=False)), http=True, http_port=0, runtime="inprocess") as app:
+            await app.works[0].submit("echo", 1)
+            found.append(str(app.url))
+            started.set()
+            await end.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(30)
+    yield found[0]
+    loop, end = over[0]
+    loop.call_soon_threadsafe(end.set)
+    thread.join()
+
+
+schema = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+@schema.parametrize()
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_answers_are_as_documented(case: Any, base: str) -> None:
+    """Whatever the document allows and forbids is answered as it says: status, type and body; nothing is `internal`."""
+    case.call_and_validate(base_url=base, checks=CHECKS)
