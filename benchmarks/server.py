@@ -145,7 +145,7 @@ async def run_lines(count: int) -> tuple[float, float, int]:
         work = Prints()
         settings: dict[str, Any] = {"log_dir": folder, "log_max_bytes": 1 << 30, "http": True, "http_port": 0}
         async with App(Waiting([work]), **settings) as app:
-            took, longest = await work.run(_LINES, count)
+            took, longest = await work.submit(_LINES, count)
             run = app._running().id
         found, after = 0, 0
         reader = LogReader(Path(folder) / run)

@@ -60,7 +60,7 @@ def base() -> Iterator[str]:
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 
-@schema.parametrize()
+@schema.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_answers_are_as_documented(case: Any, base: str) -> None:
     """Whatever the document allows and forbids is answered as it says: status, type and body; nothing is `internal`."""
