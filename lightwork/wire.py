@@ -17,6 +17,7 @@ from lightwork.errors import ProtocolError
 
 __all__ = [
     "HEADER",
+    "LOST_CODE",
     "MOST_TOLD",
     "TOLD_MARK",
     "VERSION",
@@ -57,6 +58,9 @@ __all__ = [
 
 VERSION = 2
 """Version of the frames below. Two ends of different versions refuse each other by name."""
+
+LOST_CODE = 75
+"""Exit code of a worker that ends itself because it has had no connection for too long: EX_TEMPFAIL of sysexits.h."""
 
 HEADER = struct.Struct(">IQ")
 _HEADER_SIZE = HEADER.size

@@ -96,6 +96,8 @@ def explain(report: Report) -> tuple[Reason, str]:
         return Reason.LAUNCH_FAILED, f"the process could not be started{detail}"
     if report.standing is not Standing.EXITED or report.exit_code is None:
         return Reason.LOST, f"the process is gone, and nobody can tell why{detail}"
+    if report.exit_code == wire.LOST_CODE:
+        return Reason.LOST, f"the worker ended itself: it had no connection for too long{detail}"
     if report.exit_code < 0:
         return Reason.CRASHED, f"the process was ended by {_signal_name(-report.exit_code)}{detail}"
     return Reason.CRASHED, f"the process exited with code {report.exit_code}{detail}"

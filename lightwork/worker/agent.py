@@ -68,6 +68,7 @@ class Agent:
     Attributes:
         work: The work, once it is unpacked.
         plain: The thread of a plain ``run``; None where it is ``async def``.
+        exit_code: Of the process when it has ended in order.
     """
 
     def __init__(self, ticket: wire.Ticket, guard: OrphanGuard | None = None) -> None:
@@ -78,6 +79,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.work: Work | None = None
         self.plain: PlainThread | None = None
+        self.exit_code = 0
         self._peer: Peer[wire.FromScheduler] = Peer(self._on_frame, wire.decode_from_scheduler, 1 << 30, ack_delay=None)
         self._welcome: wire.Welcome | None = None
         self._stream: StateStream | None = None  # while it serves
@@ -189,6 +191,7 @@ class Agent:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 starting.cancel()
                 reason, grace = await self._end
+                self.exit_code = wire.LOST_CODE if reason == Reason.LOST else 0
                 await self._finish(work, reason, grace)
                 if reason != Reason.LOST:
                     await self._part(connected)

@@ -13,6 +13,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from lightwork.wire import LOST_CODE
+
 __all__ = ["OrphanGuard"]
 
 _HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
@@ -93,4 +95,4 @@ class OrphanGuard:
     def _end(self) -> None:
         print(f"lightwork: no scheduler for {self._patience:g} s, and this worker does not end", file=sys.stderr)
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(LOST_CODE)

@@ -38,7 +38,7 @@ def main() -> int:
             return _FAILED
         if agent.plain is None:
             runner.run(_serve_async(agent))
-            return 0
+            return agent.exit_code
         return _serve_plain(agent, agent.plain.serve, runner)
 
 
@@ -59,7 +59,7 @@ async def serve(ticket: bytes) -> int:
         if agent.plain is not None:
             agent.plain.close()
         await agent.aclose()
-    return 0
+    return agent.exit_code
 
 
 async def _open(ticket: wire.Ticket, *, guarded: bool = False) -> Agent | None:
@@ -97,7 +97,7 @@ def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Ru
         asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(serve())
-            outcome[0] = 0
+            outcome[0] = agent.exit_code
         finally:
             if not agent.plain.is_idle:
                 # A run that ignores its cancellation holds the main thread; the grace period is over.

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from lightwork.wire import LOST_CODE
+
 pytestmark = pytest.mark.bare
 
 PROGRAM = """
@@ -30,25 +32,25 @@ def outcome(then: str, patience: float = 0.05) -> tuple[int, str]:
 def test_process_that_does_not_notice_is_ended() -> None:
     """When the other end closes, and nothing comes of it in time, the process is ended and says why."""
     code, text = outcome("theirs.close(); time.sleep(1000)")
-    assert code == 1
+    assert code == LOST_CODE
     assert "no scheduler for 0.05 s" in text
 
 
 def test_unread_data_does_not_hide_the_end() -> None:
     """The end of a connection is noticed behind data that nobody reads."""
-    assert outcome("theirs.send(b'x' * 1000); theirs.close(); time.sleep(1000)")[0] == 1
+    assert outcome("theirs.send(b'x' * 1000); theirs.close(); time.sleep(1000)")[0] == LOST_CODE
 
 
 def test_process_that_was_told_of_the_loss_is_ended() -> None:
     """A loss that the agent reports counts like one that the guard sees."""
-    assert outcome("guard.lost(); time.sleep(1000)")[0] == 1
+    assert outcome("guard.lost(); time.sleep(1000)")[0] == LOST_CODE
 
 
 def test_new_connection_is_as_good_as_the_old_one() -> None:
     """With another connection in time the process goes on; the end of that one counts again."""
     reconnect = "theirs.close(); a, b = socket.socketpair(); guard.lost(); guard.connected(a.fileno(), 0.05)"
     assert outcome(f"{reconnect}; time.sleep(0.3); os._exit(5)")[0] == 5
-    assert outcome(f"{reconnect}; b.close(); time.sleep(1000)")[0] == 1
+    assert outcome(f"{reconnect}; b.close(); time.sleep(1000)")[0] == LOST_CODE
 
 
 def test_connection_that_lives_is_left_alone() -> None:
