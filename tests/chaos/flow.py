@@ -67,6 +67,7 @@ class Verdict(msgspec.Struct):
         edits: How many were seen.
         ordered: The latest edit, by what they said, of lives that ended in order.
         alive: Lives that the works were in at the end.
+        adopted: Lives that went on with another scheduler: what it has seen of them continues what the last one saw.
     """
 
     violations: list[str] = []
@@ -75,6 +76,7 @@ class Verdict(msgspec.Struct):
     edits: int = 0
     ordered: dict[str, int] = {}
     alive: list[str] = []
+    adopted: list[str] = []
 
 
 class Watch:
@@ -84,6 +86,7 @@ class Watch:
         self.verdict = verdict
         self.life: dict[str, str] = {}  # of each work, the token seen last
         self.stages: dict[tuple[str, int], Stage] = {}
+        self.inherited: set[str] = set()  # lives that a scheduler before this one has seen
         self.attempts: dict[tuple[str, int], int] = {}
         self.times: dict[str, float] = {}
         self.outcomes: Counter[str] = Counter()
@@ -105,6 +108,7 @@ class Watch:
     def begin(self, work: Ledger) -> None:
         """Go on from what is known of the work already: a scheduler before this one has seen it."""
         for token, number in work.entries:
+            self.inherited.add(token)
             self.life[work.name] = token
             self.verdict.seen[token] = number
         for status in work.statuses:
@@ -127,6 +131,9 @@ class Watch:
                 self.blame(f"{name}: edit {number} of life {token} came after {seen.get(token, 0)}")
             seen[token] = number
             self.verdict.edits += 1
+            if token in self.inherited:
+                self.inherited.discard(token)
+                self.verdict.adopted.append(token)
 
     def _status(self, change: StatusChanged) -> None:
         name, status = change.name, change.status

@@ -25,6 +25,7 @@ async def test_chaos(tmp_path: Path) -> None:
         outcome = await one.finish()
     print(f"seed {SEED}: {sum(outcome.faults.values())} faults in {outcome.seconds:.0f} s: {outcome.faults}")
     print(f"{outcome.verdict.edits} edits seen; calls: {outcome.verdict.outcomes}")
+    print(f"{len(outcome.verdict.adopted)} works went on with the latest scheduler")
     if outcome.violations:
         story = "\n".join(["what must not be:", *outcome.violations[:20], "the latest faults:", *outcome.story])
         pytest.fail(f"CHAOS_SEED={SEED} CHAOS_FAULTS={FAULTS} CHAOS_WORKS={WORKS} has it again\n{story}", pytrace=False)
