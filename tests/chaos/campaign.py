@@ -29,7 +29,7 @@ __all__ = ["Campaign", "Outcome", "campaign", "faketime"]
 ROOT = Path(__file__).parents[2]
 
 OPTIONS: dict[str, Any] = {
-    "reconnect_window": 2.0,
+    "reconnect_window": 4.0,
     "heartbeat": 0.25,
     "grace": 1.0,
     "launch_timeout": 20.0,
@@ -90,6 +90,7 @@ class Campaign:
         self._port = _free_port()
         self._scheduler: asyncio.subprocess.Process | None = None
         self._works = works
+        self._processes: list[asyncio.subprocess.Process] = []
         self._lives = 0
         self._is_restarting = False
         self._healing: set[asyncio.Task[None]] = set()
@@ -105,7 +106,11 @@ class Campaign:
     # --- the app ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the app, or start it again, and return when it runs."""
+        """Start the app, and return when it runs."""
+        await self._go(await self._spawn())
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        """A process that has imported everything and waits for the word."""
         settings = Settings(
             seed=self.seed,
             folder=str(self.ledgers),
@@ -119,19 +124,30 @@ class Campaign:
         )
         self._lives += 1
         with (self.folder / "output").open("ab") as output:
-            self._scheduler = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "tests.chaos.flow",
                 msgspec.json.encode(settings).decode(),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtimes'}"},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
             )
-        assert self._scheduler.stdout is not None
-        line = await self._scheduler.stdout.readline()
-        if line != b"up\n":
+        self._processes.append(process)
+        await self._await_word(process, b"there\n")
+        return process
+
+    async def _go(self, process: asyncio.subprocess.Process) -> None:
+        self._scheduler = process
+        assert process.stdin is not None
+        process.stdin.close()
+        await self._await_word(process, b"up\n")
+
+    async def _await_word(self, process: asyncio.subprocess.Process, word: bytes) -> None:
+        assert process.stdout is not None
+        if await process.stdout.readline() != word:
             raise RuntimeError(f"the app did not come up:\n{self.output()}")
 
     def _fake_clock(self) -> dict[str, str]:
@@ -157,28 +173,30 @@ class Campaign:
             return
         self._is_restarting = True
         try:
+            # It waits already: on a machine with much to do, the window would be over before it had imported anything.
+            following = await self._spawn()
             with contextlib.suppress(ProcessLookupError):
                 self._scheduler.kill()
             await self._scheduler.wait()
             await asyncio.sleep(pause)
-            await self._start_again()
+            await self._start_again(following)
         finally:
             self._is_restarting = False
 
-    async def _start_again(self) -> None:
+    async def _start_again(self, process: asyncio.subprocess.Process) -> None:
         """As a supervisor does: an app that does not come up while the disk is full is started anew."""
         while True:
             is_full = self._ballast.exists()
             try:
-                await self.start()
+                await self._go(process)
                 return
             except RuntimeError as error:
                 if not is_full and not self._ballast.exists():
                     self.blame(str(error))
                     return
-                assert self._scheduler is not None
-                await self._scheduler.wait()
+                await process.wait()
             await asyncio.sleep(0.2)
+            process = await self._spawn()
 
     def output(self) -> str:
         """The end of what the app has written."""
@@ -221,10 +239,11 @@ class Campaign:
         for task in self._healing:
             task.cancel()
         self._resume_all()
-        if self._scheduler is not None and self._scheduler.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._scheduler.kill()
-            await self._scheduler.wait()
+        for process in self._processes:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
 
     async def _heal(self) -> None:
         while self._healing:

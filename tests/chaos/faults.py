@@ -174,7 +174,7 @@ def _draw(chance: random.Random, kind: type[Base], wait: float) -> Fault:
     after = int(chance.choice((1, 100, 400, 3000)) * chance.random()) + 1
     reset = chance.random() < 0.7
     # Mostly short; now and then longer than the reconnect window, so that workers are lost.
-    seconds = chance.choice((0.05, 0.2, 0.2, 0.5, 0.5, 1.0, 1.0, 3.5)) * chance.uniform(0.5, 1)
+    seconds = chance.choice((0.05, 0.2, 0.2, 0.5, 0.5, 1.0, 1.0, 7.0)) * chance.uniform(0.5, 1)
     short = min(seconds, 0.8)
     if kind is Cut:
         return Cut(wait=wait, target=target, way=way, after=after, reset=reset)

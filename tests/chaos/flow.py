@@ -264,5 +264,7 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    print("there", flush=True)
+    sys.stdin.read()  # ends when it is to begin
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Settings)))
