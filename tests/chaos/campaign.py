@@ -186,12 +186,12 @@ class Campaign:
     async def _start_again(self, process: asyncio.subprocess.Process) -> None:
         """As a supervisor does: an app that does not come up while the disk is full is started anew."""
         while True:
-            is_full = self._ballast.exists()
+            was_full, filled = self._ballast.exists(), self.counts["FullDisk"]
             try:
                 await self._go(process)
                 return
             except RuntimeError as error:
-                if not is_full and not self._ballast.exists():
+                if not was_full and filled == self.counts["FullDisk"]:
                     self.blame(str(error))
                     return
                 await process.wait()
