@@ -199,6 +199,7 @@ class Recorder:
         self._states = states
         self._waiting: deque[rec.Record] = deque()
         self._is_told = False
+        self._has_begun = False
         self._is_closed = False
         self._heard: set[Worker] = set()
         self._commits: list[Callable[[], None]] = []
@@ -237,6 +238,7 @@ class Recorder:
         """
         self._opened.store.set_meta({"address": rec.encode(address), "lightwork": __version__.encode()})
         self._writer.start()
+        self._has_begun = True
         self._reserve()
         self._snapshot("resumed" if self.replay is not None else "began")
 
@@ -343,6 +345,8 @@ class Recorder:
         Raises:
             JournalError: It cannot be written.
         """
+        if not self._has_begun:
+            return  # what it begins with will have it, and no worker can have been sent anything
         over = threading.Event()
         self._hand_over(over.set)
         while not over.wait(_LOOK_EVERY):
@@ -386,6 +390,8 @@ class Recorder:
         self._put_progress()
         waiting = self._waiting
         records = [waiting.popleft() for _ in range(len(waiting))]
+        # Encoded here: while the writer's thread holds the interpreter's lock nothing else happens either.
+        data = rec.encode(records) if records and snapshot is None else b""
         heard = [(worker, worker.received) for worker in self._heard]
         commits, self._commits = self._commits, []
         self._heard.clear()
@@ -393,8 +399,7 @@ class Recorder:
         def write(store: Store) -> None:
             if snapshot is not None:
                 store.add_snapshot(*snapshot)
-            elif records:
-                data = rec.encode(records)
+            elif data:
                 store.append(data)
                 self._log_size += len(data)
 

@@ -124,6 +124,10 @@ class Resume:
     async def _enter(self, runtimes: Runtimes, profile: str) -> None:
         """Enter a runtime, and ask it what became of the workers."""
         runtime = await runtimes.get(profile)
+        try:
+            await runtime.routes(self._launching.address)  # a way that leads through the runtime is open again
+        except Exception as error:
+            _log.warning("works may not find their way back", profile=profile, error=str(error))
         workers = [worker for worker in self._core.workers.values() if worker.profile == profile]
         placed = [(worker.name, worker.ref) for worker in workers if worker.ref is not None]
         reports = await runtime.poll([ref for _, ref in placed]) if placed else ()

@@ -216,7 +216,7 @@ class Store:
             StoreBusy: It cannot be written now.
             JournalError: The file is damaged.
         """
-        with self._transaction():
+        with _told(self.path):  # one statement is a transaction of its own
             self._connection.execute("INSERT INTO log (crc, data) VALUES (?, ?)", (zlib.crc32(data), data))
 
     def add_snapshot(self, data: bytes, label: str) -> None:

@@ -1,8 +1,8 @@
 """The one thread that writes to a journal: takes what has gathered, commits it, says so, and takes the next.
 
 While a commit runs the next batch grows, so the number of commits does not grow with what there is to write. A pause
-before each lets it grow further, for each costs the disk a write and the loop's thread a little of its time; whoever
-waits for a commit cuts it short.
+before each lets it grow further, for each costs the disk a write, and the loop the time in which this thread holds
+the interpreter's lock, which may be long where the machine is busy. Whoever waits for a commit cuts the pause short.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lightwork.log import get_logger
 
 __all__ = ["Job", "Writer"]
 
-_PAUSE = 0.02
+_PAUSE = 0.05
 """Seconds that a batch grows for at least. What a killed process loses of itself is about that; what workers sent is
 not lost, since they keep it until it is committed."""
 

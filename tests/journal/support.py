@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-WITHIN = 40.0
+WITHIN = 80.0
 
 
 class Scheduler:

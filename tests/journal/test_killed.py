@@ -11,7 +11,7 @@ import pytest
 
 from tests.journal.support import open_gate, runs, scheduler
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("opened", ["while there is no scheduler", "by the next one's time"])
