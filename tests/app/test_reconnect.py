@@ -176,7 +176,8 @@ async def test_a_route_that_is_somebody_elses_is_passed_over() -> None:
         runtimes: Any = {"inprocess": Elsewhere([])}
         async with running(runtimes=runtimes, settings={"launch_timeout": 6.0}, work=work):
             assert await work.submit(1) == 1
-    assert [len(data) for data in heard] == [52, 52]  # the magic, the launch's public id and a nonce
+    assert len(heard) >= 2
+    assert {len(data) for data in heard} == {52}  # the magic, the launch's public id and a nonce
 
 
 async def test_past_the_window_a_worker_is_lost_and_its_process_over() -> None:
