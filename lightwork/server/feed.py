@@ -35,7 +35,8 @@ _RING_BYTES = 8 * 1024 * 1024
 
 _QUEUE_BYTES = 4 * 1024 * 1024
 _QUEUE_FRAMES = 1024
-"""What may wait for one client before it counts as one that cannot keep up."""
+_LINES_BYTES = 1024 * 1024
+"""What may wait for one client before it counts as one that cannot keep up; and with how much it gets no lines."""
 
 _MOST_CLIENTS = 2048
 _LINGER = 60.0
@@ -84,7 +85,7 @@ class Client:
         self._wake = asyncio.Event()
         self._needs_snapshot = False
         self._lagged = False
-        self._log_gap: int | None = None
+        self._log_gap: tuple[int, int] | None = None
         self.is_greeted = False
         self.logs: bool | frozenset[str] = False
         self.usage = False
@@ -127,6 +128,16 @@ class Client:
         if self._bytes > _QUEUE_BYTES or len(self._queue) > _QUEUE_FRAMES:
             self.start_over(lagged=True)
         self._wake.set()
+
+    def put_lines(self, data: bytes, first: int, last: int) -> None:
+        """Queue lines; where too much waits already they are left out, and the next ones say so: the disk has them."""
+        if self._bytes > _LINES_BYTES or self._needs_snapshot:
+            self._log_gap = (self._log_gap[0] if self._log_gap else first, last)
+            return
+        if self._log_gap is not None:
+            gap, self._log_gap = self._log_gap, None
+            self.put(self._feed._tell_gap(*gap))
+        self.put(data)
 
     def start_over(self, *, lagged: bool) -> None:
         """Forget what is queued: a snapshot is next."""
@@ -462,7 +473,8 @@ class Feed:
         lines, self._logs = self._logs, deque()
         lost, self._log_lost = self._log_lost, None
         made: dict[Any, bytes] = {}
-        gap = [{"t": "log_gap", "after": lost[0] - 1, "before": lost[1] + 1}] if lost else []
+        gap = [_gap(*lost)] if lost else []
+        first, last = lost[0] if lost else lines[0].seq, lines[-1].seq
         for client in self._clients:
             if client.logs is False:
                 continue
@@ -474,7 +486,10 @@ class Feed:
                 ]
                 made[client.logs] = self._changes(gap + told) if told or gap else b""
             if made[client.logs]:
-                client.put(made[client.logs])
+                client.put_lines(made[client.logs], first, last)
+
+    def _tell_gap(self, first: int, last: int) -> bytes:
+        return self._changes([_gap(first, last)])
 
     # --- snapshots --------------------------------------------------------------------------------
 
@@ -507,3 +522,8 @@ class Feed:
         if lagged:
             snapshot["lagged"] = True
         return encode_json(snapshot)
+
+
+def _gap(first: int, last: int) -> dict[str, Any]:
+    """Says that lines from `first` to `last` were left out."""
+    return {"t": "log_gap", "after": first - 1, "before": last + 1}

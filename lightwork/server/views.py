@@ -214,7 +214,8 @@ class Views:
             counts = WorkCounts(*(past.counts.get(stage, 0) for stage in _COUNTED))
             current = next(iter(past.running), None)
             attempt = past.attempts[-1].attempt if past.attempts else 0
-            hello = entry.worker.hello if entry.worker is not None else None
+            if entry.worker is not None:  # it may be older than the history: adopted, or there before anybody looked
+                attempt, hello = entry.worker.attempt, entry.worker.hello
         return {
             "name": work.name,
             "type": type(work).__name__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from lightwork import App
@@ -140,3 +141,20 @@ async def test_ping() -> None:
         await feed.next()
         await feed.say(type="ping")
         assert await feed.next() == {"type": "pong"}
+
+
+async def test_lines_that_a_slow_client_cannot_take() -> None:
+    """Of lines that are too many for a client it is told which were left out, right before those that follow."""
+    async with serving() as client:
+        api = client.app._api()
+        assert api is not None
+        slow = api.feed.join()
+        large = b"x" * 600_000
+        for first in (1, 11, 21, 31):
+            slow.put_lines(large, first, first + 9)
+        assert [len(await slow.next()) for _ in range(2)] == [600_000, 600_000]
+        slow.put_lines(b"new", 41, 41)
+        (gap,) = msgspec.json.decode(await slow.next())["items"]
+        assert gap == {"t": "log_gap", "after": 20, "before": 41}
+        assert await slow.next() == b"new"
+        api.feed.leave(slow)
