@@ -15,6 +15,7 @@ ERROR = wire.ErrorInfo(module="builtins", qualname="ValueError", message="bad", 
 
 FROM_WORKER: list[wire.FromWorker] = [
     wire.Hello(version=1, lightwork="0.1", python="3.11", pid=7, host="here", received=3),
+    wire.Hello(2, "0.1", "3.11", 7, "here", 3, welcomed=True, sent=9, calls=[(1, "hash", 0), (2, "", 8)], proposal=4),
     wire.Ready(),
     wire.Running(call=2**40),
     wire.Delta(ops=[(0, ["loss"], 0.5)]),
@@ -24,6 +25,7 @@ FROM_WORKER: list[wire.FromWorker] = [
     wire.Cancelled(call=1),
     wire.Stopped(reason="", error=None),
     wire.Bye(),
+    wire.Told(number=1, data=b"{}"),
     wire.Heartbeat(),
     wire.Ack(number=2**60),
 ]
@@ -31,9 +33,10 @@ FROM_WORKER: list[wire.FromWorker] = [
 FROM_SCHEDULER: list[wire.FromScheduler] = [
     wire.Welcome(received=0, work=b"pickle", name="root.a", paths=["."], heartbeat=20.0, grace=5.0, max_frame=1 << 26),
     wire.Refuse(message="not wanted"),
-    wire.Call(id=1, args=b"\x90"),
+    wire.Call(id=1, args=b"\x90", hash="0123"),
     wire.Cancel(call=1),
     wire.FlowDelta(proposal=1, op=(0, ["lr"], 0.1), expected=None, has_expected=True),
+    wire.Ask(number=1, what="stack"),
     wire.Stop(grace=5.0, reason="stopped"),
     wire.Heartbeat(),
     wire.Ack(number=1),
