@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import inspect
 import multiprocessing.resource_tracker
 import os
@@ -35,6 +36,10 @@ _FOREVER = ("/dev/urandom", "/dev/random", "/dev/null")
 """Files that the standard library opens once and keeps."""
 
 os.environ[MARK] = uuid.uuid4().hex
+
+if importlib.util.find_spec("uvloop") is not None:
+    # libuv opens a pipe with the first loop of a process and keeps it: that is no leak of the first test with one.
+    importlib.import_module("uvloop").new_event_loop().close()
 
 
 # --- processes ----------------------------------------------------------------------------------

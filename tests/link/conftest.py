@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from typing import Any
 
 import pytest
 
 from tests.link.doors import Run, Scenario
-
-if importlib.util.find_spec("uvloop") is not None:
-    # libuv opens a pipe with the first loop of a process and keeps it: that is no leak of the first test.
-    importlib.import_module("uvloop").new_event_loop().close()
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
