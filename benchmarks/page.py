@@ -120,6 +120,19 @@ async def page_of(browser: Any, address: str) -> AsyncIterator[Any]:
         await context.close()
 
 
+async def plain_paint(browser: Any, url: str) -> float:
+    """Milliseconds until a text of the same server is drawn: what the browser takes, with nothing of ours in it."""
+    context = await browser.new_context(viewport={"width": 1440, "height": 900})
+    try:
+        page = await context.new_page()
+        page.set_default_timeout(120_000)
+        await page.goto(url + "vendor/NOTICE.md")
+        await page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length")
+        return float(await page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+    finally:
+        await context.close()
+
+
 async def first_paint(browser: Any, url: str) -> tuple[float, float]:
     """Milliseconds from asking for the page until something is drawn, and until the works are."""
     async with page_of(browser, url + "#/works") as page:
@@ -211,7 +224,11 @@ async def look(report: Report, scale: Scale, path: str) -> None:
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=path, args=ARGUMENTS)
         async with shown(scale.idle_works) as (_, works, url):
-            paints = [await first_paint(browser, url) for _ in range(scale.repeats + 1)][1:]
+            plain, paints = [], []
+            for _ in range(scale.repeats + 1):  # in turns, so that a busy moment meets both
+                plain.append(await plain_paint(browser, url))
+                paints.append(await first_paint(browser, url))
+            plain, paints = plain[1:], paints[1:]  # the first warm up
             drawn = await until_drawn(browser, url, works, scale.latencies // 4)
             streamed = await stream(browser, url, works, SECONDS)
         async with shown(scale.works[-1]) as (_, _, url):
@@ -220,6 +237,7 @@ async def look(report: Report, scale: Scale, path: str) -> None:
         await browser.close()
 
     subject = f"page, {scale.idle_works} works"
+    report.add(subject, "a text of the same server is drawn", "ms", plain)
     paint = report.add(subject, "first paint", "ms", [one for one, _ in paints])
     rows = report.add(subject, "the works are drawn", "ms", [one for _, one in paints])
     report.add(subject, "from a change until it is drawn", "ms", drawn)

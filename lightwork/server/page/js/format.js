@@ -65,7 +65,8 @@ export function bytes(count) {
 
 export const percent = (value) => (Number.isFinite(value) ? `${value < 10 ? value.toFixed(1) : Math.round(value)} %` : "–");
 
-export const count = (number) => (Number.isFinite(number) ? number.toLocaleString("en-US").replaceAll(",", "\u202f") : "–");
+/** 12 345 */
+export const count = (number) => (Number.isFinite(number) ? String(number).replace(/\B(?=(\d{3})+$)/g, "\u202f") : "–");
 
 /** "1 call", "2 calls". */
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;

@@ -21,7 +21,8 @@ export function VirtualList(props) {
   const { count, rowHeight, row, keyOf, active, onMove, onKey, follow = false, onPlace, label, role = "listbox", className } = props;
   const own = useRef();
   const box = props.box ?? own;
-  const view = useMemo(() => signal({ top: 0, height: 800 }), []);
+  // More rows than can be seen, until it is known how many can.
+  const view = useMemo(() => signal({ top: 0, height: innerHeight }), []);
   const lastActive = useRef(active);
 
   useLayoutEffect(() => {
@@ -39,7 +40,7 @@ export function VirtualList(props) {
       box.onPlace?.(gap < rowHeight * 1.5, element.scrollTop < rowHeight * 3);
     };
     element.addEventListener("scroll", scrolled, { passive: true });
-    measure();
+    // It is measured when it is laid out, and not before: to ask for its size here would lay all out once more.
     return () => {
       observer.disconnect();
       element.removeEventListener("scroll", scrolled);
