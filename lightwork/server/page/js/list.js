@@ -13,12 +13,14 @@ const OVERSCAN = 8;
  * @param {number} [props.active] The row that is chosen, kept in sight when it changes.
  * @param {(index: number) => void} [props.onMove] The arrow keys ask for another row.
  * @param {(event: KeyboardEvent) => void} [props.onKey] Any other key.
+ * @param {boolean} [props.recycles] Whether rows that leave give their elements to those that come: cheaper where a row has
+ *   many elements; their order in the document is not that of the rows then.
  * @param {boolean} [props.follow] Whether the end is kept in sight as rows are added.
  * @param {(isAtEnd: boolean, isAtStart: boolean) => void} [props.onPlace] Called as it is scrolled.
  * @param {{current: HTMLElement}} [props.box] Is given the element that scrolls.
  */
 export function VirtualList(props) {
-  const { count, rowHeight, row, keyOf, active, onMove, onKey, follow = false, onPlace, label, role = "listbox", className } = props;
+  const { count, rowHeight, row, keyOf, active, onMove, onKey, follow = false, recycles = false, onPlace, label, role = "listbox", className } = props;
   const own = useRef();
   const box = props.box ?? own;
   // More rows than can be seen, until it is known how many can.
@@ -81,8 +83,13 @@ export function VirtualList(props) {
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight)) - OVERSCAN);
   const last = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
   const rows = [];
-  for (let index = first; index < last; index += 1)
-    rows.push(html`<div key=${keyOf(index)} class="vrow" style=${{ transform: `translateY(${index * rowHeight}px)`, height: `${rowHeight}px` }}>${row(index)}</div>`);
+  const pool = Math.ceil(height / rowHeight) + 2 * OVERSCAN + 2;
+  for (let index = first; index < last; index += 1) {
+    const key = recycles ? index % pool : keyOf(index);
+    rows.push(html`<div key=${key} class="vrow" style=${{ transform: `translateY(${index * rowHeight}px)`, height: `${rowHeight}px` }}>${row(index)}</div>`);
+  }
+  // In the order of their places, not of their rows: an element that gets another row stays where it is in the document.
+  if (recycles) rows.sort((a, b) => a.key - b.key);
   return html`<div class=${classes("vlist", className)} ref=${box} tabIndex=${0} role=${role} aria-label=${label}
     aria-activedescendant=${onMove && active >= 0 ? `${label}-${active}`.replaceAll(" ", "-") : undefined} onKeyDown=${keyDown}>
     <div class="vspace" style=${{ height: `${count * rowHeight}px` }}>${rows}</div>

@@ -180,7 +180,7 @@ function List({ chosen }) {
     ${!isNarrow && html`<div class="row row-head" aria-hidden="true"><span>Name</span><span>Status</span><span>Calls</span><span class="right col-cpu">CPU</span><span class="right col-memory">Memory</span><span class="col-where">Host, process</span><span class="col-runtime">Runtime</span><span class="right">Since</span></div>`}
     ${shown.length === 0
       ? html`<${Empty} icon="works" title=${model.works.size ? "No work matches" : "No works yet"}>${model.works.size ? "Clear the filter to see all of them." : "Works appear here as soon as the flow creates them."}<//>`
-      : html`<${VirtualList} count=${shown.length} rowHeight=${ROW} label="works" active=${at} onMove=${move} onKey=${(event) => key(event, at)}
+      : html`<${VirtualList} count=${shown.length} rowHeight=${ROW} recycles label="works" active=${at} onMove=${move} onKey=${(event) => key(event, at)}
           keyOf=${(index) => shown[index].name}
           row=${(index) => shown[index].kind === "work"
             ? html`<${WorkRow} one=${shown[index]} isActive=${index === at} isChosen=${shown[index].name === chosen} isNarrow=${isNarrow} id=${`works-${index}`} />`
