@@ -48,6 +48,8 @@ async def open_page(browser: Any, request: pytest.FixtureRequest) -> AsyncIterat
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: _note(problems, said))
         await page.goto(url + place)
+        # A page that was broken off by a change of the machine's network is loaded anew by itself: wait for that.
+        await page.wait_for_selector("[data-page]", state="attached")
         return page
 
     yield opened

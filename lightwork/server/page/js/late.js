@@ -1,6 +1,6 @@
 // Views that are fetched when they are first shown, or when the browser has nothing better to do.
 
-import { html, signal } from "./html.js";
+import { html, signal, useMemo } from "./html.js";
 
 const waiting = [];
 
@@ -23,6 +23,11 @@ function again() {
   return () => null;
 }
 
+function Failed() {
+  const View = useMemo(() => again() ?? Missing, []);
+  return html`<${View} />`;
+}
+
 /** A component that a module exports, in whose place nothing is shown until the module is there. */
 export function late(load, name) {
   const found = signal(null);
@@ -35,7 +40,8 @@ export function late(load, name) {
         found.value = module[name];
       },
       () => {
-        found.value = again() ?? Missing;
+        // Nothing happens to a page in use for the sake of a view that nobody has asked for.
+        found.value = Failed;
       },
     );
   };
