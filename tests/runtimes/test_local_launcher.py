@@ -33,7 +33,7 @@ def launcher() -> Iterator[_Launcher]:
 
 
 def test_adopted_worker_is_no_orphan(launcher: _Launcher, tmp_path: Path) -> None:
-    """A worker whose keeper lives is left alone and looked at later; once the keeper is dead it is ended."""
+    """A worker whose keeper lives is left alone and looked at later; it ends when one has been dead for a window."""
     me = Identity(os.getpid(), birth_of(os.getpid()) or "")
     folder, _ = LaunchDir.create(tmp_path, spec("wait"), me, me)
     made = folder.spec()
@@ -41,12 +41,15 @@ def test_adopted_worker_is_no_orphan(launcher: _Launcher, tmp_path: Path) -> Non
     child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
     worker = _Worker(child.pid, folder, made)
     folder.mark_keeper(me)
-    launcher._end_orphan(worker)
+    launcher._end_orphan(worker, None)
     assert len(launcher._timers) == 1
-    assert folder.stop_cause() is None
-    assert child.poll() is None
-    folder.mark_keeper(Identity(me.pid, "another boot"))
-    launcher._end_orphan(worker)
+    for birth in ("another boot", "a third one"):  # dead as well, but nobody knew of it at the last look
+        folder.mark_keeper(Identity(me.pid, birth))
+        launcher._timers.pop()[2]()
+        assert len(launcher._timers) == 1
+        assert folder.stop_cause() is None
+        assert child.poll() is None
+    launcher._timers.pop()[2]()
     assert child.wait() == -signal.SIGKILL
     assert folder.stop_cause() is Cause.STOPPED
 

@@ -206,17 +206,28 @@ class _Launcher:
             self._watch_orphan(worker)
 
     def _watch_orphan(self, worker: _Worker) -> None:
-        self._at(time.monotonic() + worker.spec.orphan_after + MARGIN, lambda: self._end_orphan(worker))
+        self._look_at_orphan_later(worker, None)
 
-    def _end_orphan(self, worker: _Worker) -> None:
+    def _look_at_orphan_later(self, worker: _Worker, dead: Identity | None) -> None:
+        window = max(0.0, worker.spec.orphan_after) + MARGIN
+        self._at(time.monotonic() + window, lambda: self._end_orphan(worker, dead))
+
+    def _end_orphan(self, worker: _Worker, dead: Identity | None) -> None:
+        """End a worker that has been an orphan for a whole window, by what was known at its begin.
+
+        A keeper that lives, or that was not known to be `dead` by then, may have had it until just now: it is looked at
+        again when it could be an orphan of that one.
+        """
         if worker.code is not None:
             return
         keeper = worker.folder.keeper()
-        if keeper is not None and keeper.is_alive:  # look again when it could be an orphan of that one
-            self._at(time.monotonic() + max(0.0, worker.spec.orphan_after) + MARGIN, lambda: self._end_orphan(worker))
-            return
-        worker.folder.mark_stop(Cause.STOPPED)
-        self._kill(worker)
+        if keeper is not None and keeper.is_alive:
+            self._look_at_orphan_later(worker, None)
+        elif keeper is not None and keeper != dead:
+            self._look_at_orphan_later(worker, keeper)
+        else:
+            worker.folder.mark_stop(Cause.STOPPED)
+            self._kill(worker)
 
     def _set_up(self, setup: Setup) -> None:
         self._fork = setup.fork
