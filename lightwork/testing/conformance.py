@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
@@ -52,6 +54,7 @@ __all__ = [
     "release_ends_and_forgets",
     "routes_are_given",
     "run_check",
+    "secret_is_nowhere_to_be_seen",
     "serve",
     "shorter_grace_shortens",
     "stop_at_once_after_launch",
@@ -59,6 +62,7 @@ __all__ = [
     "stop_forces_after_the_grace",
     "traceback_is_output",
     "unknown_ref_is_absent",
+    "whole_tree_is_ended",
 ]
 
 _LIMIT = 60.0
@@ -76,11 +80,42 @@ def main() -> int:
             return 0
         case "raise":
             raise RuntimeError(rest)
+        case "look":
+            print(", ".join(_where_seen(rest.encode())) or "nowhere")
+            return 0
         case "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case "family":
+            # In a session of its own, as a daemon would be: a group's end is not enough to end it.
+            subprocess.Popen([sys.executable, "-c", _HEIR], start_new_session=True)
     print("waiting", flush=True)
     while True:
         signal.pause()
+
+
+_HEIR = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while True:
+    print("here", flush=True)
+    time.sleep(0.05)
+"""
+"""What outlives its parent, unless it is ended: it says so again and again."""
+
+_HEARD = 0.5
+"""Seconds in which what lives would have been heard, ten times over."""
+
+
+def _where_seen(secret: bytes) -> list[str]:
+    """The command lines and environments of this machine's processes that hold it; none where there is no ``/proc``."""
+    found: list[str] = []
+    for pid in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        for file in ("cmdline", "environ") if pid.isdigit() else ():
+            # It has ended, or is another user's.
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/{file}", "rb") as opened:
+                if secret in opened.read():
+                    found.append(f"{file} of process {pid}")
+    return found
 
 
 async def serve(ticket: bytes) -> int:
@@ -379,6 +414,22 @@ async def stop_at_once_after_launch(case: Case) -> None:
     assert (await case.runtime.wait(await launching)).standing.is_over
 
 
+async def whole_tree_is_ended(case: Case) -> None:
+    """A stop ends what the launch has started too, in whatever session: nothing is heard of it afterwards."""
+    ref = await case.runtime.launch(case.spec("family"))
+    data = b""
+    async for _, piece in case.runtime.logs(ref, follow=True):
+        data += piece
+        if b"here\n" in data:
+            break
+    await case.runtime.stop(ref, 0.2)
+    assert (await case.report(ref)).standing.is_over
+    before = await case.output(ref)
+    await asyncio.sleep(_HEARD)
+    after = await case.output(ref)
+    assert after == before, f"{len(after) - len(before)} bytes were written after the end"
+
+
 async def release_ends_and_forgets(case: Case) -> None:
     """A release ends what runs; afterwards it is absent, has no output, and can be released again."""
     ref = await case.runtime.launch(case.spec("wait"))
@@ -427,7 +478,25 @@ async def traceback_is_output(case: Case) -> None:
     assert b"RuntimeError: some reason\n" in await case.output(ref, follow=True)
 
 
-_NEED_OUTPUT: tuple[Check, ...] = (output_is_kept, output_is_followed, traceback_is_output)
+async def secret_is_nowhere_to_be_seen(case: Case) -> None:
+    """The ticket is in no command line and no environment where it runs, and in nothing that the runtime gives back."""
+    secret = uuid.uuid4().hex
+    spec = case.spec(f"look {secret}")
+    ref = await case.runtime.launch(spec)
+    report = await case.runtime.wait(ref)
+    output = await case.output(ref)
+    assert output == b"nowhere\n", output
+    given = (repr(spec), repr(report), repr(await case.runtime.find(case.owner)), repr(case.runtime))
+    assert not any(secret in text for text in given), given
+
+
+_NEED_OUTPUT: tuple[Check, ...] = (
+    whole_tree_is_ended,
+    output_is_kept,
+    output_is_followed,
+    traceback_is_output,
+    secret_is_nowhere_to_be_seen,
+)
 _NEED_TO_OUTLIVE: tuple[Check, ...] = (context_left_leaves_it_alone,)
 
 CHECKS: tuple[Check, ...] = (
