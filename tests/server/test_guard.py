@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -240,13 +242,23 @@ async def slow_client(port: int) -> socket.socket:
     return one
 
 
-async def test_a_crowd_of_slow_clients() -> None:
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Room for both ends of a thousand connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+async def test_a_thousand_slow_clients() -> None:
     """Clients that never read cost a bounded amount of memory; one that does read sees every change meanwhile."""
     root = Root(work=Worker())
     async with serving(root=root) as client, client.feed() as feed:
         await feed.next()
         port = int(client.base.rpartition(":")[2])
-        crowd = [await slow_client(port) for _ in range(200)]
+        crowd = [await slow_client(port) for _ in range(1000)]
         api = client.app._api()
         assert api is not None
         while api.feed.num_clients < len(crowd) + 1:  # noqa: ASYNC110 -- nobody tells of a client that joins
