@@ -274,13 +274,18 @@ async def another_spec_of_that_name_is_a_conflict(case: Case) -> None:
 async def cancelled_launch_is_found(case: Case) -> None:
     """Wherever a launch is cancelled, `find` gives what was made, and that can be released."""
     for turns in range(12):
-        launching = asyncio.ensure_future(case.runtime.launch(case.spec("wait")))
+        spec = case.spec("wait")
+        launching = asyncio.ensure_future(case.runtime.launch(spec))
         for _ in range(turns):
             await asyncio.sleep(0)
         launching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await launching
-        for ref in await case.runtime.find(case.owner):
+        report = await case.report(Ref(case.runtime.name, spec.name))
+        found = await case.runtime.find(case.owner)
+        lives = report.standing in (Standing.PENDING, Standing.RUNNING)
+        assert not lives or [ref.name for ref in found] == [spec.name], f"{spec.name} lives, and is not found"
+        for ref in found:
             await case.runtime.release(ref)
             assert (await case.report(ref)).standing is Standing.ABSENT
     assert not await case.runtime.find(case.owner)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import ClassVar, Self
@@ -19,12 +16,13 @@ from lightwork.runtime import (
     Finding,
     Health,
     Ref,
-    Rejected,
     Report,
     Route,
     RuntimeFailure,
     Spec,
     Standing,
+    outcome_of,
+    resolve_serve,
 )
 
 __all__ = ["InProcessOptions", "InProcessRuntime"]
@@ -99,7 +97,7 @@ class InProcessRuntime:
             raise RuntimeError("use the runtime in its context: `async with runtime:`")
         known = self._launches.get(spec.name)
         if known is None:
-            serve = _resolve_serve(spec.entry)
+            serve = resolve_serve(spec.entry)
             launch = self._launches[spec.name] = _Launch(spec)
             self._tasks.start_soon(self._run, launch, serve, name=f"lightwork {spec.name}")
         elif known.spec != spec:
@@ -113,7 +111,7 @@ class InProcessRuntime:
         outcome = _CANCELLED
         try:
             with launch.scope, anyio.move_on_after(launch.spec.max_lifetime) as lifetime:
-                code, detail = await _outcome(serve, launch.spec.ticket)
+                code, detail = await outcome_of(serve, launch.spec.ticket)
                 outcome = Report(Standing.EXITED, code, Cause.STOPPED if launch.stop_asked else Cause.EXIT, detail)
             if lifetime.cancelled_caught:
                 outcome = Report(Standing.EXITED, cause=Cause.LIFETIME, detail="its max_lifetime was up")
@@ -180,25 +178,3 @@ class InProcessRuntime:
 
 _CANCELLED = Report(Standing.EXITED, cause=Cause.STOPPED, detail="cancelled")
 _ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
-
-
-def _resolve_serve(entry: str) -> Callable[[bytes], Awaitable[int]]:
-    module = entry.partition(":")[0]
-    try:
-        serve: Callable[[bytes], Awaitable[int]] = importlib.import_module(module).serve
-    except (ImportError, AttributeError) as error:
-        raise Rejected(f"entry {entry!r}: its module needs a coroutine function `serve(ticket)` ({error})") from error
-    return serve
-
-
-async def _outcome(serve: Callable[[bytes], Awaitable[int]], ticket: bytes) -> tuple[int, str]:
-    """The exit code and what there is to say about it, as if `serve` had its process for itself."""
-    try:
-        code = await serve(ticket)
-    except SystemExit as leaving:  # it would end the event loop, and with it everybody else
-        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except Exception as error:
-        # The launch's report carries it to whoever waits; other launches go on.
-        traceback.print_exception(error, file=sys.stderr)
-        return 1, "".join(traceback.format_exception_only(error)).strip()
-    return code, f"exit code {code}"
