@@ -137,6 +137,7 @@ def test_a_terminal_shows_a_coloured_table(server: FakeServer) -> None:
     server.add_work("root.a", "failed", message="a long message " * 20)
     ours, theirs = pty.openpty()
     environment = {**ENVIRONMENT, "LIGHTWORK_URL": server.url, "TERM": "xterm-256color", "COLUMNS": "80"}
+    environment.pop("NO_COLOR", None)  # as CI sets it
     command = [sys.executable, "-m", "lightwork", "ps"]
     process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
