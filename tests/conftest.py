@@ -126,7 +126,8 @@ def _leaked_descriptors(before: set[tuple[int, str]]) -> list[str]:
     return [
         _describe_descriptor(number, target)
         for number, target in sorted(_descriptors() - before)
-        if number != tracker and target not in _FOREVER
+        # The standard streams are pytest's to exchange, as it does when it is interrupted.
+        if number > 2 and number != tracker and target not in _FOREVER
     ]
 
 

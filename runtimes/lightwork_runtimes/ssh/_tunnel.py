@@ -58,10 +58,17 @@ async def listen_here(port: int, open_channel: OpenChannel) -> asyncio.Server:
         return _Visitor(open_channel)
 
     loop = asyncio.get_running_loop()
+    # Made first and then begun: cancelled in its last step, `create_server` would leave a listener that nobody has.
     try:
-        return await loop.create_server(welcome, "127.0.0.1", port)
+        server = await loop.create_server(welcome, "127.0.0.1", port, start_serving=False)
     except OSError:
-        return await loop.create_server(welcome, "127.0.0.1", 0)
+        server = await loop.create_server(welcome, "127.0.0.1", 0, start_serving=False)
+    try:
+        await server.start_serving()
+    except BaseException:
+        server.close()
+        raise
+    return server
 
 
 class _Served(asyncssh.SSHTCPSession[bytes], asyncio.Transport):

@@ -95,7 +95,9 @@ class Operations:
         process = _start_supervisor(self._code, launch)
         self._supervisors.append(process)
         message = json.dumps(job).encode() + b"\n" + ticket
-        said = await asyncio.get_running_loop().run_in_executor(None, _converse, process, message)
+        # Shielded: broken off before its thread has begun, it would leave a supervisor that waits for its orders for
+        # ever, and a launch that is pending for as long.
+        said = await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, _converse, process, message))
         if not said:
             detail = "its supervisor broke; the output may tell why"
             launch.add("exit", [None, "start_failed", detail])
