@@ -260,6 +260,9 @@ class CloudRuntime:
                 return Report(Standing.PENDING, detail="its machine is made")
             if launch.failure is not None:
                 return Report(Standing.EXITED, cause=Cause.START_FAILED, detail=str(launch.failure))
+            if launch.machine is None:
+                # Broken off: before anything was ordered there is nothing, and an order that is out goes on.
+                return Report(Standing.PENDING, detail="its machine is ordered") if launch.exists else _ABSENT
             await launch.refresh()
         if launch.report is not None:
             return launch.report
