@@ -20,14 +20,15 @@ SUBJECT = "a warm call"
 class LightworkCall:
     """`await work.run(n)` in an app with one work."""
 
-    def __init__(self, name: str, loop_factory: LoopFactory | None) -> None:
+    def __init__(self, name: str, loop_factory: LoopFactory | None = None, *, journal: str | None = None) -> None:
         self.name = name
         self.loop_factory = loop_factory
+        self._journal = journal
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
         work = Increment()
-        async with App(Waiting([work])):
+        async with App(Waiting([work]), journal=self._journal):
 
             async def batch(count: int) -> float:
                 start = time.perf_counter()

@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from benchmarks.calls import LightworkCall
 from benchmarks.deltas import watch_appends
 from benchmarks.harness import Batch, Budget, Report, Scale, take_turns
-from benchmarks.works import Appends, Holds, Increment, Waiting
+from benchmarks.works import Appends, Holds, Waiting
 from lightwork import App
 
 AWAY = 3.0
@@ -26,30 +27,6 @@ AWAY = 3.0
 def journal_of(folder: str, name: str | None) -> str | None:
     """The path of a journal in a folder, None for none."""
     return None if name is None else str(Path(folder, name))
-
-
-class Calls:
-    """Warm calls of an app, with a journal or without."""
-
-    loop_factory = None
-
-    def __init__(self, name: str, folder: str, journal: str | None) -> None:
-        self.name = name
-        self._journal = journal_of(folder, journal)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Batch]:
-        work = Increment()
-        async with App(Waiting([work]), journal=self._journal):
-
-            async def batch(count: int) -> float:
-                start = time.perf_counter()
-                for n in range(count):
-                    if await work.run(n) != n + 1:
-                        raise ValueError(f"a wrong answer to {n}")
-                return time.perf_counter() - start
-
-            yield batch
 
 
 class Deltas:
@@ -84,7 +61,8 @@ def measure_cost(report: Report, scale: Scale) -> None:
     """The same app with a journal and without one, in turns."""
     plain, kept = "without a journal", "with a journal"
     with tempfile.TemporaryDirectory() as folder:
-        calls = take_turns([Calls(plain, folder, None), Calls(kept, folder, "calls")], scale.repeats, scale.calls)
+        contenders = [LightworkCall(plain), LightworkCall(kept, journal=journal_of(folder, "calls"))]
+        calls = take_turns(contenders, scale.repeats, scale.calls)
         deltas = take_turns(
             [Deltas(plain, folder, None), Deltas(kept, folder, "deltas")], scale.repeats // 2 + 1, scale.deltas
         )
