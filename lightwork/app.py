@@ -509,9 +509,10 @@ class _Run:
             await asyncio.gather(self.scheduler.aclose(), self.layouts.aclose())
         finally:
             self.tree.close()
+            # The output first: whoever followed it reads what is left of it when the HTTP side has ended.
+            await self._close_output()
             if self.http is not None:
                 await self.http.aclose()
-            await self._close_output()
             self._app.root._bind(None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -405,6 +406,20 @@ async def test_keys_lead_everywhere(app: FakeApp, open_page: Open) -> None:
     await page.keyboard.press("t")
     await page.keyboard.press("t")
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+async def test_a_key_is_not_lost_on_a_view_that_is_still_fetched(app: FakeApp, open_page: Open) -> None:
+    """Who presses / before the view has arrived is in its search when it has."""
+    page = await open_page(app.url)
+    held: asyncio.Queue[Any] = asyncio.Queue()
+    await page.route(re.compile(r"/state\.js"), held.put)
+    await page.reload()
+    await expect(page.locator(".tiles")).to_be_visible()
+    await page.keyboard.press("4")
+    asked = await held.get()
+    await page.keyboard.press("/")
+    await asked.continue_()
+    await expect(page.get_by_label("Find in the state")).to_be_focused()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

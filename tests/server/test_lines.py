@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yarl
 
-from lightwork.logfiles import LogReader, latest_run
+from lightwork.logfiles import LogReader, LogWriter, latest_run
+from lightwork.server.side import HttpSide
 from tests.server.support import Root, Worker, serving
 
 
@@ -33,6 +36,35 @@ async def test_lines_are_read_while_the_app_runs_and_after(tmp_path: Path) -> No
     folder = latest_run(tmp_path)
     assert folder is not None
     assert [line.text for line in LogReader(folder).read(["root.two"], tail=1).items] == ["line 49"]
+
+
+async def test_whoever_followed_finds_the_rest_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the HTTP side ends, every line is on the disk, though the disk was slow to take them."""
+    gate = threading.Event()
+    append, close, leave = LogWriter._append, LogWriter.aclose, HttpSide.aclose
+    kept: list[str] = []
+
+    def append_late(self: LogWriter, work: str, blocks: list[Any]) -> None:
+        assert gate.wait(60)
+        append(self, work, blocks)
+
+    async def close_gladly(self: LogWriter) -> None:
+        gate.set()
+        await close(self)
+
+    async def leave_and_look(self: HttpSide) -> None:
+        folder = latest_run(tmp_path)
+        assert folder is not None
+        kept.extend(line.text for line in LogReader(folder).read(["root.work"]).items)
+        gate.set()
+        await leave(self)
+
+    monkeypatch.setattr(LogWriter, "_append", append_late)
+    monkeypatch.setattr(LogWriter, "aclose", close_gladly)
+    monkeypatch.setattr(HttpSide, "aclose", leave_and_look)
+    async with serving("local", root=Root(work=Worker()), log_dir=str(tmp_path)) as client:
+        await client.app.works[0].submit("print", 5)
+    assert kept == [f"line {number}" for number in range(5)]
 
 
 async def test_live_lines(tmp_path: Path) -> None:

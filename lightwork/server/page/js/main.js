@@ -130,6 +130,16 @@ function showKeys() {
 
 const isField = (element) => element instanceof HTMLElement && (element.matches("input:not([type=checkbox]), textarea, select") || element.isContentEditable);
 
+/** Focus the search of the view at `place`, where that is still being fetched as soon as it is there. */
+function enterSearch(place) {
+  if (location.hash !== place) return false;
+  const box = [...document.querySelectorAll("[data-search]")].pop();
+  const isComing = !box && document.querySelector("#main > [aria-busy]") !== null;
+  if (box) box.focus();
+  else if (isComing) requestAnimationFrame(() => enterSearch(place));
+  return Boolean(box) || isComing;
+}
+
 function pressed(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isDialogOpen()) return;
   if (event.key === "Escape") {
@@ -141,10 +151,7 @@ function pressed(event) {
   const view = /^[1-9]$/.test(event.key) ? shownViews()[Number(event.key) - 1] : null;
   if (view) go([view.key]);
   else if (event.key === "/") {
-    const boxes = [...document.querySelectorAll("[data-search]")];
-    if (!boxes.length) return;
-    event.preventDefault();
-    boxes[boxes.length - 1].focus();
+    if (enterSearch(location.hash)) event.preventDefault();
   } else if (event.key === "?") showKeys();
   else if (event.key === "t") theme.value = THEMES[theme.value] ?? "system";
   else if (event.key === "u") utc.value = !utc.value;

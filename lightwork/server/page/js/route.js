@@ -31,6 +31,7 @@ export const route = computed(() => parseHash(hash.value));
 
 export function go(parts, query) {
   location.hash = link(parts, query);
+  hash.value = location.hash; // the event comes later, and a key may be pressed before
 }
 
 /** Change the query of the place we are at, leaving no step in the browser's history. */

@@ -1,7 +1,7 @@
 // Small parts that every view is made of: stages, times, buttons, empty places, dialogs, notices.
 
 import { brief, duration, moment, pretty, when } from "./format.js";
-import { classes, html, signal, useEffect, useRef, useState } from "./html.js";
+import { classes, html, signal, useLayoutEffect, useRef, useState } from "./html.js";
 import { Icon, StageIcon } from "./icons.js";
 import { stageName } from "./stages.js";
 import { now } from "./store.js";
@@ -162,8 +162,8 @@ function DialogBox({ title, body, confirm, kind = "primary", run }) {
   const box = useRef();
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState(null);
-  useEffect(() => {
-    box.current.showModal();
+  useLayoutEffect(() => {
+    box.current.showModal(); // before the next key comes: Escape is the dialog's as soon as one sees it
     box.current.querySelector("input, textarea, select, .button.primary, .button.danger")?.focus();
   }, []);
   const submit = async (event) => {
