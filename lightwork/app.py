@@ -65,6 +65,7 @@ class App(Generic[RootT_co]):
     Attributes:
         config: The configuration in force.
         stop_message: What ``stop`` or ``fail`` was given; None before, and where nothing was given.
+        error: What fails the app, or has failed its latest run; None where nothing has.
 
     Raises:
         ComponentError: `root` is no component, or is in an app already.
@@ -114,6 +115,7 @@ class App(Generic[RootT_co]):
         settings.update(journal=None if journal is None else os.fspath(journal), resume=resume)
         self.configure(**settings)
         self.stop_message: str | None = None
+        self.error: BaseException | None = None
         self._given = dict(runtimes or {})
         self._early: list[Callable[[Change], None]] = []
         self._is_mounted = False
@@ -160,7 +162,7 @@ class App(Generic[RootT_co]):
         """
         if self._run is not None:
             raise UsageError("this app runs already")
-        self.stop_message = None
+        self.stop_message = self.error = None
         self._run = _Run(self)
         try:
             await self._run.open()
@@ -308,7 +310,6 @@ class _Run:
     Attributes:
         id: Of this run; no other has it.
         stopped: Set when the app is to end.
-        error: What failed it, the first of it.
         http: Its HTTP side; None where nothing asks for one.
     """
 
@@ -320,7 +321,6 @@ class _Run:
         for watcher in app._early:
             self.tree.watch(watcher)
         self.stopped = asyncio.Event()
-        self.error: BaseException | None = None
         self.scheduler = Scheduler(
             app.config,
             self.tree,
@@ -453,7 +453,7 @@ class _Run:
         """The app is to end as a failure; the first error counts, and none that comes when it is ending."""
         if self.stopped.is_set():
             return
-        self.error = error
+        self._app.error = error
         self.end(message)
         if self._body is not None and not self._is_leaving:
             self._has_cancelled_body = True
@@ -487,15 +487,16 @@ class _Run:
                 self.scheduler.kill()
         await self._group.__aexit__(None, None, None)
         closing.result()
-        if self.error is not None:
+        failure = self._app.error
+        if failure is not None:
             if error is None or _follows(error):
-                context = self.error.__context__
+                context = failure.__context__
                 try:
-                    raise self.error
+                    raise failure
                 finally:
                     # Raising has made the cancellation of the body its context, which is our doing and no news.
-                    self.error.__context__ = context
-            error.add_note(f"the app had failed before, with {type(self.error).__name__}: {self.error}")
+                    failure.__context__ = context
+            error.add_note(f"the app had failed before, with {type(failure).__name__}: {failure}")
         if cancelled:
             raise asyncio.CancelledError
 

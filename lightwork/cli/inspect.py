@@ -81,6 +81,7 @@ def _show_app(app: AppDetail) -> None:
             ("runtime", app.runtime),
             ("journal", app.journal),
             ("message", app.stop_message),
+            ("error", None if app.error is None else f"{app.error.type}: {app.error.message}"),
             ("versions", f"lightwork {app.version}, Python {app.python}"),
             ("works", ", ".join(f"{count} {stage}" for stage, count in app.counts.items() if count) or "none"),
         ]

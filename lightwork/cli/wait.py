@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -56,8 +56,8 @@ async def wait(asking: Asking, what: tuple[str, ...], timeout: float | None, sta
 
     WORK is a name or a pattern. A work is done when it has been called and has no call that waits or runs.
 
-    Exit codes: 0 when each of them succeeded (with --for: came into that stage), 1 when one did not, or the app
-    ended before, 4 when there is no such work or call, 124 when the time was up.
+    Exit codes: 0 when each of them succeeded (with --for: came into that stage), 1 when one did not, or the app failed,
+    or ended before, 4 when there is no such work or call, 124 when the time was up.
     """
     outcome = _Outcome(as_json)
     waiting = set(what)
@@ -97,12 +97,15 @@ async def _wait(client: Client, what: Sequence[str], stage: str | None, outcome:
 
 
 async def _wait_app(client: Client, outcome: _Outcome) -> None:
-    message: str | None = None
+    app: dict[str, Any] = {}
     async with contextlib.aclosing(client.feed()) as feed:
         async for event in feed:
             if event.kind == "app":
-                message = event.data.get("stop_message")
-    outcome.add("app", "ended", True, message)
+                app = event.data
+    if error := app.get("error"):
+        outcome.add("app", "failed", False, f"{error['type']}: {error['message']}")
+    else:
+        outcome.add("app", "ended", True, app.get("stop_message"))
 
 
 async def _wait_number(client: Client, number: int, outcome: _Outcome, waiting: set[str]) -> None:

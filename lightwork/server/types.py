@@ -19,7 +19,6 @@ __all__ = [
     "AppView",
     "Applied",
     "CallDetail",
-    "CallError",
     "CallRequest",
     "CallsPage",
     "CommandRequest",
@@ -39,6 +38,7 @@ __all__ = [
     "LogEntry",
     "LogsPage",
     "Parameter",
+    "Raised",
     "RuntimeView",
     "RuntimesPage",
     "ScheduleView",
@@ -90,6 +90,14 @@ class ErrorBody(msgspec.Struct, frozen=True):
     error: Failed
 
 
+class Raised(msgspec.Struct, frozen=True):
+    """What was raised. `traceback` is that of the process in which it was, as text."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
 class Accepted(msgspec.Struct, frozen=True):
     """It was asked for, and is under way."""
 
@@ -110,6 +118,7 @@ class AppView(msgspec.Struct, frozen=True):
         address: Where works dial in.
         runtime: Profile of the works for which nothing else is said.
         journal: Its file, None without one.
+        error: What fails it, where it ends for that; None while nothing has.
     """
 
     run: str
@@ -127,6 +136,7 @@ class AppView(msgspec.Struct, frozen=True):
     runtime: str
     stop_message: str | None = None
     journal: str | None = None
+    error: Raised | None = None
 
 
 class Component(msgspec.Struct, frozen=True):
@@ -186,14 +196,6 @@ class StopRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # --- calls ---------------------------------------------------------------------------------------
 
 
-class CallError(msgspec.Struct, frozen=True):
-    """What a call raised. `traceback` is the worker's, as text."""
-
-    type: str
-    message: str
-    traceback: str = ""
-
-
 class CallDetail(msgspec.Struct, frozen=True):
     """One call.
 
@@ -221,7 +223,7 @@ class CallDetail(msgspec.Struct, frozen=True):
     joined: int = 0
     args: Value = None
     result: Value = None
-    error: CallError | None = None
+    error: Raised | None = None
 
 
 class CallsPage(msgspec.Struct, frozen=True):

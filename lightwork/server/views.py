@@ -19,13 +19,14 @@ from lightwork.engine.history import CallRecord, History
 from lightwork.errors import LayoutError
 from lightwork.flow import Flow
 from lightwork.log import get_logger
+from lightwork.remote import describe_error
 from lightwork.server.types import (
     AppView,
     CallDetail,
-    CallError,
     Component,
     LayoutItem,
     Parameter,
+    Raised,
     RuntimeView,
     WorkAttempt,
     WorkCounts,
@@ -34,6 +35,7 @@ from lightwork.server.types import (
 )
 from lightwork.server.values import MOST_SHOWN, to_json
 from lightwork.status import Stage
+from lightwork.wire import ErrorInfo
 from lightwork.work import Work
 
 if TYPE_CHECKING:
@@ -64,6 +66,10 @@ class AppLike(Protocol):
     @property
     def stop_message(self) -> str | None:
         """What the flow said when it stopped."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """What fails it."""
 
     @property
     def schedules(self) -> list[ScheduleView]:
@@ -110,7 +116,7 @@ class Views:
 
     def app(self) -> AppView:
         """The app as a whole."""
-        root, config, address = self._app.root, self._app.config, self._scheduler.address
+        root, config, address, error = self._app.root, self._app.config, self._scheduler.address, self._app.error
         file = _file_of(root)
         host = f"[{address.host}]" if ":" in address.host else address.host
         return AppView(
@@ -129,6 +135,7 @@ class Views:
             runtime=config.runtime,
             stop_message=self._app.stop_message,
             journal=getattr(config, "journal", None),
+            error=None if error is None else _raised(describe_error(error)),
         )
 
     def counts(self) -> dict[str, int]:
@@ -257,7 +264,7 @@ class Views:
         """One call. Without `with_args` what it took and gave is left out; the error stays."""
         status, error = record.status, None
         if record.error is not None:
-            error = CallError(record.error.qualname, record.error.message, record.error.traceback if with_args else "")
+            error = _raised(record.error, with_traceback=with_args)
         return CallDetail(
             id=record.id,
             work=record.work,
@@ -287,6 +294,10 @@ class Views:
 
 
 _COUNTED = (Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED)
+
+
+def _raised(info: ErrorInfo, *, with_traceback: bool = True) -> Raised:
+    return Raised(info.qualname, info.message, info.traceback if with_traceback else "")
 
 
 def describe(parameters: Iterable[tuple[str, str, bool, Any]]) -> list[Parameter]:

@@ -83,7 +83,7 @@ class FakeApp:
             "host": "here",
             "started_at": self.started, "stage": "running", "version": "0.1.0", "python": "3.13.1",
             "url": f"http://127.0.0.1:{self.port}", "address": "127.0.0.1:40000", "runtime": "local",
-            "stop_message": None, "journal": None,
+            "stop_message": None, "journal": None, "error": None,
         }  # fmt: skip
 
     def components(self) -> list[dict[str, Any]]:

@@ -408,6 +408,19 @@ async def test_keys_lead_everywhere(app: FakeApp, open_page: Open) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
+async def test_why_the_app_has_failed_stays_on_the_page(app: FakeApp, open_page: Open) -> None:
+    """What failed the app is said, with its traceback, and is still there when the app is gone."""
+    page = await open_page(app.url)
+    await expect(page.locator(".tiles")).to_be_visible()
+    app.tell({"t": "app", **app.app_view(), "stage": "stopping", "error": ERROR})
+    banner = page.get_by_role("alert")
+    await expect(banner).to_contain_text("The app has failed")
+    await app.aclose()
+    await expect(page.get_by_text("cut, ")).to_be_visible()
+    await banner.get_by_role("button", name="Traceback").click()
+    await expect(page.locator("dialog")).to_contain_text(ERROR["type"])
+
+
 async def test_a_key_is_not_lost_on_a_view_that_is_still_fetched(app: FakeApp, open_page: Open) -> None:
     """Who presses / before the view has arrived is in its search when it has."""
     page = await open_page(app.url)

@@ -80,6 +80,10 @@ def test_the_end_of_the_app(two_works: FakeServer) -> None:
     """Without a name it is the app that is waited for; a work that is not done when it ends gives 1."""
     two_works.on_feed = lambda _: [[{"t": "app", "stop_message": "enough", "stage": "stopping"}]]
     assert invoke("wait").out == "app ended: enough\n"
+    error = {"type": "ValueError", "message": "no data", "traceback": ""}
+    two_works.on_feed = lambda _: [[{"t": "app", "stop_message": None, "stage": "stopping", "error": error}]]
+    done = invoke("wait")
+    assert (done.code, done.out) == (1, "app failed: ValueError: no data\n")
     done = invoke("wait", "a")
     assert done.code == 1
     assert "the app ended before this came: root.a" in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,18 @@ from lightwork import App
 from tests.server.support import FeedReader, Root, Worker, serving
 
 pytestmark = pytest.mark.bare
+
+
+class Failing(Root):
+    """Fails when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = asyncio.Event()
+
+    async def run(self) -> None:
+        await self._told.wait()
+        raise ValueError("no data")
 
 
 async def test_snapshot_then_changes() -> None:
@@ -86,6 +99,31 @@ async def test_components_that_come_and_go() -> None:
         assert added["state"]["vars"]["n"] == 0
         del root.trials[1]
         await feed.until(t="removed", name="root.trials.1")
+
+
+async def test_an_app_that_fails_says_why() -> None:
+    """Clients are told what fails the app, with its traceback, before they are told goodbye."""
+    root = Failing()
+    app = App(root, http=True, http_port=0)
+    up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def run() -> None:
+        async with app:
+            up.set_result(app.url or "")
+            await app.wait_stopped()
+
+    running = asyncio.create_task(run())
+    async with aiohttp.ClientSession() as session:
+        feed = FeedReader(await session.ws_connect(f"{await up}/api/v1/feed"))
+        await feed.say(type="hello")
+        assert (await feed.next())["app"]["error"] is None
+        root._told.set()
+        with pytest.raises(ValueError, match="no data"):
+            await running
+        error = (await feed.until(t="app"))[-1]["error"]
+        assert (error["type"], error["message"]) == ("ValueError", "no data")
+        assert "raise ValueError" in error["traceback"]
+    assert isinstance(app.error, ValueError)
 
 
 async def test_end_of_the_app() -> None:

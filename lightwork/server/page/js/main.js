@@ -9,7 +9,7 @@ import { go, link, route } from "./route.js";
 import { theme, utc } from "./settings.js";
 import { anyWork, app, connection, hasInterface, model, newRun, now, retryNow, schedules, start, tree } from "./store.js";
 import { duration } from "./format.js";
-import { ask, askFirst, Button, Dialogs, isDialogOpen, notice, Notices } from "./ui.js";
+import { ask, askFirst, Button, Dialogs, isDialogOpen, notice, Notices, Traceback } from "./ui.js";
 import { WorksView } from "./works.js";
 
 const LogsView = late(() => import("./logs.js"), "LogsView");
@@ -45,6 +45,11 @@ function Connection() {
 }
 
 function Banner() {
+  const failed = app.value?.error;
+  if (failed) {
+    const show = () => ask({ title: "What failed the app", body: html`<${Traceback} error=${failed} />` });
+    return html`<div class="banner danger" role="alert"><span class="ellipsis">The app has failed: ${failed.type}${failed.message ? `: ${failed.message}` : ""}</span><button type="button" class="button" onClick=${show}>Traceback</button></div>`;
+  }
   const { name } = connection.value;
   if (name === "cut" && model.run !== null)
     return html`<div class="banner warning" role="alert"><span>The connection to the app is cut. What you see is from before; the page comes back by itself.</span><button type="button" class="button" onClick=${retryNow}>Try now</button></div>`;
