@@ -8,7 +8,8 @@ const OVERSCAN = 8;
  * @param {object} props
  * @param {number} props.count
  * @param {number} props.rowHeight
- * @param {(index: number) => object} props.row Its element; gets a key from `keyOf`.
+ * @param {(index: number) => object} props.row Its element; gets a key from `keyOf`. Signals are read by its components,
+ *   not by this: what it has given is kept until whoever holds the list draws it anew.
  * @param {(index: number) => string|number} props.keyOf
  * @param {number} [props.active] The row that is chosen, kept in sight when it changes.
  * @param {(index: number) => void} [props.onMove] The arrow keys ask for another row.
@@ -26,6 +27,7 @@ export function VirtualList(props) {
   // More rows than can be seen, until it is known how many can.
   const view = useMemo(() => signal({ top: 0, height: innerHeight }), []);
   const lastActive = useRef(active);
+  const made = useRef({ props: null, pool: 0, rows: new Map() });
 
   useLayoutEffect(() => {
     const element = box.current;
@@ -82,12 +84,16 @@ export function VirtualList(props) {
   const { top, height } = view.value;
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight)) - OVERSCAN);
   const last = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
-  const rows = [];
   const pool = Math.ceil(height / rowHeight) + 2 * OVERSCAN + 2;
+  // A row that stays in sight while it is scrolled is the very same element, which is then not looked at again.
+  const before = made.current.props === props && made.current.pool === pool ? made.current.rows : new Map();
+  const kept = new Map();
   for (let index = first; index < last; index += 1) {
     const key = recycles ? index % pool : keyOf(index);
-    rows.push(html`<div key=${key} class="vrow" style=${{ transform: `translateY(${index * rowHeight}px)`, height: `${rowHeight}px` }}>${row(index)}</div>`);
+    kept.set(index, before.get(index) ?? html`<div key=${key} class="vrow" style=${{ transform: `translateY(${index * rowHeight}px)`, height: `${rowHeight}px` }}>${row(index)}</div>`);
   }
+  made.current = { props, pool, rows: kept };
+  const rows = [...kept.values()];
   // In the order of their places, not of their rows: an element that gets another row stays where it is in the document.
   if (recycles) rows.sort((a, b) => a.key - b.key);
   return html`<div class=${classes("vlist", className)} ref=${box} tabIndex=${0} role=${role} aria-label=${label}
