@@ -17,6 +17,19 @@ from lightwork import App
 SUBJECT = "a warm call"
 
 
+def calling(work: Increment) -> Batch:
+    """Calls of a work that is driven by an app, awaited one by one."""
+
+    async def batch(count: int) -> float:
+        start = time.perf_counter()
+        for n in range(count):
+            if await work.run(n) != n + 1:
+                raise ValueError(f"a wrong answer to {n}")
+        return time.perf_counter() - start
+
+    return batch
+
+
 class LightworkCall:
     """`await work.run(n)` in an app with one work."""
 
@@ -29,15 +42,7 @@ class LightworkCall:
     async def running(self) -> AsyncIterator[Batch]:
         work = Increment()
         async with App(Waiting([work]), journal=self._journal):
-
-            async def batch(count: int) -> float:
-                start = time.perf_counter()
-                for n in range(count):
-                    if await work.run(n) != n + 1:
-                        raise ValueError(f"a wrong answer to {n}")
-                return time.perf_counter() - start
-
-            yield batch
+            yield calling(work)
 
 
 class PoolCall:

@@ -172,8 +172,42 @@ async def serve_protocol(host: str, port: int) -> None:
     await protocol.closed
 
 
+class Asking(Framed):
+    """The end that asks, one by one; a future for each request, as a caller that awaits needs it."""
+
+    def __init__(self) -> None:
+        super().__init__(self._on_answer)
+        self._waiting: list[asyncio.Future[bytes]] = []
+
+    def _on_answer(self, own: Framed, body: bytes) -> None:
+        self._waiting.pop().set_result(body)
+
+    async def batch(self, count: int) -> float:
+        """Ask that many times, check each answer, and give the seconds that it took."""
+        loop = asyncio.get_running_loop()
+        start = time.perf_counter()
+        for n in range(count):
+            future: asyncio.Future[bytes] = loop.create_future()
+            self._waiting.append(future)
+            self.send(ask(n))
+            check(await future, n)
+        return time.perf_counter() - start
+
+    @asynccontextmanager
+    async def beside(self, child: subprocess.Popen[bytes]) -> AsyncIterator[Batch]:
+        """Give the batch once the other end has dialled; close the connection after it, and wait for that process."""
+        async with asyncio.timeout(CONNECT):
+            await self.connected
+        try:
+            yield self.batch
+        finally:
+            self.transport.close()
+            await self.closed
+            await asyncio.to_thread(child.wait)
+
+
 class ProtocolEcho:
-    """An asyncio Protocol over TCP on loopback; a future for each request, as a caller that awaits needs it."""
+    """An asyncio Protocol over TCP on loopback."""
 
     def __init__(self, name: str, loop_factory: LoopFactory | None) -> None:
         self.name = name
@@ -181,30 +215,12 @@ class ProtocolEcho:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
-        loop = asyncio.get_running_loop()
-        waiting: list[asyncio.Future[bytes]] = []
-        protocol = Framed(lambda own, body: waiting.pop().set_result(body))
-        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        protocol = Asking()
+        server = await asyncio.get_running_loop().create_server(lambda: protocol, "127.0.0.1", 0)
         child = spawn("protocol", self.loop_factory, server.sockets[0].getsockname())
-        async with asyncio.timeout(CONNECT):
-            await protocol.connected
-        server.close()
-
-        async def batch(count: int) -> float:
-            start = time.perf_counter()
-            for n in range(count):
-                future: asyncio.Future[bytes] = loop.create_future()
-                waiting.append(future)
-                protocol.send(ask(n))
-                check(await future, n)
-            return time.perf_counter() - start
-
-        try:
+        async with protocol.beside(child) as batch:
+            server.close()
             yield batch
-        finally:
-            protocol.transport.close()
-            await protocol.closed
-            await asyncio.to_thread(child.wait)
 
 
 # --- a raw socketpair ---------------------------------------------------------------------------

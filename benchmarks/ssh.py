@@ -1,0 +1,100 @@
+"""A warm call of a work behind an SSH tunnel, beside a bare echo through the same kind of tunnel.
+
+Both go through an sshd on the loopback and the runtime's own tunnel. The near end of the bare echo reads the channel
+itself, as the scheduler does, or is a listener that is dialled for each channel, as plain forwarding has it. Turns are
+short, and each gives a ratio of its own: what slows this machine for a while slows both sides of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from benchmarks.calls import calling
+from benchmarks.echo import Asking, spawn
+from benchmarks.harness import Batch, Budget, Report, Scale, take_turns
+from benchmarks.works import Increment, Waiting
+from lightwork import App
+from lightwork.runtime import Door
+from tests.runtimes import sshd
+
+TUNNEL = "a warm call through an SSH tunnel"
+TURN = 25
+"""Calls in a turn."""
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[sshd.Server]:
+    """An sshd with a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="lightwork-bench-") as folder:
+        async with sshd.sshd(Path(folder)) as running:
+            yield running
+
+
+class SshCall:
+    """`await work.run(n)` of a work behind a tunnel."""
+
+    name = "lightwork, ssh"
+    loop_factory = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Batch]:
+        work = Increment()
+        async with server() as far, App(Waiting([work]), runtime="far", runtimes={"far": far.runtime()}):
+            yield calling(work)
+
+
+class SshEcho:
+    """The bare echo of an asyncio Protocol behind a tunnel.
+
+    Args:
+        name: Of the row.
+        dialled: Whether the near end is a listener, which the tunnel dials for each channel.
+    """
+
+    loop_factory = None
+
+    def __init__(self, name: str, *, dialled: bool) -> None:
+        self.name = name
+        self._dialled = dialled
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Batch]:
+        from lightwork_runtimes.ssh import _login, _tunnel
+
+        protocol = Asking()
+        async with AsyncExitStack() as stack:
+            options = (await stack.enter_async_context(server())).options()
+            connection = await _login.log_in("bench", options.targets()[0], options)
+            stack.callback(connection.abort)
+            near = await asyncio.get_running_loop().create_server(lambda: protocol, "127.0.0.1", 0)
+            stack.callback(near.close)
+            host, near_port = near.sockets[0].getsockname()
+            door = Door(host, near_port, None if self._dialled else lambda: protocol)
+            port = sshd.free_port()
+            if await _tunnel.forward(connection, [port], door) is None:
+                raise OSError(f"port {port} cannot be forwarded")
+            yield await stack.enter_async_context(protocol.beside(spawn("protocol", None, ("127.0.0.1", port))))
+
+
+def measure(report: Report, scale: Scale) -> None:
+    """Warm calls and bare echoes, in turns. Without an sshd, nothing."""
+    if sshd.SSHD is None:
+        print("  no sshd here: its tunnel is not measured", file=sys.stderr)
+        return
+    os.environ.setdefault("LIGHTWORK_TEST_SESSION", "benchmarks")
+    bare = SshEcho("bare echo, near end reads the channel", dialled=False)
+    dialled = SshEcho("bare echo, near end is dialled", dialled=True)
+    turns = scale.repeats * scale.calls // TURN
+    samples = take_turns([SshCall(), bare, dialled], turns, TURN)
+    for name, taken in samples.items():
+        report.add(TUNNEL, name, "µs", [s * 1e6 for s in taken])
+    for reference in (bare, dialled):
+        pairs = zip(samples[SshCall.name], samples[reference.name], strict=True)
+        ratios = report.add(TUNNEL, f"lightwork, against {reference.name}", "×", [mine / its for mine, its in pairs])
+        report.budgets.append(Budget(f"{TUNNEL}: {reference.name}", "×", 1.3, ratios.median))
