@@ -9,6 +9,7 @@ encoding.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
@@ -63,7 +64,6 @@ class RunSignature:
 
     Attributes:
         name: ``Class.run``, as messages show it.
-        text: The signature without ``self``, ``(epochs: int, lr: float = 0.1) -> float``.
         is_async: Whether ``run`` is a coroutine function.
     """
 
@@ -73,7 +73,6 @@ class RunSignature:
             raise ComponentError(f"{self.name} is a generator, whose items nobody would take: return a list instead")
         self.is_async = inspect.iscoroutinefunction(run)
         self._signature, hints = _resolved(run, self.name)
-        self.text = _shown(self._signature)
         self._parameters = [_parameter(given, hints[name]) for name, given in self._signature.parameters.items()]
         self._by_position = sum(parameter.by_position for parameter in self._parameters)
         kinds = {parameter.kind for parameter in self._parameters}
@@ -82,6 +81,11 @@ class RunSignature:
         array = types.GenericAlias(tuple, tuple(parameter.type for parameter in self._parameters))
         self._decode = msgspec.msgpack.Decoder(array).decode
         self._decode_result = msgspec.msgpack.Decoder(hints["return"]).decode
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The signature without ``self``, ``(epochs: int, lr: float = 0.1) -> float``."""
+        return _shown(self._signature)  # only messages and pages show it: no worker pays for it when it starts
 
     @classmethod
     def of(cls, run: Callable[..., Any], owner: str) -> RunSignature:

@@ -22,6 +22,7 @@ from lightwork.worker.orphan import OrphanGuard
 __all__ = ["main", "serve"]
 
 _FAILED = 1
+_decode_ticket = msgspec.msgpack.Decoder(wire.Ticket).decode
 
 
 def main() -> int:
@@ -30,14 +31,16 @@ def main() -> int:
     An ``async def run`` shares the event loop of the agent, in the main thread. A plain ``run`` gets the main
     thread, and the loop goes on in another.
     """
-    ticket = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=wire.Ticket)
+    ticket = _decode_ticket(sys.stdin.buffer.read())
     _close_input()
     with asyncio.Runner() as runner:
-        agent = runner.run(_open(ticket, guarded=True))
+        # Not `Runner.run`: what that does for Ctrl-C, the agent does for itself, and each worker would pay for both.
+        loop = runner.get_loop()
+        agent = loop.run_until_complete(_open(ticket, guarded=True))
         if agent is None:
             return _FAILED
         if agent.plain is None:
-            runner.run(_serve_async(agent))
+            loop.run_until_complete(_serve_async(agent))
             return agent.exit_code
         return _serve_plain(agent, agent.plain.serve, runner)
 
@@ -48,7 +51,7 @@ async def serve(ticket: bytes) -> int:
     Cancelling it ends the worker at once. A plain ``run`` has a thread of its own, which nothing can end
     that it does not let itself.
     """
-    agent = await _open(msgspec.msgpack.decode(ticket, type=wire.Ticket))
+    agent = await _open(_decode_ticket(ticket))
     if agent is None:
         return _FAILED
     if agent.plain is not None:

@@ -37,6 +37,7 @@ _RESETTABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 def prepare() -> list[int]:
     """Do once, before the first fork, what every child would do again; returns the signals that a child resets."""
     _libc()
+    _streams()
     if sys.platform == "linux":
         birth_of(os.getpid())
     return [number for number in _RESETTABLE if signal.getsignal(number) is not _FRESH.get(number, signal.SIG_DFL)]
@@ -128,16 +129,28 @@ def _settle_in(spec: SpecFile) -> None:
     if sys.platform == "linux":
         try:
             # When memory runs out the kernel shall take a worker, not the scheduler that can report it.
-            with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-                file.write(_OOM_SCORE)
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, _OOM_SCORE)
+            finally:
+                os.close(fd)
         except OSError as error:  # some sandboxes forbid it; the worker is as good without
             print(f"lightwork: oom_score_adj not set: {error}", file=sys.stderr)
-    # The descriptors belong to the process, not to these objects: closing one of them must not give 1 or 2
-    # away to the next file that is opened.
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = _output(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _output(2)  # type: ignore[misc]
+    stdin, stdout, stderr = _streams()
+    sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
     _line_buffer_c()
+
+
+@functools.cache
+def _streams() -> tuple[Any, Any, Any]:
+    """The three standard streams, made once: a child takes those that its parent has made, and has not used.
+
+    The descriptors belong to the process, not to these objects: closing one of them must not give 1 or 2 away to the
+    next file that is opened.
+    """
+    return open(0, encoding="utf-8", closefd=False), _output(1), _output(2)
 
 
 def _output(fd: int) -> Any:

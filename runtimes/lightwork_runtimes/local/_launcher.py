@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lightwork.runtime import Cause
+from lightwork.runtime import Cause, resolve_entry
 from lightwork_runtimes.local import _child
 from lightwork_runtimes.local._launchdir import LaunchDir, SpecFile
 from lightwork_runtimes.local._messages import (
@@ -241,6 +241,8 @@ class _Launcher:
                 importlib.import_module(module)
         except BaseException:
             error = traceback.format_exc()
+        if setup.fork and not error:
+            resolve_entry(setup.rehearsal)()
         self._signals = _child.prepare()
         gc.collect()
         gc.freeze()

@@ -69,8 +69,8 @@ class Answer:
 class LauncherLink:
     """One launcher. `start` once, `submit` any number of times, `finish` once."""
 
-    def __init__(self, *, fork: bool, entry_module: str, preload: list[str]) -> None:
-        self._setup = Setup(fork=fork, entry_module=entry_module, preload=preload, scheduler=os.getpid())
+    def __init__(self, *, fork: bool, entry_module: str, preload: list[str], rehearsal: str) -> None:
+        self._setup = Setup(fork, entry_module, preload, rehearsal, scheduler=os.getpid())
         self._frames = FrameBuffer()
         self._outbox: deque[tuple[bytes, int | None]] = deque()
         self._answers: dict[str, Answer] = {}

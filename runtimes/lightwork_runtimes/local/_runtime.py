@@ -28,6 +28,7 @@ from lightwork_runtimes.local._watch import CONTENT, FOLDER, Deaths, Files, Tick
 __all__ = ["LocalOptions", "LocalRuntime"]
 
 _ENTRY_MODULE = "lightwork.worker"
+_REHEARSAL = "lightwork.worker.rehearsal:rehearse"
 # What nearly every work's module imports (`from lightwork import App, ...`), or what unpacks it: once for all of them.
 _COMMON_MODULES = ["lightwork.app", "cloudpickle"]
 _CHUNK = 65536
@@ -174,7 +175,8 @@ class LocalRuntime:
     async def _start_link(self) -> LauncherLink:
         method = self.options.start_method
         fork = method == "fork" or (method == "auto" and sys.platform == "linux")
-        link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=[*_COMMON_MODULES, *self.options.preload])
+        preload = [*_COMMON_MODULES, *self.options.preload]
+        link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=preload, rehearsal=_REHEARSAL)
         with anyio.CancelScope(shield=True):  # a few milliseconds; cancelled half-way it would be nobody's
             await link.start()
         return link

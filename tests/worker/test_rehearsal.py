@@ -1,0 +1,68 @@
+"""The life of a worker that is played through before the first is forked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from lightwork.errors import LightworkError
+from lightwork.worker import rehearsal
+from lightwork.worker.agent import Agent
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
+
+
+class _Fails(rehearsal._Part):
+    async def run(self, n: int = 1) -> int:
+        raise ZeroDivisionError("no count")
+
+
+def _traces() -> tuple[set[str], list[threading.Thread], list[object]]:
+    handlers: list[object] = [signal.getsignal(number) for number in sorted(signal.valid_signals())]
+    return set(os.listdir("/proc/self/fd")), threading.enumerate(), handlers
+
+
+def test_leaves_nothing() -> None:
+    """A rehearsal is played to its end, and leaves no descriptor, no thread and no signal handler."""
+    before = _traces()
+    assert rehearsal.rehearse()
+    assert _traces() == before
+
+
+def test_whole_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehearsal dials, unpacks, takes a call, streams its change, and ends as a worker does that was told to."""
+    agents: list[Agent] = []
+
+    class Watched(Agent):
+        async def aclose(self) -> None:
+            agents.append(self)
+            await super().aclose()
+
+    monkeypatch.setattr(rehearsal, "Agent", Watched)
+    assert rehearsal.rehearse()
+    (agent,) = agents
+    assert agent.work is not None
+    assert agent.work.state["vars"]["count"] == 1
+    assert agent.exit_code == 0
+
+
+def test_forbidden_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a sandbox forbids the socket nothing is played, and nothing raised."""
+
+    def forbid(*_: object) -> None:
+        raise PermissionError("sandbox")
+
+    monkeypatch.setattr(rehearsal, "socket", SimpleNamespace(AF_UNIX=1, socket=forbid))
+    assert not rehearsal.rehearse()
+
+
+def test_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehearsal that goes wrong raises what went wrong: the launcher says so instead of forking."""
+    monkeypatch.setattr(rehearsal, "_Part", _Fails)
+    with pytest.raises(LightworkError, match="ZeroDivisionError: no count"):
+        rehearsal.rehearse()
