@@ -178,7 +178,7 @@ class Call(Generic[T_co]):
         Raises:
             asyncio.InvalidStateError: The call is not over.
         """
-        if not self.done:
+        if self.status.stage not in FINAL:
             raise asyncio.InvalidStateError(f"call {self.id} of {self.work} is {self.status.stage.value}")
         self._retrieved = True
         if self._error is not None:
@@ -196,7 +196,7 @@ class Call(Generic[T_co]):
         return self._error
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        while not self.done:
+        while self.status.stage not in FINAL:
             waiter = self._wait()
             try:
                 yield from waiter

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from lightwork.status import Reason, Stage, WorkStatus
 
@@ -19,7 +20,6 @@ class WorkRecord:
         num_timeouts: Timeouts since the latest success.
         first_request: When the first call after the latest success was asked for, None if none was.
         started: Whether the work is up: between ``started`` and its end.
-        calls: Latest status of each call, the latest `kept` calls by hash.
         latest_call: Hash of the latest call, None before the first.
     """
 
@@ -29,8 +29,7 @@ class WorkRecord:
         self.num_timeouts = 0
         self.first_request: float | None = None
         self.started = False
-        # Ordered: to find the first of a dict whose first ones are deleted again and again takes longer each time.
-        self.calls: OrderedDict[str, WorkStatus] = OrderedDict()
+        self._calls: dict[str, WorkStatus] = {}  # at times twice as many as are kept, see `_drop_oldest`
         self.latest_call: str | None = None
         self._kept = kept
 
@@ -52,6 +51,12 @@ class WorkRecord:
             latest.attempt,
         )
 
+    @property
+    def calls(self) -> dict[str, WorkStatus]:
+        """Latest status of each call, the latest `kept` calls by hash, oldest first."""
+        self._drop_oldest()
+        return self._calls
+
     def add(self, status: WorkStatus, call_hash: str | None = None) -> None:
         """Take in the next status, which belongs to the call of that hash if to any."""
         self.statuses.append(status)
@@ -70,13 +75,18 @@ class WorkRecord:
             if status.call is None:
                 self.started = False
         if call_hash is not None:
-            calls = self.calls
+            calls = self._calls
             if call_hash != self.latest_call:
                 calls.pop(call_hash, None)
                 self.latest_call = call_hash
             calls[call_hash] = status
-            if len(calls) > self._kept:
-                calls.popitem(last=False)
+            if len(calls) > 2 * self._kept:
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        # Many at a time: to find the first of a dict whose first ones are deleted one by one takes longer each time.
+        for call_hash in list(islice(self._calls, max(0, len(self._calls) - self._kept))):
+            del self._calls[call_hash]
 
 
 def aggregate_timeouts(statuses: Sequence[WorkStatus]) -> WorkStatus:

@@ -78,6 +78,10 @@ class RunSignature:
         kinds = {parameter.kind for parameter in self._parameters}
         self._fillable = not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
         self._table = [(given.name, given.default, given.by_keyword) for given in self._parameters]
+        # Whether the values are the arguments of a call as they are, none given by name and none put in by the worker.
+        self._is_plain = self._fillable and all(
+            given.by_position and given.default is not _OWN_DEFAULT for given in self._parameters
+        )
         array = types.GenericAlias(tuple, tuple(parameter.type for parameter in self._parameters))
         self._decode = msgspec.msgpack.Decoder(array).decode
         self._decode_result = msgspec.msgpack.Decoder(hints["return"]).decode
@@ -141,6 +145,8 @@ class RunSignature:
             values = self._decode(data)
         except msgspec.DecodeError as error:
             raise ArgumentsError(f"{self.name}{self.text} cannot take the arguments it was sent: {error}") from None
+        if self._is_plain:
+            return values, {}
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter, value in zip(self._parameters, values, strict=True):
@@ -188,6 +194,8 @@ class RunSignature:
         if not self._fillable or given > self._by_position:
             return self._fill_slowly(args, kwargs)
         values = list(args)
+        if given == len(self._table) and not kwargs:
+            return values
         taken = 0
         for name, default, by_keyword in self._table[given:]:
             if by_keyword and name in kwargs:

@@ -6,6 +6,7 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -193,12 +194,9 @@ class Work(WorkFacts):
     def _explain(value: Any, place: str) -> Exception | None:
         return _component_inside(value, place) if isinstance(value, Node) else None
 
-    @property
+    @cached_property
     def _signature(self) -> RunSignature:
-        found: RunSignature | None = self.__dict__.get("_run_signature")
-        if found is None:
-            found = self.__dict__["_run_signature"] = RunSignature.of(type(self).run, type(self).__name__)
-        return found
+        return RunSignature.of(type(self).run, type(self).__name__)
 
     # --- what users override --------------------------------------------------------------------
 

@@ -70,12 +70,13 @@ class CallRules:
     def _publish(self, work: ModelWork, stage: Stage, reason: Reason | None = None, message: str | None = None) -> None:
         self._do(Publish(work.id, WorkStatus(stage, self._now, reason, message)))
 
-    def _publish_call(
-        self, work: ModelWork, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None
+    def _status(
+        self, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None
     ) -> WorkStatus:
-        status = WorkStatus(stage, self._now, reason, message, 1, call.id, call.attempt)
+        return WorkStatus(stage, self._now, reason, message, 1, call.id, call.attempt)
+
+    def _publish_call(self, work: ModelWork, call: ModelCall, status: WorkStatus) -> None:
         self._commands.append(Publish(work.id, status, call.hash))
-        return status
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -91,12 +92,12 @@ class CallRules:
             earlier, outcome = known
             self._do(Adopt(work.id, event.call, earlier, _answered_by(earlier), outcome))
             return
-        self._do(Adopt(work.id, event.call, None, _why_new(work, event.hash)))
         call = ModelCall(event.call, event.hash, event.args)
-        work.calls[call.id] = call
-        work.in_flight[call.hash] = call
+        begins, why = self._status(call, Stage.PENDING), _why_new(work, event.hash)
+        self._commands.append(Adopt(work.id, event.call, None, why, None, begins, event.hash))
+        work.calls[event.call] = call
+        work.in_flight[event.hash] = call
         work.queue.append(call)
-        self._publish_call(work, call, Stage.PENDING)
         self._go_on(work)
 
     def _recover(self, work: ModelWork, event: CallRecovered) -> None:
@@ -107,7 +108,7 @@ class CallRules:
             call.attempt = work.policy.retries + 1
             if work.phase is not Phase.STOPPING:
                 work.in_flight.setdefault(call.hash, call)
-            self._publish_call(work, call, Stage.PENDING)
+            self._publish_call(work, call, self._status(call, Stage.PENDING))
         elif call.sent:
             return
         else:
@@ -125,8 +126,9 @@ class CallRules:
                 work.queue.popleft()
                 call.sent = True
                 work.running[call.id] = call
-                self._do(SendCall(work.id, call.id, call.args))
-            self._mind_idle(work)
+                self._commands.append(SendCall(work.id, call.id, call.args, call.hash))
+            if work.policy.idle_timeout is not None:
+                self._mind_idle(work)
 
     def _mind_idle(self, work: ModelWork) -> None:
         """A worker that is up and has no call, not even one that waits to be tried again, has its time for that."""
@@ -157,20 +159,20 @@ class CallRules:
         *, value: bytes | None = None, error: ErrorInfo | None = None, swallowed: bool = False,
     ) -> None:  # fmt: skip
         """The call is over."""
-        status = self._publish_call(work, call, stage, reason, message)
-        outcome = Outcome(status, value, error, swallowed)
+        outcome = Outcome(self._status(call, stage, reason, message), value, error, swallowed)
         self._withdraw(work, call)
         del work.calls[call.id]
         take_from_flight(work, call)
         if stage is Stage.SUCCEEDED:
-            work.failed.pop(call.hash, None)
+            if work.failed:
+                work.failed.pop(call.hash, None)
             if work.policy.cache_calls:
                 work.results.setdefault(call.hash, (call.id, outcome))
         else:
             work.failed[call.hash] = call.id
             if len(work.failed) > _FAILED_KEPT:
                 work.failed.popitem(last=False)
-        self._do(Settle(work.id, call.id, outcome))
+        self._commands.append(Settle(work.id, call.id, outcome, call.hash))
 
     def _withdraw(self, work: ModelWork, call: ModelCall) -> None:
         """Take a call from its worker, from the queue, or from its delay, with its timers."""
@@ -201,7 +203,7 @@ class CallRules:
         call.attempt += 1
         call.ran = False
         call.delayed = True
-        self._publish_call(work, call, Stage.PENDING, reason, message)
+        self._publish_call(work, call, self._status(call, Stage.PENDING, reason, message))
         self._do(StartTimer(work.id, Timer("retry", work.id, call.id), _delay(work.policy, call)))
 
     def _end(self, work: ModelWork, call: ModelCall, reason: Reason) -> None:
@@ -257,7 +259,7 @@ class CallRules:
         """The worker says that it runs, or what came of it: of a run that is over at once that says both."""
         if not call.ran:
             call.ran = True
-            self._publish_call(work, call, Stage.RUNNING)
+            self._publish_call(work, call, self._status(call, Stage.RUNNING))
 
     def _succeeded(self, work: ModelWork, event: CallSucceeded) -> None:
         """The call has succeeded, whatever was asked of it meanwhile."""

@@ -15,7 +15,7 @@ from lightwork.engine.memory import PassMemory
 from lightwork.engine.outcomes import call_error, decode_value
 from lightwork.engine.records import Asked
 from lightwork.errors import ArgumentsError
-from lightwork.status import FINAL, Stage, WorkStatus
+from lightwork.status import Stage, WorkStatus
 from lightwork.work import Work
 
 if TYPE_CHECKING:
@@ -55,16 +55,19 @@ class CallBook:
 
     def run(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Driver.run`."""
-        if threading.get_ident() == self._core.pass_thread:
+        thread, core = threading.get_ident(), self._core
+        if thread == core.pass_thread:
             return self._run_in_plain_pass(work, args, kwargs)
-        call = self.submit(work, args, kwargs)
+        call = self._submit(work, args, kwargs) if thread == core.thread else self.submit(work, args, kwargs)
         return Queued(call) if work._parallel else call
 
     def submit(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
         """See `Driver.submit`."""
+        return self._core.in_loop(lambda: self._submit(work, args, kwargs))
+
+    def _submit(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
+        """The same in the loop's thread."""
         core = self._core
-        if threading.get_ident() != core.thread:
-            return core.in_loop(lambda: self.submit(work, args, kwargs))
         entry = core.entry(work)
         data, hash = work._signature.bind(args, kwargs)
         if len(data) > core.config.max_frame - _ROOM:
@@ -80,7 +83,7 @@ class CallBook:
         call: Call[Any] = Call(self._driver, core.loop, number, entry.id, entry.name, hash, work._parallel)
         self._calls[number] = call
         core.feed(ev.CallSubmitted(entry.id, number, hash, data))
-        return self._replaced.pop(number, call)
+        return self._replaced.pop(number, call) if self._replaced else call
 
     def _run_in_plain_pass(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of a plain pass: its result if it has one, else the pass ends here."""
@@ -127,15 +130,17 @@ class CallBook:
     # --- what the machine orders ------------------------------------------------------------------
 
     def publish(self, status: WorkStatus) -> None:
-        """A call has a status that is not its last: that one comes with `settle`."""
+        """A call has a status that is neither its first nor its last."""
         call = self._calls.get(status.call or 0)
-        if call is not None and status.stage not in FINAL:
+        if call is not None:
             call.status = status
 
     def adopt(self, entry: Entry, command: ev.Adopt) -> None:
         """The call just submitted is a new one, answered already, or another one that is in flight."""
         call = self._calls[command.call]
         call.cache_reason = command.reason
+        if command.status is not None:
+            call.status = command.status
         recorder = self._core.recorder
         if recorder is not None and command.to is None and not entry.work._cache_calls and self._driver.in_pass():
             asked = Asked(entry.id, command.call, call.hash)

@@ -91,6 +91,7 @@ class Core:
         machine: Decides.
         recorder: Writes down what comes in; None where no journal is kept.
         latest_work: The highest number of a work that was given out.
+        held: What came from outside and waits until the plain pass that runs is over; None without one.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Core:
         self._now = 0.0
         self.latest_work = 0
         self._call_numbers = itertools.count(1)
-        self._held: list[Callable[[], None]] | None = None
+        self.held: list[Callable[[], None]] | None = None
 
     # --- the machine ------------------------------------------------------------------------------
 
@@ -156,14 +157,20 @@ class Core:
         finally:
             self._depth -= 1
         if self._has_news and not self._depth:
-            changes, self._outbox, self._has_news = self._outbox, [], False
-            self.tree.changed(changes)
+            self._has_news = False
+            if self._outbox:
+                changes, self._outbox = self._outbox, []
+                self.tree.changed(changes)
+            else:
+                self.tree.changed()
 
-    def publish(self, name: str, status: WorkStatus) -> None:
-        """A work or call has a new status; told when the present event is dealt with."""
+    def publish(self, entry: Entry, status: WorkStatus, hash: str | None) -> None:
+        """A work, or its call of that hash, has a new status; told when the present event is dealt with."""
+        if self.by_work.get(entry.work, entry) is entry:  # else it was taken out and put back meanwhile
+            entry.work._record.add(status, hash)
         self._has_news = True
         if self.tree.is_watched:
-            self._outbox.append(StatusChanged(name, status))
+            self._outbox.append(StatusChanged(entry.name, status))
 
     def next_work(self) -> int:
         """A number that no work of this app has had."""
@@ -224,23 +231,18 @@ class Core:
 
     def external(self, act: Callable[[], None]) -> None:
         """Act on something from outside: now, or after the plain pass that runs."""
-        if self._held is not None:
-            self._held.append(act)
+        if self.held is not None:
+            self.held.append(act)
         else:
             act()
 
-    @property
-    def is_holding(self) -> bool:
-        """Whether what comes from outside waits."""
-        return self._held is not None
-
     def hold(self) -> None:
         """A plain pass begins: what comes from outside waits."""
-        self._held = []
+        self.held = []
 
     def release(self) -> None:
         """It has ended: what has waited happens now."""
-        held, self._held = self._held or [], None
+        held, self.held = self.held or [], None
         for act in held:
             act()
 

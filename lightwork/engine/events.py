@@ -288,6 +288,7 @@ class SendCall(Order, frozen=True):
 
     call: int
     args: bytes
+    hash: str
 
 
 class SendCancel(Order, frozen=True):
@@ -323,7 +324,10 @@ class StopTimer(Order, frozen=True):
 
 
 class Publish(Order, frozen=True):
-    """The work has a new status; `hash` is that of the call it belongs to."""
+    """The work has a new status; `hash` is that of the call it belongs to.
+
+    The first status of a call comes with `Adopt`, its last one with `Settle`.
+    """
 
     status: WorkStatus
     hash: str | None = None
@@ -337,19 +341,24 @@ class Adopt(Order, frozen=True):
         to: The call whose outcome it has: one in flight, or one that has succeeded. None where it is a new one.
         reason: Which of those and why, for people.
         outcome: That of `to` where that has succeeded, else None.
+        status: With which a new one begins.
+        hash: Of that.
     """
 
     call: int
     to: int | None
     reason: str
     outcome: Outcome | None = None
+    status: WorkStatus | None = None
+    hash: str = ""
 
 
 class Settle(Order, frozen=True):
-    """The call is over."""
+    """The call is over; the status of its outcome is its last."""
 
     call: int
     outcome: Outcome
+    hash: str
 
 
 class WorkerUp(Order, frozen=True):

@@ -199,6 +199,7 @@ class History:
                 case ev.Adopt():
                     self._on_adopt(work, command, now)
                 case ev.Settle():
+                    self._on_status(work, command.outcome.status)
                     self._on_settle(command)
                 case ev.Launch():
                     work.attempts.append(AttemptRecord(command.attempt, now))
@@ -232,7 +233,11 @@ class History:
 
     def _on_adopt(self, work: WorkHistory, command: ev.Adopt, now: float) -> None:
         record = self._calls.get(command.call)
-        if record is None or command.to is None:
+        if record is None:
+            return
+        if command.to is None:
+            assert command.status is not None
+            self._on_status(work, command.status)
             return
         if command.outcome is None:
             del self._calls[record.id]

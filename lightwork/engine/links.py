@@ -111,7 +111,7 @@ class Links:
 
     def _make_peer(self, entry: Entry, worker: Worker) -> Peer[wire.FromWorker]:
         peer: Peer[wire.FromWorker] = Peer(
-            lambda frame: self._on_frame(entry, worker, frame),
+            partial(self._on_frame, entry, worker),
             wire.decode_from_worker,
             self._core.config.max_frame,
             ack_delay=None,
@@ -170,7 +170,7 @@ class Links:
         def catch_up() -> None:
             if worker.is_catching_up and worker.received >= hello.sent:
                 worker.is_catching_up = False
-                peer.on_frame = lambda frame: self._on_frame(entry, worker, frame)
+                peer.on_frame = partial(self._on_frame, entry, worker)
                 self._send_again(entry, worker, {call for call, _, number in hello.calls if not number})
                 worker.returned.set()
 
@@ -284,7 +284,7 @@ class Links:
             self._core.asking.told(worker, frame)
         elif type(frame) is wire.Bye and self._core.recorder is None:
             peer.acknowledge()
-        elif self._core.is_holding:
+        elif self._core.held is not None:
             self._core.external(partial(self._take, entry, worker, frame, peer.number, peer.body))
         else:
             self._take(entry, worker, frame, peer.number, peer.body)

@@ -101,10 +101,10 @@ class Machine(CallRules):
             MachineError: The event is impossible where the work stands. Nothing was changed.
         """
         self._now = now
-        if type(event) is WorkAdded:
+        kind = type(event)
+        if isinstance(event, WorkAdded):
             self._add(event)
             return []
-        kind = type(event)
         work = self._works.get(event.work)
         if work is None:
             if kind in _MAY_BE_UNKNOWN:
@@ -113,15 +113,15 @@ class Machine(CallRules):
         self._story.append((now, work.name, work.phase, work.attempt, kind, getattr(event, "call", None)))
         if getattr(event, "attempt", work.attempt) != work.attempt:
             return []
-        row = TABLE.get((work.phase, kind))
-        if row is None:
+        answer = _ANSWERS[work.phase].get(kind)
+        if answer is None:
             if kind in LATE:
                 return []
             raise self._impossible(work, event, f"while its worker is {work.phase}")
         if work.removed and kind is CallSubmitted:
             raise self._impossible(work, event, "after it was removed")
         self._commands = []
-        row.answer(self, work, event)
+        answer(self, work, event)
         return self._commands
 
     def _add(self, event: WorkAdded) -> None:
@@ -419,6 +419,11 @@ TABLE: Final[dict[tuple[Phase, type], Row]] = {
     (_STOPPING, WorkerStopping): Row(_M._nothing, (_STOPPING,)),
 }
 """What answers which event in which phase of the worker."""
+
+_ANSWERS: Final = {
+    phase: {kind: row.answer for (within, kind), row in TABLE.items() if within is phase} for phase in Phase
+}
+"""The answers of `TABLE` by phase and event: a pair of both would have to be made and hashed for each event."""
 
 LATE: Final[frozenset[type]] = frozenset(
     {

@@ -220,7 +220,11 @@ class Replay:
                 self.timers[command.timer] = self.now + command.delay
             case ev.StopTimer():
                 self.timers.pop(command.timer, None)
+            case ev.Adopt():
+                if command.status is not None:
+                    self.records[command.work].add(command.status, command.hash)
             case ev.Settle():
+                self.records[command.work].add(command.outcome.status, command.hash)
                 self.answers.settle(command.call, command.outcome)
             case ev.Launch():
                 self.due[command.work] = command.attempt

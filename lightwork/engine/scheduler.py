@@ -266,23 +266,20 @@ class Scheduler:
     # --- what the machine orders ------------------------------------------------------------------
 
     def _carry_out(self, command: ev.Command) -> None:
-        core = self._core
-        entry = core.entries[command.work]
+        entry = self._core.entries[command.work]
         # First those of every call, by their very type: a `match` asks isinstance for each case.
-        if type(command) is ev.Publish:
-            status = command.status
-            if core.by_work.get(entry.work, entry) is entry:  # else it was taken out and put back meanwhile
-                entry.work._record.add(status, command.hash)
-            if status.call is not None:
-                self._book.publish(status)
-            core.publish(entry.name, status)
-        elif type(command) is ev.SendCall:
-            hash = core.machine.work(command.work).calls[command.call].hash
-            self._links.send(entry, wire.Call(command.call, command.args, hash))
-        elif type(command) is ev.Settle:
+        if type(command) is ev.Settle:
+            self._core.publish(entry, command.outcome.status, command.hash)
             self._book.settle(entry, command.call, command.outcome)
         elif type(command) is ev.Adopt:
+            if command.status is not None:
+                self._core.publish(entry, command.status, command.hash)
             self._book.adopt(entry, command)
+        elif type(command) is ev.SendCall:
+            self._links.send(entry, wire.Call(command.call, command.args, command.hash))
+        elif type(command) is ev.Publish:
+            self._core.publish(entry, command.status, command.hash)
+            self._book.publish(command.status)
         else:
             self._carry_out_rarer(entry, command)
 
@@ -518,7 +515,7 @@ class Scheduler:
     @property
     def is_held(self) -> bool:
         """Whether a plain pass runs, in its thread."""
-        return self._core.is_holding
+        return self._core.held is not None
 
     def hold_frames(self) -> None:
         """A plain pass begins: what comes from outside waits."""

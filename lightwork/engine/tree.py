@@ -20,11 +20,13 @@ class Tree:
 
     Attributes:
         version: Grows with every change; a pass that began at another version runs again.
+        is_watched: Whether anybody is told of changes, not only of there having been some.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.version = 0
+        self.is_watched = False
         self._watchers: list[Callable[[Change], None]] = []
         self._next: asyncio.Future[None] | None = None
         self._closed = False
@@ -33,17 +35,14 @@ class Tree:
     def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
         """Call `watcher` with every change, in the loop; returns what ends that. One that raises is kept."""
         self._watchers.append(watcher)
+        self.is_watched = True
         return lambda: self.unwatch(watcher)
 
     def unwatch(self, watcher: Callable[[Change], None]) -> None:
         """Call `watcher` no more. One that is not known is left alone."""
         if watcher in self._watchers:
             self._watchers.remove(watcher)
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody is told of changes, not only of there having been some."""
-        return bool(self._watchers)
+            self.is_watched = bool(self._watchers)
 
     def changed(self, changes: Sequence[Change] = ()) -> None:
         """Something has changed; wake whoever waits, and tell whoever watches."""

@@ -10,6 +10,7 @@ Everything here belongs to the thread of the event loop.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Generic, NoReturn, TypeVar, cast
 
@@ -84,6 +85,10 @@ def _nothing() -> None:
     pass
 
 
+def _is_monotonic(loop: object) -> bool:
+    return getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
+
+
 def _ignore(frames: Frames) -> None:
     """Frames of a connection that has been replaced: they are sent again over the new one."""
 
@@ -109,6 +114,7 @@ class Peer(Generic[FrameT]):
             acknowledgement. May be called when it was true already.
         on_settled: Called when the other end has acknowledged everything that was sent.
         last_heard: When something was last received, by the loop's clock.
+        closed: Whether `close` was called.
         number, body: Of the numbered frame that `on_frame` was called with last, as it came.
     """
 
@@ -128,13 +134,15 @@ class Peer(Generic[FrameT]):
         self.on_writable: Callable[[], None] = _nothing
         self.on_settled: Callable[[], None] = _nothing
         self.max_frame = max_frame
-        self.last_heard = self._loop.time()
+        # That of asyncio's loops is a function around this one.
+        self._time = time.monotonic if _is_monotonic(self._loop) else self._loop.time
+        self.last_heard = self._time()
         self._decode = decode
         self._ack_delay = ack_delay
         self._window = window
         self._session = Session()
         self._connection: Connection | None = None
-        self._closed = False
+        self.closed = False
         self._keeps = keeps
         self._kept = 0
         self.number = 0
@@ -154,11 +162,6 @@ class Peer(Generic[FrameT]):
     def connection(self) -> Connection | None:
         """The present connection."""
         return self._connection
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
 
     @property
     def received(self) -> int:
@@ -203,8 +206,8 @@ class Peer(Generic[FrameT]):
 
     # --- sending ------------------------------------------------------------------------------------
 
-    def send(self, frame: Frame) -> None:
-        """Send a frame that must arrive: now, or when there is a connection again.
+    def send(self, frame: Frame) -> int:
+        """Send a frame that must arrive: now, or when there is a connection again. Gives its number.
 
         Raises:
             FrameTooLarge: If it is longer than `max_frame`. Nothing was sent or numbered.
@@ -212,27 +215,28 @@ class Peer(Generic[FrameT]):
             TypeError, ValueError, OverflowError: If it holds a value that msgpack cannot. Nothing was sent or numbered.
         """
         body = encode(frame)
-        if len(body) > self.max_frame or self._closed:
+        if len(body) > self.max_frame or self.closed:
             self._refuse(body)
-        data = self._session.send(body)
-        connection = self._connection
+        session, connection = self._session, self._connection
+        data = session.send(body)
         if connection is not None:
-            self._last_sent = self._loop.time()
+            self._last_sent = self._time()
             connection.send(data)
+        return session.sent
 
     def post(self, frame: Frame) -> None:
         """Send a frame that may be lost: over the present connection, or not at all. Raises as `send`."""
         body = encode(frame)
-        if len(body) > self.max_frame or self._closed:
+        if len(body) > self.max_frame or self.closed:
             self._refuse(body)
         data = pack(body)
         connection = self._connection
         if connection is not None:
-            self._last_sent = self._loop.time()
+            self._last_sent = self._time()
             connection.send(data)
 
     def _refuse(self, body: bytes) -> NoReturn:
-        if self._closed:
+        if self.closed:
             raise PeerClosed("this peer was closed; nothing can be sent to it any more")
         raise FrameTooLarge(len(body), self.max_frame)
 
@@ -253,7 +257,7 @@ class Peer(Generic[FrameT]):
             ProtocolError: If that number cannot be: the other end belongs to another exchange. Nothing is changed.
             PeerClosed: If the peer was closed.
         """
-        if self._closed:
+        if self.closed:
             raise PeerClosed("this peer was closed; no connection can be attached to it")
         frames = self._session.replay(received)
         old = self._connection
@@ -262,7 +266,7 @@ class Peer(Generic[FrameT]):
             if old is not None:
                 old.abort()
         self._connection = connection
-        self.last_heard = self._last_sent = self._loop.time()
+        self.last_heard = self._last_sent = self._time()
         self._counted_at, self._silent_beats = self.last_heard, 0
         connection.on_frames = self.feed
         connection.on_writable = self._on_drained
@@ -288,9 +292,9 @@ class Peer(Generic[FrameT]):
 
     def close(self) -> None:
         """Be done with the other end: what was written still leaves, what is kept is dropped. May be repeated."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         connection = self._connection
         self.detach()
         self._session.acked(self._session.sent)
@@ -310,7 +314,7 @@ class Peer(Generic[FrameT]):
             ProtocolError: If one is no frame, leaves a gap, or acknowledges what was never sent. It and those after
                 it do not count as taken in.
         """
-        self.last_heard = self._loop.time()
+        self.last_heard = self._time()
         session = self._session
         for number, body in frames:
             # The next number is the usual case; else none, or one that was seen, or a gap.
@@ -318,7 +322,7 @@ class Peer(Generic[FrameT]):
                 continue
             frame = self._decode(body)
             if number:
-                session.accept(number)
+                session.received = number
                 self._taken += len(body)
                 self.number, self.body = number, body
             kind = type(frame)
@@ -326,10 +330,13 @@ class Peer(Generic[FrameT]):
                 self._on_ack(cast(Ack, frame).number)
             elif kind is not Heartbeat:
                 self.on_frame(frame)
-            if self._closed:
+            if self.closed:
                 return
         if self._taken and self._connection is not None and not self._keeps:
-            self._ack_lazily()
+            if session.received - session.told >= ACK_EVERY or self._taken >= ACK_BYTES:
+                self._ack()
+            elif self._ack_delay is not None and self._ack_timer is None:
+                self._ack_timer = self._loop.call_later(self._ack_delay, self._on_ack_timer)
 
     def keep(self, number: int) -> None:
         """Frames up to this one are kept here, and may be acknowledged. Only with `keeps`; fine when closed."""
@@ -353,12 +360,6 @@ class Peer(Generic[FrameT]):
     def acknowledge(self) -> None:
         """Acknowledge what was taken in, without waiting for more."""
         self._ack()
-
-    def _ack_lazily(self) -> None:
-        if self._session.ack_due(ACK_EVERY) or self._taken >= ACK_BYTES:
-            self._ack()
-        elif self._ack_timer is None and self._ack_delay is not None:
-            self._ack_timer = self._loop.call_later(self._ack_delay, self._on_ack_timer)
 
     def _on_ack_timer(self) -> None:
         self._ack_timer = None
@@ -395,7 +396,7 @@ class Peer(Generic[FrameT]):
         self._beat_timer = None
         if self._beat_every is None or self._connection is None:
             return
-        now = self._loop.time()
+        now = self._time()
         if now >= self._counted_at + self._beat_every and self._is_silent(self._connection, now):
             return
         if now >= self._last_sent + self._beat_every:

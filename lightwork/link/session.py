@@ -19,16 +19,17 @@ class Session:
 
     Attributes:
         sent: The last number given out.
-        received: The last number taken in; all before it are too.
+        received: The last number taken in; all before it are too. Set by whoever takes in the one that is expected.
         unacked_bytes: Size of all frames that are kept, headers included.
+        told: The last number that an acknowledgement of ours has named.
     """
 
     def __init__(self) -> None:
         self.sent = 0
         self.received = 0
         self.unacked_bytes = 0
+        self.told = 0
         self._kept: deque[bytes] = deque()  # frames `sent - len(_kept) + 1` to `sent`
-        self._told = 0  # the last number that an acknowledgement of ours has named
 
     @property
     def unacked(self) -> int:
@@ -55,20 +56,13 @@ class Session:
             return False
         raise ProtocolError(f"frame {number} came after frame {self.received}: those between are missing")
 
-    def accept(self, number: int) -> bool:
-        """As `expects`, and count the frame as taken in."""
-        if number == self.received + 1:  # the usual case, without a second call
-            self.received = number
-            return True
-        return self.expects(number)
-
     def resume(self, sent: int, received: int) -> None:
         """Go on where an earlier end left off, whose frames up to `sent` the other end has taken in.
 
         What that end had sent beyond is lost. Only for a session that has sent and received nothing.
         """
         self.sent = sent
-        self.received = self._told = received
+        self.received = self.told = received
 
     def acked(self, number: int) -> None:
         """Drop every frame up to this number; the other end has taken them in.
@@ -97,7 +91,7 @@ class Session:
 
     def ack_due(self, every: int = 64, upto: int | None = None) -> bool:
         """Whether as many frames were taken in since the last acknowledgement; `upto` as in `ack`."""
-        return (self.received if upto is None else upto) - self._told >= every
+        return (self.received if upto is None else upto) - self.told >= every
 
     def ack(self, upto: int | None = None) -> int:
         """The number to acknowledge now, 0 if there is nothing new to say.
@@ -106,7 +100,7 @@ class Session:
             upto: Acknowledge no more than this number; None for all that was taken in.
         """
         number = self.received if upto is None else upto
-        if number <= self._told:
+        if number <= self.told:
             return 0
-        self._told = number
+        self.told = number
         return number

@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -303,6 +304,11 @@ class Agent:
     # --- calls ------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: wire.FromScheduler) -> None:
+        # First what comes all the time, by its very type: a `match` asks isinstance for each case.
+        if type(frame) is wire.Call and self._waiting is None:
+            if not self._end.done():  # else it crossed with the word of the end, and ends with the worker
+                self._call(frame)
+            return
         if isinstance(frame, wire.Ask):
             self._tell(frame)
             return
@@ -310,9 +316,6 @@ class Agent:
             self._waiting.append(frame)
             return
         match frame:
-            case wire.Call():
-                if not self._end.done():  # else it crossed with the word of the end, and ends with the worker
-                    self._call(frame)
             case wire.Cancel():
                 self._cancel(frame.call)
             case wire.FlowDelta():
@@ -341,11 +344,11 @@ class Agent:
     def _call(self, frame: wire.Call) -> None:
         assert self._group is not None
         assert self._service is not None
-        self._service.calls += 1
         self._hashes[frame.id] = frame.hash
         if self.plain is not None:
             self._peer.send(wire.Running(frame.id))
             self._calls[frame.id] = self._loop.create_future()
+            self._service.calls = len(self._calls)
             self.plain.submit(frame.id, frame.args)
             return
         if self._is_quick:
@@ -353,14 +356,15 @@ class Agent:
             self._unsaid.add(frame.id)
         else:
             self._peer.send(wire.Running(frame.id))
-        task, step = create_stepped(self._loop, self._run(frame))
+        task, step = create_stepped(self._loop, self._run(frame), "run")
         self._calls[frame.id] = task
+        self._service.calls = len(self._calls)
         step()
         if not task.done():
             self._say_running(frame.id)
-        if not task.done() or task.cancelled() or task.exception() is not None:
-            # A task that is over needs no group to wait for it, nor the turn of the loop in which it would be told.
-            self._group.create_task(self._follow(frame.id, task))
+        elif not task.cancelled() and task.exception() is None:
+            return  # it needs no group to wait for it, nor the turn of the loop in which that would be told
+        self._group.create_task(self._follow(frame.id, task))
 
     def _say_running(self, call: int) -> None:
         if call in self._unsaid and not self._peer.closed:
@@ -374,10 +378,10 @@ class Agent:
 
     async def _run(self, frame: wire.Call) -> None:
         assert self.work is not None
-        begun = self._loop.time()
+        begun = time.monotonic()
         outcome = await run_coroutine(self.work, frame.id, frame.args)
         # Not after one that took its time: a run that blocks the loop would seem not to run.
-        self._is_quick = self._loop.time() - begun < _QUICK
+        self._is_quick = time.monotonic() - begun < _QUICK
         self._finished(outcome)
 
     async def _follow(self, call: int, task: asyncio.Task[None]) -> None:
@@ -413,17 +417,17 @@ class Agent:
         if self._peer.closed:
             return
         assert self._service is not None
-        self._service.calls -= 1
         self._unsaid.discard(frame.call)
         self._stream_out()
         try:
-            self._peer.send(frame)
+            number = self._peer.send(frame)
         except FrameTooLarge as error:
-            self._peer.send(_too_large(frame.call, error))
-        self._answered.append((frame.call, self._hashes.pop(frame.call), self._peer.sent))
+            number = self._peer.send(_too_large(frame.call, error))
+        self._answered.append((frame.call, self._hashes.pop(frame.call), number))
         if len(self._answered) >= _ANSWERED:
             self._drop_acked()
         future = self._calls.pop(frame.call, None)
+        self._service.calls = len(self._calls)
         if self.plain is not None and future is not None and not future.done():
             future.set_result(None)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 __all__ = ["create_stepped"]
 
 
 def create_stepped(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], name: str | None = None
 ) -> tuple[asyncio.Task[None], Callable[[], object]]:
     """Make a task, and give it with what takes its first step, to be called once. The caller keeps the task.
 
@@ -27,17 +28,18 @@ def create_stepped(
     Cancelling the task before its first step keeps it from being entered, as always.
     """
     if asyncio.current_task(loop) is not None:
-        return loop.create_task(coroutine), _nothing
+        return loop.create_task(coroutine, name=name), _nothing
     steps: list[Callable[[], object]] = []
 
-    def call_soon(step: Callable[..., object], *args: Any, context: Context | None = None) -> None:
-        steps.append(lambda: context.run(step, *args) if context is not None else step(*args))
+    def call_soon(step: Callable[[], object], *, context: Context) -> None:
+        steps.append(partial(context.run, step))
 
     # A new task schedules its first step by its loop's `call_soon`, and nothing else calls that meanwhile: other
     # threads have `call_soon_threadsafe`, which does not come through here.
     loop.call_soon = call_soon  # type: ignore[method-assign, assignment]
     try:
-        task = loop.create_task(coroutine)
+        # Not by the loop: it may have a factory, whose tasks are eager themselves.
+        task = asyncio.Task(coroutine, loop=loop, name=name)
     finally:
         del loop.call_soon  # the class's own again
     (step,) = steps

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightwork import wire
+from lightwork.executor import WorkRunExecutor
 from lightwork.remote import describe_error
 from lightwork.status import Reason
 
@@ -41,7 +42,10 @@ SWITCH_INTERVAL = 0.0005
 def enter(work: Work, args: bytes) -> Any:
     """Call the work's ``run`` through its executor; gives a coroutine where it is ``async def``."""
     positional, named = work._signature.unbind(args)
-    return work._run_executor_cls(work, work.run)(*positional, **named)
+    executor = work._run_executor_cls
+    if executor is WorkRunExecutor:  # which would do no more than this
+        return work.run(*positional, **named)
+    return executor(work, work.run)(*positional, **named)
 
 
 async def call_hook(hook: Callable[..., Any], *args: Any) -> Any:

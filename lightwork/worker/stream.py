@@ -95,7 +95,8 @@ class StateStream:
 
     def flush(self, *, force: bool = False) -> None:
         """Send the edits that wait, if the other end keeps up, or must because something follows them."""
-        if self._peer.closed:
+        # What was edited before is in the buffer; what another thread edits now is as good as edited after this.
+        if self._peer.closed or not (self._buffer or self._is_scheduled):
             return
         with self._work._state.lock:
             self._is_scheduled = False

@@ -197,7 +197,8 @@ class Watch:
             case ev.StopTimer():
                 self.timers.discard(command.timer)
             case ev.Publish():
-                self._note_status(command)
+                assert command.status.call is None or not command.status.stage.is_final, "Settle brings that"
+                self._note_status(command.work, command.status, command.hash)
             case ev.Adopt():
                 assert command.call not in self.adopted
                 self.adopted[command.call] = command
@@ -205,14 +206,17 @@ class Watch:
                 if command.to is None:
                     self.calls[command.call] = SeenCall(command.work, "")
                     work.stopped = False
+                    assert command.status is not None
+                    self._note_status(command.work, command.status, command.hash)
                 else:
+                    assert command.status is None
                     earlier = self.calls[command.to]
                     assert (earlier.outcome is None) == (command.outcome is None)
                     assert command.outcome is None or command.outcome.status.stage is Stage.SUCCEEDED
             case ev.Settle():
                 seen = self.calls[command.call]
                 assert seen.outcome is None, "a call was settled twice"
-                assert seen.statuses[-1] == command.outcome.status
+                self._note_status(command.work, command.outcome.status, command.hash)
                 assert command.outcome.status.stage.is_final
                 assert (command.outcome.value is not None) == (command.outcome.status.stage is Stage.SUCCEEDED)
                 seen.outcome = command.outcome
@@ -229,18 +233,17 @@ class Watch:
                 assert not work.live
                 del self.works[command.work]
 
-    def _note_status(self, command: ev.Publish) -> None:
-        status = command.status
+    def _note_status(self, work: int, status: WorkStatus, hash: str | None) -> None:
         assert not self.published or self.published[-1][1].timestamp <= status.timestamp
-        self.published.append((command.work, status))
+        self.published.append((work, status))
         if status.call is None:
             assert status.stage in (Stage.STARTED, Stage.FAILED, Stage.STOPPED)
             return
         call = self.calls[status.call]
         assert call.outcome is None, "a status of a call that is over"
-        assert command.hash is not None
-        assert call.hash in ("", command.hash)
-        call.hash = command.hash
+        assert hash is not None
+        assert call.hash in ("", hash)
+        call.hash = hash
         if not call.statuses:
             assert (status.stage, status.attempt) == (Stage.PENDING, 1)
         else:
@@ -250,7 +253,7 @@ class Watch:
             assert status.stage is not Stage.PENDING or not call.cancelled, "a cancelled call is tried again"
             assert status.stage is Stage.PENDING or status.attempt == last.attempt
             assert status.stage is not Stage.RUNNING or last.stage is Stage.PENDING
-        assert status.attempt <= 1 + self.works[command.work].policy.retries
+        assert status.attempt <= 1 + self.works[work].policy.retries
         call.statuses.append(status)
 
     # --- at any time ------------------------------------------------------------------------------

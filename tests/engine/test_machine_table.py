@@ -141,7 +141,7 @@ def test_first_call_launches_and_is_sent_when_the_worker_is_ready(one: Play) -> 
     """A call of a work without a worker launches one, waits for it, and goes pending, running, succeeded."""
     one.add()
     assert only(one.submit(1), ev.Launch) == [ev.Launch(1, 1)]
-    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 1, b"args")]
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 1, b"args", "hash 1")]
     one.running(1)
     (settled,) = only(one.succeed(1), ev.Settle)
     assert settled.outcome.value == b"\x01"
@@ -153,18 +153,18 @@ def test_calls_are_sent_one_by_one_in_order(one: Play) -> None:
     one.up()
     for call in (1, 2, 3):
         one.submit(call)
-    assert only(one.succeed(1), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
-    assert only(one.fail(2), ev.SendCall) == [ev.SendCall(1, 3, b"args")]
+    assert only(one.succeed(1), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
+    assert only(one.fail(2), ev.SendCall) == [ev.SendCall(1, 3, b"args", "hash 3")]
 
 
 def test_concurrency_bounds_the_calls_that_the_worker_has(one: Play) -> None:
     """With a concurrency of 2 the worker has two calls, and gets the third when one of them is over."""
     one.up(WIDE)
     assert only(one.submit(1) + one.submit(2) + one.submit(3), ev.SendCall) == [
-        ev.SendCall(1, 1, b"args"),
-        ev.SendCall(1, 2, b"args"),
+        ev.SendCall(1, 1, b"args", "hash 1"),
+        ev.SendCall(1, 2, b"args", "hash 2"),
     ]
-    assert only(one.succeed(2), ev.SendCall) == [ev.SendCall(1, 3, b"args")]
+    assert only(one.succeed(2), ev.SendCall) == [ev.SendCall(1, 3, b"args", "hash 3")]
 
 
 @pytest.mark.parametrize("cache_calls", [True, False])
@@ -253,7 +253,7 @@ def test_others_run_while_a_retry_waits(one: Play) -> None:
     """The pause of a retry keeps no other call waiting, and the same call joins the one that pauses."""
     one.run(STUBBORN)
     one.submit(2)
-    assert only(one.fail(1), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert only(one.fail(1), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
     (adopt,) = one.submit(3, "hash 1")
     assert isinstance(adopt, ev.Adopt)
     assert adopt.to == 1
@@ -317,7 +317,7 @@ def test_cancel_of_a_running_call_waits_for_the_worker(one: Play) -> None:
     one.submit(2)
     assert one.cancel(1) == [ev.SendCancel(1, 1), ev.StartTimer(1, Timer("cancel", 1, 1), 5.0)]
     assert one.cancel(1) == []
-    assert only(one.cancelled(1), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert only(one.cancelled(1), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
     assert one.ended(1) == (STOPPED, Reason.CANCELLED)
 
 
@@ -347,7 +347,7 @@ def test_ignored_cancellation_ends_the_process_and_queued_calls_go_on(one: Play)
     assert only(one.exit(), ev.Launch) == [ev.Launch(1, 2)]
     assert one.ended(1) == (STOPPED, Reason.CANCELLED)
     assert one.work_statuses()[-1] == (STOPPED, Reason.CANCELLED)
-    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
 
 
 def test_other_calls_of_an_ended_process_crash_or_are_tried_again(one: Play) -> None:
@@ -491,7 +491,7 @@ def test_call_after_a_stop_runs_in_the_next_worker(one: Play) -> None:
     one.submit(2, "hash 1")
     assert one.watch.adopted[2].to is None
     one.exit()
-    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 1")]
     assert one.ended(1) == (STOPPED, None)
 
 
@@ -592,7 +592,7 @@ def test_crash_is_tried_again(one: Play) -> None:
     one.exit()
     assert one.phase is Phase.ABSENT
     one.fire("retry", 1)
-    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 1, b"args")]
+    assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 1, b"args", "hash 1")]
 
 
 def test_crash_between_calls(one: Play) -> None:
@@ -660,7 +660,7 @@ def test_link_cut_and_restored(one: Play) -> None:
     assert not only(one.submit(2), ev.SendCall)
     commands = one.restore()
     assert ev.StopTimer(1, Timer("window", 1)) in commands
-    assert only(commands, ev.SendCall) == [ev.SendCall(1, 2, b"args")]
+    assert only(commands, ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
     one.succeed(1)
     assert one.ended(1) == (SUCCEEDED, None)
 

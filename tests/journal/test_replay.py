@@ -18,7 +18,7 @@ from lightwork.engine.replay import Replay
 from lightwork.engine.settle import settled
 from lightwork.record import WorkRecord
 from lightwork.state import State
-from lightwork.status import Reason, Stage
+from lightwork.status import Reason, Stage, WorkStatus
 from lightwork.wire import ErrorInfo
 
 pytestmark = pytest.mark.bare
@@ -90,6 +90,10 @@ class Live:
             match command:
                 case ev.Publish():
                     self.records[command.work].add(command.status, command.hash)
+                case ev.Adopt(status=WorkStatus() as status, hash=hash):
+                    self.records[command.work].add(status, hash)
+                case ev.Settle():
+                    self.records[command.work].add(command.outcome.status, command.hash)
                 case ev.StartTimer():
                     self.timers[command.timer] = now + command.delay
                 case ev.StopTimer():
