@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -407,6 +408,30 @@ async def test_scheduler_serves_the_channel_itself(server: Server, last: bytes, 
         await one.ended.wait()
         writer.close()
     assert one.ends == [None]
+
+
+async def test_served_message_leaves_in_one_segment(server: Server) -> None:
+    """What the scheduler says to a worker is sent together with the empty packet that goes before it."""
+    async with door(server) as (served, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def ask() -> None:
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"X"
+
+        await ask()
+        connection = served[0].transport._sock  # type: ignore[attr-defined]  # nothing public tells of it
+        before = segments(connection)
+        for _ in range(20):
+            await ask()
+        assert 20 <= segments(connection) - before < 30  # the runtime's signs of life are sent too
+        writer.close()
+
+
+def segments(connection: socket.socket) -> int:
+    """Segments with data that were sent, as Linux counts them (`tcpi_data_segs_out`)."""
+    (count,) = struct.unpack_from("=I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 156)
+    return int(count)
 
 
 async def test_served_channel_ends_with_the_connection(server: Server) -> None:
