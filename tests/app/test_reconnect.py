@@ -195,8 +195,8 @@ async def test_past_the_window_a_worker_is_lost_and_its_process_over() -> None:
             await app.wait_for(lambda: "running" in stages(work) and other.pid)
             first = other.pid
             cut(proxy)
-            await app.wait_for(lambda: lost.done)
-            proxy.is_closed_to_new = False
+            await app.wait_for(lambda: lost.done and "pending:lost" in stages(other, again.id))
+            proxy.is_closed_to_new = False  # not before: of two windows one ends first, and the other may yet be saved
             with pytest.raises(WorkerDied, match=r"no connection for (0\.3 s|too long)"):
                 await lost
             assert lost.status.reason is Reason.LOST

@@ -197,8 +197,8 @@ async def test_logs_follow_search_and_fill_what_came_too_fast(app: FakeApp, open
     app.log("root.train", *(f"fast {number}" for number in range(600)))
     await expect(lines.last).to_contain_text("fast 599")
     log = page.locator(".log-lines")
-    await log.evaluate("box => { box.scrollTop = box.scrollHeight - 520 * 18; }")
-    await expect(page.locator(".log-line", has_text=re.compile("fast 90$"))).to_be_visible()
+    await log.evaluate("box => { box.scrollTop = 990 * 18; }")  # after the 1,000 that were loaded
+    await expect(page.locator(".log-line", has_text=re.compile("fast 10$"))).to_be_visible()
     await expect(page.locator(".log-gap")).to_have_count(0)
     await page.get_by_role("button", name="Follow").click()
     await page.get_by_label("Search the log").fill("OLD 12")
@@ -424,14 +424,20 @@ async def test_why_the_app_has_failed_stays_on_the_page(app: FakeApp, open_page:
 async def test_a_key_is_not_lost_on_a_view_that_is_still_fetched(app: FakeApp, open_page: Open) -> None:
     """Who presses / before the view has arrived is in its search when it has."""
     page = await open_page(app.url)
-    held: asyncio.Queue[Any] = asyncio.Queue()
-    await page.route(re.compile(r"/state\.js"), held.put)
+    is_asked, may_come = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Any) -> None:
+        is_asked.set()
+        await may_come.wait()
+        await route.continue_()
+
+    await page.route(re.compile(r"/state\.js"), hold)
     await page.reload()
     await expect(page.locator(".tiles")).to_be_visible()
     await page.keyboard.press("4")
-    asked = await held.get()
+    await is_asked.wait()
     await page.keyboard.press("/")
-    await asked.continue_()
+    may_come.set()
     await expect(page.get_by_label("Find in the state")).to_be_focused()
 
 
