@@ -19,6 +19,7 @@ import msgspec
 import psutil
 
 from lightwork.runtime import Route
+from lightwork_runtimes.local._launchdir import Record
 from tests.chaos import faults as f
 from tests.chaos.flow import Settings, Verdict
 from tests.chaos.proxy import FaultProxy, Line, proxies
@@ -356,11 +357,13 @@ class Campaign:
     def _worker(self, target: int) -> Iterator[int]:
         """The process of the worker that is meant, if there is any."""
         pids = []
-        for path in sorted(self.home.glob("*/*/pid")):
+        for path in sorted(self.home.glob("*/*/record")):
             try:
-                worker = msgspec.json.decode(path.read_bytes())["worker"]
-                process = psutil.Process(worker["pid"])
-                if (path.parent / "exit").exists() or process.status() == psutil.STATUS_ZOMBIE:
+                record = Record(path.read_bytes())
+                if record.started is None or record.ended is not None:
+                    continue
+                process = psutil.Process(record.started.worker.pid)
+                if process.status() == psutil.STATUS_ZOMBIE:
                     continue
             except (OSError, msgspec.DecodeError, psutil.Error):
                 continue  # released meanwhile, or over

@@ -121,7 +121,8 @@ async def test_folder_without_a_process_is_no_riddle(tmp_path: Path) -> None:
         await runtime._wait_dead(made.launcher)
         half = home / OWNER / "half"
         half.mkdir()
-        (half / "spec").write_bytes((home / OWNER / ref.name / "spec").read_bytes())
+        spec_line, _ = (home / OWNER / ref.name / "record").read_bytes().split(b"\n", 1)
+        (half / "record").write_bytes(spec_line + b"\n")
         empty = home / OWNER / "empty"
         empty.mkdir()
         refs = [found for found in await runtime.find(OWNER) if found.name in ("half", "empty")]
@@ -142,9 +143,9 @@ async def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
         bad = await runtime.launch(spec("exit 1", "bad"))
         await runtime.wait(good)
         await runtime.wait(bad)
-        file = tmp_path / "home" / OWNER / "bad" / "exit"
+        file = tmp_path / "home" / OWNER / "bad" / "record"
         whole = file.read_bytes()
-        file.write_bytes(b"{")
+        file.write_bytes(b"{}\n" + whole)
         reports = await runtime.poll([bad, good])
         assert [report.standing for report in reports] == [Standing.UNKNOWN, Standing.EXITED]
         with pytest.raises(ExceptionGroup, match="could not be ended"):

@@ -47,11 +47,11 @@ def test_adopted_worker_is_no_orphan(launcher: _Launcher, tmp_path: Path) -> Non
         folder.mark_keeper(Identity(me.pid, birth))
         launcher._timers.pop()[2]()
         assert len(launcher._timers) == 1
-        assert folder.stop_cause() is None
+        assert folder.record().stop is None
         assert child.poll() is None
     launcher._timers.pop()[2]()
     assert child.wait() == -signal.SIGKILL
-    assert folder.stop_cause() is Cause.STOPPED
+    assert folder.record().stop is Cause.STOPPED
 
 
 @pytest.mark.parametrize("form", ["low 0\noom 7\noom_kill {}\n", "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"])

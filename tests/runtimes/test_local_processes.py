@@ -96,7 +96,7 @@ async def test_ticket_is_nowhere_to_be_seen(method: Method, tmp_path: Path) -> N
         facts = json.loads(await output(runtime, ref))
         assert secret not in facts["cmdline"] + facts["environ"]
         files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
-        assert {"spec", "pid", "log", "exit"} <= {path.name for path in files}
+        assert {path.name for path in files} == {"record", "log"}
         assert not [path for path in files if secret.encode() in path.read_bytes()]
         assert runtime._link is not None
         pid = runtime._link.identity.pid

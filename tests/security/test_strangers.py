@@ -272,7 +272,7 @@ def outside(here: Live) -> dict[str, bytes]:
         found[f"environment of {process.pid}"] = Path(f"/proc/{process.pid}/environ").read_bytes()
     runtime: Any = here.worker.runtime
     files = [file for file in Path(runtime._home).rglob(f"{here.worker.name}/*") if file.is_file()]
-    assert {"spec", "log", "pid"} <= {file.name for file in files}
+    assert {"record", "log"} <= {file.name for file in files}
     found |= {str(file): file.read_bytes() for file in files}
     for file in Path(tempfile.gettempdir()).glob("lightwork-*"):
         if file.is_file():

@@ -2,18 +2,26 @@
 
 ``<home>/<owner>/<name>/`` is made before the process is. In it:
 
-- ``spec``: what was asked, without the ticket, and which launcher was to do it.
 - ``log``: standard output and error of everything in the launch.
-- ``claim``: made by whoever decides first: the launcher that it starts, or a stop that it never does.
+- ``record``: what is known, one JSON object a line, each added by one write to the end of the file.
+
+The lines of the record, in the order in which they can come:
+
+- ``spec``: what was asked, without the ticket, and which launcher was to do it.
+- ``claim``: of whoever decided first: the launcher that it starts, or a stop that it never does.
 - ``pid``: the worker's identity. The worker writes it itself before anything of the user's runs, and then
-  looks whether its launcher still lives; so a folder without it, whose launcher is dead, has no worker.
+  looks whether its launcher still lives; so a record without it, whose launcher is dead, has no worker.
 - ``stop``: somebody wants it to end, and as what that counts.
 - ``keeper``: the process that adopted it, if not the one that made it.
 - ``exit``: it is over, the whole process tree of it, and how.
-- ``.room``: a block of the disk for ``exit``, so that an end can be told when the disk is full.
 
-Every file but the log and the empty claim appears whole, by a rename or by a link. The operations are a few
-system calls on a local file system each, and run in the event loop.
+The kernel puts writes to the end of a file one after the other, so all readers agree on who was first: that one is
+believed. A write that a full disk or a crash has cut short leaves a line that is no object, which is passed over. The
+spec is padded so that what can follow lies in a block of the disk that the file has already: an end can be told when
+the disk is full.
+
+Two files and no more because making one is dear, on some file systems a hundred times as dear as a write. The
+operations are a few system calls on a local file system each, and run in the event loop.
 """
 
 from __future__ import annotations
@@ -27,25 +35,26 @@ import stat
 import tempfile
 import time
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from lightwork.runtime import Cause, Conflict, Rejected, Report, Spec, Standing, Unreachable
 from lightwork_runtimes.local._process import Identity, read_file
 
-__all__ = ["ExitFile", "LaunchDir", "PidFile", "SpecFile", "View", "check_name", "home_of", "open_home"]
+__all__ = ["ExitFile", "LaunchDir", "PidFile", "Record", "SpecFile", "View", "check_name", "home_of", "open_home"]
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _GONE = ".gone-"
-_ROOM = ".room"
-_MOST_EXIT = 4096
+_BLOCK = 4096
+"""Bytes that a file takes of the disk at once. Where it is less, an end that finds the disk full waits for room."""
+
+_ROOM = 3072
+"""Bytes of its last block that a record has left for what follows the spec."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_encoder = msgspec.json.Encoder()
-_T = TypeVar("_T")
 
 
-class SpecFile(msgspec.Struct, frozen=True):
+class SpecFile(msgspec.Struct, frozen=True, tag="spec"):
     """What was asked. `digest` covers the whole spec, the ticket too; `maker` is the scheduler's identity.
 
     `venv` is the folder of the virtual environment to run in, None for the scheduler's own packages.
@@ -64,20 +73,81 @@ class SpecFile(msgspec.Struct, frozen=True):
     venv: str | None = None
 
 
-class PidFile(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, tag="claim"):
+    """It is decided whether it is started: of several, the first one has decided."""
+
+
+class PidFile(msgspec.Struct, frozen=True, tag="pid"):
     """Which process it is. `note` says what is unusual about how it was started."""
 
     worker: Identity
     note: str = ""
 
 
-class ExitFile(msgspec.Struct, frozen=True):
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Its end is wanted, and counts as `cause`."""
+
+    cause: Cause
+
+
+class Keeper(msgspec.Struct, frozen=True, tag="keeper"):
+    """Who looks after it from now on."""
+
+    process: Identity
+
+
+class ExitFile(msgspec.Struct, frozen=True, tag="exit"):
     """How it ended; `time` in seconds since the epoch."""
 
     exit_code: int | None
     cause: Cause | None
     detail: str
     time: float
+
+
+_Line = SpecFile | Claim | PidFile | Stop | Keeper | ExitFile
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class Record:
+    """All that a launch's record says at one moment.
+
+    Attributes:
+        spec: What was asked, None if the maker died before it had written that.
+        is_claimed: Whether it is decided if it is started.
+        started: Which process it is, None while there is none.
+        stop: As what its end counts, None if nobody asked for it.
+        keeper: The process that adopted it, if any did.
+        ended: How it ended, None while it has not.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.spec: SpecFile | None = None
+        self.is_claimed = False
+        self.started: PidFile | None = None
+        self.stop: Cause | None = None
+        self.keeper: Identity | None = None
+        self.ended: ExitFile | None = None
+        for line in data.split(b"\n"):
+            text = line.strip()
+            if text.endswith(b"}"):  # else it is empty, or was cut short
+                self._add(_decode(text))
+
+    def _add(self, line: _Line) -> None:
+        match line:
+            case SpecFile():
+                self.spec = self.spec or line
+            case Claim():
+                self.is_claimed = True
+            case PidFile():
+                self.started = self.started or line
+            case Stop(cause):
+                self.stop = self.stop or cause
+            case Keeper(process):
+                self.keeper = process
+            case ExitFile():
+                self.ended = self.ended or line
 
 
 class View(msgspec.Struct, frozen=True):
@@ -182,8 +252,7 @@ class LaunchDir:
             venv=venv,
         )
         os.close(os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        _write(f"{folder.path}/{_ROOM}", os.O_CREAT, bytes(_MOST_EXIT))
-        folder._replace("spec", _encoder.encode(content))
+        _append(folder.record_path, _padded(_encode(content)), os.O_CREAT)
         return folder, True
 
     def _make(self) -> bool:
@@ -253,127 +322,115 @@ class LaunchDir:
 
     # --- the files ------------------------------------------------------------------------------
 
+    @property
+    def record_path(self) -> str:
+        """Path of the record."""
+        return f"{self.path}/record"
+
+    def record(self) -> Record:
+        """What is known now; nothing, if there is no such folder."""
+        return Record(read_file(self.record_path) or b"")
+
     def spec(self) -> SpecFile | None:
         """What was asked, None if the maker died before it had written that."""
-        return self._read("spec", SpecFile)
-
-    def started(self) -> PidFile | None:
-        """Which process it is, None while there is none."""
-        return self._read("pid", PidFile)
-
-    def ended(self) -> ExitFile | None:
-        """How it ended, None while it has not."""
-        return self._read("exit", ExitFile)
-
-    def stop_cause(self) -> Cause | None:
-        """As what its end counts, None if nobody asked for it."""
-        return self._read("stop", Cause)
-
-    def keeper(self) -> Identity | None:
-        """The process that adopted it, if any did."""
-        return self._read("keeper", Identity)
+        return self.record().spec
 
     def claim(self) -> bool:
         """Decide whether it is started or never will be; False if that was decided before, or it was released."""
         try:
-            os.close(os.open(f"{self.path}/claim", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except (FileExistsError, FileNotFoundError):
+            before = _append(self.record_path, _line(Claim()))
+        except FileNotFoundError:
             return False
-        return True
+        return not Record(before).is_claimed
 
     def write_started(self, content: PidFile) -> None:
-        """Say which process it is."""
-        self._replace("pid", _encoder.encode(content))
+        """Say which process it is.
+
+        Raises:
+            FileNotFoundError: It was released.
+        """
+        _append(self.record_path, _line(content))
 
     def mark_stop(self, cause: Cause) -> None:
         """Say that its end is wanted. The first to say so decides as what it counts.
 
-        On a full disk nothing is said, and it ends as what it is: that must not keep anybody from ending it.
+        On a full disk that may not come to be known, and it ends as what it is: that must not keep anybody from
+        ending it.
         """
         try:
-            self._add("stop", _encoder.encode(cause))
+            self._tell(Stop(cause))
         except OSError as error:
             if error.errno not in _FULL:
                 raise
 
     def mark_keeper(self, keeper: Identity) -> None:
         """Say who looks after it from now on."""
-        self._replace("keeper", _encoder.encode(keeper))
+        _append(self.record_path, _line(Keeper(keeper)))
 
     def write_ended(self, exit_code: int | None, cause: Cause | None, detail: str = "") -> None:
         """Say that it is over. The first to say so is believed. On a full disk it takes the room that was kept."""
-        self._add("exit", _encoder.encode(ExitFile(exit_code, cause, detail, time.time())))
+        self._tell(ExitFile(exit_code, cause, detail, time.time()))
 
-    def _read(self, name: str, kind: type[_T]) -> _T | None:
-        data = read_file(f"{self.path}/{name}")
-        return None if data is None else msgspec.json.decode(data, type=kind)
-
-    def _write_aside(self, name: str, data: bytes) -> str:
-        path = f"{self.path}/.{name}-{os.getpid()}"
-        try:
-            _write(path, os.O_CREAT | os.O_TRUNC, data)
-        except OSError as error:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            if name != "exit" or error.errno not in _FULL:
-                raise
-            os.rename(f"{self.path}/{_ROOM}", path)
-            _write(path, 0, data)
-            os.truncate(path, len(data))
-        return path
-
-    def _replace(self, name: str, data: bytes) -> None:
-        os.rename(self._write_aside(name, data), f"{self.path}/{name}")
-
-    def _add(self, name: str, data: bytes) -> bool:
-        try:
-            aside = self._write_aside(name, data)
-        except FileNotFoundError:
-            return False  # released meanwhile
-        try:
-            os.link(aside, f"{self.path}/{name}")
-        except (FileExistsError, FileNotFoundError):
-            return False
-        finally:
-            with contextlib.suppress(FileNotFoundError):  # released meanwhile, this file with it
-                os.unlink(aside)
-        return True
+    def _tell(self, line: _Line) -> None:
+        with contextlib.suppress(FileNotFoundError):  # released meanwhile
+            _append(self.record_path, _line(line))
 
     # --- what became of it ----------------------------------------------------------------------
 
     def look(self) -> View:
         """What became of it, from the files and the processes they name."""
-        if not self.exists:
-            return View(Report(Standing.ABSENT, detail="not launched here, or released"))
-        if (ended := self.ended()) is not None:
-            return _over(ended)
-        spec = self.spec()
+        record = self.record()
+        if record.ended is not None:
+            return _over(record.ended)
+        spec = record.spec
         if spec is None:
+            if not self.exists:
+                return View(Report(Standing.ABSENT, detail="not launched here, or released"))
             return View(Report(Standing.ABSENT, cause=Cause.START_FAILED, detail="never launched"))
-        # In this order: a dead launcher starts nothing, so the pid file that is read after it is the last word.
-        launcher_lives = spec.launcher.is_alive
-        started = self.started()
-        if launcher_lives:
-            if started is None:
+        if spec.launcher.is_alive:
+            if record.started is None:
                 return View(Report(Standing.PENDING), spec.launcher)
-            return View(_running(started), spec.launcher)
+            return View(_running(record.started), spec.launcher)
+        # A dead launcher starts nothing, so what is read from here on is the last word.
+        record = self.record()
+        started = record.started
         if started is not None and started.worker.is_alive:
             return View(_running(started), started.worker)
-        if (ended := self.ended()) is not None:
-            return _over(ended)
+        record = self.record()
+        if record.ended is not None:
+            return _over(record.ended)
         if started is None:
             detail = "the launcher died before it had started the process"
             return View(Report(Standing.ABSENT, cause=Cause.START_FAILED, detail=detail))
         detail = f"pid {started.worker.pid} ended after its launcher had died; nobody saw its exit code"
-        return View(Report(Standing.EXITED, cause=self.stop_cause(), detail=detail))
+        return View(Report(Standing.EXITED, cause=record.stop, detail=detail))
 
 
-def _write(path: str, flags: int, data: bytes) -> None:
-    """Write a file from its beginning, all of it."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+def _line(line: _Line) -> bytes:
+    """A line of the record. What comes before it may be one that was cut short."""
+    return b"\n" + _encode(line) + b"\n"
+
+
+def _padded(spec: bytes) -> bytes:
+    """The first line of a record, so long that the last block it takes has room for those that can follow."""
+    used = (len(spec) + 1) % _BLOCK
+    missing = 0 if 0 < used <= _BLOCK - _ROOM else _BLOCK - used + 1
+    return spec + b" " * (missing % _BLOCK) + b"\n"
+
+
+def _append(path: str, data: bytes, flags: int = 0) -> bytes:
+    """Write `data` to the end of the file in one piece; gives what was before it.
+
+    Raises:
+        FileNotFoundError: There is no such file, and the flags do not say that there shall be.
+        OSError: The disk is full. It may have taken a part.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
     try:
-        if os.write(fd, data) < len(data):  # the disk took a part
+        if os.write(fd, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        start = os.lseek(fd, 0, os.SEEK_CUR) - len(data)
+        return os.pread(fd, start, 0) if start else b""
     finally:
         os.close(fd)
 

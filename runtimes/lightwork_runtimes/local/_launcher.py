@@ -220,7 +220,7 @@ class _Launcher:
         """
         if worker.code is not None:
             return
-        keeper = worker.folder.keeper()
+        keeper = worker.folder.record().keeper
         if keeper is not None and keeper.is_alive:
             self._look_at_orphan_later(worker, None)
         elif keeper is not None and keeper != dead:
@@ -416,7 +416,7 @@ class _Launcher:
 
     def _report_end(self, worker: _Worker, note: str) -> None:
         assert worker.code is not None
-        cause = worker.folder.stop_cause()
+        cause = worker.folder.record().stop
         detail = f"exit code {worker.code}" if worker.code >= 0 else f"killed by {_signal_name(-worker.code)}"
         if cause is None:
             cause = Cause.EXIT

@@ -23,7 +23,7 @@ from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, ope
 from lightwork_runtimes.local._link import LauncherDied, LauncherLink
 from lightwork_runtimes.local._process import Identity, all_pids, belongs, birth_of, send_signal
 from lightwork_runtimes.local._venvs import Venvs
-from lightwork_runtimes.local._watch import CONTENT, FOLDER, Deaths, Files, Ticker
+from lightwork_runtimes.local._watch import CONTENT, RECORD, Deaths, Files, Ticker
 
 __all__ = ["LocalOptions", "LocalRuntime"]
 
@@ -228,16 +228,16 @@ class LocalRuntime:
 
     async def _wait_over(self, folder: LaunchDir) -> Report:
         view = await self._wait_until(folder, lambda view: view.report.standing.is_over)
-        started = folder.started()
-        if started is not None and folder.ended() is None:
-            await self._clear_tree(os.path.basename(folder.path), started.worker)
+        record = folder.record()
+        if record.started is not None and record.ended is None:
+            await self._clear_tree(os.path.basename(folder.path), record.started.worker)
             folder.write_ended(view.report.exit_code, view.report.cause, view.report.detail)
         return view.report
 
     async def _wait_until(self, folder: LaunchDir, done: Callable[[View], bool]) -> View:
         changed = asyncio.Event()
         with ExitStack() as watches:
-            watches.enter_context(self._files.watch(folder.path, FOLDER, changed))
+            watches.enter_context(self._files.watch(folder.record_path, RECORD, changed))
             watched: set[Identity] = set()
             while True:
                 changed.clear()
@@ -285,7 +285,7 @@ class LocalRuntime:
         return False
 
     def _signal(self, folder: LaunchDir, number: signal.Signals) -> None:
-        started = folder.started()
+        started = folder.record().started
         if started is not None:
             send_signal(started.worker, number)
 
@@ -348,7 +348,7 @@ class LocalRuntime:
             with ExitStack() as watches:
                 if follow:
                     watches.enter_context(self._files.watch(folder.log, CONTENT, changed))
-                    watches.enter_context(self._files.watch(folder.path, FOLDER, changed))
+                    watches.enter_context(self._files.watch(folder.record_path, RECORD, changed))
                 watched: set[Identity] = set()
                 while True:
                     changed.clear()

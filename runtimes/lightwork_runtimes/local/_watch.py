@@ -19,16 +19,18 @@ from contextlib import AbstractContextManager, contextmanager
 
 from lightwork_runtimes.local._process import HAS_PIDFD, Identity, open_pidfd
 
-__all__ = ["Deaths", "Files", "Ticker"]
+__all__ = ["CONTENT", "RECORD", "Deaths", "Files", "Ticker"]
 
 INTERVAL = 0.2
 
-_IN_MODIFY, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x2, 0x80, 0x100, 0x400, 0x800
+_IN_MODIFY, _IN_ATTRIB, _IN_DELETE_SELF = 0x2, 0x4, 0x400
 _IN_Q_OVERFLOW, _IN_IGNORED = 0x4000, 0x8000
 _IN_FLAGS = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 _EVENT = struct.Struct("iIII")
 
-FOLDER = _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF | _IN_MOVE_SELF
+RECORD = _IN_MODIFY | _IN_ATTRIB | _IN_DELETE_SELF
+"""What is added to a file, and its end: one that somebody has open loses its name first, which is an attribute."""
+
 CONTENT = _IN_MODIFY
 
 
@@ -65,7 +67,7 @@ class Ticker:
 
 
 class Files:
-    """Changes of files and folders, by inotify."""
+    """Changes of files, by inotify."""
 
     def __init__(self, ticker: Ticker) -> None:
         self._ticker = ticker
