@@ -298,7 +298,7 @@ class SendCancel(Order, frozen=True):
 
 
 class SendStop(Order, frozen=True):
-    """Have the worker cancel what it runs and end, within `grace` seconds."""
+    """Have the worker cancel what it runs and end, within `grace` seconds. One without a connection is not told."""
 
     grace: float
 

@@ -243,6 +243,10 @@ class Machine(CallRules):
         self._do(WorkerUp(work.id))
         self._go_on(work)
 
+    def _ready_too_late(self, work: ModelWork, event: WorkerReady) -> None:
+        """The worker is told to end: until now it could be asked only by its runtime, which may know no way to ask."""
+        self._do(SendStop(work.id, work.policy.grace))
+
     def _fail_start(self, work: ModelWork, reason: Reason, message: str, error: ErrorInfo | None = None) -> None:
         """No worker came up: whatever waited for it fails."""
         work.failure = message
@@ -307,7 +311,9 @@ class Machine(CallRules):
             return
         grace, reachable = work.policy.grace, work.phase is Phase.UP
         self._begin_stop(work, (Stage.STOPPED, reason, None))
-        self._do(SendStop(work.id, grace) if reachable else EndWorker(work.id, work.attempt, grace))
+        self._do(SendStop(work.id, grace))
+        if not reachable:  # it may have no connection, or be about to dial
+            self._do(EndWorker(work.id, work.attempt, grace))
         self._do(StartTimer(work.id, Timer("force", work.id), grace + _FORCE_MARGIN))
 
     def _stopping(self, work: ModelWork, event: WorkerStopping) -> None:
@@ -409,7 +415,7 @@ TABLE: Final[dict[tuple[Phase, type], Row]] = {
     (_STOPPING, LinkRestored): Row(_M._nothing, (_STOPPING,)),
     # What the worker says.
     (_STARTING, WorkerReady): Row(_M._ready, (_UP,)),
-    (_STOPPING, WorkerReady): Row(_M._nothing, (_STOPPING,)),
+    (_STOPPING, WorkerReady): Row(_M._ready_too_late, (_STOPPING,)),
     **{(phase, CallRunning): Row(_M._running, (phase,)) for phase in _WITH_CALLS},
     **{(phase, CallSucceeded): Row(_M._succeeded, (phase,)) for phase in _WITH_CALLS},
     **{(phase, CallRecovered): Row(_M._recover, (phase,)) for phase in _WITH_CALLS},

@@ -145,6 +145,26 @@ async def test_work_that_is_starting_when_the_app_ends() -> None:
                 await asyncio.sleep(0)
 
 
+@both_runtimes
+async def test_work_in_its_on_start_is_told_to_end(runtime: str) -> None:
+    """An app that ends does not wait its grace for a work that waits in ``on_start``, whatever its runtime can do."""
+    work = Hooks("start hangs")
+    app = App(Holder(work=work), runtime=runtime, grace=600.0)
+    async with app:
+        await app.wait_for(lambda: work.log)
+    assert not app.is_running
+
+
+async def test_work_that_comes_up_when_the_app_ends_is_told_so() -> None:
+    """Nor for one that had no connection yet when the word of the end was said."""
+    for turns in range(20):
+        app = App(Holder(work=Hooks()), runtime="inprocess", grace=600.0)
+        async with app:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        assert not app.is_running
+
+
 # --- cancelled ------------------------------------------------------------------------------------
 
 

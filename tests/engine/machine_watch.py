@@ -187,7 +187,7 @@ class Watch:
             case ev.SendCancel():
                 assert command.call in work.sent
             case ev.SendStop():
-                assert work.is_up
+                assert work.live, "there is nobody to be told to end"
             case ev.EndWorker():
                 assert command.attempt == work.live, "an order to end a worker that is over"
                 work.end_asked = True

@@ -455,11 +455,12 @@ def test_stop_while_starting_ends_the_launch_and_answers_the_start(one: Play) ->
     assert gone.failure == "it was stopped"
 
 
-def test_ready_while_stopping_changes_nothing(one: Play) -> None:
-    """A worker that becomes ready after the stop gets no call."""
+def test_ready_while_stopping_is_told_to_end(one: Play) -> None:
+    """A worker that becomes ready after the stop gets no call, and is asked to end: it could not be before."""
     one.launch()
+    one.submit(2)
     one.stop()
-    assert one.ready() == []
+    assert one.ready() == [ev.SendStop(1, 5.0)]
 
 
 def test_start_while_stopping_launches_again(one: Play) -> None:
