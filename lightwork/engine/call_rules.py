@@ -50,6 +50,10 @@ _RETRIED: Final = frozenset(
 
 _FAILED_KEPT: Final = 100
 
+# For the rules of every call: to look up a member of an enum in its class takes CPython 3.11 ten times as long.
+_ABSENT, _UP = Phase.ABSENT, Phase.UP
+_PENDING, _RUNNING, _SUCCEEDED = Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED
+
 
 class CallRules:
     """Base of the machine: gives commands, and knows what becomes of calls."""
@@ -93,7 +97,7 @@ class CallRules:
             self._do(Adopt(work.id, event.call, earlier, _answered_by(earlier), outcome))
             return
         call = ModelCall(event.call, event.hash, event.args)
-        begins, why = self._status(call, Stage.PENDING), _why_new(work, event.hash)
+        begins, why = self._status(call, _PENDING), _why_new(work, event.hash)
         self._commands.append(Adopt(work.id, event.call, None, why, None, begins, event.hash))
         work.calls[event.call] = call
         work.in_flight[event.hash] = call
@@ -108,7 +112,7 @@ class CallRules:
             call.attempt = work.policy.retries + 1
             if work.phase is not Phase.STOPPING:
                 work.in_flight.setdefault(call.hash, call)
-            self._publish_call(work, call, self._status(call, Stage.PENDING))
+            self._publish_call(work, call, self._status(call, _PENDING))
         elif call.sent:
             return
         else:
@@ -118,10 +122,10 @@ class CallRules:
 
     def _go_on(self, work: ModelWork) -> None:
         """Do what the queue asks for, where the worker stands."""
-        if work.phase is Phase.ABSENT:
+        if work.phase is _ABSENT:
             if self._next(work) is not None:
                 self._launch(work)
-        elif work.phase is Phase.UP:
+        elif work.phase is _UP:
             while work.queue and len(work.running) < work.policy.concurrency and (call := self._next(work)) is not None:
                 work.queue.popleft()
                 call.sent = True
@@ -132,7 +136,7 @@ class CallRules:
 
     def _mind_idle(self, work: ModelWork) -> None:
         """A worker that is up and has no call, not even one that waits to be tried again, has its time for that."""
-        if work.phase is Phase.UP and work.policy.idle_timeout is not None:
+        if work.phase is _UP and work.policy.idle_timeout is not None:
             timer = Timer("idle", work.id)
             if work.calls:
                 self._do(StopTimer(work.id, timer))
@@ -151,7 +155,7 @@ class CallRules:
             if known is None:
                 return call
             earlier, outcome = known
-            self._settle(work, call, Stage.SUCCEEDED, None, _answered_by(earlier), value=outcome.value)
+            self._settle(work, call, _SUCCEEDED, None, _answered_by(earlier), value=outcome.value)
         return None
 
     def _settle(
@@ -163,7 +167,7 @@ class CallRules:
         self._withdraw(work, call)
         del work.calls[call.id]
         take_from_flight(work, call)
-        if stage is Stage.SUCCEEDED:
+        if stage is _SUCCEEDED:
             if work.failed:
                 work.failed.pop(call.hash, None)
             if work.policy.cache_calls:
@@ -203,7 +207,7 @@ class CallRules:
         call.attempt += 1
         call.ran = False
         call.delayed = True
-        self._publish_call(work, call, self._status(call, Stage.PENDING, reason, message))
+        self._publish_call(work, call, self._status(call, _PENDING, reason, message))
         self._do(StartTimer(work.id, Timer("retry", work.id, call.id), _delay(work.policy, call)))
 
     def _end(self, work: ModelWork, call: ModelCall, reason: Reason) -> None:
@@ -259,14 +263,14 @@ class CallRules:
         """The worker says that it runs, or what came of it: of a run that is over at once that says both."""
         if not call.ran:
             call.ran = True
-            self._publish_call(work, call, self._status(call, Stage.RUNNING))
+            self._publish_call(work, call, self._status(call, _RUNNING))
 
     def _succeeded(self, work: ModelWork, event: CallSucceeded) -> None:
         """The call has succeeded, whatever was asked of it meanwhile."""
         call = work.running.get(event.call)
         if call is not None:
             self._has_run(work, call)
-            self._settle(work, call, Stage.SUCCEEDED, value=event.value)
+            self._settle(work, call, _SUCCEEDED, value=event.value)
             self._go_on(work)
 
     def _failed(self, work: ModelWork, event: CallFailed) -> None:
