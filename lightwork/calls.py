@@ -236,11 +236,13 @@ class Call(Generic[T_co]):
         self._retrieved = False
 
     def _settle(self, status: WorkStatus, value: Any = None, error: BaseException | None = None) -> None:
-        self._value, self._error, self.status = value, error, status
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        self._value = value
+        self._error = error
+        self.status = status
+        for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        self._waiters.clear()
 
 
 class Queued(Generic[T]):

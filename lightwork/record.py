@@ -64,7 +64,9 @@ class WorkRecord:
         """Take in the next status, which belongs to the call of that hash if to any."""
         self.statuses.append(status)
         stage = status.stage
-        if stage is _SUCCEEDED:
+        if stage is _RUNNING:
+            pass
+        elif stage is _SUCCEEDED:
             self.num_successes += 1
             self.num_timeouts, self.first_request = 0, None
         elif stage is _PENDING:
@@ -72,19 +74,18 @@ class WorkRecord:
                 self.first_request = status.timestamp
         elif stage is _STARTED:
             self.started = True
-        elif stage is not _RUNNING:
+        else:
             if status.reason is Reason.TIMEOUT:
                 self.num_timeouts += 1
             if status.call is None:
                 self.started = False
         if call_hash is not None:
-            calls = self._calls
             if call_hash != self.latest_call:
-                calls.pop(call_hash, None)
                 self.latest_call = call_hash
-            calls[call_hash] = status
-            if len(calls) > 2 * self._kept:
-                self._drop_oldest()
+                self._calls.pop(call_hash, None)
+                if len(self._calls) > 2 * self._kept:
+                    self._drop_oldest()
+            self._calls[call_hash] = status
 
     def _drop_oldest(self) -> None:
         # Many at a time: to find the first of a dict whose first ones are deleted one by one takes longer each time.

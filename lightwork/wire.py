@@ -378,8 +378,13 @@ class FrameReader:
             ProtocolError: If a header announces more than `max_frame` bytes. Nothing after that is read, and every
                 further call raises again.
         """
-        # Most reads hold whole frames: those are cut from `data` itself. Only one that spans reads is put together in
-        # the buffer, so each of its bytes is copied twice however many pieces it comes in.
+        # Most reads hold whole frames, and most of those a single one: they are cut from `data` itself. Only a frame
+        # that spans reads is put together in the buffer, so each of its bytes is copied twice however many pieces it
+        # comes in.
+        if not self._buffer and len(data) >= _HEADER_SIZE:
+            length, number = _unpack(data)
+            if length == len(data) - _HEADER_SIZE and length <= self.max_frame:
+                return [(number, data[_HEADER_SIZE:])]
         frames: list[tuple[int, bytes]] = []
         start, end = self._resume(data, frames) if self._buffer else 0, len(data)
         need = _HEADER_SIZE

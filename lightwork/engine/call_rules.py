@@ -122,10 +122,7 @@ class CallRules:
 
     def _go_on(self, work: ModelWork) -> None:
         """Do what the queue asks for, where the worker stands."""
-        if work.phase is _ABSENT:
-            if self._next(work) is not None:
-                self._launch(work)
-        elif work.phase is _UP:
+        if work.phase is _UP:
             while work.queue and len(work.running) < work.policy.concurrency and (call := self._next(work)) is not None:
                 work.queue.popleft()
                 call.sent = True
@@ -133,6 +130,8 @@ class CallRules:
                 self._commands.append(SendCall(work.id, call.id, call.args, call.hash))
             if work.policy.idle_timeout is not None:
                 self._mind_idle(work)
+        elif work.phase is _ABSENT and self._next(work) is not None:
+            self._launch(work)
 
     def _mind_idle(self, work: ModelWork) -> None:
         """A worker that is up and has no call, not even one that waits to be tried again, has its time for that."""

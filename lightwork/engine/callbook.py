@@ -129,8 +129,10 @@ class CallBook:
 
     # --- what the machine orders ------------------------------------------------------------------
 
-    def publish(self, status: WorkStatus) -> None:
-        """A call has a status that is neither its first nor its last."""
+    def publish(self, entry: Entry, command: ev.Publish) -> None:
+        """The work has a status, or a call has one that is neither its first nor its last."""
+        status = command.status
+        self._core.publish(entry, status, command.hash)
         call = self._calls.get(status.call or 0)
         if call is not None:
             call.status = status
@@ -141,6 +143,7 @@ class CallBook:
         call.cache_reason = command.reason
         if command.status is not None:
             call.status = command.status
+            self._core.publish(entry, command.status, command.hash)
         recorder = self._core.recorder
         if recorder is not None and command.to is None and not entry.work._cache_calls and self._driver.in_pass():
             asked = Asked(entry.id, command.call, call.hash)
@@ -158,11 +161,13 @@ class CallBook:
                 self._core.recorder.answers.claim(joined.id)
             self._replaced[call.id] = joined
 
-    def settle(self, entry: Entry, number: int, outcome: ev.Outcome) -> None:
+    def settle(self, entry: Entry, command: ev.Settle) -> None:
         """The call is over: whoever awaits it goes on."""
+        outcome = command.outcome
+        self._core.publish(entry, outcome.status, command.hash)
         if self._core.recorder is not None:
-            self._core.recorder.answers.settle(number, outcome)
-        call = self._calls.pop(number, None)
+            self._core.recorder.answers.settle(command.call, outcome)
+        call = self._calls.pop(command.call, None)
         if call is None:
             return
         if outcome.value is not None:

@@ -149,9 +149,8 @@ class Core:
         self._depth += 1
         try:
             commands = self.machine.handle(event, now)
-            if self.observers:
-                for observe in self.observers:
-                    observe(event, commands, now)
+            for observe in self.observers:
+                observe(event, commands, now)
             for command in commands:
                 self._carry_out(command)
         finally:

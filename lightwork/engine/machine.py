@@ -102,14 +102,10 @@ class Machine(CallRules):
         """
         self._now = now
         kind = type(event)
-        if isinstance(event, WorkAdded):
-            self._add(event)
-            return []
         work = self._works.get(event.work)
-        if work is None:
-            if kind in _MAY_BE_UNKNOWN:
-                return []
-            raise MachineError(f"{event!r} is about a work that is not known")
+        if work is None or kind is WorkAdded:
+            self._without_work(event)
+            return []
         self._story.append((now, work.name, work.phase, work.attempt, kind, getattr(event, "call", None)))
         if getattr(event, "attempt", work.attempt) != work.attempt:
             return []
@@ -123,6 +119,13 @@ class Machine(CallRules):
         self._commands = []
         answer(self, work, event)
         return self._commands
+
+    def _without_work(self, event: Event) -> None:
+        """The event is about a work that is forgotten, or makes one known."""
+        if isinstance(event, WorkAdded):
+            self._add(event)
+        elif type(event) not in _MAY_BE_UNKNOWN:
+            raise MachineError(f"{event!r} is about a work that is not known")
 
     def _add(self, event: WorkAdded) -> None:
         """A work that a killed scheduler knew is known already, and is made by code that may say something else now."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, deque
 
+import msgspec
+
 from lightwork.engine.events import Outcome, Policy
 from lightwork.status import Reason, Stage
 
@@ -32,8 +34,8 @@ class Phase(enum.StrEnum):
     STOPPING = "stopping"
 
 
-class ModelCall:
-    """One call that is not over.
+class ModelCall(msgspec.Struct, eq=False, gc=False):
+    """One call that is not over. A struct, since one is made for each call, and no part of a cycle.
 
     Attributes:
         id, hash, args: As submitted.
@@ -45,15 +47,14 @@ class ModelCall:
         delayed: Whether it waits for the delay of a retry; its timer ``retry`` runs then and only then.
     """
 
-    __slots__ = ("args", "attempt", "delayed", "ending", "hash", "id", "ran", "sent")
-
-    def __init__(self, id: int, hash: str, args: bytes) -> None:
-        self.id, self.hash, self.args = id, hash, args
-        self.attempt = 1
-        self.sent = False
-        self.ran = False
-        self.ending: Reason | None = None
-        self.delayed = False
+    id: int
+    hash: str
+    args: bytes
+    attempt: int = 1
+    sent: bool = False
+    ran: bool = False
+    ending: Reason | None = None
+    delayed: bool = False
 
 
 class ModelWork:

@@ -104,6 +104,13 @@ class Scheduler:
         self._resume: Resume | None = None
         self._has_begun = False
         self._force = asyncio.Event()
+        # By type, since a `match` asks isinstance for each case.
+        self._of_every_call: dict[type[ev.Command], Callable[[Entry, Any], None]] = {
+            ev.Adopt: self._book.adopt,
+            ev.SendCall: self._send_call,
+            ev.Publish: self._book.publish,
+            ev.Settle: self._book.settle,
+        }
         self.run = self._book.run
         self.submit = self._book.submit
         self.schedule = self.schedules.ask
@@ -266,22 +273,11 @@ class Scheduler:
     # --- what the machine orders ------------------------------------------------------------------
 
     def _carry_out(self, command: ev.Command) -> None:
-        entry = self._core.entries[command.work]
-        # First those of every call, by their very type: a `match` asks isinstance for each case.
-        if type(command) is ev.Settle:
-            self._core.publish(entry, command.outcome.status, command.hash)
-            self._book.settle(entry, command.call, command.outcome)
-        elif type(command) is ev.Adopt:
-            if command.status is not None:
-                self._core.publish(entry, command.status, command.hash)
-            self._book.adopt(entry, command)
-        elif type(command) is ev.SendCall:
-            self._links.send(entry, wire.Call(command.call, command.args, command.hash))
-        elif type(command) is ev.Publish:
-            self._core.publish(entry, command.status, command.hash)
-            self._book.publish(command.status)
-        else:
-            self._carry_out_rarer(entry, command)
+        carry_out = self._of_every_call.get(type(command), self._carry_out_rarer)
+        carry_out(self._core.entries[command.work], command)
+
+    def _send_call(self, entry: Entry, command: ev.SendCall) -> None:
+        self._links.send(entry, wire.Call(command.call, command.args, command.hash))
 
     def _carry_out_rarer(self, entry: Entry, command: ev.Command) -> None:
         match command:

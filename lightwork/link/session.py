@@ -13,6 +13,8 @@ from lightwork.wire import HEADER
 
 __all__ = ["Session"]
 
+_pack = HEADER.pack
+
 
 class Session:
     """One end of a numbered exchange.
@@ -38,8 +40,8 @@ class Session:
 
     def send(self, body: bytes) -> bytes:
         """Number a frame and keep it; return its bytes for the wire."""
-        self.sent = number = self.sent + 1
-        data = HEADER.pack(len(body), number) + body
+        self.sent += 1
+        data = _pack(len(body), self.sent) + body
         self._kept.append(data)
         self.unacked_bytes += len(data)
         return data
@@ -72,9 +74,8 @@ class Session:
         """
         if number > self.sent:
             raise ProtocolError(f"frame {number} was acknowledged, but the last one sent is {self.sent}")
-        kept = self._kept
-        for _ in range(number - (self.sent - len(kept))):
-            self.unacked_bytes -= len(kept.popleft())
+        take = self._kept.popleft
+        self.unacked_bytes -= sum([len(take()) for _ in range(number - (self.sent - len(self._kept)))])
 
     def replay(self, received: int) -> list[bytes]:
         """The frames to send again, in order, to an end that has taken in all up to `received`.
