@@ -59,7 +59,7 @@ class CallBook:
         if thread == core.pass_thread:
             return self._run_in_plain_pass(work, args, kwargs)
         call = self._submit(work, args, kwargs) if thread == core.thread else self.submit(work, args, kwargs)
-        return Queued(call) if work._parallel else call
+        return Queued(call) if call._parallel else call
 
     def submit(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
         """See `Driver.submit`."""

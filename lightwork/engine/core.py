@@ -151,8 +151,9 @@ class Core:
             commands = self.machine.handle(event, now)
             for observe in self.observers:
                 observe(event, commands, now)
+            carry_out = self._carry_out
             for command in commands:
-                self._carry_out(command)
+                carry_out(command)
         finally:
             self._depth -= 1
         if self._has_news and not self._depth:

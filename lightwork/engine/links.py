@@ -301,12 +301,10 @@ class Links:
             self._core.feed(ev.CallSucceeded(entry.id, worker.attempt, frame.call, bytes(frame.value)), now)
             return
         if type(frame) is wire.Delta:
-            ops = frame.ops
-            self._apply(entry, worker, lambda mirror: mirror.apply(ops))
+            self._apply(entry, worker, Mirror.apply, frame.ops)
             return
         if type(frame) is wire.Answer:
-            answer = frame
-            self._apply(entry, worker, lambda mirror: mirror.answer(answer.proposal, answer.ops))
+            self._apply(entry, worker, Mirror.answer, frame.proposal, frame.ops)
             self._on_answer(entry, worker, frame)
             return
         if type(frame) is wire.Bye:
@@ -322,10 +320,10 @@ class Links:
         if event is not None:
             self._core.feed(event, now)
 
-    def _apply(self, entry: Entry, worker: Worker, apply: Callable[[Mirror], Sequence[wire.Op]]) -> None:
+    def _apply(self, entry: Entry, worker: Worker, apply: Callable[..., Sequence[wire.Op]], *args: Any) -> None:
         assert worker.mirror is not None
         try:
-            ops = apply(worker.mirror)
+            ops = apply(worker.mirror, *args)
         except StateError as error:
             worker.refusal = f"its state cannot be followed: {error}"
             self._end(worker, 0.0)

@@ -315,12 +315,12 @@ class Peer(Generic[FrameT]):
                 it do not count as taken in.
         """
         self.last_heard = self._time()
-        session = self._session
+        session, decode = self._session, self._decode
         for number, body in frames:
             # The next number is the usual case; else none, or one that was seen, or a gap.
             if number != session.received + 1 and number and not session.expects(number):
                 continue
-            frame = self._decode(body)
+            frame = decode(body)
             if number:
                 session.received = number
                 self._taken += len(body)

@@ -376,3 +376,13 @@ def test_a_signature_is_worked_out_once_and_not_kept_for_ever() -> None:
     del run
     gc.collect()
     assert kept() is None
+
+
+def test_a_default_that_cannot_be_encoded_is_put_in_by_the_worker() -> None:
+    """Also where every parameter may be given by position."""
+    marker = object()
+
+    def run(self: object, x: int, what: Any = marker) -> None: ...
+
+    assert there(run, 1) == ((1, marker), {})
+    assert there(run, 1, what="given") == ((1, "given"), {})

@@ -128,3 +128,27 @@ async def test_inside_of_another_task_the_loop_takes_the_step() -> None:
     assert not story
     await task
     assert story == ["entered"]
+
+
+def test_a_factory_of_the_loop_does_not_make_the_task(in_callback: Callable[..., Any]) -> None:
+    """It may make eager tasks, which would be entered before anybody has them."""
+    story: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        story.append("made")
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def work() -> None:
+        story.append("entered")
+
+    def scenario(loop: asyncio.AbstractEventLoop) -> None:
+        loop.set_task_factory(factory)
+        try:
+            _, step = create_stepped(loop, work())
+            assert not story
+            step()
+        finally:
+            loop.set_task_factory(None)
+
+    in_callback(scenario)
+    assert story == ["entered"]

@@ -1,0 +1,46 @@
+"""What is kept of the statuses of a work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightwork.record import WorkRecord
+from lightwork.status import Stage, WorkStatus
+
+pytestmark = pytest.mark.bare
+
+STAGES = (Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED)
+
+
+@given(
+    added=st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(STAGES), st.booleans()), max_size=60),
+    kept=st.integers(1, 4),
+)
+def test_the_latest_calls_are_kept_in_their_order(added: Sequence[tuple[str, Stage, bool]], kept: int) -> None:
+    """By the call that had a status last, however often somebody looks; each with its latest status."""
+    record = WorkRecord(kept)
+    expected: dict[str, WorkStatus] = {}
+    for number, (call_hash, stage, is_looked_at) in enumerate(added):
+        status = WorkStatus(stage, float(number))
+        record.add(status, call_hash)
+        expected.pop(call_hash, None)
+        expected[call_hash] = status
+        if is_looked_at:
+            assert list(record.calls.items()) == list(expected.items())[-kept:]
+    assert list(record.calls.items()) == list(expected.items())[-kept:]
+    assert record.num_successes == sum(stage is Stage.SUCCEEDED for _, stage, _ in added)
+    assert len(record.statuses) == min(kept, len(added))
+
+
+def test_a_record_that_nobody_looks_at_is_bounded() -> None:
+    """It never holds more than twice the calls that are kept, and one."""
+    record = WorkRecord(10)
+    most = 0
+    for number in range(1000):
+        record.add(WorkStatus(Stage.PENDING, 0.0), str(number))
+        most = max(most, len(record._calls))
+    assert 10 < most <= 21
