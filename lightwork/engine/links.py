@@ -285,6 +285,8 @@ class Links:
         elif type(frame) is wire.Bye and self._core.recorder is None:
             peer.acknowledge()
         elif self._core.held is not None:
+            if peer.withhold():  # so that a worker that streams on comes to the end of its window, and waits as well
+                self._core.external(peer.release)
             self._core.external(partial(self._take, entry, worker, frame, peer.number, peer.body))
         else:
             self._take(entry, worker, frame, peer.number, peer.body)

@@ -144,6 +144,7 @@ class Peer(Generic[FrameT]):
         self._connection: Connection | None = None
         self.closed = False
         self._keeps = keeps
+        self._acks = not keeps
         self._kept = 0
         self.number = 0
         self.body = b""
@@ -332,7 +333,7 @@ class Peer(Generic[FrameT]):
                 self.on_frame(frame)
             if self.closed:
                 return
-        if self._taken and self._connection is not None and not self._keeps:
+        if self._taken and self._connection is not None and self._acks:
             if session.received - session.told >= ACK_EVERY or self._taken >= ACK_BYTES:
                 self._ack()
             elif self._ack_delay is not None and self._ack_timer is None:
@@ -357,13 +358,29 @@ class Peer(Generic[FrameT]):
         if not self._session.unacked:
             self.on_settled()
 
+    def withhold(self) -> bool:
+        """Acknowledge nothing by itself until `release`; says whether that is new.
+
+        For an owner that cannot deal with what comes, and has it wait: when the other end's window is full its
+        `writable` is false, and whoever can hold back there does.
+        """
+        was, self._acks = self._acks, False
+        return was
+
+    def release(self) -> None:
+        """What has waited is dealt with: acknowledge it now; fine when closed."""
+        self._acks = not self._keeps
+        if self._acks and self._taken:
+            self._ack()
+
     def acknowledge(self) -> None:
         """Acknowledge what was taken in, without waiting for more."""
         self._ack()
 
     def _on_ack_timer(self) -> None:
         self._ack_timer = None
-        self._ack()
+        if self._acks:
+            self._ack()
 
     def _ack(self) -> None:
         # A timer that is running stays: to cancel and start one for each acknowledgement costs more than one that

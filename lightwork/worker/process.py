@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from lightwork.worker.agent import Agent
 from lightwork.worker.execute import SWITCH_INTERVAL
 from lightwork.worker.orphan import OrphanGuard
 
-__all__ = ["main", "serve"]
+__all__ = ["keep_buffers", "main", "serve"]
 
 _FAILED = 1
 _decode_ticket = msgspec.msgpack.Decoder(wire.Ticket).decode
@@ -36,7 +37,7 @@ def main() -> int:
     """
     ticket = _decode_ticket(sys.stdin.buffer.read())
     _close_input()
-    _keep_buffers()
+    keep_buffers()
     with asyncio.Runner() as runner:
         # Not `Runner.run`: what that does for Ctrl-C, the agent does for itself, and each worker would pay for both.
         loop = runner.get_loop()
@@ -132,8 +133,11 @@ def _end_on_signals(agent: Agent, loop: asyncio.AbstractEventLoop) -> None:
         signal.signal(number, on_signal)
 
 
-def _keep_buffers() -> None:
+@functools.cache
+def keep_buffers() -> None:
     """Have the C library keep the memory of a read buffer for the next one, as it does in a larger process.
+
+    Done once, before a fork for those that are forked: in them the block would be cleared, page by page.
 
     asyncio reads into 256 kB, which glibc asks the system for and gives back each time until it has seen a larger block
     freed. That took a quarter of a worker's time in a warm call.

@@ -20,6 +20,7 @@ from lightwork.link.handshake import LAUNCH_SIZE, NONCE_SIZE, ServerHandshake
 from lightwork.link.peer import Peer
 from lightwork.work import Work
 from lightwork.worker.agent import Agent
+from lightwork.worker.process import keep_buffers
 
 __all__ = ["rehearse"]
 
@@ -50,6 +51,7 @@ def rehearse() -> bool:
     """
     if sys.platform != "linux":  # elsewhere nothing is forked, and there is no socket without a file
         return False
+    keep_buffers()
     try:
         with asyncio.Runner() as runner:
             runner.run(_play())

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from lightwork import Flow, FlowDelta, Work
 
@@ -37,6 +37,24 @@ class Echo(Work):
     async def run(self, value: Any = None) -> Any:
         self.seen.append(value)
         return value
+
+
+class Streams(Work):
+    """Changes its value again and again until the test, whose process this must be, says that it may end."""
+
+    may_end: ClassVar[asyncio.Event]
+
+    def __init__(self) -> None:
+        super().__init__(parallel=True, cache_calls=False)
+        self.value = ""
+
+    async def run(self, size: int) -> str:
+        number = 0
+        while not self.may_end.is_set():
+            number += 1
+            self.value = f"{number:<{size}}"
+            await asyncio.sleep(0)
+        return self.value
 
 
 class Editor(Work):

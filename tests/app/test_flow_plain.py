@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from lightwork import App, Flow, Stage
-from tests.app.support_flows import Echo, Editor, Failing
+from lightwork.link.peer import WINDOW
+from tests.app.support_flows import Echo, Editor, Failing, Streams
 
 pytestmark = pytest.mark.bare
 
@@ -95,6 +97,42 @@ async def test_one_consistent_state() -> None:
         assert await call == 5000
         assert work.n == 5000
     assert seen[:2] == [0, 0]
+
+
+def bytes_held_by(app: App[Any]) -> int:
+    """What has come from workers and waits for the end of the pass."""
+    return sum(len(act.args[-1]) for act in app._running().scheduler.core.held or [] if isinstance(act, partial))
+
+
+async def test_what_is_held_is_bounded() -> None:
+    """What a work streams during a pass is held up to its window; the rest waits there, and the last arrives."""
+    entered, go = threading.Event(), threading.Event()
+
+    def script(flow: Any) -> None:
+        if flow.value == 1:
+            entered.set()
+            go.wait()
+            flow.value = 2
+
+    size, work, Streams.may_end = 1 << 18, Streams(), asyncio.Event()
+    most = WINDOW + 4 * size
+    async with plain(script, work=work) as app:
+        await work.start()
+        app.root.value = 1
+        await asyncio.to_thread(entered.wait)
+        call = work.submit(size)
+        held, turns_at_rest = 0, 0
+        while turns_at_rest < 200 and held <= most:
+            await asyncio.sleep(0)
+            before, held = held, bytes_held_by(app)
+            turns_at_rest = turns_at_rest + 1 if held == before and held else 0
+        shown = work.value
+        go.set()
+        Streams.may_end.set()
+        last = await call
+        assert work.value == last
+    assert WINDOW <= held <= most
+    assert shown == ""
 
 
 def test_failed_call_raises_when_it_is_asked_again() -> None:

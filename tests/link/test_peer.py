@@ -101,6 +101,26 @@ def test_acknowledgements_do_not_wait_for_large_frames() -> None:
     assert pair.worker.statistics().unacked == 0
 
 
+def test_withheld_acknowledgements_fill_the_window() -> None:
+    """While an end withholds acknowledgements the other comes to the end of its window; then it is told at once."""
+    window = 1 << 20
+    pair = Pair(window=window)
+    pair.connect()
+    assert pair.scheduler.withhold()
+    assert not pair.scheduler.withhold()
+    while pair.worker.writable:
+        pair.worker.send(Delta([(0, ["log"], "x" * (1 << 16))]))
+        pair.pump()
+    assert pair.worker.acked == 0
+    assert window <= pair.worker.statistics().unacked_bytes < window + (1 << 17)
+    pair.worker.send(Running(1))
+    pair.pump()
+    assert pair.at_scheduler[-1] == Running(1)
+    pair.scheduler.release()
+    pair.pump()
+    assert pair.worker.statistics().unacked == 0
+
+
 def test_posted_frames_need_no_acknowledgement() -> None:
     """Frames without a number start no timer."""
     pair = Pair()

@@ -10,8 +10,8 @@ import pytest
 
 FAULTS = """
 import resource, socket
-from lightwork.worker.process import _keep_buffers
-_keep_buffers()
+from lightwork.worker.process import keep_buffers
+keep_buffers()
 here, there = socket.socketpair()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(1000):
