@@ -39,6 +39,7 @@ from tests.runtimes.sshd import Server, free_port, needs_sshd, sshd
 from tests.runtimes.support import first_output, output
 
 from lightwork_runtimes.ssh import SshOptions, SshRuntime  # isort: skip -- after what skips where it cannot be imported
+from lightwork_runtimes.ssh._runtime import _service_ports  # isort: skip
 from lightwork_runtimes.ssh.far.supervise import MARGIN  # isort: skip
 from tests.runtimes.ssh_works import Echo  # isort: skip
 
@@ -444,6 +445,41 @@ async def test_served_channel_ends_with_the_connection(server: Server) -> None:
         await served[0].ended.wait()
         assert isinstance(served[0].ends[0], Exception)
         writer.close()
+
+
+async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server) -> None:
+    """A service whose usual port was taken here is at the same url once another runtime looks after its launch."""
+    near, far = _service_ports("a")
+    async with server.runtime(code=[]) as first:
+        with socket.create_server(("127.0.0.1", near)):
+            ref = await first.launch(spec("wait"))
+        assert "waiting" in await first_output(first, ref)
+        assert await first.launch(spec("wait")) == ref
+        (url,) = urls_of_workers(server)
+    async with entered(server) as second:
+        waiting = asyncio.ensure_future(second.wait(ref))
+        port = int(url.rpartition(":")[2])
+        assert port != near
+        visited = asyncio.Event()
+        async with await asyncio.start_server(lambda reader, writer: (visited.set(), writer.close()), "127.0.0.1", far):
+            while not visited.is_set():
+                with contextlib.suppress(OSError):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    await reader.read()
+                    writer.close()
+                await asyncio.sleep(0.05)
+        waiting.cancel()
+
+
+def urls_of_workers(server: Server) -> set[str]:
+    """What the workers of a server were told of the urls of their services."""
+    urls = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            told, parent = process.environ().get("_LIGHTWORK_SERVICE"), process.parent()
+            if told and parent is not None and str(server.far) in str(parent.cmdline()):
+                urls.add(told.split(",")[2])
+    return urls
 
 
 # --- what does not work ---------------------------------------------------------------------------

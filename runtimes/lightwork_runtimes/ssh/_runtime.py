@@ -245,7 +245,12 @@ class SshRuntime:
 
     def _ref(self, host: Host, owner: str, name: str, port: int | None = None) -> Ref:
         hint: dict[str, str | int | float] = {"owner": owner, "host": host.target.label}
-        return Ref(self.name, name, hint if port is None else {**hint, "port": port})
+        if port is not None:
+            hint["port"] = port
+        near = host.service_port(name)
+        if near not in (None, _service_ports(name)[0]):  # the usual one was taken; the url has this one
+            hint["near"] = near
+        return Ref(self.name, name, hint)
 
     def _check_entered(self) -> None:
         if self._tasks is None:
@@ -337,9 +342,10 @@ class SshRuntime:
         owner = ref.hint.get("owner")
         if isinstance(owner, str):
             host.kept.add((owner, ref.name))
-        if not host.has_service(ref.name):  # launched by another scheduler, which may have told its url to somebody
+        if host.service_port(ref.name) is None:
+            # Launched by another scheduler, which may have told its url to somebody.
             near, far = _service_ports(ref.name)
-            await host.open_service(ref.name, near, int(ref.hint.get("port", far)))
+            await host.open_service(ref.name, int(ref.hint.get("near", near)), int(ref.hint.get("port", far)))
         view, _ = await host.ask_until_answered("wait", owner=_key(ref)[0], name=ref.name)
         return self._seen(host, ref, view)
 
