@@ -461,7 +461,12 @@ async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server) -> N
         port = int(url.rpartition(":")[2])
         assert port != near
         visited = asyncio.Event()
-        async with await asyncio.start_server(lambda reader, writer: (visited.set(), writer.close()), "127.0.0.1", far):
+
+        def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            visited.set()
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", far):
             while not visited.is_set():
                 with contextlib.suppress(OSError):
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
