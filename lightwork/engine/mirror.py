@@ -19,10 +19,16 @@ from lightwork.ops import DELETE, SET, SPLICE
 from lightwork.state import MISSING, State, packed, plain
 from lightwork.undo import note
 
-__all__ = ["Mirror"]
+__all__ = ["MOST_UNANSWERED", "Mirror"]
+
+MOST_UNANSWERED = 64 << 20
+"""Bytes of edits that may wait for a worker's answers; with more, the next edit is refused until some have come."""
 
 _MOST_EXPECTED = 64 * 1024
 """What the flow saw is sent along for comparison up to this size, in bytes."""
+
+_KEPT = 512
+"""Bytes that a proposal takes besides what it says, about."""
 
 
 class Mirror:
@@ -52,6 +58,7 @@ class Mirror:
         self._confirmed = State(state.owner, {})
         self._pending: dict[str, int] = {}
         self._proposals: dict[int, wire.Op] = {}
+        self._unanswered = 0  # bytes of them
         self._latest = self._earlier = earlier
         self._seen: Any = MISSING
         self._guard = self._keep
@@ -118,6 +125,7 @@ class Mirror:
             if 0 < number <= self._earlier:
                 return shown
             raise StateError(f"{self._state.owner}: the worker answers proposal {number}, which was never made")
+        self._unanswered -= _size(proposed)
         name = proposed[1][0]
         self._pending[name] -= 1
         if self._pending[name]:
@@ -136,7 +144,7 @@ class Mirror:
             return
         self._state.guard = None
         self._state.sink = sink
-        unanswered, self._proposals = self._proposals, {}
+        unanswered, self._proposals, self._unanswered = self._proposals, {}, 0
         told = [op for name in self._pending for op in self._restore(name)]
         self._pending.clear()
         for proposed in unanswered.values():
@@ -170,7 +178,16 @@ class Mirror:
         return (op,)
 
     def _keep(self, path: list[Any]) -> None:
-        """Before an edit of the flow: keep what the worker has confirmed, and what the flow sees at the path."""
+        """Before an edit of the flow: keep what the worker has confirmed, and what the flow sees at the path.
+
+        Raises:
+            StateError: Too much waits for the worker. Nothing was changed.
+        """
+        if self._unanswered > MOST_UNANSWERED:
+            raise StateError(
+                f"{self._state.owner}.{path[0]} cannot be changed now: {self._unanswered >> 20} MB of changes wait for "
+                "the worker's answer, because it is cut off or slow; await work.wait_confirmed() between large ones"
+            )
         note(self._state, path)
         name = path[0]
         if name not in self._pending and name in self._state.names:
@@ -191,6 +208,7 @@ class Mirror:
         self._latest += 1
         self._pending[name] = self._pending.get(name, 0) + 1
         self._proposals[self._latest] = sent
+        self._unanswered += _size(sent)
         self._send(wire.FlowDelta(self._latest, sent, expected, has_expected))
         self._edited(op)
 
@@ -208,6 +226,10 @@ class Mirror:
         else:
             return None, None
         return (packed(seen), True) if most_bytes(seen) <= _MOST_EXPECTED else (None, None)
+
+
+def _size(op: wire.Op) -> int:
+    return _KEPT + most_bytes(op)
 
 
 def _attribute(op: wire.Op) -> str:

@@ -251,6 +251,8 @@ class Scheduler:
 
     def _kill_all(self) -> None:
         workers = list(self._core.workers.values())
+        if not workers:
+            return  # the last one is just being let go of
         _log.warning("works are ended by force", works=[worker.name for worker in workers])
         for worker in workers:
             self._launching.end(worker, 0.0)

@@ -243,3 +243,26 @@ def test_diverged() -> None:
         pair.mirror.apply([(2, ["items"], 9, 0, [1])])
     with pytest.raises(StateError, match="answers proposal 7, which was never made"):
         pair.mirror.answer(7, [])
+
+
+def test_what_waits_for_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too much unanswered the next edit is refused and changes nothing; answers make room for others."""
+    monkeypatch.setattr("lightwork.engine.mirror.MOST_UNANSWERED", 10_000)
+    pair = Pair()
+    with pytest.raises(StateError, match=r"^Held\.items cannot be changed now: .* await work\.wait_confirmed\(\)"):
+        _append_many(pair.flow.items)
+    made = len(pair.flow.items) - 3
+    assert 10 < made < 20
+    pair.deliver_to_work()
+    pair.deliver_to_flow()
+    pair.flow.items.append("y")
+    pair.settle()
+    pair.flow.text = "z" * 20_000  # one edit alone may be of any size
+    pair.settle()
+    assert pair.flow.items == pair.work.items == [1, 2, 3, *["x" * 100] * made, "y"]
+    assert _same(pair.flow._state, pair.work._state)
+
+
+def _append_many(items: list[Any]) -> None:
+    for _ in range(1000):
+        items.append("x" * 100)
