@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from benchmarks.calls import LightworkCall
+from benchmarks.calls import LightworkCall, calling
 from benchmarks.harness import Batch, Budget, Contender, Report, Scale, take_turns
 from benchmarks.works import Increment, Waiting
 from lightwork import App
@@ -103,11 +103,12 @@ class Besieged:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
         work = Increment()
+        calls = calling(work)
         async with App(Waiting([work])) as app:
 
             async def batch(count: int) -> float:
                 async with strangers(app.address.port, self.first):
-                    taken = await timed(work, count)
+                    taken = await calls(count)
                     listener = app._running().scheduler._listener
                     if not listener.pending:
                         raise RuntimeError("no stranger came")
@@ -127,23 +128,15 @@ class NextDoor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
         work = Increment()
+        calls = calling(work)
         async with App(Waiting([work])):
             with neighbour() as port:
 
                 async def batch(count: int) -> float:
                     async with strangers(port, b""):
-                        return await timed(work, count)
+                        return await calls(count)
 
                 yield batch
-
-
-async def timed(work: Increment, count: int) -> float:
-    """Seconds for that many calls, each checked."""
-    start = time.perf_counter()
-    for n in range(count):
-        if await work.run(n) != n + 1:
-            raise ValueError(f"a wrong answer to {n}")
-    return time.perf_counter() - start
 
 
 def contenders() -> list[Contender]:

@@ -79,8 +79,10 @@ class CallRules:
     ) -> WorkStatus:
         return WorkStatus(stage, self._now, reason, message, 1, call.id, call.attempt)
 
-    def _publish_call(self, work: ModelWork, call: ModelCall, status: WorkStatus) -> None:
-        self._commands.append(Publish(work.id, status, call.hash))
+    def _publish_call(
+        self, work: ModelWork, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None
+    ) -> None:
+        self._commands.append(Publish(work.id, self._status(call, stage, reason, message), call.hash))
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class CallRules:
             call.attempt = work.policy.retries + 1
             if work.phase is not Phase.STOPPING:
                 work.in_flight.setdefault(call.hash, call)
-            self._publish_call(work, call, self._status(call, _PENDING))
+            self._publish_call(work, call, _PENDING)
         elif call.sent:
             return
         else:
@@ -206,7 +208,7 @@ class CallRules:
         call.attempt += 1
         call.ran = False
         call.delayed = True
-        self._publish_call(work, call, self._status(call, _PENDING, reason, message))
+        self._publish_call(work, call, _PENDING, reason, message)
         self._do(StartTimer(work.id, Timer("retry", work.id, call.id), _delay(work.policy, call)))
 
     def _end(self, work: ModelWork, call: ModelCall, reason: Reason) -> None:
@@ -262,7 +264,7 @@ class CallRules:
         """The worker says that it runs, or what came of it: of a run that is over at once that says both."""
         if not call.ran:
             call.ran = True
-            self._publish_call(work, call, self._status(call, _RUNNING))
+            self._publish_call(work, call, _RUNNING)
 
     def _succeeded(self, work: ModelWork, event: CallSucceeded) -> None:
         """The call has succeeded, whatever was asked of it meanwhile."""
