@@ -82,6 +82,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it runs")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder for the results")
     chosen = parser.parse_args()
+    # Where it is set, each child compiles what it imports anew, and that is what would be measured.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     report = run(chosen.subjects or SUBJECTS, QUICK if chosen.quick else FULL)
     print(table(report))
     chosen.output.mkdir(parents=True, exist_ok=True)
