@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import sys
 import threading
 from collections.abc import Callable
 
 from lightwork.wire import LOST_CODE
+from lightwork.worker.urgent import UrgentBytes
 
 __all__ = ["OrphanGuard"]
 
@@ -65,32 +65,24 @@ class OrphanGuard:
 
     def _watch(self) -> None:
         connected = True
+        urgent = UrgentBytes()
         while True:
             fd = self._fd
             poll = select.poll()
             poll.register(self._woken, select.POLLIN)
             if connected and fd >= 0:
-                poll.register(fd, _HUNG_UP | select.POLLPRI)
+                urgent.register(poll, fd, _HUNG_UP)
             events = poll.poll(None if connected and fd >= 0 else self._patience * 1000)
             if any(number == self._woken for number, _ in events):
                 os.read(self._woken, 4096)
                 connected = self._fd >= 0
-            elif events and not events[0][1] & _HUNG_UP_ANY:
-                self._take_urgent(fd)
-            elif events:
+            elif any(number == fd and event & _HUNG_UP_ANY for number, event in events):
                 connected = False  # the agent will say `lost`, if it comes to it
+            elif events:
+                if urgent.take(fd) and self.on_urgent is not None:
+                    self.on_urgent()  # else the loop has come past it meanwhile, and answers itself
             else:
                 self._end()
-
-    def _take_urgent(self, fd: int) -> None:
-        """Take the urgent byte, which is no part of the stream, and do what it asks for."""
-        try:
-            with socket.socket(fileno=os.dup(fd)) as copy:
-                copy.recv(1, socket.MSG_OOB)
-        except OSError:
-            return  # the loop has come past it meanwhile, and answers itself
-        if self.on_urgent is not None:
-            self.on_urgent()
 
     def _end(self) -> None:
         print(f"lightwork: no scheduler for {self._patience:g} s, and this worker does not end", file=sys.stderr)

@@ -56,3 +56,44 @@ def test_new_connection_is_as_good_as_the_old_one() -> None:
 def test_connection_that_lives_is_left_alone() -> None:
     """Nothing happens while the connection is there, and the guard does not keep the process."""
     assert outcome("time.sleep(0.2); sys.exit(6)")[0] == 6
+
+
+def test_what_comes_does_not_wake_the_guard() -> None:
+    """Data for the loop wakes the loop alone: the guard's thread sleeps on."""
+    count = """
+def switches():
+    with open(f"/proc/self/task/{guard._thread.native_id}/status") as status:
+        return int(next(line for line in status if line.startswith("voluntary")).split()[1])
+
+before = None
+while switches() != before:  # it comes to its poll, and stays there
+    before = switches()
+    time.sleep(0.05)
+for _ in range(200):
+    theirs.send(b"x")
+    ours.recv(1)
+os._exit(5 if switches() < before + 100 else 6)
+"""
+    if sys.platform == "linux":
+        assert outcome(count)[0] == 5
+
+
+@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
+def test_urgent_byte_is_told_to_the_guard(family: str) -> None:
+    """An urgent byte is noticed while nobody reads, behind data too; it is no part of the stream."""
+    told = f"""
+if socket.{family} == socket.AF_INET:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    guard.connected(ours.fileno(), 0.05)
+called = threading.Semaphore(0)
+guard.on_urgent = called.release
+for _ in range(2):
+    theirs.send(b"data")
+    theirs.send(b"!", socket.MSG_OOB)
+    assert called.acquire(timeout=20)
+    assert ours.recv(10) == b"data"
+os._exit(5)
+"""
+    assert outcome(told)[0] == 5
