@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from benchmarks.harness import Budget, Report, Scale, clock
-from benchmarks.works import Appends, Edits, Sets, Stamps, Waiting
+from benchmarks.works import Appends, Edits, Fills, Sets, Stamps, Waiting
 from lightwork import App, Work
 from lightwork.changes import Change, StateChanged
 
@@ -33,11 +33,11 @@ async def watch_appends(changes: Changes, work: Work, first: int, count: int) ->
             return
 
 
-async def watch_sets(changes: Changes, work: Work, first: int, count: int) -> int:
+async def watch_sets(changes: Changes, work: Work, attribute: str, first: int, count: int) -> int:
     """How many different values were seen up to the last one; raises where they do not grow."""
     seen, latest = 0, first - 1
     async for change in changes:
-        if isinstance(change, StateChanged) and change.name == work.name and change.path == ("value",):
+        if isinstance(change, StateChanged) and change.name == work.name and change.path[0] == attribute:
             if change.value <= latest:
                 raise ValueError(f"saw {change.value} after {latest}")
             seen, latest = seen + 1, change.value
@@ -48,10 +48,10 @@ async def watch_sets(changes: Changes, work: Work, first: int, count: int) -> in
 
 async def measure_rate(report: Report, scale: Scale) -> None:
     """Distinct values each seen by a watcher in the flow's process, and the call's result after all of them."""
-    appends, sets = Appends(), Sets()
-    rates: dict[str, list[float]] = {"appends to a list": [], "sets of one attribute": []}
-    shares: list[float] = []
-    async with App(Waiting([appends, sets])) as app, asyncio.TaskGroup() as group:
+    appends, fills, sets = Appends(), Fills(), Sets()
+    rates: dict[str, list[float]] = {"appends to a list": [], "sets of a table's keys": [], "sets of one attribute": []}
+    shares: dict[str, list[float]] = {who: [] for who in list(rates)[1:]}
+    async with App(Waiting([appends, fills, sets])) as app, asyncio.TaskGroup() as group:
         for repeat in range(scale.repeats // 3 + 1):
             first, count = repeat * scale.deltas, scale.deltas
             async with aclosing(app.changes()) as changes:
@@ -60,19 +60,22 @@ async def measure_rate(report: Report, scale: Scale) -> None:
                 await appends.run(first, count)
                 await watcher
                 appended = time.perf_counter() - start
-            async with aclosing(app.changes()) as changes:
-                start = time.perf_counter()
-                counter = group.create_task(watch_sets(changes, sets, first, count))
-                await sets.run(first, count)
-                seen = await counter
             if repeat:  # the first round is the warm-up
                 rates["appends to a list"].append(scale.deltas / appended)
-                rates["sets of one attribute"].append(seen / (time.perf_counter() - start))
-                shares.append(seen / scale.deltas)
+            for who, work, attribute in zip(shares, (fills, sets), ("table", "value"), strict=True):
+                async with aclosing(app.changes()) as changes:
+                    start = time.perf_counter()
+                    counter = group.create_task(watch_sets(changes, work, attribute, first, count))
+                    await work.run(first, count)
+                    seen = await counter
+                if repeat:
+                    rates[who].append(seen / (time.perf_counter() - start))
+                    shares[who].append(seen / scale.deltas)
     rows = {who: report.add("changes seen by the flow", who, "/s", samples) for who, samples in rates.items()}
-    report.add("sets that were not overtaken by the next", "lightwork", "share", shares)
     for who, row in rows.items():
         report.budgets.append(Budget(f"changes of one work: {who}", "/s", 100_000, row.median, at_least=True))
+    for who, samples in shares.items():
+        report.add("changes that were not overtaken by the next", who, "share", samples)
 
 
 async def watch_stamps(changes: Changes, work: Work, count: int) -> list[float]:

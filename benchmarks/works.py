@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 from lightwork import Flow, Work
 
+FILLED = [f"key{n}" for n in range(100)]
+"""The keys of the table of `Fills`."""
+
 
 def increment(n: int) -> int:
     """What everybody computes in a call."""
@@ -62,6 +65,20 @@ class Appends(Work):
         for n in range(start, start + count):
             self.values.append(n)
         return len(self.values)
+
+
+class Fills(Work):
+    """Sets the keys of a table in turn, and lets each round leave before the next: no change makes another needless."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_calls=False, start_with_flow=False)
+        self.table = dict.fromkeys(FILLED, -1)
+
+    async def run(self, start: int, count: int) -> None:
+        for n in range(start, start + count):
+            self.table[FILLED[n % len(FILLED)]] = n
+            if not (n + 1) % len(FILLED):
+                await asyncio.sleep(0)
 
 
 class Sets(Work):

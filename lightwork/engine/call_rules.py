@@ -99,12 +99,16 @@ class CallRules:
             self._do(Adopt(work.id, event.call, earlier, _answered_by(earlier), outcome))
             return
         call = ModelCall(event.call, event.hash, event.args)
-        begins, why = self._status(call, _PENDING), _why_new(work, event.hash)
-        self._commands.append(Adopt(work.id, event.call, None, why, None, begins, event.hash))
-        work.calls[event.call] = call
-        work.in_flight[event.hash] = call
+        adopt = Adopt(work.id, call.id, None, _why_new(work, call.hash), None, self._status(call, _PENDING), call.hash)
+        work.calls[call.id] = call
+        work.in_flight[call.hash] = call
         work.queue.append(call)
-        self._go_on(work)
+        if work.phase is _UP:
+            self._go_on(work)  # first, so that the worker is at it while the rest is done here
+            self._commands.append(adopt)
+        else:
+            self._commands.append(adopt)
+            self._go_on(work)
 
     def _recover(self, work: ModelWork, event: CallRecovered) -> None:
         """The worker has the call. One that was not known cannot be tried again, since its arguments are not."""
@@ -162,6 +166,7 @@ class CallRules:
     def _settle(
         self, work: ModelWork, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None,
         *, value: bytes | None = None, error: ErrorInfo | None = None, swallowed: bool = False,
+        ran: WorkStatus | None = None,
     ) -> None:  # fmt: skip
         """The call is over."""
         outcome = Outcome(self._status(call, stage, reason, message), value, error, swallowed)
@@ -177,7 +182,7 @@ class CallRules:
             work.failed[call.hash] = call.id
             if len(work.failed) > _FAILED_KEPT:
                 work.failed.popitem(last=False)
-        self._commands.append(Settle(work.id, call.id, outcome, call.hash))
+        self._commands.append(Settle(work.id, call.id, outcome, call.hash, ran))
 
     def _withdraw(self, work: ModelWork, call: ModelCall) -> None:
         """Take a call from its worker, from the queue, or from its delay, with its timers."""
@@ -270,8 +275,8 @@ class CallRules:
         """The call has succeeded, whatever was asked of it meanwhile."""
         call = work.running.get(event.call)
         if call is not None:
-            self._has_run(work, call)
-            self._settle(work, call, _SUCCEEDED, value=event.value)
+            ran = None if call.ran else self._status(call, _RUNNING)
+            self._settle(work, call, _SUCCEEDED, value=event.value, ran=ran)
             self._go_on(work)
 
     def _failed(self, work: ModelWork, event: CallFailed) -> None:

@@ -164,6 +164,8 @@ class CallBook:
     def settle(self, entry: Entry, command: ev.Settle) -> None:
         """The call is over: whoever awaits it goes on."""
         outcome = command.outcome
+        if command.ran is not None:
+            self._core.publish(entry, command.ran, command.hash)
         self._core.publish(entry, outcome.status, command.hash)
         if self._core.recorder is not None:
             self._core.recorder.answers.settle(command.call, outcome)

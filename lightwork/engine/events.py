@@ -326,7 +326,7 @@ class StopTimer(Order, frozen=True):
 class Publish(Order, frozen=True):
     """The work has a new status; `hash` is that of the call it belongs to.
 
-    The first status of a call comes with `Adopt`, its last one with `Settle`.
+    The first status of a call comes with `Adopt`, its last one with `Settle`, which may bring that before it, too.
     """
 
     status: WorkStatus
@@ -354,11 +354,19 @@ class Adopt(Order, frozen=True):
 
 
 class Settle(Order, frozen=True):
-    """The call is over; the status of its outcome is its last."""
+    """The call is over; the status of its outcome is its last.
+
+    Attributes:
+        call: Which.
+        outcome: How it ended.
+        hash: Of its arguments.
+        ran: The status before the last, of a run that was over before anybody was told that it runs; else None.
+    """
 
     call: int
     outcome: Outcome
     hash: str
+    ran: WorkStatus | None = None
 
 
 class WorkerUp(Order, frozen=True):

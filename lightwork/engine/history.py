@@ -199,6 +199,8 @@ class History:
                 case ev.Adopt():
                     self._on_adopt(work, command, now)
                 case ev.Settle():
+                    if command.ran is not None:
+                        self._on_status(work, command.ran)
                     self._on_status(work, command.outcome.status)
                     self._on_settle(command)
                 case ev.Launch():

@@ -224,6 +224,8 @@ class Replay:
                 if command.status is not None:
                     self.records[command.work].add(command.status, command.hash)
             case ev.Settle():
+                if command.ran is not None:
+                    self.records[command.work].add(command.ran, command.hash)
                 self.records[command.work].add(command.outcome.status, command.hash)
                 self.answers.settle(command.call, command.outcome)
             case ev.Launch():

@@ -358,9 +358,9 @@ class Agent:
             self._peer.send(wire.Running(frame.id))
         task, step = create_stepped(self._loop, self._run(frame), "run")
         self._calls[frame.id] = task
-        self._service.calls = len(self._calls)
         step()
         if not task.done():
+            self._service.calls = len(self._calls)
             self._say_running(frame.id)
         elif not task.cancelled() and task.exception() is None:
             return  # it needs no group to wait for it, nor the turn of the loop in which that would be told

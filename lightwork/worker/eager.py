@@ -30,20 +30,19 @@ def create_stepped(
     if asyncio.current_task(loop) is not None:
         return loop.create_task(coroutine, name=name), _nothing
     steps: list[Callable[[], object]] = []
-
-    def call_soon(step: Callable[[], object], *, context: Context) -> None:
-        steps.append(partial(context.run, step))
-
     # A new task schedules its first step by its loop's `call_soon`, and nothing else calls that meanwhile: other
     # threads have `call_soon_threadsafe`, which does not come through here.
-    loop.call_soon = call_soon  # type: ignore[method-assign, assignment]
+    loop.call_soon = partial(_note, steps)  # type: ignore[method-assign, assignment]
     try:
         # Not by the loop: it may have a factory, whose tasks are eager themselves.
         task = asyncio.Task(coroutine, loop=loop, name=name)
     finally:
         del loop.call_soon  # the class's own again
-    (step,) = steps
-    return task, step
+    return task, steps[0]
+
+
+def _note(steps: list[Callable[[], object]], step: Callable[[], object], *, context: Context) -> None:
+    steps.append(partial(context.run, step))
 
 
 def _nothing() -> None:

@@ -83,7 +83,8 @@ class Watch:
         before = self._phase(event.work)
         self._note_event(event)
         commands = self.machine.handle(event, self.now)
-        for command in commands:
+        # A call that a worker can take at once is sent first: what becomes of it was decided before.
+        for command in sorted(commands, key=lambda command: not isinstance(command, ev.Adopt)):
             self._note(command)
         self._check_edge(before, event)
         check_model(self.machine)
@@ -216,6 +217,9 @@ class Watch:
             case ev.Settle():
                 seen = self.calls[command.call]
                 assert seen.outcome is None, "a call was settled twice"
+                if command.ran is not None:
+                    assert command.ran.stage is Stage.RUNNING
+                    self._note_status(command.work, command.ran, command.hash)
                 self._note_status(command.work, command.outcome.status, command.hash)
                 assert command.outcome.status.stage.is_final
                 assert (command.outcome.value is not None) == (command.outcome.status.stage is Stage.SUCCEEDED)

@@ -93,6 +93,8 @@ class Live:
                 case ev.Adopt(status=WorkStatus() as status, hash=hash):
                     self.records[command.work].add(status, hash)
                 case ev.Settle():
+                    if command.ran is not None:
+                        self.records[command.work].add(command.ran, command.hash)
                     self.records[command.work].add(command.outcome.status, command.hash)
                 case ev.StartTimer():
                     self.timers[command.timer] = now + command.delay
