@@ -15,7 +15,7 @@ after it was made, whatever happens to the containers it was made from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from lightwork._values import SCALARS, most_bytes, packed, unpacked
 from lightwork.changes import StateChanged
@@ -186,7 +186,7 @@ class OpBuffer:
 
     def take(self) -> list[Op]:
         """Everything that waits, in order; the buffer is empty afterwards."""
-        ops = [op for op in self._ops if op is not None]
+        ops = [op for op in self._ops if op is not None] if self._void else cast("list[Op]", self._ops)
         self._reset()
         return ops
 

@@ -40,6 +40,8 @@ __all__ = [
 
 _encode = msgspec.msgpack.Encoder().encode
 
+_LEAST, _MOST = -(2**63), 2**64 - 1
+
 
 class State(Root):
     """The tracked attributes of one component.
@@ -83,7 +85,8 @@ class State(Root):
             if unchanged(old, value):
                 return
             path = [name]
-            if kind is not float:
+            # Numbers that fit are what everything else would be found to be: plain, small, and fit to be sent.
+            if kind is not float and not (kind is int and _LEAST <= value <= _MOST):
                 value = self.adopt(value, self, [], name)
             if self.guard is not None:
                 self.guard(path)

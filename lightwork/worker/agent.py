@@ -373,8 +373,9 @@ class Agent:
 
     def _say_all_running(self) -> None:
         """A run that edits the state runs: that is seen first, also where it then takes the process with it."""
-        for call in list(self._unsaid):
-            self._say_running(call)
+        if self._unsaid:
+            for call in list(self._unsaid):
+                self._say_running(call)
 
     async def _run(self, frame: wire.Call) -> None:
         assert self.work is not None

@@ -78,7 +78,8 @@ class StateStream:
                 self._loop.call_soon_threadsafe(self.flush)
         elif self._may_flush():
             # In the loop's own thread the delta can leave now, also from a coroutine that never awaits.
-            self.flush()
+            self._is_scheduled = False
+            self._send_waiting(force=False)
         elif not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self.flush)
@@ -96,17 +97,23 @@ class StateStream:
     def flush(self, *, force: bool = False) -> None:
         """Send the edits that wait, if the other end keeps up, or must because something follows them."""
         # What was edited before is in the buffer; what another thread edits now is as good as edited after this.
-        if self._peer.closed or not (self._buffer or self._is_scheduled):
+        if not (self._is_scheduled or self._buffer):
             return
         with self._work._state.lock:
             self._is_scheduled = False
-            if not self._buffer:
-                return
-            if not force and not self._peer.writable:
-                self._buffer.compact(self._work._state)
-                return
-            self._before()
-            self._send_ops(self._buffer.take())
+            if self._buffer:
+                self._send_waiting(force=force)
+
+    def _send_waiting(self, *, force: bool) -> None:
+        """The same under the state's lock, where edits do wait."""
+        peer = self._peer
+        if peer.closed:
+            return
+        if not force and not peer.writable:
+            self._buffer.compact(self._work._state)
+            return
+        self._before()
+        self._send_ops(self._buffer.take())
 
     def _send_ops(self, ops: list[wire.Op]) -> None:
         try:
