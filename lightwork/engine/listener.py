@@ -1,11 +1,13 @@
 """Where workers dial in: accepts connections, lets them prove themselves, hands over those that did.
 
-Strangers cost a bounded amount: each has `handshake_timeout` seconds, there are at most so many, and when many have
-come lately, more are closed before anything is computed for them. A connection that has named a present launch is no
-stranger any more, so that many silent ones cannot crowd out workers: it counts among the few that each launch may have.
-A worker that was turned away among strangers dials again.
+Strangers cost a bounded amount: each has `handshake_timeout` seconds, there are at most so many, and nothing is made
+or computed for one who has not said what only a worker knows: at the sockets the `Doorway` sees to that. A connection
+that has named a present launch is no stranger any more, so that many silent ones cannot crowd out workers: it counts
+among the few that each launch may have. A worker that was turned away among strangers dials again.
 
-On a loopback address the link is plain; on any other, the wildcard included, it is TLS for everybody.
+On a loopback address the link is plain; on any other, the wildcard included, it is TLS for everybody. What only a
+worker knows is a present launch where the link is plain; else the fingerprint of its certificate, which is shown to
+nobody who does not know it already.
 
 Workers of this machine have a door of their own where the platform has one without a file, a Unix socket in Linux's
 abstract namespace: the same strangers can knock there as on the loopback, and the same rules hold for them.
@@ -25,10 +27,11 @@ from functools import partial
 from typing import cast
 
 from lightwork.engine.certificate import Certificate, make_certificate, server_context
+from lightwork.engine.doorway import Doorway
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
-from lightwork.link.handshake import NONCE_SIZE, ServerHandshake
-from lightwork.link.tls import TlsLayer
+from lightwork.link.handshake import GREETING_SIZE, NONCE_SIZE, ServerHandshake, named_launch
+from lightwork.link.tls import TlsLayer, knows_fingerprint
 from lightwork.log import get_logger
 from lightwork.wire import Hello, decode_from_worker
 
@@ -47,7 +50,8 @@ _BURST = 4
 _SETTLE = 0.1
 
 _RATE = 500.0
-"""Strangers a second that are listened to in the long run. One costs up to 0.3 ms, where it begins a TLS handshake."""
+"""Connections a second that may come in in the long run without naming a present launch: of those who have overheard a
+worker of a TLS link, or come through a tunnel. One costs up to 0.3 ms, where it begins a TLS handshake."""
 
 
 class Listener:
@@ -60,8 +64,8 @@ class Listener:
         max_frame: Longest body accepted from a worker that has been let in, in bytes.
         max_strangers: How many connections that have named no present launch are kept; the oldest goes first. Up to
             four times as many are held for a tenth of a second, as workers that dial all at once need a moment.
-        max_crowd: How many strangers are listened to however fast they come; beyond that 500 a second are. As many
-            as the backlog by default, so that this does not concern workers that dial all at once.
+        max_crowd: How many that have shown the way in are listened to however fast they come; beyond that 500 a second
+            are. As many as the backlog by default, so that this does not concern workers that dial all at once.
         handshake_timeout: Seconds that a connection has to prove itself, TLS included, and again to say hello.
         certificate: For TLS; None makes one when it is needed. Given, the link is TLS on loopback, too.
 
@@ -91,7 +95,7 @@ class Listener:
         self.certificate = certificate
         self.bound = "", 0
         self._context: ssl.SSLContext | None = None
-        self._servers: list[asyncio.Server] = []
+        self._doorway: Doorway | None = None
         self.socket = ""
         self._closed = False
         self._pending: dict[Connection, asyncio.TimerHandle | None] = {}  # not handed over; the timer is for the hello
@@ -104,7 +108,12 @@ class Listener:
     @property
     def pending(self) -> int:
         """How many connections have not been handed over or lost yet."""
-        return len(self._pending)
+        return len(self._pending) + self._waiting
+
+    @property
+    def _waiting(self) -> int:
+        """How many stand in the doorway."""
+        return 0 if self._doorway is None else self._doorway.waiting
 
     @property
     def fingerprint(self) -> bytes:
@@ -134,33 +143,32 @@ class Listener:
         deadline = loop.time() + within
         while True:
             try:
-                server = await loop.create_server(self.accept, address, port, backlog=_BACKLOG)
+                sock = _bind(address, port)
                 break
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or loop.time() >= deadline:
                     raise ConfigError(_advice(host, port, error)) from error
                 await asyncio.sleep(_TRY_AGAIN)
-        self._servers.append(server)
-        await self._open_socket(loop, socket.removeprefix("@") or f"lightwork-{os.urandom(8).hex()}")
-        bound = server.sockets[0].getsockname()
+        bound = sock.getsockname()
         self.bound = bound[0], bound[1]
+        self._doorway = Doorway(self._judge, self._welcome, self._handshake_timeout, self._limit_strangers)
+        self._doorway.open(sock)
+        self._open_socket(socket.removeprefix("@") or f"lightwork-{os.urandom(8).hex()}")
         return self.bound
 
-    async def _open_socket(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def _open_socket(self, name: str) -> None:
         if sys.platform != "linux":
             return
-        # Bound here and not by the loop: libuv takes such a name for a path, with other bytes at its end.
+        assert self._doorway is not None
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.bind(f"\0{name}")
-            self._servers.append(await loop.create_unix_server(self.accept, sock=sock, backlog=_BACKLOG))
+            sock.listen(_BACKLOG)
         except OSError as error:  # a sandbox may forbid it: the address serves everybody
             sock.close()
             _log.info("no Unix socket for works of this machine", error=str(error))
-        except BaseException:
-            sock.close()
-            raise
         else:
+            self._doorway.open(sock)
             self.socket = f"@{name}"
 
     async def aclose(self) -> None:
@@ -172,23 +180,37 @@ class Listener:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        for server in self._servers:
-            # Not wait_closed(): from Python 3.12 on that waits for the connections that were handed over, too.
-            server.close()
-        self._servers.clear()
+        if self._doorway is not None:
+            await self._doorway.aclose()
         for connection in list(self._pending):
             connection.abort()
         await self._empty.wait()
-        await asyncio.sleep(0)  # uvloop closes the listening sockets in the next round of the loop
 
     # --- one connection -----------------------------------------------------------------------------
 
     def accept(self) -> asyncio.Protocol:
-        """The protocol for one more connection, whoever carries it here; a socket of this listener need not."""
+        """The protocol for one more connection that does not come by a socket of this listener."""
+        return self._welcome(0.0)
+
+    def _judge(self, data: bytes) -> bool | None:
+        """Whether these are the first bytes of a worker, None if that takes more of them."""
+        if self.certificate is not None:
+            return knows_fingerprint(data, self.fingerprint)
+        try:
+            launch = named_launch(data)
+        except ProtocolError:
+            return False
+        if launch and self._find_secret(launch) is None:
+            return False
+        return True if len(data) >= GREETING_SIZE else None
+
+    def _welcome(self, been_here: float) -> asyncio.Protocol:
+        """The protocol for a connection that has used up so much of its time."""
         if not self._crowd.admit(asyncio.get_running_loop().time()):
             return _TurnedAway()
         handshake = ServerHandshake(self._find_secret, os.urandom(NONCE_SIZE), self.fingerprint)
-        connection = Connection(handshake, _HELLO_LIMIT, handshake_timeout=self._handshake_timeout)
+        left = max(0.0, self._handshake_timeout - been_here)
+        connection = Connection(handshake, _HELLO_LIMIT, handshake_timeout=left)
         handshake.find_secret = partial(self._claim, connection)
         connection.on_open = self._on_open
         connection.on_frames = partial(self._on_frames, connection)
@@ -254,9 +276,9 @@ class Listener:
     # --- how many -----------------------------------------------------------------------------------
 
     def _limit_strangers(self) -> None:
-        if len(self._strangers) > self._max_strangers * _BURST:
-            self._drop_oldest(self._max_strangers * _BURST)
-        if len(self._strangers) > self._max_strangers and self._sweep is None and not self._closed:
+        self._drop_oldest(self._max_strangers * _BURST)
+        many = self._waiting + len(self._strangers)
+        if many > self._max_strangers and self._sweep is None and not self._closed:
             self._sweep = asyncio.get_running_loop().call_later(_SETTLE, self._on_sweep)
 
     def _on_sweep(self) -> None:
@@ -264,6 +286,9 @@ class Listener:
         self._drop_oldest(self._max_strangers)
 
     def _drop_oldest(self, keep: int) -> None:
+        """Those in the doorway first: the others have shown that they know something."""
+        if self._doorway is not None:
+            self._doorway.drop(max(0, keep - len(self._strangers)))
         while len(self._strangers) > keep:
             connection = next(iter(self._strangers))
             del self._strangers[connection]
@@ -271,7 +296,7 @@ class Listener:
 
 
 class _Crowd:
-    """How many strangers have come lately: a bucket that each one fills a bit, and that empties with time."""
+    """How many connections have come in lately: a bucket that each fills a bit, and that empties with time."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -297,6 +322,23 @@ class _TurnedAway(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.Transport, transport).abort()
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    """A socket that listens on that numeric address."""
+    flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    family, kind, protocol, _, there = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the one before may still linger
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(there)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _is_loopback(address: str) -> bool:

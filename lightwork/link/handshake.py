@@ -20,14 +20,25 @@ from collections.abc import Callable
 
 from lightwork.errors import ProtocolError
 
-__all__ = ["LAUNCH_SIZE", "MAGIC", "NONCE_SIZE", "PROOF_SIZE", "ClientHandshake", "Handshake", "ServerHandshake"]
+__all__ = [
+    "GREETING_SIZE",
+    "LAUNCH_SIZE",
+    "MAGIC",
+    "NONCE_SIZE",
+    "PROOF_SIZE",
+    "ClientHandshake",
+    "Handshake",
+    "ServerHandshake",
+    "named_launch",
+]
 
 MAGIC = b"LWK1"
 LAUNCH_SIZE = 16
 NONCE_SIZE = 32
 PROOF_SIZE = 32
 
-_CLIENT_HELLO = len(MAGIC) + LAUNCH_SIZE + NONCE_SIZE
+GREETING_SIZE = len(MAGIC) + LAUNCH_SIZE + NONCE_SIZE
+"""Of the client's first message."""
 
 
 def _proof(secret: bytes, label: bytes, transcript: bytes) -> bytes:
@@ -37,6 +48,18 @@ def _proof(secret: bytes, label: bytes, transcript: bytes) -> bytes:
 def _require(name: str, value: bytes, size: int) -> None:
     if len(value) != size:
         raise ValueError(f"{name} must have {size} bytes, this has {len(value)}")
+
+
+def named_launch(data: bytes) -> bytes:
+    """The launch that a client's first bytes name; empty where they do not go that far.
+
+    Raises:
+        ProtocolError: If they are not those of a client.
+    """
+    if not data.startswith(MAGIC[: len(data)]):
+        raise ProtocolError("the first bytes are not those of a lightwork worker")
+    launch = data[len(MAGIC) : len(MAGIC) + LAUNCH_SIZE]
+    return launch if len(launch) == LAUNCH_SIZE else b""
 
 
 class ClientHandshake:
@@ -139,12 +162,10 @@ class ServerHandshake:
         return reply
 
     def _answer(self) -> bytes:
-        if not self._buffer.startswith(MAGIC[: len(self._buffer)]):
-            raise ProtocolError("the first bytes are not those of a lightwork worker")
-        if len(self._buffer) < _CLIENT_HELLO:
+        launch = named_launch(self._buffer)
+        if len(self._buffer) < GREETING_SIZE:
             return b""
-        hello, self._buffer = self._buffer[:_CLIENT_HELLO], self._buffer[_CLIENT_HELLO:]
-        launch = hello[len(MAGIC) : len(MAGIC) + LAUNCH_SIZE]
+        hello, self._buffer = self._buffer[:GREETING_SIZE], self._buffer[GREETING_SIZE:]
         secret = self._secret_of(launch)
         self.launch = launch
         self._transcript = hello + self._nonce + self._binding

@@ -301,13 +301,23 @@ def test_many_strangers_do_not_stop_a_worker(run: Run) -> None:
     run(scenario)
 
 
+@asynccontextmanager
+async def tunnel(listener: Listener) -> AsyncIterator[tuple[str, int]]:
+    """An address whose connections are carried to the listener, past its own sockets: as one over SSH is."""
+    server = await asyncio.get_running_loop().create_server(listener.accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()
+    finally:
+        server.close()
+
+
 def test_a_crowd_is_turned_away_at_the_door(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of strangers that come faster than they are listened to, those that are too many are closed and not counted."""
+    """Of strangers that are carried here faster than they are listened to, those too many are closed, not counted."""
     monkeypatch.setattr("lightwork.engine.listener._RATE", 0.0)
 
     async def scenario() -> None:
-        async with door(max_crowd=8) as here:
-            crowd = [await asyncio.open_connection(*here.address) for _ in range(50)]
+        async with door(max_crowd=8) as here, tunnel(here.listener) as address:
+            crowd = [await asyncio.open_connection(*address) for _ in range(50)]
             for reader, _ in crowd[8:]:
                 assert await answer(reader) == b""
             assert here.listener.pending == 8
@@ -335,8 +345,9 @@ def test_a_crowd_disperses(run: Run) -> None:
     """With time there is room again: a worker that was turned away gets in."""
 
     async def scenario() -> None:
-        async with door(max_crowd=8) as here:
-            crowd = [await asyncio.open_connection(*here.address) for _ in range(50)]
+        async with door(max_crowd=8) as here, tunnel(here.listener) as address:
+            crowd = [await asyncio.open_connection(*address) for _ in range(50)]
+            here.address = address
             near, far = await let_in(here)
             for _, writer in crowd:
                 await leave(writer)

@@ -8,7 +8,7 @@ import ssl
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from lightwork.engine.certificate import Certificate, make_certificate, server_c
 from lightwork.engine.listener import Listener
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link import ClientHandshake, ServerHandshake, TlsLayer
-from lightwork.link.tls import client_context
+from lightwork.link.tls import client_context, knows_fingerprint
 from lightwork.wire import Ticket, encode, pack
 from lightwork.worker.dial import DialFailed, dial
 from tests.link.doors import HELLO, Run, answer, door, ended, let_in, stranger
@@ -301,32 +301,34 @@ def test_loopback_is_plain(run: Run, host: str) -> None:
 
 
 def test_dial_is_pinned(run: Run, certificate: Certificate) -> None:
-    """A listener with the secret and another certificate is passed over, by name, and learns no launch."""
+    """Whoever answers with another certificate is passed over, by name, and is told nothing inside of the channel."""
 
     async def scenario() -> None:
-        asked: list[bytes] = []
+        inside: list[bytes] = []
 
-        def find_secret(launch: bytes) -> bytes:
-            asked.append(launch)
-            return SECRET
+        class Impostor(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                inside.append(data)
 
-        impostor = Listener(find_secret, lambda *_: None, 1 << 20, certificate=make_certificate())
-        wrong = await impostor.start("127.0.0.1", 0)
+        context = server_context(make_certificate())
+        loop = asyncio.get_running_loop()
+        impostor = await loop.create_server(lambda: TlsLayer(Impostor(), context), "127.0.0.1", 0)
+        wrong = impostor.sockets[0].getsockname()
         async with door(certificate=certificate) as here:
             with pytest.raises(DialFailed, match="certificate is another"):
                 await dial(tls_ticket(wrong, certificate.fingerprint), timeout=0.2)
-            assert asked == []
             ticket = Ticket(LAUNCH, SECRET, [wrong, here.address], 10.0, 10.0, certificate.fingerprint)
             far = await dial(ticket, timeout=10)
             assert far.is_open
             await ended(far)
-        await impostor.aclose()
+        impostor.close()
+        assert inside == []
 
     run(scenario)
 
 
 def test_the_secret_is_asked_for_inside_of_the_channel(run: Run, certificate: Certificate) -> None:
-    """TLS lets everybody in who connects; the proof does not."""
+    """TLS lets everybody in who knows the certificate; the proof does not."""
 
     async def scenario() -> None:
         async with door(certificate=certificate) as here:
@@ -374,18 +376,82 @@ def test_connections_in_the_tls_handshake_are_counted(run: Run, certificate: Cer
 
 
 def test_a_stranger_that_speaks_tls_is_dropped(run: Run, certificate: Certificate) -> None:
-    """A browser, or a scanner: it gets the certificate, and nothing inside of the channel."""
+    """A browser, or a scanner: it gets no byte, and so does not see the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="example.org").do_handshake()
+    greeting = hello.read()
+
+    async def scenario() -> None:
+        async with door(certificate=certificate) as here, stranger(here.address, greeting) as reader:
+            assert await answer(reader) == b""
+
+    run(scenario)
+
+
+def test_whoever_knows_the_certificate_gets_no_further(run: Run, certificate: Certificate) -> None:
+    """It is answered with the certificate, and with nothing inside of the channel."""
+
+    class Browser(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.inside: list[bytes] = []
+            self.lost = asyncio.Event()
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            cast(asyncio.Transport, transport).write(b"GET / HTTP/1.1\r\n\r\n")
+
+        def data_received(self, data: bytes) -> None:
+            self.inside.append(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set()
 
     async def scenario() -> None:
         async with door(certificate=certificate) as here:
-            reader, writer = await asyncio.open_connection(*here.address, ssl=context)
-            writer.write(b"GET / HTTP/1.1\r\n\r\n")
-            assert await answer(reader) == b""
-            writer.close()
+            browser = Browser()
+            layer = TlsLayer(browser, client_context(), certificate.fingerprint)
+            await asyncio.get_running_loop().create_connection(lambda: layer, *here.address)
+            await browser.lost.wait()
+            assert layer.get_extra_info("ssl_object").getpeercert(binary_form=True) == certificate.certificate
+            assert browser.inside == []
 
     run(scenario)
+
+
+def greeting(certificate: Certificate) -> bytes:
+    """What the dialling end says first."""
+    said: list[bytes] = []
+
+    class Below(FakeTransport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            said.append(bytes(data))
+
+    loop = ManualLoop()
+    layer = TlsLayer(asyncio.Protocol(), client_context(), certificate.fingerprint)
+    layer.connection_made(Below(loop, layer))
+    return b"".join(said)
+
+
+def test_a_greeting_is_known_by_its_beginning(certificate: Certificate) -> None:
+    """However it is cut, a worker's is waited for until it shows that it knows the fingerprint, and never refused."""
+    whole = greeting(certificate)
+    verdicts = [knows_fingerprint(whole[:size], certificate.fingerprint) for size in range(1, len(whole) + 1)]
+    assert verdicts == sorted(verdicts, key=lambda verdict: verdict is True)
+    assert set(verdicts) == {None, True}
+
+
+def test_a_greeting_to_somebody_else_is_refused(certificate: Certificate) -> None:
+    """One that is made for another certificate, that was changed, or that says nothing of any."""
+    whole = greeting(certificate)
+    assert knows_fingerprint(whole, bytes(32)) is False
+    name = whole.index(b"lw")
+    for place in (name + 5, name + 40):
+        changed = b"1" if whole[place] == ord("0") else b"0"
+        assert not knows_fingerprint(whole[:place] + changed + whole[place + 1 :], certificate.fingerprint)
+    assert knows_fingerprint(whole.replace(b"lw", b"xx"), certificate.fingerprint) is False
+    assert knows_fingerprint(b"\x16\x03\x01\xff\xff" + bytes(3000), certificate.fingerprint) is False
 
 
 def test_a_connection_outlives_its_listener(run: Run, certificate: Certificate) -> None:
