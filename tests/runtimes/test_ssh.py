@@ -447,16 +447,21 @@ async def test_served_channel_ends_with_the_connection(server: Server) -> None:
         writer.close()
 
 
-async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server) -> None:
-    """A service whose usual port was taken here is at the same url once another runtime looks after its launch."""
+@pytest.mark.parametrize("is_fixed", [False, True])
+async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server, is_fixed: bool) -> None:
+    """A service whose usual port was taken here is at the same url once another runtime finds its launch."""
     near, far = _service_ports("a")
+    changes: dict[str, Any] = {}
+    if is_fixed:  # the work names its port
+        far = changes["port"] = free_port()
     async with server.runtime(code=[]) as first:
         with socket.create_server(("127.0.0.1", near)):
-            ref = await first.launch(spec("wait"))
+            ref = await first.launch(spec("wait", **changes))
         assert "waiting" in await first_output(first, ref)
-        assert await first.launch(spec("wait")) == ref
+        assert await first.launch(spec("wait", **changes)) == ref
         (url,) = urls_of_workers(server)
     async with entered(server) as second:
+        assert await second.find(OWNER) == [ref]
         waiting = asyncio.ensure_future(second.wait(ref))
         port = int(url.rpartition(":")[2])
         assert port != near

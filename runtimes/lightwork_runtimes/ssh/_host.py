@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -30,13 +30,6 @@ _AVOID_FOR = 30.0
 """Seconds in which a machine that could not be reached is asked last."""
 
 _log = logging.getLogger("lightwork.runtimes.ssh")
-
-
-class _Service(NamedTuple):
-    """What leads to the service of a launch: a listener of this machine, and its port."""
-
-    server: asyncio.Server
-    port: int
 
 
 class Host:
@@ -80,7 +73,7 @@ class Host:
         self._is_renewing = False
         self._failed_at = 0.0
         self._ready: dict[str, asyncio.Lock] = {}
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, asyncio.Server] = {}
         self._environment = Environment(self.where, options)
 
     @property
@@ -223,8 +216,8 @@ class Host:
 
         self.close_service(name)
         server = await _tunnel.listen_here(near, begin)
+        self._services[name] = server
         port: int = server.sockets[0].getsockname()[1]
-        self._services[name] = _Service(server, port)
         return port
 
     async def _open_channel(self, factory: _tunnel.SessionFactory, port: int, refuse: Callable[[], None]) -> None:
@@ -234,16 +227,15 @@ class Host:
             _log.debug("%s", error)
             refuse()
 
-    def service_port(self, name: str) -> int | None:
-        """The port here that leads to that launch's service, None if there is none."""
-        service = self._services.get(name)
-        return None if service is None else service.port
+    def has_service(self, name: str) -> bool:
+        """Whether a port here leads to that launch's service."""
+        return name in self._services
 
     def close_service(self, name: str) -> None:
         """Listen no longer. May be repeated."""
-        service = self._services.pop(name, None)
-        if service is not None:
-            service.server.close()
+        server = self._services.pop(name, None)
+        if server is not None:
+            server.close()
 
     # --- making ready ---------------------------------------------------------------------------
 

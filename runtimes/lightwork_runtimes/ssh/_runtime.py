@@ -211,7 +211,7 @@ class SshRuntime:
                 host.kept.discard((spec.owner, spec.name))
                 host.close_service(spec.name)
                 raise
-        return self._ref(host, spec.owner, spec.name, spec.port)
+        return self._ref(host, spec.owner, spec.name)
 
     async def _find_known(self, spec: Spec, digest: str) -> tuple[Host, bool] | None:
         """Where a launch of that name is already. It needs no slot, so it does not wait with the others."""
@@ -241,16 +241,10 @@ class SshRuntime:
             # Dialling directly, a worker may be well connected while there is no SSH connection.
             "leased": not self.options.direct,
         }
-        await host.ask("start", spec.ticket, owner=spec.owner, name=spec.name, job=job)
+        await host.ask("start", spec.ticket, owner=spec.owner, name=spec.name, job=job, service=[near, far])
 
-    def _ref(self, host: Host, owner: str, name: str, port: int | None = None) -> Ref:
-        hint: dict[str, str | int | float] = {"owner": owner, "host": host.target.label}
-        if port is not None:
-            hint["port"] = port
-        near = host.service_port(name)
-        if near not in (None, _service_ports(name)[0]):  # the usual one was taken; the url has this one
-            hint["near"] = near
-        return Ref(self.name, name, hint)
+    def _ref(self, host: Host, owner: str, name: str) -> Ref:
+        return Ref(self.name, name, {"owner": owner, "host": host.target.label})
 
     def _check_entered(self) -> None:
         if self._tasks is None:
@@ -342,10 +336,11 @@ class SshRuntime:
         owner = ref.hint.get("owner")
         if isinstance(owner, str):
             host.kept.add((owner, ref.name))
-        if host.service_port(ref.name) is None:
+        if not host.has_service(ref.name):
             # Launched by another scheduler, which may have told its url to somebody.
-            near, far = _service_ports(ref.name)
-            await host.open_service(ref.name, int(ref.hint.get("near", near)), int(ref.hint.get("port", far)))
+            ports, _ = await host.ask_until_answered("service", owner=_key(ref)[0], name=ref.name)
+            if ports is not None:
+                await host.open_service(ref.name, *ports)
         view, _ = await host.ask_until_answered("wait", owner=_key(ref)[0], name=ref.name)
         return self._seen(host, ref, view)
 

@@ -5,6 +5,7 @@
 - ``spec``: what was asked, without the ticket, and which ``serve`` process took the slot for it.
 - ``log``: standard output and error of everything in the launch.
 - ``claim``: made by whoever decides first: a start, or a stop that it never starts.
+- ``service``: ports of the service, the scheduler's and this machine's: the url that the worker tells has them.
 - ``pid``: identity of the supervisor, which writes it before it starts the worker.
 - ``lease``: a FIFO. Who looks after the launch holds it open for writing, and writes requests of one byte.
 - ``stop``: somebody wants it to end, and as what that counts.

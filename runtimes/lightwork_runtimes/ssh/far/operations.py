@@ -79,14 +79,15 @@ class Operations:
                     return None, b""
                 await changed.wait()
 
-    async def start(self, owner: str, name: str, job: dict[str, Any], payload: bytes) -> Answer:
-        """Start the worker of a reserved launch, unless it was stopped before."""
+    async def start(self, owner: str, name: str, job: dict[str, Any], service: list[int], payload: bytes) -> Answer:
+        """Start the worker of a reserved launch, unless it was stopped before; `service` is kept for who asks."""
         launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
         if not launch.exists:
             raise Refusal("rejected", f"{name}: released while it was launched")
         if len(payload) > _MOST_TICKET:
             raise Refusal("rejected", f"the ticket has {len(payload)} bytes, more than {_MOST_TICKET}")
         if launch.add("claim", list(files.me())):
+            launch.add("service", service)
             await self._supervise(launch, job, payload)
             self._attach(launch)
         return None, b""
@@ -127,6 +128,11 @@ class Operations:
         if _is_over(view):
             self._detach(launch)
         return view
+
+    async def service(self, owner: str | None, name: str, payload: bytes) -> Answer:
+        """What `start` was given, None where there is no such launch or it was not started."""
+        launch = files.locate(self._folder, owner, name)
+        return (None if launch is None else launch.read("service")), b""
 
     async def find(self, owner: str, payload: bytes) -> Answer:
         """Names of every launch of this owner that was not released."""
