@@ -121,6 +121,14 @@ def test_runtimes_import_the_seam_only(file: Path) -> None:
     assert not beyond
 
 
+@pytest.mark.parametrize("file", modules(RUNTIMES / "far"), ids=lambda file: file.name)
+def test_what_is_sent_imports_the_standard_library(file: Path) -> None:
+    """What runs on other machines as it is imports nothing that they might not have."""
+    own = ".".join(file.relative_to(RUNTIMES.parent).parts[:-1])
+    names = (name for _, name in imported(file, RUNTIMES.parent) if not name.startswith(f"{own}."))
+    assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "far"}
+
+
 def test_import_is_light() -> None:
     """`import lightwork` loads no HTTP library, no terminal library and no runtime."""
     program = f"import sys, lightwork; print(*sorted(sys.modules.keys() & set({LATE!r})))"

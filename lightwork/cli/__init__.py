@@ -18,6 +18,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "app": ("lightwork.cli.commands:app", "Run a command of the app's own."),
     "apps": ("lightwork.cli.ps:apps", "List the apps that run on this machine."),
+    "cache": ("lightwork.cli.cache:cache", "See and remove what runtimes keep for later launches."),
     "call": ("lightwork.cli.actions:call", "Call a work, and print what it returns."),
     "cancel": ("lightwork.cli.actions:cancel", "Cancel calls."),
     "checkpoint": ("lightwork.cli.checkpoint:checkpoint", "List, show and restore the checkpoints of a journal."),

@@ -13,10 +13,12 @@ from __future__ import annotations
 from lightwork.runtime._data import Cause, Door, Ref, Report, Route, Spec, Standing
 from lightwork.runtime._entry import outcome_of, resolve_entry, resolve_serve
 from lightwork.runtime._failures import Conflict, NoCapacity, Rejected, RuntimeFailure, TimedOut, Unreachable
-from lightwork.runtime._optional import Diagnosable, Finding, Health, Holding, Inventory
+from lightwork.runtime._optional import Cached, Caching, Diagnosable, Finding, Health, Holding, Inventory
 from lightwork.runtime._protocol import Runtime
 
 __all__ = [
+    "Cached",
+    "Caching",
     "Cause",
     "Conflict",
     "Diagnosable",

@@ -1,4 +1,4 @@
-"""What a runtime may implement besides: `Diagnosable` and `Inventory`."""
+"""What a runtime may implement besides: `Diagnosable`, `Inventory` and `Caching`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from lightwork.runtime._data import Ref
 
-__all__ = ["Diagnosable", "Finding", "Health", "Holding", "Inventory"]
+__all__ = ["Cached", "Caching", "Diagnosable", "Finding", "Health", "Holding", "Inventory"]
 
 
 class Health(enum.StrEnum):
@@ -87,4 +87,52 @@ class Inventory(Protocol):
 
     async def holdings(self) -> Sequence[Holding]:
         """Everything that it has, of whatever owner; all of it, or an error."""
+        ...
+
+
+class Cached(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a runtime made for launches, and keeps so that later ones need not wait for it.
+
+    Attributes:
+        kind: What it is, in a word: ``image``, ``environment``, ``code``, ``wheels``.
+        name: Its name, unique for its kind in `place`.
+        place: The folder, machine or engine that it is in: several profiles may be of one.
+        size: Bytes that are free without it, as far as that can be told.
+        unused_for: Seconds since a launch last used it, by the clock of the place; None where that is not known.
+        in_use: Whether it is used now, or being made.
+        detail: What it was made from, for people. No secrets.
+    """
+
+    kind: str
+    name: str
+    place: str
+    size: int
+    unused_for: float | None
+    in_use: bool
+    detail: str = ""
+
+
+@runtime_checkable
+class Caching(Protocol):
+    """What a runtime implements besides `Runtime` where it keeps what it made for launches.
+
+    A launch is not disturbed by it: what it uses is not discarded, and what it finds gone it makes again.
+    """
+
+    async def cached(self) -> Sequence[Cached]:
+        """Everything that is kept, by whatever app it was made; all of it, or an error.
+
+        What others are made from comes after them, so that all can be discarded in this order.
+        """
+        ...
+
+    async def discard(self, entry: Cached) -> bool:
+        """Remove it, unless it is in use; says whether it is gone. One that is not there is.
+
+        What is used by something that lives, on whatever machine the runtime can tell of, or is being made, is left as
+        it is.
+
+        Raises:
+            RuntimeFailure: It could not be removed, or nobody knows.
+        """
         ...

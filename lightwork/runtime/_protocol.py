@@ -22,7 +22,7 @@ class Runtime(Protocol):
 
     A runtime that takes long to accept a launch, since machines have to be made first, says so in an attribute
     ``launch_within``: seconds that are added to what a worker has until it is ready. One whose leftovers cost
-    something implements `Inventory` too.
+    something implements `Inventory` too, and one that keeps what it made for later launches `Caching`.
 
     Attributes:
         Options: Struct of the profile's keys, validated when the configuration is read.

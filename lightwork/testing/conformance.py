@@ -27,7 +27,20 @@ from typing import Any
 
 import msgspec
 
-from lightwork.runtime import Cause, Conflict, Diagnosable, Health, Ref, Report, Route, Runtime, Spec, Standing
+from lightwork.runtime import (
+    Cached,
+    Caching,
+    Cause,
+    Conflict,
+    Diagnosable,
+    Health,
+    Ref,
+    Report,
+    Route,
+    Runtime,
+    Spec,
+    Standing,
+)
 
 __all__ = [
     "CHECKS",
@@ -35,6 +48,7 @@ __all__ = [
     "Check",
     "Traits",
     "another_spec_of_that_name_is_a_conflict",
+    "cache_leaves_what_is_used",
     "cancelled_launch_is_found",
     "cancelled_wait_changes_nothing",
     "check_runtime",
@@ -309,6 +323,29 @@ async def diagnosis_agrees(case: Case) -> None:
             assert options is None or not problems, problems
 
 
+async def cache_leaves_what_is_used(case: Case) -> None:
+    """A runtime that keeps things names each once, and discards nothing that a launch uses."""
+    if not isinstance(case.runtime, Caching):
+        return
+    before = {_cache_key(entry) for entry in await case.runtime.cached() if entry.in_use}
+    ref = await case.runtime.launch(case.spec("wait"))
+    entries = await case.runtime.cached()
+    keys = [_cache_key(entry) for entry in entries]
+    assert len(set(keys)) == len(keys), keys
+    assert all(all(key) for key in keys), keys
+    assert all(entry.size >= 0 and (entry.unused_for or 0.0) >= 0 for entry in entries), entries
+    for entry in entries:
+        if entry.in_use and _cache_key(entry) not in before:
+            assert not await case.runtime.discard(entry), f"{entry} was discarded while {ref.name} uses it"
+    strange = Cached(kind="strange", name=f"{case.owner}-never", place="nowhere", size=0, unused_for=None, in_use=False)
+    assert await case.runtime.discard(strange), "what is not there is gone"
+    assert not (await case.report(ref)).standing.is_over
+
+
+def _cache_key(entry: Cached) -> tuple[str, str, str]:
+    return entry.place, entry.kind, entry.name
+
+
 # --- asking -------------------------------------------------------------------------------------
 
 
@@ -512,6 +549,7 @@ CHECKS: tuple[Check, ...] = (
     cancelled_launch_is_found,
     routes_are_given,
     diagnosis_agrees,
+    cache_leaves_what_is_used,
     unknown_ref_is_absent,
     poll_answers_in_order,
     cancelled_wait_changes_nothing,

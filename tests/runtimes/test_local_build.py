@@ -18,9 +18,10 @@ import pytest
 
 from lightwork.build import BuildConfig
 from lightwork.runtime import NoCapacity, Rejected, Runtime
+from lightwork_runtimes.far.kept import MARKER, cache_folder
+from lightwork_runtimes.far.venv import find_uv
 from lightwork_runtimes.inprocess import InProcessRuntime
 from lightwork_runtimes.local import LocalRuntime, _venvs
-from lightwork_runtimes.local._venv_maker import MARKER
 from lightwork_runtimes.local._venvs import Venvs
 from tests.runtimes.support import OWNER, first_output, is_alive, local, output, read_bytes, spec
 
@@ -101,8 +102,8 @@ def slow_command(folder: Path) -> str:
 @pytest.fixture(params=["uv", "pip"])
 def tool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "pip":
-        monkeypatch.setattr(_venvs, "_find_uv", lambda: None)
-    elif _venvs._find_uv() is None:
+        monkeypatch.setattr(_venvs, "find_uv", lambda: None)
+    elif find_uv() is None:
         pytest.skip("uv is not installed")
     return str(request.param)
 
@@ -369,10 +370,10 @@ def test_default_folder_is_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp
     """Without the option the environments are in an absolute XDG_CACHE_HOME, else in .cache of the home."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert _venvs._default_folder() == Path("/cache/lightwork/venvs")
+    assert cache_folder("venvs") == Venvs(None).folder == "/cache/lightwork/venvs"
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert _venvs._default_folder() == tmp_path / ".cache/lightwork/venvs"
+        assert Venvs(None).folder == f"{tmp_path}/.cache/lightwork/venvs"
 
 
 @pytest.mark.parametrize("kind", [LocalRuntime, InProcessRuntime])

@@ -40,7 +40,7 @@ from tests.runtimes.support import first_output, output
 
 from lightwork_runtimes.ssh import SshOptions, SshRuntime  # isort: skip -- after what skips where it cannot be imported
 from lightwork_runtimes.ssh._runtime import _service_ports  # isort: skip
-from lightwork_runtimes.ssh.far.supervise import MARGIN  # isort: skip
+from lightwork_runtimes.far.supervise import MARGIN  # isort: skip
 from tests.runtimes.ssh_works import Echo  # isort: skip
 
 pytestmark = needs_sshd

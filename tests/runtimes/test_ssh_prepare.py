@@ -133,7 +133,7 @@ async def test_wheels_are_sent_where_there_is_no_registry(server: Server, monkey
         tried.append(args)
         return await download(*args)
 
-    monkeypatch.setattr("lightwork_runtimes.ssh._environment.download_wheels", counted)
+    monkeypatch.setattr(_packages, "download_wheels", counted)
     far = str(server.folder / "isolated")
     async with server.runtime(prepare=True, code=[], wheels="always", folder=far) as runtime:
         assert await said(runtime, "lightwork.testing.conformance:main", "a") == "done\n"

@@ -59,12 +59,14 @@ class Engine:
 
     Attributes:
         address: Where it is.
+        id: Its own name for itself, the same wherever it is reached from.
         now: The engine's clock when it was opened, in seconds since the epoch.
         is_desktop: Whether containers run in a virtual machine of this one (Docker Desktop).
     """
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.id = ""
         self.now = 0
         self.is_desktop = False
         self._docker: aiodocker.Docker = None  # type: ignore[assignment]
@@ -100,6 +102,7 @@ class Engine:
                 raise PlatformError(_how_to_start(self.address, error)) from error
             raise
         self.is_desktop = info.get("OperatingSystem") == "Docker Desktop"
+        self.id = str(info.get("ID") or self.address.url)
         self.now = int(parse_time(info["SystemTime"]))
 
     async def close(self) -> None:
@@ -220,6 +223,16 @@ class Engine:
                 if not getattr(error, "status", 0):  # it came in the stream: the build itself
                     raise BuildFailed("\n".join([*said, _text(error)])) from error
                 raise
+
+    async def images(self) -> list[dict[str, Any]]:
+        """A line of the engine's list for each image, those that others were built from too."""
+        found: list[dict[str, Any]] = await self._json("images/json", params={"all": True})
+        return found
+
+    async def images_in_use(self) -> set[str]:
+        """Ids of the images that any container is of, running or not: none of them can be removed."""
+        found = await self._json("containers/json", params={"all": True})
+        return {container["ImageID"] for container in found}
 
     async def tags(self, label: str) -> list[str]:
         """Tags of the images with a label."""

@@ -28,8 +28,9 @@ import msgspec
 from lightwork.build import BuildConfig
 from lightwork.bundle import make_bundle
 from lightwork.errors import UsageError
-from lightwork.runtime import NoCapacity, Rejected
+from lightwork.runtime import NoCapacity, Rejected, RuntimeFailure
 from lightwork_runtimes.docker import _payload as payload
+from lightwork_runtimes.docker._cache import APP, BASE, BASED_ON, ENV, ENVIRONMENT, FOLDERS, Uses, own_tags
 from lightwork_runtimes.docker._code import AppCode, code_roots
 from lightwork_runtimes.docker._engine import BuildFailed, Engine, EngineError
 from lightwork_runtimes.docker._options import DockerOptions
@@ -39,7 +40,6 @@ from lightwork_runtimes.docker._report import start_failure
 __all__ = ["FOLDER", "Images", "folder_label"]
 
 _log = logging.getLogger("lightwork.runtimes.docker")
-_BASE, _ENV, _APP = "lightwork-base", "lightwork-env", "lightwork-app"
 FOLDER = "lightwork.folder"
 """Label of an app's image: which folder it has, so that those of its older states can be removed."""
 
@@ -53,6 +53,7 @@ class Images:
     def __init__(self, engine: Engine, options: DockerOptions) -> None:
         self._engine = engine
         self._options = options
+        self._uses = Uses(engine.id)
         self._known: dict[str, Any] = {}
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
@@ -74,15 +75,32 @@ class Images:
             Unreachable: The engine does not answer.
         """
         build = build or BuildConfig()
-        base = await self._once(f"base {build.image} {build.dockerfile} {cwd}", lambda: self._base(build, cwd))
         commands = build.build_commands()
         if not _is_list_of_texts(commands):
             raise Rejected(f"{type(build).__name__}.build_commands() must return a list of strings, not {commands!r}")
+        while True:
+            found: list[str] = []
+            try:
+                await self._find_or_make(found, build, commands, cwd, patterns)
+            except RuntimeFailure:
+                if not found or await self._engine.image(found[-1]) is not None:
+                    raise
+                self.forget()  # somebody has removed what was to be built on
+            else:
+                self._uses.note(own_tags(found))
+                return found[-1]
+
+    async def _find_or_make(
+        self, found: list[str], build: BuildConfig, commands: list[str], cwd: str | None, patterns: tuple[str, ...]
+    ) -> None:
+        """Add to `found` each image that there is, the base first."""
+        base = await self._once(f"base {build.image} {build.dockerfile} {cwd}", lambda: self._base(build, cwd))
+        found += [*own_tags(base.get("RepoTags")), base["Id"]]
         wants = json.dumps([list(build.requirements), commands, cwd if build.requirements else None])
         env = await self._once(f"env {base['Id']} {wants}", lambda: self._environment(base, build, commands, cwd))
-        if cwd is None:
-            return str(env)
-        return str(await self._once(f"app {env} {cwd} {patterns}", lambda: self._app(str(env), cwd, patterns)))
+        found.append(env)
+        if cwd is not None:
+            found.append(await self._once(f"app {env} {cwd} {patterns}", lambda: self._app(env, cwd, patterns)))
 
     async def _once(self, key: str, make: Callable[[], Any]) -> Any:
         async with self._locks[key]:
@@ -133,7 +151,7 @@ class Images:
         is_path = os.path.isabs(build.dockerfile)
         folder = os.path.dirname(build.dockerfile) if is_path else self._options.folder or cwd
         bundle = None if folder is None else await anyio.to_thread.run_sync(make_bundle, folder)
-        tag = f"{_BASE}:{_digest('dockerfile', text, bundle.digest if bundle else '')}"
+        tag = f"{BASE}:{_digest('dockerfile', text, bundle.digest if bundle else '')}"
         found = await self._engine.image(tag)
         if found is not None:
             return found
@@ -163,7 +181,7 @@ class Images:
             commands,
             self._options.requirements,
         ]
-        tag = f"{_ENV}:{_digest(*facts, *map(_stamp, requirements))}"
+        tag = f"{ENV}:{_digest(*facts, *map(_stamp, requirements))}"
         if await self._engine.image(tag) is not None:
             return tag
         found = await self._probe(base)
@@ -187,7 +205,7 @@ class Images:
             if user := base["Config"].get("User"):
                 lines.append(f"USER {user}")
             what = "the environment of a work"
-            await self._build(tag, "\n".join(lines), parts, {"lightwork.base": base["Id"]}, what)
+            await self._build(tag, "\n".join(lines), parts, {BASED_ON: base["Id"]}, what)
         return tag
 
     async def _probe(self, base: dict[str, Any]) -> Facts:
@@ -232,13 +250,13 @@ class Images:
             code = await anyio.to_thread.run_sync(AppCode, roots, patterns)
         except (UsageError, OSError) as error:
             raise Rejected(f"the app's code cannot be sent along: {error}") from error
-        tag = f"{_APP}:{_digest(env, code.digest)}"
+        tag = f"{APP}:{_digest(env, code.digest)}"
         if await self._engine.image(tag) is not None:
             return tag
         lines = [f"FROM {env}", *(f"ADD {part} /" for part in code.parts)]
         if code.is_worth_compiling:
             lines += ["USER root", *(_compile_line(self._options.python, root) for root in code.roots)]
-        labels = {FOLDER: folder_label(code.roots, patterns), "lightwork.env": env}
+        labels = {FOLDER: folder_label(code.roots, patterns), ENVIRONMENT: env, FOLDERS: ", ".join(code.roots)}
         await self._build(tag, "\n".join(lines), dict(code.parts), labels, what=f"the app's image of {code.roots}")
         await self._remove_older(tag, labels)
         return tag
@@ -246,7 +264,7 @@ class Images:
     async def _remove_older(self, tag: str, labels: dict[str, str]) -> None:
         """Remove the images with former states of this app's folder that no container uses."""
         for other in await self._engine.tags(f"{FOLDER}={labels[FOLDER]}"):
-            if other != tag and other.startswith(f"{_APP}:"):
+            if other != tag and other.startswith(f"{APP}:"):
                 await self._engine.remove_image(other)
 
     # --- building ---------------------------------------------------------------------------------

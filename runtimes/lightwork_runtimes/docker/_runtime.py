@@ -19,6 +19,7 @@ import anyio.abc
 import msgspec
 
 from lightwork.runtime import (
+    Cached,
     Conflict,
     Finding,
     NoCapacity,
@@ -30,7 +31,7 @@ from lightwork.runtime import (
     Spec,
     Standing,
 )
-from lightwork_runtimes.docker import _diagnose
+from lightwork_runtimes.docker import _cache, _diagnose
 from lightwork_runtimes.docker._address import find_engine
 from lightwork_runtimes.docker._container import check_spec, describe, digest_of
 from lightwork_runtimes.docker._engine import Engine, EngineError
@@ -268,7 +269,7 @@ class DockerRuntime:
     async def release(self, ref: Ref) -> None:
         """Remove the container, its output included, whether it runs or not. Idempotent.
 
-        Images stay: the next launch needs them.
+        Images stay, see `cached`: the next launch needs them.
         """
         name = ref.name
         try:
@@ -294,6 +295,20 @@ class DockerRuntime:
                 if await self._docker.inspect(name) is None:
                     return
                 await changed.wait()
+
+    # --- what is kept ---------------------------------------------------------------------------
+
+    async def cached(self) -> Sequence[Cached]:
+        """The images that were built on this engine, whoever built them; see `lightwork.runtime.Caching`.
+
+        What was launched from other machines counts as used when the image was made, or while there is a container.
+        """
+        return await _cache.cached(self._docker)
+
+    async def discard(self, entry: Cached) -> bool:
+        """Remove an image that no container and no other image uses."""
+        self._images.forget()
+        return await _cache.discard(self._docker, entry)
 
     # --- output ---------------------------------------------------------------------------------
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from lightwork.runtime import Finding, Health
+from lightwork_runtimes.far.venv import find_uv
 from lightwork_runtimes.local._launchdir import home_of
 
 __all__ = ["look"]
@@ -23,7 +23,7 @@ def look(home: str | None, start_method: str) -> Iterator[Finding]:
     method = start_method if start_method != "auto" else "fork" if sys.platform == "linux" else "spawn"
     yield Finding("platform", Health.OK, f"{sys.platform}, works are started by {method}")
     yield _folder(home_of(home))
-    installer = "uv" if shutil.which("uv") else "pip" if importlib.util.find_spec("pip") else None
+    installer = "uv" if find_uv() else "pip" if importlib.util.find_spec("pip") else None
     if installer is None:
         yield Finding(
             "installer",

@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.errors import PlatformError
-from lightwork.runtime import Cause, Finding, Ref, Rejected, Report, Route, Spec, Standing
+from lightwork.runtime import Cached, Cause, Finding, Ref, Rejected, Report, Route, Spec, Standing
 from lightwork_runtimes.local import _diagnose
 from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, open_home
 from lightwork_runtimes.local._link import LauncherDied, LauncherLink
@@ -50,7 +50,7 @@ class LocalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         home: Folder for what is known of each launch, not open to other users. None:
             ``lightwork-<uid>`` in the folder for temporary files, which should have room for what works write.
         venvs: Folder for the virtual environments of works with requirements. None: ``lightwork/venvs`` in
-            ``$XDG_CACHE_HOME``, or in ``~/.cache``. What is in it may be removed while no work runs.
+            ``$XDG_CACHE_HOME``, or in ``~/.cache``. ``lightwork cache prune`` removes what is not used.
     """
 
     start_method: Literal["auto", "fork", "spawn"] = "auto"
@@ -145,13 +145,13 @@ class LocalRuntime:
             Rejected: Also if requirements cannot be installed; the message has pip's or uv's last lines.
         """
         _check(spec)
-        venv = await self._venvs.ready(spec.build, spec.cwd)
-        while True:
-            try:
-                await self._launch(spec, venv)
-            except LauncherDied:
-                continue  # nothing was made; the next round starts another launcher, or raises what that says
-            return self._ref(spec.name, spec.owner)
+        async with self._venvs.held(spec.build, spec.cwd) as venv:
+            while True:
+                try:
+                    await self._launch(spec, venv)
+                except LauncherDied:
+                    continue  # nothing was made; the next round starts another launcher, or raises what that says
+                return self._ref(spec.name, spec.owner)
 
     async def _launch(self, spec: Spec, venv: str | None) -> None:
         link = await self._ready_link()
@@ -327,6 +327,16 @@ class LocalRuntime:
                 await anyio.to_thread.run_sync(LaunchDir.remove, self._home, owner, ref.name)
         except OSError as error:
             raise ExceptionGroup(f"{ref.name} could not be released", [error]) from None
+
+    # --- what is kept ---------------------------------------------------------------------------
+
+    async def cached(self) -> Sequence[Cached]:
+        """The environments in `LocalOptions.venvs`; see `lightwork.runtime.Caching`."""
+        return await self._venvs.cached()
+
+    async def discard(self, entry: Cached) -> bool:
+        """Remove an environment that no work runs in and nobody makes."""
+        return await self._venvs.discard(entry)
 
     # --- output ---------------------------------------------------------------------------------
 

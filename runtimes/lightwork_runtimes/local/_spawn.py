@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import site
 import sys
 
+from lightwork_runtimes.far import kept
 from lightwork_runtimes.local._launchdir import LaunchDir, SpecFile
 from lightwork_runtimes.local._process import STAMP, interpreter_flags
 
@@ -27,18 +29,32 @@ def spawn(folder: LaunchDir, spec: SpecFile, stdin: int, log: int, note: str) ->
         f"_child.spawned({folder.path!r}, {os.getpid()}, {note!r})"
     )
     executable = sys.executable if spec.venv is None else f"{spec.venv}/bin/python"
-    return os.posix_spawn(
-        executable,
-        [executable, *interpreter_flags(), "-c", code],
-        _environment(spec),
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_DUP2, log, 1),
-            (os.POSIX_SPAWN_DUP2, log, 2),
-        ],
-        setsigmask=[],
-        setsigdef=_RESETTABLE,
-    )
+    held = None if spec.venv is None else _hold(spec.venv)
+    try:
+        return os.posix_spawn(
+            executable,
+            [executable, *interpreter_flags(), "-c", code],
+            _environment(spec),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+            setsigmask=[],
+            setsigdef=_RESETTABLE,
+        )
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _hold(venv: str) -> int:
+    """Use an environment for as long as the worker lives, which inherits the descriptor."""
+    held = kept.hold(venv, kept.MARKER)
+    if held is None:
+        raise OSError(errno.ENOENT, "the environment was removed", venv)
+    os.set_inheritable(held, True)
+    return held
 
 
 def _path_code(spec: SpecFile) -> str:

@@ -1,34 +1,38 @@
 """The virtual environments that works with requirements run in: one for each set, made once and kept.
 
 Which one it is, is a digest of all that went into it; so nothing is ever changed in one that is there, and
-works that want the same share it. The making is done by `_venv_maker`, a process of its own. Within one
-runtime a single launch runs it, and the others wait for that; several schedulers wait for each other at
-the maker's lock.
+works that want the same share it. The making is done by `lightwork_runtimes.far.venv`, a process of its own. Within one
+runtime a single launch runs it, and the others wait for that; several schedulers wait for each other at the maker's
+lock. What is used is held, see `lightwork_runtimes.far.kept`, and so not removed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
-import shutil
 import site
 import stat
 import subprocess
 import sys
 import sysconfig
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from lightwork.build import BuildConfig
-from lightwork.runtime import NoCapacity, Rejected, RuntimeFailure
-from lightwork_runtimes.local import _venv_maker
+from lightwork.runtime import Cached, NoCapacity, Rejected, RuntimeFailure
+from lightwork_runtimes import far
+from lightwork_runtimes.far import kept
+from lightwork_runtimes.far.venv import find_uv
 
 __all__ = ["Venvs"]
 
@@ -42,16 +46,40 @@ _PATH_IN_LINE = re.compile(
 _log = logging.getLogger("lightwork.runtimes.local")
 
 
+_MAKER = """\
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+folder = sys.argv[1]
+found = spec_from_file_location("far", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["far"] = module_from_spec(found)
+from far.venv import main
+sys.exit(main())
+"""
+"""The maker is imported from where it is, without the packages that are around it."""
+
+_STEPS = {
+    "venv": "no virtual environment could be made in {folder}",
+    "command": "the build command {what!r} failed",
+    "install": "the requirements {wanted} could not be installed",
+}
+_SHOWN = 20
+_KIND = "environment"
+
+
 class _Job(msgspec.Struct, frozen=True):
-    """What the maker is told. `python` is the interpreter that the environment is made from."""
+    """What the maker is told; see `lightwork_runtimes.far.venv`."""
 
     folder: str
     requirements: list[str]
     commands: list[str]
     uv: str | None
-    python: str
     site: list[str]
     cwd: str
+    made_of: dict[str, object]
+    python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
+    seeds: bool = True
+    options: list[str] = []
+    env: dict[str, str] = {}
 
 
 class _Making:
@@ -67,12 +95,47 @@ class Venvs:
 
     Args:
         folder: Where they are; None for ``lightwork/venvs`` in the user's folder for caches.
+
+    Attributes:
+        folder: The same, absolute.
     """
 
     def __init__(self, folder: str | None) -> None:
-        self._folder = Path(folder).absolute() if folder else _default_folder()
+        self.folder = str(Path(folder or kept.cache_folder("venvs")).absolute())
         self._makings: dict[str, _Making] = {}
         self._warned = False
+
+    @contextlib.asynccontextmanager
+    async def held(self, build: BuildConfig | None, cwd: str | None) -> AsyncIterator[str | None]:
+        """As `ready`; nobody removes the environment from the first look at it until the context is left."""
+        job = None if build is None else self._job_for(build, cwd)
+        if job is None:
+            yield None
+            return
+        claim = kept.claim(job.folder)
+        try:
+            yield await self._ready(job)
+        finally:
+            self._let_go(job.folder, claim)
+
+    def _let_go(self, folder: str, claim: int) -> None:
+        os.close(claim)
+        if not os.path.isdir(folder):
+            kept.discard(self.folder, os.path.basename(folder))  # what lies beside it
+
+    async def cached(self) -> Sequence[Cached]:
+        """Every environment that is there; see `lightwork.runtime.Caching`."""
+        found = await anyio.to_thread.run_sync(kept.entries, self.folder, _KIND)
+        return [msgspec.convert({**entry, "place": self.folder}, Cached) for entry in found]
+
+    async def discard(self, entry: Cached) -> bool:
+        """Remove an environment unless it is in use or being made; says whether it is gone."""
+        if (entry.kind, entry.place) != (_KIND, self.folder):
+            return True
+        try:
+            return await anyio.to_thread.run_sync(kept.discard, self.folder, entry.name)
+        except OSError as error:
+            raise RuntimeFailure(f"{self.folder}/{entry.name} could not be removed: {error}") from error
 
     async def ready(self, build: BuildConfig | None, cwd: str | None) -> str | None:
         """The folder of the environment for `build`, made if need be; None if `build` asks for none.
@@ -87,8 +150,9 @@ class Venvs:
             NoCapacity: The maker broke, for instance because the disk is full.
         """
         job = None if build is None else self._job_for(build, cwd)
-        if job is None:
-            return None
+        return None if job is None else await self._ready(job)
+
+    async def _ready(self, job: _Job) -> str:
         while not _is_complete(job.folder):
             making = self._makings.get(job.folder)
             if making is None:
@@ -129,7 +193,8 @@ class Venvs:
         if commands:
             facts["cwd"] = cwd
         digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-        return _Job(f"{self._folder}/{digest}", requirements, commands, _find_uv(), sys.executable, packages, cwd)
+        made_of: dict[str, object] = {"requirements": requirements, "commands": commands, "python": sys.version}
+        return _Job(f"{self.folder}/{digest}", requirements, commands, find_uv(), packages, cwd, made_of)
 
     async def _make(self, job: _Job) -> None:
         making = self._makings[job.folder] = _Making()
@@ -147,8 +212,7 @@ async def _run_maker(job: _Job) -> None:
     """Run the maker to its end; cancelled, it ends with its installer and leaves nothing half-made."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-I",
-        _venv_maker.__file__,
+        *("-I", "-c", _MAKER, os.path.dirname(far.__file__)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -169,25 +233,24 @@ async def _run_maker(job: _Job) -> None:
         if process.returncode is None:
             process.kill()
     text = said.decode("utf-8", "replace").strip()
-    if code == _venv_maker.FAILED:
-        raise Rejected(text)
+    problem = json.loads(text.splitlines()[-1]) if code == 0 and text else None
+    if problem is not None:
+        raise Rejected(_explain(job, problem))
     if code:
         raise NoCapacity(f"the environment {job.folder} could not be made (exit code {code}):\n{text}")
 
 
+def _explain(job: _Job, problem: dict[str, str]) -> str:
+    shown = [repr(line) for line in job.requirements[:_SHOWN]]
+    if len(job.requirements) > _SHOWN:
+        shown.append(f"and {len(job.requirements) - _SHOWN} more")
+    failure = _STEPS[problem["step"]].format(folder=job.folder, what=problem["what"], wanted=", ".join(shown))
+    tool = "sh" if problem["step"] == "command" else problem["what"]
+    return f"{failure} ({tool}: {problem['how']}):\n{problem['text']}"
+
+
 def _is_complete(folder: str) -> bool:
-    return os.path.exists(f"{folder}/{_venv_maker.MARKER}")
-
-
-def _default_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    parent = Path(cache) if os.path.isabs(cache) else Path(os.path.expanduser("~/.cache"))
-    return parent / "lightwork" / "venvs"
-
-
-def _find_uv() -> str | None:
-    """The `uv` of the search path, else the one beside this interpreter."""
-    return shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
+    return os.path.exists(f"{folder}/{kept.MARKER}")
 
 
 def _packages() -> list[str]:

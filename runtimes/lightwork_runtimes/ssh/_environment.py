@@ -16,7 +16,7 @@ import anyio.to_thread
 from lightwork.build import BuildConfig
 from lightwork.runtime import Rejected
 from lightwork_runtimes.ssh._options import SshOptions
-from lightwork_runtimes.ssh._packages import download_wheels, lightwork_wheel, pins
+from lightwork_runtimes.ssh._packages import downloaded_wheels, lightwork_wheel, pins
 from lightwork_runtimes.ssh._session import Facts, Session
 
 __all__ = ["Environment"]
@@ -61,15 +61,13 @@ class Environment:
             "digest": digest,
             "python": _PYTHON,
             "requirements": requirements,
-            "asked": asked,
             "commands": commands,
             "cwd": cwd,
-            "lightwork": wheel,
-            "wheels": None,
+            "made_of": {"requirements": asked, "commands": commands},
         }
 
         async def make(session: Session) -> None:
-            await self._make(session, job, data)
+            await self._make(session, job, wheel, data)
 
         return f"venvs/{digest}", make
 
@@ -95,36 +93,49 @@ class Environment:
             self._warned = True
             _log.warning("%s: works run on the machine as it is: image and dockerfile are not used", self._where)
 
-    async def _make(self, session: Session, job: dict[str, Any], wheel: bytes) -> None:
+    async def _make(self, session: Session, job: dict[str, Any], wheel: str, data: bytes) -> None:
         _log.info("%s: making the virtual environment %s", self._where, job["digest"])
-        with tempfile.NamedTemporaryFile(prefix="lightwork-", suffix=".whl") as file:
-            file.write(wheel)
-            file.flush()
-            await session.send({file.name: job["lightwork"]})
-        if self._options.wheels == "always":
-            problem = await self._make_from_wheels(session, job)
-        else:
-            problem, _ = await session.request("make_venv", job=job)
-            if problem is not None and problem["step"] == "install" and self._options.wheels == "auto":
-                _log.info("%s: its packages cannot be had there (%s); sending them", self._where, problem["text"])
-                problem = await self._make_from_wheels(session, job, problem["text"])
-        if problem is not None:
-            wanted = f" ({', '.join(map(repr, job['asked']))})" if job["asked"] else ""
-            raise Rejected(f"{self._where}: {_STEPS[problem['step']]}{wanted}: {problem['text']}")
+        problem = await self._try_to_make(session, job, wheel, data)
+        while problem is not None and problem["step"] == "missing":  # somebody has removed what was sent
+            problem = await self._try_to_make(session, job, wheel, data)
+        if problem is None:
+            return
+        asked = job["made_of"]["requirements"]
+        wanted = f" ({', '.join(map(repr, asked))})" if asked else ""
+        raise Rejected(f"{self._where}: {_STEPS[problem['step']]}{wanted}: {_text(problem)}")
 
-    async def _make_from_wheels(self, session: Session, job: dict[str, Any], before: str = "") -> dict[str, str] | None:
+    async def _try_to_make(
+        self, session: Session, job: dict[str, Any], wheel: str, data: bytes
+    ) -> dict[str, str] | None:
+        with tempfile.NamedTemporaryFile(prefix="lightwork-", suffix=".whl") as file:
+            file.write(data)
+            file.flush()
+            await session.send({file.name: wheel})
+        if self._options.wheels == "always":
+            return await self._make_from_wheels(session, job, wheel)
+        problem: dict[str, str] | None
+        problem, _ = await session.request("make_venv", job=job, wheels=[wheel])
+        if problem is not None and problem["step"] == "install" and self._options.wheels == "auto":
+            text = _text(problem)
+            _log.info("%s: its packages cannot be had there (%s); sending them", self._where, text)
+            return await self._make_from_wheels(session, job, wheel, text)
+        return problem
+
+    async def _make_from_wheels(
+        self, session: Session, job: dict[str, Any], wheel: str, before: str = ""
+    ) -> dict[str, str] | None:
         try:
-            folder = await download_wheels(job["requirements"], session.facts, job["python"])
+            async with downloaded_wheels(job["requirements"], session.facts, job["python"]) as folder:
+                target = f"wheels/{folder.name}"
+                names = await anyio.to_thread.run_sync(_names, folder)
+                missing, _ = await session.request("missing", paths=[f"{target}/{name}" for name in names])
+                await session.send({f"{folder}/{Path(path).name}": path for path in missing})
         except Rejected as error:
             first = f"the requirements could not be installed: {before}\n" if before else ""
             raise Rejected(f"{self._where}: {first}{error}") from None
-        target = f"wheels/{folder.name}"
-        names = await anyio.to_thread.run_sync(_names, folder)
-        missing, _ = await session.request("missing", paths=[f"{target}/{name}" for name in names])
-        await session.send({f"{folder}/{Path(path).name}": path for path in missing})
-        problem, _ = await session.request("make_venv", job={**job, "wheels": target})
-        found: dict[str, str] | None = problem
-        return found
+        problem: dict[str, str] | None
+        problem, _ = await session.request("make_venv", job=job, wheels=[wheel, target])
+        return problem
 
 
 _STEPS = {
@@ -133,6 +144,10 @@ _STEPS = {
     "install": "the requirements could not be installed",
     "cancelled": "the making of the virtual environment was broken off",
 }
+
+
+def _text(problem: dict[str, str]) -> str:
+    return f"{problem['what']}: {problem['how']}\n{problem['text']}"
 
 
 def _names(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.abc
@@ -20,7 +20,7 @@ from lightwork_runtimes.ssh._environment import Environment
 from lightwork_runtimes.ssh._options import SshOptions, Target
 from lightwork_runtimes.ssh._session import Facts, Session
 
-__all__ = ["Host"]
+__all__ = ["Host", "Prepared"]
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
@@ -30,6 +30,22 @@ _AVOID_FOR = 30.0
 """Seconds in which a machine that could not be reached is asked last."""
 
 _log = logging.getLogger("lightwork.runtimes.ssh")
+
+
+class Prepared(NamedTuple):
+    """What was made ready for a launch.
+
+    Attributes:
+        python: The interpreter there.
+        plan: Where the code is.
+        facts: What is known of the machine.
+        uses: Folders there, relative to ours, that must not be removed while the work lives.
+    """
+
+    python: str
+    plan: _code.CodePlan
+    facts: Facts
+    uses: list[str]
 
 
 class Host:
@@ -253,8 +269,8 @@ class Host:
         if self.listener is not None and not self._options.direct:
             await (await self.session()).forward(self._ports, self.listener)
 
-    async def make_ready(self, spec: Spec, code: _code.Code) -> tuple[str, _code.CodePlan, Facts]:
-        """Send what the spec needs; returns the interpreter, the paths of the code and what is known of the machine.
+    async def make_ready(self, spec: Spec, code: _code.Code) -> Prepared:
+        """Send what the spec needs, unless it is there.
 
         Raises:
             Rejected: It cannot be made ready, for instance because requirements cannot be installed.
@@ -262,6 +278,7 @@ class Host:
         session = await self.session()
         bundles = await code.bundles(spec.cwd, spec.lightningignore)
         plan = code.plan(bundles, spec.cwd, session.facts["folder"])
+        uses = [_code.code_path(bundle) for bundle in bundles]
         for bundle in bundles:
             await self._once(_code.code_path(bundle), functools.partial(self._send_code, bundle))
         python = self.target.python
@@ -269,9 +286,10 @@ class Host:
             venv, make = self._environment.plan(session.facts, spec.build, plan.cwd)
             await self._once(f"{venv}/lightwork.json", lambda: make(session))
             python = f"{session.facts['folder']}/{venv}/bin/python"
+            uses.append(venv)
         else:
             self._environment.check_as_is(session.facts, spec.build)
-        return python, plan, session.facts
+        return Prepared(python, plan, session.facts, uses)
 
     async def _once(self, path: str, make: Callable[[], Awaitable[None]]) -> None:
         """Make what is at `path` there, unless it is; several launches wait for one that does."""

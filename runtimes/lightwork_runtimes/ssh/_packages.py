@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -14,15 +15,16 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from lightwork.runtime import Rejected
+from lightwork_runtimes.far import kept
 
-__all__ = ["Wheel", "cache_folder", "download_wheels", "helper_files", "lightwork_wheel", "pins"]
+__all__ = ["Wheel", "download_wheels", "downloaded_wheels", "helper_files", "lightwork_wheel", "pins"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -37,7 +39,7 @@ Wheel = tuple[str, bytes]
 @functools.cache
 def helper_files() -> tuple[str, Mapping[str, bytes]]:
     """Digest and files, by path in their folder, of what runs on the far side."""
-    source = Path(__file__).parent / "far"
+    source = Path(__file__).parents[1] / "far"
     files = {f"far/{path.name}": path.read_bytes() for path in sorted(source.glob("*.py"))}
     files["__main__.py"] = files.pop("far/__main__.py")
     digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:32]
@@ -100,11 +102,17 @@ def pins() -> tuple[str, ...]:
     return tuple(sorted(found.values()))
 
 
-def cache_folder() -> Path:
-    """Folder for what was downloaded here."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    parent = Path(cache) if os.path.isabs(cache) else Path(os.path.expanduser("~/.cache"))
-    return parent / "lightwork" / "wheels"
+@contextlib.asynccontextmanager
+async def downloaded_wheels(requirements: Sequence[str], facts: Mapping[str, Any], python: str) -> AsyncIterator[Path]:
+    """As `download_wheels`, and nobody removes the folder while it is needed here."""
+    held = None
+    while held is None:
+        folder = await download_wheels(requirements, facts, python)
+        held = kept.hold(str(folder))
+    try:
+        yield folder
+    finally:
+        os.close(held)
 
 
 async def download_wheels(requirements: Sequence[str], facts: Mapping[str, Any], python: str) -> Path:
@@ -121,7 +129,7 @@ async def download_wheels(requirements: Sequence[str], facts: Mapping[str, Any],
         Rejected: They cannot be had here, either; with pip's last lines.
     """
     key = repr([sorted(requirements), facts["machine"], facts["libc"], python])
-    folder = cache_folder() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    folder = Path(kept.cache_folder("wheels")) / hashlib.sha256(key.encode()).hexdigest()[:32]
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ import msgspec
 
 from lightwork.errors import ConfigError
 from lightwork.runtime import (
+    Cached,
     Cause,
     Finding,
     Ref,
@@ -31,7 +32,7 @@ from lightwork.runtime import (
     Standing,
     Unreachable,
 )
-from lightwork_runtimes.ssh import _diagnose
+from lightwork_runtimes.ssh import _cache, _diagnose
 from lightwork_runtimes.ssh._options import SshOptions
 
 if TYPE_CHECKING:
@@ -225,23 +226,26 @@ class SshRuntime:
     async def _start(self, host: Host, spec: Spec) -> None:
         assert self._code is not None
         await host.forward()
-        python, plan, facts = await host.make_ready(spec, self._code)
         near, far = _service_ports(spec.name)
         far = spec.port or far
         near = await host.open_service(spec.name, near, far)
-        job = {
-            "argv": [python, "-P", "-c", _BOOT.format(entry=spec.entry)],
-            "env": {
-                "_LIGHTWORK_SERVICE": f",{far},http://127.0.0.1:{near}",
-                **_environment(spec, python if self.options.prepare else None, plan, facts),
-            },
-            "cwd": plan.cwd,
-            "orphan_after": spec.orphan_after,
-            "max_lifetime": spec.max_lifetime,
-            # Dialling directly, a worker may be well connected while there is no SSH connection.
-            "leased": not self.options.direct,
-        }
-        await host.ask("start", spec.ticket, owner=spec.owner, name=spec.name, job=job, service=[near, far])
+        removed = True
+        while removed:
+            ready = await host.make_ready(spec, self._code)
+            job = {
+                "argv": [ready.python, "-P", "-c", _BOOT.format(entry=spec.entry)],
+                "env": {
+                    "_LIGHTWORK_SERVICE": f",{far},http://127.0.0.1:{near}",
+                    **_environment(spec, ready.python if self.options.prepare else None, ready.plan, ready.facts),
+                },
+                "cwd": ready.plan.cwd,
+                "orphan_after": spec.orphan_after,
+                "max_lifetime": spec.max_lifetime,
+                # Dialling directly, a worker may be well connected while there is no SSH connection.
+                "leased": not self.options.direct,
+            }
+            asked = {"owner": spec.owner, "name": spec.name, "job": job, "service": [near, far], "uses": ready.uses}
+            removed, _ = await host.ask("start", spec.ticket, **asked)
 
     def _ref(self, host: Host, owner: str, name: str) -> Ref:
         return Ref(self.name, name, {"owner": owner, "host": host.target.label})
@@ -398,6 +402,22 @@ class SshRuntime:
         if errors:
             raise ExceptionGroup(f"{ref.name} could not be released", errors)
         self._places.pop(ref.name, None)
+
+    # --- what is kept ---------------------------------------------------------------------------
+
+    async def cached(self) -> Sequence[Cached]:
+        """Code, environments and wheels on the machines, and wheels that were downloaded here to be sent.
+
+        Raises:
+            Unreachable: A machine of the profile cannot be asked.
+        """
+        self._check_entered()
+        return await _cache.cached(list(self._hosts.values()))
+
+    async def discard(self, entry: Cached) -> bool:
+        """Remove something that is kept, unless it is in use; see `lightwork.runtime.Caching`."""
+        self._check_entered()
+        return await _cache.discard(list(self._hosts.values()), entry)
 
     # --- output ---------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ from typing import Any
 
 from . import files
 from .files import Identity, Refusal
-from .operations import Answer, Operations
+from .operations import Operations
+from .preparing import Answer
 
 __all__ = ["Channel", "main"]
 

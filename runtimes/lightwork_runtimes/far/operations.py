@@ -1,4 +1,4 @@
-"""What can be asked of the far side, see `serve`: launching, watching and ending, and making ready for it."""
+"""What can be asked of the far side about launches, see `serve`: to start, watch and end them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,33 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from typing import Any
 
-from . import files
+from . import files, kept
 from .files import Identity, LaunchDir, Refusal
+from .preparing import Answer, Preparing
 from .waiting import CONTENT, FOLDER, Inotify, watch_process
 
-__all__ = ["Answer", "Operations"]
+__all__ = ["Operations"]
 
 _CHUNK = 65536
 _MOST_TICKET = 60000
 """Bytes of a ticket that surely fit into a pipe whose reader has not begun to read."""
 
-Answer = tuple[Any, bytes]
-"""The value and the payload of an answer."""
 
-
-class Operations:
-    """The operations. Each public coroutine is one; its parameters are the request's.
+class Operations(Preparing):
+    """The operations, those of `Preparing` too. Each public coroutine is one; its parameters are the request's.
 
     Args:
         folder: Our folder, absolute.
     """
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        super().__init__(folder)
         self._folders = Inotify(FOLDER)
         self._contents = Inotify(CONTENT)
         self._leases: dict[str, int] = {}
@@ -52,7 +47,7 @@ class Operations:
         if not files.SAFE.fullmatch(owner) or not files.SAFE.fullmatch(name):
             raise Refusal("rejected", f"{owner!r} and {name!r} must be file names")
         launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
-        with files.locked(f"{self._folder}/launches/.lock"):
+        with kept.locked(f"{self._folder}/launches/.lock"):
             if launch.exists:
                 spec = launch.read("spec")
                 if spec is None or spec["digest"] != digest:
@@ -79,23 +74,31 @@ class Operations:
                     return None, b""
                 await changed.wait()
 
-    async def start(self, owner: str, name: str, job: dict[str, Any], service: list[int], payload: bytes) -> Answer:
-        """Start the worker of a reserved launch, unless it was stopped before; `service` is kept for who asks."""
+    async def start(
+        self, owner: str, name: str, job: dict[str, Any], service: list[int], uses: list[str], payload: bytes
+    ) -> Answer:
+        """Start the worker of a reserved launch, unless it was stopped before; `service` is kept for who asks.
+
+        Gives those of the folders that it `uses` which are not there, removed since they were made ready; then nothing
+        was started. The others are not removed while the worker lives.
+        """
         launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
         if not launch.exists:
             raise Refusal("rejected", f"{name}: released while it was launched")
         if len(payload) > _MOST_TICKET:
             raise Refusal("rejected", f"the ticket has {len(payload)} bytes, more than {_MOST_TICKET}")
-        if launch.add("claim", list(files.me())):
-            launch.add("service", service)
-            await self._supervise(launch, job, payload)
-            self._attach(launch)
-        return None, b""
+        held: list[int] = []
+        with self._held(uses, held) as missing:
+            if not missing and launch.add("claim", list(files.me())):
+                launch.add("service", service)
+                await self._supervise(launch, job, payload, held)
+                self._attach(launch)
+        return missing, b""
 
-    async def _supervise(self, launch: LaunchDir, job: dict[str, Any], ticket: bytes) -> None:
-        process = _start_supervisor(self._code, launch)
+    async def _supervise(self, launch: LaunchDir, job: dict[str, Any], ticket: bytes, held: list[int]) -> None:
+        process = _start_supervisor(self._code, launch, held)
         self._supervisors.append(process)
-        message = json.dumps(job).encode() + b"\n" + ticket
+        message = json.dumps({**job, "held": held}).encode() + b"\n" + ticket
         # Shielded: broken off before its thread has begun, it would leave a supervisor that waits for its orders for
         # ever, and a launch that is pending for as long.
         said = await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, _converse, process, message))
@@ -286,56 +289,17 @@ class Operations:
                     LaunchDir(f"{self._folder}/launches/{each}/{name}").remove()
         return None, b""
 
-    # --- preparing ------------------------------------------------------------------------------
-
-    async def touch(self, payload: bytes) -> Answer:
-        """Leave a sign of life: the content of ``alive`` is another each time, so no clock is needed to see it."""
-        _leave_sign(f"{self._folder}/alive")
-        return None, b""
-
-    async def missing(self, paths: list[str], payload: bytes) -> Answer:
-        """Those of the paths, relative to our folder, that are not there."""
-        return _missing(self._folder, paths), b""
-
-    async def unpack(self, archive: str, digest: str, payload: bytes) -> Answer:
-        """Unpack an archive that was sent, as ``code/<digest>``."""
-        # In a thread: it takes long, and waits for another scheduler that does the same.
-        run = asyncio.get_running_loop().run_in_executor
-        await run(None, _unpack, f"{self._folder}/{archive}", f"{self._folder}/code/{digest}")
-        return None, b""
-
-    async def make_venv(self, job: dict[str, Any], payload: bytes) -> Answer:
-        """Make a virtual environment; gives None, or why there is none. Broken off, it leaves nothing half-made."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", self._code, "venv"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps({**job, "root": self._folder}).encode() + b"\n")
-            said = await process.stdout.read()
-            code = await process.wait()
-        finally:
-            process.stdin.close()  # its end breaks off what still runs
-        lines = said.decode("utf-8", "replace").splitlines()
-        if code or not lines:
-            raise Refusal("failed", "the virtual environment could not be made:\n" + "\n".join(lines[-15:]))
-        return json.loads(lines[-1]), b""
-
 
 def _is_over(view: dict[str, Any]) -> bool:
     return view["standing"] in ("exited", "absent")
 
 
-def _start_supervisor(code: str, launch: LaunchDir) -> subprocess.Popen[bytes]:
+def _start_supervisor(code: str, launch: LaunchDir, held: list[int]) -> subprocess.Popen[bytes]:
     # Not asyncio's subprocess, which kills what still runs when its loop is closed.
     argv = [sys.executable, "-I", code, "supervise", launch.path, str(os.getpid())]
+    pipe = subprocess.PIPE
     with open(f"{launch.path}/log", "ab") as log:
-        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True, pass_fds=held)
 
 
 def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
@@ -347,33 +311,6 @@ def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
             process.stdin.write(message)
         return process.stdout.read()
     return b""
-
-
-def _leave_sign(path: str) -> None:
-    aside = f"{path}.{os.getpid()}"
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(os.urandom(8).hex() + "\n")
-    os.rename(aside, path)
-
-
-def _missing(folder: str, paths: list[str]) -> list[str]:
-    return [path for path in paths if not os.path.exists(f"{folder}/{path}")]
-
-
-def _unpack(path: str, target: str) -> None:
-    """Unpack an archive into a folder that appears whole, and remove the archive."""
-    aside = f"{target}.new"
-    os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
-    with files.locked(f"{target}.lock"):
-        if not os.path.exists(target):
-            shutil.rmtree(aside, ignore_errors=True)
-            with tarfile.open(path) as archive:
-                if hasattr(tarfile, "data_filter"):
-                    archive.extractall(aside, filter="data")
-                else:  # an old Python: the archive is the scheduler's, which may run anything here anyway
-                    archive.extractall(aside)
-            os.rename(aside, target)
-        os.unlink(path)
 
 
 async def _end_stamped(name: str) -> None:

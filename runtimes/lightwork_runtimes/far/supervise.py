@@ -38,7 +38,7 @@ class Supervisor:
 
     Args:
         launch: Its folder.
-        job: How to start the worker: argv, env, cwd, and the times in seconds.
+        job: How to start the worker: argv, env, cwd, the times in seconds, and descriptors for it to keep.
         ticket: For the worker's standard input.
     """
 
@@ -80,11 +80,13 @@ class Supervisor:
                 cwd=self._job["cwd"],
                 env={**os.environ, **self._job["env"], STAMP: self._launch.name},
                 start_new_session=True,
+                pass_fds=self._job["held"],
                 preexec_fn=self._before_exec,
             )
         finally:
-            os.close(stdin)
-            os.close(log)
+            # What is used is held by the worker's tree alone, and so by nobody when the end of that is written down.
+            for fd in (stdin, log, *self._job["held"]):
+                os.close(fd)
         self._prefer_for_oom()
         now = time.monotonic()
         if self._job["max_lifetime"] is not None:

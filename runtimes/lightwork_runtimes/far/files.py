@@ -19,15 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import os
 import re
-import shutil
-import stat
-from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from .kept import remove_tree
 
 __all__ = [
     "ABSENT",
@@ -41,7 +39,6 @@ __all__ = [
     "birth_of",
     "living",
     "locate",
-    "locked",
     "me",
     "names",
     "open_folder",
@@ -181,10 +178,10 @@ class LaunchDir:
         """Remove it, and what an interrupted removal has left. May be repeated."""
         owner, name = os.path.split(self.path)
         gone = f"{owner}/{GONE}{name}"
-        _remove_tree(gone)
+        remove_tree(gone)
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, gone)  # in one step, so that nobody reads a folder that is half removed
-        _remove_tree(gone)
+        remove_tree(gone)
         with contextlib.suppress(OSError):  # others of this owner are there, or it is gone
             os.rmdir(owner)
 
@@ -288,25 +285,3 @@ def living(folder: str) -> list[LaunchDir]:
             if launch.look()["standing"] in ("pending", "running"):
                 found.append(launch)
     return found
-
-
-@contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold a lock of this path; of all processes one at a time has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _remove_tree(path: str) -> None:
-    """Remove a folder. Another that does the same at the same time is no error."""
-
-    def failed(function: Any, path: str, info: Any) -> None:
-        if not isinstance(info[1], FileNotFoundError):
-            raise info[1]
-
-    if os.path.lexists(path) and stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path, onerror=failed)

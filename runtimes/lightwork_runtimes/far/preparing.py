@@ -1,0 +1,164 @@
+"""What can be asked of the far side about what launches need there: code, environments and wheels, see `kept`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable
+from typing import Any
+
+from . import kept
+from .files import Refusal
+from .venv import find_uv
+
+__all__ = ["Answer", "Preparing"]
+
+Answer = tuple[Any, bytes]
+"""The value and the payload of an answer."""
+
+_KINDS = {"code": "code", "environment": "venvs", "wheels": "wheels"}
+"""Kinds of what is kept, and the folder of each in ours."""
+
+_NETWORK = {"UV_HTTP_TIMEOUT": "15", "UV_HTTP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "15", "PIP_RETRIES": "1"}
+"""Without a registry a failure must come soon: then the wheels are sent along. What the host sets itself wins."""
+
+
+class Preparing:
+    """The operations. Each public coroutine is one; its parameters are the request's.
+
+    Args:
+        folder: Our folder, absolute.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+    async def touch(self, payload: bytes) -> Answer:
+        """Leave a sign of life: the content of ``alive`` is another each time, so no clock is needed to see it."""
+        _leave_sign(f"{self._folder}/alive")
+        return None, b""
+
+    async def missing(self, paths: list[str], payload: bytes) -> Answer:
+        """Those of the paths, relative to our folder, that are not there."""
+        return _missing(self._folder, paths), b""
+
+    async def unpack(self, archive: str, digest: str, payload: bytes) -> Answer:
+        """Unpack an archive that was sent, as ``code/<digest>``."""
+        # In a thread: it takes long, and waits for another scheduler that does the same.
+        await _in_thread(_unpack, f"{self._folder}/{archive}", f"{self._folder}/code/{digest}")
+        return None, b""
+
+    async def make_venv(self, job: dict[str, Any], wheels: list[str], payload: bytes) -> Answer:
+        """Make a virtual environment; gives None, or why there is none. Broken off, it leaves nothing half-made.
+
+        Args:
+            job: As `venv` describes it, with paths relative to our folder; ``digest`` stands for the folder.
+            wheels: Files that it installs, and folders in which it looks for others.
+            payload: None.
+        """
+        with self._held(os.path.dirname(path) if path.endswith(".whl") else path for path in wheels) as missing:
+            if missing:
+                return {"step": "missing", "what": missing[0], "how": "removed", "text": ""}, b""
+            return await self._make_venv(job, wheels), b""
+
+    async def _make_venv(self, job: dict[str, Any], wheels: list[str]) -> Any:
+        files = [f"{self._folder}/{path}" for path in wheels if path.endswith(".whl")]
+        folders = [f"{self._folder}/{path}" for path in wheels if not path.endswith(".whl")]
+        whole = {
+            **job,
+            "folder": f"{self._folder}/venvs/{job['digest']}",
+            "requirements": [*files, *job["requirements"]],
+            "options": [word for folder in folders for word in ("--no-index", "--find-links", folder)],
+            "cwd": job["cwd"] or self._folder,
+            "uv": find_uv(),
+            "seeds": False,
+            "env": _NETWORK,
+            "site": [],
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", self._code, "venv"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(whole).encode() + b"\n")
+            said = await process.stdout.read()
+            code = await process.wait()
+        finally:
+            process.stdin.close()  # its end breaks off what still runs
+        lines = said.decode("utf-8", "replace").splitlines()
+        if code or not lines:
+            raise Refusal("failed", "the virtual environment could not be made:\n" + "\n".join(lines[-15:]))
+        return json.loads(lines[-1])
+
+    # --- what is kept ---------------------------------------------------------------------------
+
+    async def cached(self, payload: bytes) -> Answer:
+        """Everything that is kept for later launches; see `lightwork.runtime.Caching`."""
+        found = [
+            await _in_thread(kept.entries, f"{self._folder}/{folder}", kind) for kind, folder in sorted(_KINDS.items())
+        ]
+        return [entry for entries in found for entry in entries], b""
+
+    async def discard(self, kind: str, name: str, payload: bytes) -> Answer:
+        """Remove something that is kept unless it is in use; says whether it is gone."""
+        if kind not in _KINDS:
+            return True, b""
+        return await _in_thread(kept.discard, f"{self._folder}/{_KINDS[kind]}", name), b""
+
+    @contextlib.contextmanager
+    def _held(self, paths: Iterable[str], into: list[int] | None = None) -> Any:
+        """Use these folders, relative to ours; gives those that are not there. `into` takes the descriptors."""
+        missing = []
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                held = kept.hold(f"{self._folder}/{path}", kept.MARKER if path.startswith("venvs/") else "")
+                if held is None:
+                    missing.append(path)
+                else:
+                    stack.callback(os.close, held)
+                    if into is not None:
+                        into.append(held)
+            yield missing
+
+
+async def _in_thread(function: Any, *args: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+def _leave_sign(path: str) -> None:
+    aside = f"{path}.{os.getpid()}"
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(os.urandom(8).hex() + "\n")
+    os.rename(aside, path)
+
+
+def _missing(folder: str, paths: list[str]) -> list[str]:
+    return [path for path in paths if not os.path.exists(f"{folder}/{path}")]
+
+
+def _unpack(path: str, target: str) -> None:
+    """Unpack an archive into a folder that appears whole, and remove the archive."""
+    aside = f"{target}.new"
+    os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+    with kept.locked(f"{target}.lock"):
+        if not os.path.exists(target):
+            shutil.rmtree(aside, ignore_errors=True)
+            with tarfile.open(path) as archive:
+                if hasattr(tarfile, "data_filter"):
+                    archive.extractall(aside, filter="data")
+                else:  # an old Python: the archive is the scheduler's, which may run anything here anyway
+                    archive.extractall(aside)
+            os.rename(aside, target)
+        os.unlink(path)

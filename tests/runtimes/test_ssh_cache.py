@@ -1,0 +1,131 @@
+"""What the ssh runtime keeps on its machines, with a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lightwork.runtime import Cached, Spec, Unreachable
+from tests.runtimes.sshd import Server, needs_sshd, sshd
+from tests.runtimes.support import first_output
+
+from lightwork_runtimes.ssh import SshRuntime  # isort: skip -- after what skips where it cannot be imported
+from lightwork_runtimes.ssh._code import Code  # isort: skip
+from lightwork_runtimes.ssh._host import Host, Prepared  # isort: skip
+
+pytestmark = [needs_sshd, pytest.mark.timeout(180)]
+
+ENTRY = "lightwork.testing.conformance:main"
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is downloaded here is none of the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with sshd(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "data.txt").write_text("data" * 10_000)
+    return folder
+
+
+def spec(command: str, name: str, code: Path) -> Spec:
+    return Spec(name=name, owner="owner", entry=ENTRY, ticket=command.encode(), cwd=str(code))
+
+
+async def run(runtime: SshRuntime, name: str, code: Path) -> None:
+    ref = await runtime.launch(spec("exit 0", name, code))
+    assert (await runtime.wait(ref)).exit_code == 0
+    await runtime.release(ref)
+
+
+def kinds(entries: list[Cached]) -> dict[str, Cached]:
+    return {entry.kind: entry for entry in entries}
+
+
+async def test_code_is_kept_while_a_work_has_it(server: Server, code: Path) -> None:
+    """Code that was sent is in use while a work lives that it was sent for, also over a cut connection."""
+    async with server.runtime(code=[str(code)]) as runtime:
+        assert await runtime.cached() == []
+        ref = await runtime.launch(spec("wait", "a", code))
+        await first_output(runtime, ref)
+        (entry,) = await runtime.cached()
+        (folder,) = (path for path in server.far.glob("code/*") if path.is_dir())
+        assert (entry.kind, entry.name, entry.in_use) == ("code", folder.name, True)
+        assert entry.place == f"{server.host}:{server.far}"
+        assert entry.size >= 40_000
+        assert not await runtime.discard(entry)
+        server.cut()
+        async with server.runtime() as other:
+            assert not await other.discard(entry)
+        await runtime.release(ref)
+        assert await runtime.discard(entry)
+        assert list(server.far.glob("code/*")) == []
+        await run(runtime, "b", code)
+        (again,) = await runtime.cached()
+        assert not again.in_use
+
+
+async def test_environment_and_wheels_are_kept_and_discarded(server: Server, code: Path) -> None:
+    """A running work's environment stays; it goes after that, its wheels too, and the next work has all again."""
+    async with server.runtime(code=[], prepare=True) as runtime:
+        ref = await runtime.launch(spec("wait", "a", code))
+        await first_output(runtime, ref)
+        found = kinds(list(await runtime.cached()))
+        assert sorted(found) == ["environment", "wheels"]
+        assert found["environment"].in_use
+        assert not found["wheels"].in_use
+        assert not await runtime.discard(found["environment"])
+        assert await runtime.discard(found["wheels"])
+        await runtime.release(ref)
+        assert await runtime.discard(found["environment"])
+        assert [path for path in server.far.glob("venvs/*") if path.is_dir()] == []
+        await run(runtime, "b", code)
+
+
+async def test_downloaded_wheels_are_listed(server: Server, code: Path, tmp_path: Path) -> None:
+    """Wheels that were downloaded on this machine are in its own folder, and can be discarded as well."""
+    async with server.runtime(code=[], prepare=True, wheels="always") as runtime:
+        await run(runtime, "a", code)
+        (here,) = (entry for entry in await runtime.cached() if entry.place.startswith(str(tmp_path / "cache")))
+        assert (here.kind, here.in_use) == ("wheels", False)
+        assert await runtime.discard(here)
+        assert list((tmp_path / "cache").glob("lightwork/wheels/*")) == []
+
+
+async def test_launch_that_finds_it_gone_makes_it_again(
+    server: Server, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is removed after it was made ready, and before the work starts, is sent again, and the work starts."""
+    make_ready = Host.make_ready
+    left = [True]
+
+    async def removed_after(self: Host, spec: Spec, code: Code) -> Prepared:
+        prepared = await make_ready(self, spec, code)
+        if left.pop() if left else False:
+            for entry in await runtime.cached():
+                assert await runtime.discard(entry)
+        return prepared
+
+    monkeypatch.setattr(Host, "make_ready", removed_after)
+    async with server.runtime(code=[str(code)]) as runtime:
+        await run(runtime, "a", code)
+    assert left == []
+
+
+async def test_machine_that_cannot_be_asked_is_an_error(server: Server) -> None:
+    """There is no part of a list: where a machine does not answer, that is said."""
+    async with server.runtime(hosts=[server.host, "127.0.0.1:1"], code=[]) as runtime:
+        with pytest.raises(Unreachable, match=r"host 127\.0\.0\.1:1"):
+            await runtime.cached()
