@@ -158,8 +158,9 @@ class FakeRuntime:
     async def preempt(self, *names: str) -> None:
         """Take back what runs, with `Cause.PREEMPTED`; returns when it is over. A silent platform does so too.
 
-        The worker's task is cancelled. Unlike a process that is killed, one with an ``async def run`` still says that
-        its calls were cancelled, and so they end; those of a plain ``run`` fail as they do on a platform.
+        The worker says nothing more, as on a platform, and its task is cancelled: its calls fail as
+        ``spot_retrieval``. Unlike a process that is killed, its code sees the cancellation, and a plain ``run`` goes on
+        in its thread, which nobody listens to any more.
 
         Args:
             names: `Spec.name` of each; without any, everything that is not over.

@@ -189,9 +189,13 @@ class Agent:
                 helpers = [connected, group.create_task(self._service.serve())]
                 starting = group.create_task(self._start(work))
                 waits: set[asyncio.Future[Any]] = {starting, self._end}
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                starting.cancel()
-                reason, grace = await self._end
+                try:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    starting.cancel()
+                    reason, grace = await self._end
+                except asyncio.CancelledError:
+                    self._fall_silent()
+                    raise
                 self.exit_code = wire.LOST_CODE if reason == Reason.LOST else 0
                 await self._finish(work, reason, grace)
                 if reason != Reason.LOST:
@@ -201,6 +205,14 @@ class Agent:
         finally:
             self._group = None
             work._state.sink = None
+
+    def _fall_silent(self) -> None:
+        """Say nothing more, as a process that is killed: of what is cancelled now the runtime tells why it ended."""
+        connection = self._peer.connection
+        if connection is not None:
+            self._peer.detach(connection)
+            connection.on_closed = lambda error: None
+            connection.abort()
 
     async def aclose(self) -> None:
         """Let what was sent leave, then close the connection."""

@@ -357,9 +357,10 @@ async def test_unknown_leaves_the_work_alone() -> None:
     assert await _left(fake) == []
 
 
-async def test_preempted_fails_the_call(go: threading.Event) -> None:
-    """Without retries the call fails, and its reason is that the machine was taken back."""
-    fake, work = FakeRuntime(), Plain()
+@pytest.mark.parametrize("kind", [Waits, Plain])
+async def test_preempted_fails_the_call(kind: type[Waits | Plain], go: threading.Event) -> None:
+    """Without retries the call fails, and its reason is that the machine was taken back, whichever way it runs."""
+    fake, work = FakeRuntime(), kind()
     async with app_on(fake, work) as app:
         call = work.submit()
         await app.wait_for(lambda: call.status.stage is Stage.RUNNING)
@@ -369,14 +370,17 @@ async def test_preempted_fails_the_call(go: threading.Event) -> None:
         assert call.status.reason is Reason.SPOT_RETRIEVAL
 
 
-async def test_preempted_runs_again_elsewhere(go: threading.Event) -> None:
+@pytest.mark.parametrize("kind", [Waits, Plain])
+async def test_preempted_runs_again_elsewhere(kind: type[Waits | Plain], go: threading.Event) -> None:
     """With a retry the call runs again, on a launch of another name."""
-    fake, work = FakeRuntime(), Plain(retries=1, retry_delay=0.01)
+    fake, work = FakeRuntime(), kind(retries=1, retry_delay=0.01)
     async with app_on(fake, work) as app:
         call = work.submit()
         await app.wait_for(lambda: call.status.stage is Stage.RUNNING)
         await fake.preempt()
         go.set()
+        if isinstance(work, Waits):
+            work.go = True
         assert await call == "done"
         assert Reason.SPOT_RETRIEVAL in [status.reason for status in work.statuses]
     first, second = fake.specs
