@@ -97,6 +97,14 @@ def forget_images(runtime: DockerRuntime) -> None:
             docker("rmi", "--force", str(image))
 
 
+async def forget_code_of(folder: Path, runtime: DockerRuntime) -> None:
+    """The same for a folder whose images another process has made."""
+    async with runtime:
+        for entry in await runtime.cached():
+            if str(folder) in entry.detail.split(", "):
+                assert await runtime.discard(entry)
+
+
 async def output(runtime: Runtime, ref: Ref, start: int = 0) -> bytes:
     return b"".join([data async for _, data in runtime.logs(ref, start, follow=True)])
 

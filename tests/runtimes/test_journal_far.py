@@ -17,6 +17,7 @@ import pytest
 from tests.runtimes import journal_app
 from tests.runtimes.cloud_machines import cloud
 from tests.runtimes.docker_base import base_image, require_engine
+from tests.runtimes.docker_support import forget_code_of
 from tests.runtimes.sshd import needs_sshd, sshd
 
 from lightwork_runtimes.docker import DockerOptions, DockerRuntime  # isort: skip -- after what skips without its library
@@ -86,7 +87,10 @@ async def test_work_in_a_container_is_adopted(tmp_path: Path, monkeypatch: pytes
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "runtimes")]))
     runtime = DockerRuntime("far", DockerOptions(image=base_image(), pull="never", publish=True))
-    url = await killed_and_resumed(tmp_path / "journal", runtime, host="0.0.0.0")
+    try:
+        url = await killed_and_resumed(tmp_path / "journal", runtime, host="0.0.0.0")
+    finally:
+        await forget_code_of(folder, runtime)
     assert url.startswith("http://127.0.0.1:")
 
 
