@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from lightwork.errors import ProtocolError
+from lightwork.link.buffers import keep_buffers
 from lightwork.link.handshake import Handshake
 from lightwork.wire import FrameReader
 
@@ -144,6 +145,7 @@ class Connection(asyncio.Protocol):
         self._ended = False  # by this end
         self._lost = False
         self._error: Exception | None = None
+        keep_buffers()
 
     @property
     def on_closed(self) -> Callable[[Exception | None], None]:

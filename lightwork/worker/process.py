@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import sys
@@ -20,13 +19,10 @@ from lightwork.worker.agent import Agent
 from lightwork.worker.execute import SWITCH_INTERVAL
 from lightwork.worker.orphan import OrphanGuard
 
-__all__ = ["keep_buffers", "main", "serve"]
+__all__ = ["main", "serve"]
 
 _FAILED = 1
 _decode_ticket = msgspec.msgpack.Decoder(wire.Ticket).decode
-
-_LARGER_THAN_BUFFERS = 1 << 20
-"""Bytes. A block of that size which was freed makes glibc keep smaller ones (its `M_MMAP_THRESHOLD` moves)."""
 
 
 def main() -> int:
@@ -37,7 +33,6 @@ def main() -> int:
     """
     ticket = _decode_ticket(sys.stdin.buffer.read())
     _close_input()
-    keep_buffers()
     with asyncio.Runner() as runner:
         # Not `Runner.run`: what that does for Ctrl-C, the agent does for itself, and each worker would pay for both.
         loop = runner.get_loop()
@@ -131,18 +126,6 @@ def _end_on_signals(agent: Agent, loop: asyncio.AbstractEventLoop) -> None:
     # Not `loop.add_signal_handler`: it takes a loop that runs in the main thread, and most of a millisecond.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-
-
-@functools.cache
-def keep_buffers() -> None:
-    """Have the C library keep the memory of a read buffer for the next one, as it does in a larger process.
-
-    Done once, before a fork for those that are forked: in them the block would be cleared, page by page.
-
-    asyncio reads into 256 kB, which glibc asks the system for and gives back each time until it has seen a larger block
-    freed. That took a quarter of a worker's time in a warm call.
-    """
-    bytes(_LARGER_THAN_BUFFERS)
 
 
 def _close_input() -> None:

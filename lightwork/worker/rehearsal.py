@@ -15,12 +15,12 @@ import threading
 
 from lightwork import wire
 from lightwork.errors import LightworkError
+from lightwork.link.buffers import keep_buffers
 from lightwork.link.connection import Connection, Frames
 from lightwork.link.handshake import LAUNCH_SIZE, NONCE_SIZE, ServerHandshake
 from lightwork.link.peer import Peer
 from lightwork.work import Work
 from lightwork.worker.agent import Agent
-from lightwork.worker.process import keep_buffers
 
 __all__ = ["rehearse"]
 

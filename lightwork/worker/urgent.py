@@ -44,8 +44,10 @@ class UrgentBytes:
         if self._signals < 0:
             poll.register(fd, events | select.POLLPRI)
             return
-        with contextlib.suppress(OSError):  # closed meanwhile: so says the poll
+        try:
             fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
+        except OSError:  # a sandbox that has no such thing; or it was closed meanwhile, and so says the poll
+            events |= select.POLLPRI
         poll.register(fd, events)
         poll.register(self._signals, select.POLLIN)
         if _has_come(fd, 0):  # before the kernel knew whom to tell

@@ -78,10 +78,16 @@ os._exit(5 if switches() < before + 100 else 6)
         assert outcome(count)[0] == 5
 
 
+@pytest.mark.parametrize("sends_signals", [True, False])
 @pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
-def test_urgent_byte_is_told_to_the_guard(family: str) -> None:
-    """An urgent byte is noticed while nobody reads, behind data too; it is no part of the stream."""
+def test_urgent_byte_is_told_to_the_guard(family: str, sends_signals: bool) -> None:
+    """An urgent byte is noticed while nobody reads, behind data too, also where the kernel sends no signal for it."""
     told = f"""
+if not {sends_signals}:
+    from lightwork.worker import urgent
+    urgent._F_SETOWN_EX = 10_000
+    ours, theirs = socket.socketpair()
+    guard.connected(ours.fileno(), 0.05)
 if socket.{family} == socket.AF_INET:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         theirs = socket.create_connection(listener.getsockname())
