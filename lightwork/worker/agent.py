@@ -47,7 +47,10 @@ _END_MARGIN = 1.0
 
 
 _AGAIN = 0.001
-"""Seconds after which a plain run is interrupted again that was in the middle of an edit."""
+"""Seconds after which a plain run is interrupted again that has not noticed; twice as many before each further time."""
+
+_AGAIN_AT_MOST = 0.1
+"""Seconds between two of those times, at most."""
 
 _MOST_TOLD = 10_000
 """Calls that a hello tells of."""
@@ -119,7 +122,7 @@ class Agent:
             raise
         self.work = work
         if not work._signature.is_async:
-            self.plain = PlainThread(work, self._plain_finished, self._cancel_again)
+            self.plain = PlainThread(work, self._plain_finished)
 
     async def _connect(self, timeout: float) -> wire.Welcome:
         """Make a connection and attach it."""
@@ -412,6 +415,7 @@ class Agent:
             return
         if self.plain is not None:
             self.plain.cancel(call)
+            self._loop.call_later(_AGAIN, self._cancel_again, call, _AGAIN)
         else:
             future.cancel()
 
@@ -420,10 +424,11 @@ class Agent:
         if not self._peer.closed:  # else it did not heed its cancellation, and all is over
             self._loop.call_soon_threadsafe(self._finished, frame)
 
-    def _cancel_again(self, call: int) -> None:
-        """Called in the thread of ``run``, in a signal handler."""
-        if not self._peer.closed:
-            self._loop.call_soon_threadsafe(self._loop.call_later, _AGAIN, self._cancel, call)
+    def _cancel_again(self, call: int, waited: float) -> None:
+        assert self.plain is not None
+        if not self._peer.closed and self.plain.is_cancelling(call):
+            wait = min(2 * waited, _AGAIN_AT_MOST)
+            self._loop.call_later(wait, self._cancel_again, call, wait)
 
     def _finished(self, frame: EndOfCall) -> None:
         """A call is over: the state as it left it goes first, then the frame."""

@@ -111,19 +111,17 @@ class PlainThread:
     Args:
         work: The work.
         done: Called in that thread with the frame that ends each call.
-        again: Called in that thread, in a signal handler, with a call whose `cancel` came at a bad moment: cancel it
-            again in a moment, from another thread.
     """
 
-    def __init__(self, work: Work, done: Callable[[EndOfCall], None], again: Callable[[int], None]) -> None:
+    def __init__(self, work: Work, done: Callable[[EndOfCall], None]) -> None:
         self._work = work
         self._done = done
-        self._again = again
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = 0
         self._is_main = False
         self._current: int | None = None
         self._cancelled: set[int] = set()
+        self._due: int | None = None  # the present call, while it is to be interrupted by a signal and was not yet
         self._lock = threading.Lock()  # held while a call is interrupted from another thread, and while it is left
         self._is_interrupted = False  # whether the present call was interrupted from another thread
         self._left = 0  # jobs that are not done
@@ -163,11 +161,15 @@ class PlainThread:
         self._jobs.put(None)
 
     def cancel(self, call: int) -> None:
-        """Raise `asyncio.CancelledError` where the call runs; one that has not begun does not begin."""
+        """Raise `asyncio.CancelledError` where the call runs; one that has not begun does not begin.
+
+        See `is_cancelling` for what is due after it.
+        """
         self._cancelled.add(call)
         if self._is_main and _INTERRUPT is not None:
             # A signal interrupts sleeps and system calls too; the handler runs in the main thread.
             if self._current == call:
+                self._due = call
                 signal.pthread_kill(self._thread, _INTERRUPT)
             return
         # Under the state's lock no edit is half made; one that waits for the lock is interrupted before it begins.
@@ -175,6 +177,17 @@ class PlainThread:
             if self._current == call:
                 self._is_interrupted = True
                 _raise_in(self._thread, asyncio.CancelledError)
+
+    def is_cancelling(self, call: int) -> bool:
+        """Whether a call that was cancelled has not noticed; it is interrupted again then. Ask until it has.
+
+        A signal is lost on a thread that is about to block, and it comes too early to one in the middle of an edit.
+        """
+        if self._due is None or self._due != call or self._current != call:
+            return False
+        assert _INTERRUPT is not None
+        signal.pthread_kill(self._thread, _INTERRUPT)
+        return True
 
     def serve(self) -> None:
         """Run what is submitted until `close`."""
@@ -199,13 +212,12 @@ class PlainThread:
                 continue  # as above
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        call = self._current
-        if call is None or call not in self._cancelled:
+        if self._due is None or self._due != self._current:
             return
         if self._work._state.lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
             # In the middle of an edit: raised here, it would be made and not told, and the two sides would differ.
-            self._again(call)
             return
+        self._due = None
         raise asyncio.CancelledError
 
     def _run(self, call: int, args: bytes) -> None:
@@ -225,7 +237,7 @@ class PlainThread:
         while True:
             try:
                 with self._lock:
-                    self._current = None
+                    self._current = self._due = None
                 break
             except asyncio.CancelledError:
                 continue

@@ -119,12 +119,29 @@ def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Ru
 
 
 def _end_on_signals(agent: Agent, loop: asyncio.AbstractEventLoop) -> None:
+    """Have SIGTERM and SIGINT ask for the end, whatever the main thread is at.
+
+    A handler has its turn when the main thread executes Python code. A signal that reaches it right before it blocks in
+    a system call, or that another thread is given, does not bring that about; but the interpreter writes a byte for
+    each, which comes to the loop. Both are needed: a run may want those bytes for itself, for an event loop of its own.
+    (`loop.add_signal_handler` takes a loop that runs in the main thread, and most of a millisecond.)
+    """
+    ending = (signal.SIGTERM, signal.SIGINT)
+    readable, writable = os.pipe()
+    for end in (readable, writable):
+        os.set_blocking(end, False)
+
+    def on_bytes() -> None:
+        if not {*os.read(readable, 4096)}.isdisjoint(ending):
+            agent.request_end(Reason.SIGTERM_SIGNAL_HANDLER)
+
     def on_signal(*_: object) -> None:
         # Only tells the loop: a handler that took a lock could find it held by the thread it interrupts.
         loop.call_soon_threadsafe(agent.request_end, Reason.SIGTERM_SIGNAL_HANDLER)
 
-    # Not `loop.add_signal_handler`: it takes a loop that runs in the main thread, and most of a millisecond.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    loop.add_reader(readable, on_bytes)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    for number in ending:
         signal.signal(number, on_signal)
 
 

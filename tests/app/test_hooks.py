@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import sys
 
 import pytest
 
@@ -160,6 +162,20 @@ async def test_sigterm_during_a_call(kind: type[Hooks]) -> None:
         assert stages(work, call.id) == ["pending", "running", "stopped:sigterm_signal_handler"]
         assert await queued == "fine"  # in the next worker
         assert work.log == ["start", "run", "exit", "start", "run"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sends a signal to one thread of another process")
+async def test_sigterm_that_another_thread_is_given() -> None:
+    """A plain run that sleeps is ended by SIGTERM also where its own thread is not woken by that."""
+    work = PlainHooks()
+    async with running("local", work=work) as app:
+        call = work.submit("waits")
+        await app.wait_for(lambda: "run" in work.log)
+        other = next(int(thread) for thread in os.listdir(f"/proc/{work.pid}/task") if int(thread) != work.pid)
+        assert ctypes.CDLL(None).tgkill(work.pid, other, signal.SIGTERM) == 0
+        with pytest.raises(CallStopped, match="the worker was asked to end"):
+            await call
+        assert stages(work, call.id)[-1] == "stopped:sigterm_signal_handler"
 
 
 async def test_two_sigterms() -> None:

@@ -6,8 +6,8 @@ import copy
 import queue
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ class Stage:
     def __init__(self) -> None:
         self.work = Job()
         self.frames: queue.SimpleQueue[EndOfCall] = queue.SimpleQueue()
-        self.plain = PlainThread(self.work, self.frames.put, lambda call: None)
+        self.plain = PlainThread(self.work, self.frames.put)
         self.thread = threading.Thread(target=self.plain.serve)
         self.thread.start()
 
@@ -158,6 +158,48 @@ def test_hook_may_be_async(stage: Stage) -> None:
     assert isinstance(done.get(timeout=10), KeyError)
 
 
+class Deaf(Work):
+    """Does not hear the first signal, as a thread that is about to block does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deaf, self._listens = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        hears = signal.signal(signal.SIGURG, signal.SIG_IGN)
+        self._deaf.set()
+        self._listens.wait(10)
+        signal.signal(signal.SIGURG, hears)
+        time.sleep(10)
+
+
+def test_an_interruption_that_was_lost_comes_again() -> None:
+    """A run that the signal of its cancellation did not reach is interrupted by the next one, once."""
+    work = Deaf()
+    frames: queue.SimpleQueue[EndOfCall] = queue.SimpleQueue()
+    plain = PlainThread(work, frames.put)
+
+    def drive() -> None:
+        plain.submit(1, work._signature.bind((), {})[0])
+        work._deaf.wait(10)
+        plain.cancel(1)
+        work._listens.set()
+        while plain.is_cancelling(1):
+            time.sleep(0.001)
+        plain.close()
+
+    before = signal.getsignal(signal.SIGURG)
+    driver = threading.Thread(target=drive)
+    driver.start()
+    try:
+        plain.serve()
+    finally:
+        driver.join()
+        signal.signal(signal.SIGURG, before)
+    assert frames.get(timeout=10) == wire.Cancelled(1)
+    assert not plain.is_cancelling(1)
+
+
 class Edits(Work):
     """Edits its state until it is interrupted."""
 
@@ -184,8 +226,7 @@ def test_an_interruption_never_comes_between_an_edit_and_its_telling(in_main: bo
     far.load({"items": [], "table": {}})
     work._state.sink = lambda op: far.apply([copy.deepcopy(op)])
     frames: queue.SimpleQueue[EndOfCall] = queue.SimpleQueue()
-    again: queue.SimpleQueue[int] = queue.SimpleQueue()
-    plain = PlainThread(work, frames.put, again.put)
+    plain = PlainThread(work, frames.put)
     differing: list[int] = []
 
     def drive() -> None:
@@ -193,10 +234,9 @@ def test_an_interruption_never_comes_between_an_edit_and_its_telling(in_main: bo
             plain.submit(number, work._signature.bind((number,), {})[0])
             work._entered.get(timeout=10)
             plain.cancel(number)
-            while frames.empty():
-                with suppress(queue.Empty):
-                    plain.cancel(again.get(timeout=0.01))
-            assert frames.get() == wire.Cancelled(number)
+            while plain.is_cancelling(number):
+                time.sleep(0.001)
+            assert frames.get(timeout=10) == wire.Cancelled(number)
             near = {name: plain_value(work._state.values[name]) for name in ("items", "table")}
             if near != far.snapshot():
                 differing.append(number)
