@@ -10,13 +10,14 @@ To write one, implement `Runtime` and register the class under the entry point g
 
 from __future__ import annotations
 
-from lightwork.runtime._data import Cause, Door, Ref, Report, Route, Spec, Standing
+from lightwork.runtime._data import ABSENT, Cause, Door, Ref, Report, Route, Spec, Standing
 from lightwork.runtime._entry import outcome_of, resolve_entry, resolve_serve
 from lightwork.runtime._failures import Conflict, NoCapacity, Rejected, RuntimeFailure, TimedOut, Unreachable
 from lightwork.runtime._optional import Cached, Caching, Diagnosable, Finding, Health, Holding, Inventory
 from lightwork.runtime._protocol import Runtime
 
 __all__ = [
+    "ABSENT",
     "Cached",
     "Caching",
     "Cause",

@@ -11,7 +11,7 @@ import msgspec
 from lightwork.build import BuildConfig
 from lightwork.compute import CloudCompute
 
-__all__ = ["Cause", "Door", "Ref", "Report", "Route", "Spec", "Standing"]
+__all__ = ["ABSENT", "Cause", "Door", "Ref", "Report", "Route", "Spec", "Standing"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -150,3 +150,7 @@ class Report(msgspec.Struct, frozen=True):
     exit_code: int | None = None
     cause: Cause | None = None
     detail: str = ""
+
+
+ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
+"""What became of a `Ref` that a runtime does not know."""

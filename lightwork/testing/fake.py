@@ -25,6 +25,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from lightwork.runtime import (
+    ABSENT,
     Cause,
     Conflict,
     NoCapacity,
@@ -247,7 +248,7 @@ class FakeRuntime:
 
     def _report(self, ref: Ref) -> Report:
         launch = self._launches.get(ref.name)
-        return _ABSENT if launch is None else launch.report
+        return ABSENT if launch is None else launch.report
 
     async def wait(self, ref: Ref) -> Report:
         """Return once it is over.
@@ -258,7 +259,7 @@ class FakeRuntime:
         launch = self._launches.get(ref.name)
         await self.until(lambda: self._is_silent or launch is None or launch.is_over)
         self._ask()
-        return _ABSENT if launch is None else launch.report
+        return ABSENT if launch is None else launch.report
 
     async def stop(self, ref: Ref, grace: float) -> None:
         """Cancel the task if it has not ended by itself after `grace` seconds. There is no SIGTERM to ask with.
@@ -317,7 +318,6 @@ class FakeRuntime:
             raise Unreachable(f"{self.name}: the platform does not answer")
 
 
-_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
 _UNKNOWN = Report(Standing.UNKNOWN, detail="the platform does not answer")
 
 

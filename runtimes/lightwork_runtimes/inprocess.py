@@ -11,6 +11,7 @@ import anyio.abc
 import msgspec
 
 from lightwork.runtime import (
+    ABSENT,
     Cause,
     Conflict,
     Finding,
@@ -125,13 +126,13 @@ class InProcessRuntime:
 
     def _report(self, ref: Ref) -> Report:
         launch = self._launches.get(ref.name)
-        return _ABSENT if launch is None else launch.report
+        return ABSENT if launch is None else launch.report
 
     async def wait(self, ref: Ref) -> Report:
         """Return once the task is over."""
         launch = self._launches.get(ref.name)
         if launch is None:
-            return _ABSENT
+            return ABSENT
         await launch.over.wait()
         return launch.report
 
@@ -177,4 +178,3 @@ class InProcessRuntime:
 
 
 _CANCELLED = Report(Standing.EXITED, cause=Cause.STOPPED, detail="cancelled")
-_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")

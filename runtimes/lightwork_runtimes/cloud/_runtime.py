@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import importlib.util
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -18,6 +17,7 @@ import msgspec
 
 from lightwork.errors import ConfigError
 from lightwork.runtime import (
+    ABSENT,
     Cause,
     Conflict,
     Finding,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lightwork_runtimes.cloud._launch import Launch
     from lightwork_runtimes.cloud._lease import Leases
     from lightwork_runtimes.cloud._providers import Order
+    from lightwork_runtimes.cloud._register import Register
 
 __all__ = ["CloudRuntime"]
 
@@ -78,12 +79,12 @@ class CloudRuntime:
         self.name = name
         self.options = options
         self._where = f"runtimes.{name}"
-        self._launches: dict[str, Launch] = {}
         self._endings: dict[str, asyncio.Future[None]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._account: Account
         self._ways: Ways
         self._leases: Leases
+        self._register: Register
         self._public_keys: list[str] = []
         self._parts: Any = None
 
@@ -100,13 +101,14 @@ class CloudRuntime:
         self._leases = parts.lease.Leases(self.options)
         self._account = parts.account.Account(self._where, self.options)
         self._tasks = await anyio.create_task_group().__aenter__()
+        ports = self.options.ports or parts.ports(self.name)
+        self._ways = parts.landing.Ways(self.name, self.options, self._account, keys, ports, self._tasks)
+        self._register = parts.register.Register(self._ways, self._leases)
         try:
             await self._account.open(self._tasks)
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
-        ports = self.options.ports or parts.ports(self.name)
-        self._ways = parts.landing.Ways(self.name, self.options, self._account, keys, ports, self._tasks)
         return self
 
     async def __aexit__(
@@ -118,13 +120,13 @@ class CloudRuntime:
         with anyio.CancelScope(shield=True):
             # Machines that are being given back are; orders are waited for, so that no answer is lost.
             await asyncio.gather(*self._endings.values(), return_exceptions=True)
-            await asyncio.gather(*(launch.leave() for launch in self._launches.values()))
+            await asyncio.gather(*(launch.leave() for launch in self._register.launches.values()))
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)
         with anyio.CancelScope(shield=True):
             await self._account.aclose()
         self._leases.drop()
-        self._launches.clear()
+        self._register.launches.clear()
 
     @classmethod
     async def diagnose(cls, name: str, options: CloudOptions | None) -> Sequence[Finding]:
@@ -151,7 +153,7 @@ class CloudRuntime:
             raise RuntimeFailure(f"{self._where}: in use by another scheduler; give each app a runtime of its own")
         self._ways.listener = listener
         # Those that another scheduler has launched, and that were asked for before.
-        landings = [launch.landing for launch in self._launches.values() if launch.landing is not None]
+        landings = [launch.landing for launch in self._register.launches.values() if launch.landing is not None]
         await asyncio.gather(*(landing.ssh.routes(listener) for landing in landings))
         return [Route("127.0.0.1", port) for port in self.options.ports or self._parts.ports(self.name)]
 
@@ -171,10 +173,10 @@ class CloudRuntime:
         self._check_entered()
         digest = hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()[:32]
         order = self._parts.ordering.order_for(self.name, self.options, self._public_keys, spec, digest)
-        launch = self._launches.get(spec.name)
+        launch = self._register.launches.get(spec.name)
         if launch is None:
             launch = self._parts.launch.Launch(self._ways, spec.owner, spec.name, digest)
-            self._launches[spec.name] = launch
+            self._register.launches[spec.name] = launch
         elif launch.digest != digest:
             raise Conflict(f"{spec.name}: launched already, from another spec; names are used once")
         self._leases.hold(spec.owner)
@@ -196,7 +198,7 @@ class CloudRuntime:
             is_foreign = isinstance(error, Conflict)
             if is_foreign or (launch.machine is None and isinstance(error, Rejected | NoCapacity)):
                 launch.is_released = is_foreign
-                self._launches.pop(spec.name, None)  # there is nothing of it
+                self._register.launches.pop(spec.name, None)  # there is nothing of it
             else:
                 launch.order_again()
             raise
@@ -210,83 +212,13 @@ class CloudRuntime:
     # --- asking ---------------------------------------------------------------------------------
 
     async def _known(self, ref: Ref) -> Launch | None:
-        """The launch of a ref, None if it is certain that there is none.
-
-        Raises:
-            RuntimeFailure: The cloud could not be asked.
-        """
         self._check_entered()
-        launch = self._launches.get(ref.name)
-        if launch is not None and (launch.is_released or launch.exists or launch.is_coming):
-            return None if launch.is_released else launch
-        owner = ref.hint.get("owner")
-        for machine in await self._account.machines(owner if isinstance(owner, str) else None):
-            if machine.tags["name"] == ref.name and machine.phase is not self._parts.providers.Phase.GONE:
-                return self._adopt(machine)
-        return None
-
-    def _adopt(self, machine: Any) -> Launch:
-        """A launch that another process has made."""
-        name = machine.tags["name"]
-        launch: Launch | None = self._launches.get(name)
-        if launch is None:
-            tags = machine.tags
-            launch = self._parts.launch.Launch(
-                self._ways, tags.get("owner", ""), name, tags.get("spec", ""), machine=machine
-            )
-            self._launches[name] = launch
-        if launch.machine is None:
-            launch.machine = machine
-        if machine.phase is self._parts.providers.Phase.DOWN and not launch.has_ended:
-            launch.finish(launch.explain_end(machine))
-            launch.dead.set()
-        return launch
+        return await self._register.known(ref)
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
         """What became of each. Where neither the machine nor the cloud answers it is `Standing.UNKNOWN`."""
         self._check_entered()
-        return await asyncio.gather(*(self._poll(ref) for ref in refs))
-
-    async def _poll(self, ref: Ref) -> Report:
-        try:
-            launch = await self._known(ref)
-            return _ABSENT if launch is None else await self._look(launch)
-        except RuntimeFailure as error:
-            return Report(Standing.UNKNOWN, detail=str(error))
-
-    async def _look(self, launch: Launch) -> Report:
-        if not launch.has_ended and not launch.is_started:
-            if launch.is_coming:
-                return Report(Standing.PENDING, detail="its machine is made")
-            if launch.failure is not None:
-                return Report(Standing.EXITED, cause=Cause.START_FAILED, detail=str(launch.failure))
-            if launch.machine is None:
-                # Broken off: before anything was ordered there is nothing, and an order that is out goes on.
-                return Report(Standing.PENDING, detail="its machine is ordered") if launch.exists else _ABSENT
-            await launch.refresh()
-        if launch.report is not None:
-            return launch.report
-        assert launch.machine is not None
-        if not launch.is_started and launch.machine.phase is self._parts.providers.Phase.COMING:
-            return Report(Standing.PENDING, detail=f"its machine {launch.machine.id} is {launch.machine.state}")
-        landing = await launch.land(self.options.connect_timeout)
-        (report,) = await landing.ssh.poll([launch.inner()])
-        if report.standing is Standing.UNKNOWN:
-            await launch.refresh()
-        return self._seen(launch, report)
-
-    def _seen(self, launch: Launch, report: Report) -> Report:
-        """What the machine says of its worker, kept where that is final. How it ended, if that is known by now."""
-        if launch.report is not None:
-            return launch.report
-        if report.standing is Standing.ABSENT:
-            detail = "its machine is there, and no worker was started on it: its scheduler ended before"
-            report = Report(Standing.EXITED, cause=Cause.START_FAILED, detail=detail)
-        if report.standing.is_over:
-            launch.finish(report)
-        elif report.standing is not Standing.UNKNOWN:
-            launch.is_started = True
-        return report
+        return await asyncio.gather(*(self._register.report(ref) for ref in refs))
 
     async def wait(self, ref: Ref) -> Report:
         """Return once it is over, because the worker ended or the machine went. Waiting takes it over.
@@ -296,7 +228,7 @@ class CloudRuntime:
         """
         launch = await self._known(ref)
         if launch is None:
-            return _ABSENT
+            return ABSENT
         self._leases.hold(launch.owner)
         if launch.is_coming:
             await launch.settled.wait()
@@ -306,7 +238,7 @@ class CloudRuntime:
             landing = await launch.land(self.options.boot_timeout)
             report = await self._parts.tasks.first_of(landing.ssh.wait(launch.inner()), launch.over)
             if report is not None:
-                return self._seen(launch, report)
+                return self._register.seen(launch, report)
         assert launch.report is not None
         return launch.report
 
@@ -317,18 +249,7 @@ class CloudRuntime:
             RuntimeFailure: The cloud cannot be asked.
         """
         self._check_entered()
-        refs: dict[str, Ref] = {}
-        gone = self._parts.providers.Phase.GONE
-        for machine in await self._account.machines(owner):
-            launch = self._launches.get(machine.tags["name"])
-            if machine.phase is not gone and (launch is None or not launch.is_released):
-                name = machine.tags["name"]
-                refs[name] = Ref(self.name, name, {"owner": owner, "machine": machine.id})
-        # And what is ordered, or has gone and was not released: both are not listed.
-        for launch in self._launches.values():
-            if launch.owner == owner and launch.exists:
-                refs.setdefault(launch.name, launch.ref())
-        return list(refs.values())
+        return await self._register.find(owner)
 
     async def holdings(self) -> Sequence[Holding]:
         """Every machine of lightwork's in the account, of whatever owner and profile.
@@ -337,27 +258,7 @@ class CloudRuntime:
             RuntimeFailure: The cloud cannot be asked.
         """
         self._check_entered()
-        place = f"{self.options.provider} {self.options.region or ''}".strip()
-        found = []
-        for machine in await self._account.machines(None):
-            if machine.phase is self._parts.providers.Phase.GONE:
-                continue
-            tags = machine.tags
-            owner, is_ours = tags.get("owner", ""), tags.get("scheduler") == self._parts.lease.this_machine()
-            found.append(
-                Holding(
-                    ref=Ref(self.name, tags["name"], {"owner": owner, "machine": machine.id}),
-                    owner=owner,
-                    work=tags.get("work", ""),
-                    place=place,
-                    id=machine.id,
-                    size=machine.size,
-                    state=machine.state,
-                    age=None if machine.created is None else max(0.0, time.time() - machine.created),
-                    is_wanted=self._leases.lives(owner) if is_ours else None,
-                )
-            )
-        return found
+        return await self._register.holdings()
 
     # --- ending ---------------------------------------------------------------------------------
 
@@ -390,7 +291,7 @@ class CloudRuntime:
             if not launch.has_ended:
                 (report,) = await landing.ssh.poll([launch.inner()])
                 if report.standing.is_over:
-                    self._seen(launch, report)
+                    self._register.seen(launch, report)
         except RuntimeFailure as error:
             _log.warning(
                 "%s: %s cannot be stopped there, so its machine is given back: %s", *self._about(launch, error)
@@ -413,11 +314,11 @@ class CloudRuntime:
     async def release(self, ref: Ref) -> None:
         """Give the machine back, with whatever runs there. Idempotent; goes on if it is cancelled."""
         self._check_entered()
-        launch = self._launches.get(ref.name)
+        launch = self._register.launches.get(ref.name)
         if launch is None:
             owner = ref.hint.get("owner")
             launch = self._parts.launch.Launch(self._ways, owner if isinstance(owner, str) else "", ref.name, "")
-            self._launches[ref.name] = launch
+            self._register.launches[ref.name] = launch
         was_released, launch.is_released = launch.is_released, True
         launch.break_off(Report(Standing.EXITED, cause=Cause.STOPPED, detail="released"))
         try:
@@ -425,8 +326,8 @@ class CloudRuntime:
         except ExceptionGroup:
             launch.is_released = was_released
             raise
-        if self._launches.get(ref.name) is launch:
-            del self._launches[ref.name]
+        if self._register.launches.get(ref.name) is launch:
+            del self._register.launches[ref.name]
 
     # --- output ---------------------------------------------------------------------------------
 
@@ -451,9 +352,6 @@ class CloudRuntime:
             await stream.aclose()  # type: ignore[attr-defined]
 
 
-_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
-
-
 async def _next(stream: AsyncIterator[tuple[int, bytes]]) -> tuple[int, bytes] | None:
     return await anext(stream, None)
 
@@ -473,7 +371,7 @@ class _Parts(msgspec.Struct):
     launch: Any
     lease: Any
     ordering: Any
-    providers: Any
+    register: Any
     tasks: Any
     ports: Any
 
@@ -486,9 +384,9 @@ def _load() -> _Parts:
         _launch,
         _lease,
         _ordering,
-        _providers,
+        _register,
         _tasks,
     )
     from lightwork_runtimes.ssh._runtime import usual_ports
 
-    return _Parts(_account, _hostkeys, _landing, _launch, _lease, _ordering, _providers, _tasks, usual_ports)
+    return _Parts(_account, _hostkeys, _landing, _launch, _lease, _ordering, _register, _tasks, usual_ports)

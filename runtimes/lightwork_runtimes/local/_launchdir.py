@@ -38,7 +38,7 @@ from pathlib import Path
 
 import msgspec
 
-from lightwork.runtime import Cause, Conflict, Rejected, Report, Spec, Standing, Unreachable
+from lightwork.runtime import ABSENT, Cause, Conflict, Rejected, Report, Spec, Standing, Unreachable
 from lightwork_runtimes.local._process import Identity, read_file
 
 __all__ = ["ExitFile", "LaunchDir", "PidFile", "Record", "SpecFile", "View", "check_name", "home_of", "open_home"]
@@ -385,7 +385,7 @@ class LaunchDir:
         spec = record.spec
         if spec is None:
             if not self.exists:
-                return View(Report(Standing.ABSENT, detail="not launched here, or released"))
+                return View(ABSENT)
             return View(Report(Standing.ABSENT, cause=Cause.START_FAILED, detail="never launched"))
         if spec.launcher.is_alive:
             if record.started is None:

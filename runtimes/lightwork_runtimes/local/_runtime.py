@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.errors import PlatformError
-from lightwork.runtime import Cached, Cause, Finding, Ref, Rejected, Report, Route, Spec, Standing
+from lightwork.runtime import ABSENT, Cached, Cause, Finding, Ref, Rejected, Report, Route, Spec, Standing
 from lightwork_runtimes.local import _diagnose
 from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, open_home
 from lightwork_runtimes.local._link import LauncherDied, LauncherLink
@@ -205,7 +205,7 @@ class LocalRuntime:
     def _report(self, ref: Ref) -> Report:
         try:
             folder = self._locate(ref)
-            return _ABSENT if folder is None else folder.look().report
+            return ABSENT if folder is None else folder.look().report
         except (OSError, msgspec.DecodeError) as error:
             return Report(Standing.UNKNOWN, detail=f"{type(error).__name__}: {error}")
 
@@ -216,7 +216,7 @@ class LocalRuntime:
         """
         folder = self._locate(ref)
         if folder is None:
-            return _ABSENT
+            return ABSENT
         spec = folder.spec()
         if spec is not None and spec.maker != self._self and not folder.look().report.standing.is_over:
             folder.mark_keeper(self._self)
@@ -372,9 +372,6 @@ class LocalRuntime:
                     await changed.wait()
         finally:
             os.close(fd)
-
-
-_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
 
 
 def _check(spec: Spec) -> None:

@@ -20,6 +20,7 @@ import msgspec
 
 from lightwork.errors import ConfigError
 from lightwork.runtime import (
+    ABSENT,
     Cached,
     Cause,
     Finding,
@@ -297,7 +298,7 @@ class SshRuntime:
         """What became of each. Those on a machine that cannot be reached are `Standing.UNKNOWN`."""
         self._check_entered()
         by_host: dict[Host, list[int]] = {}
-        reports: list[Report] = [_ABSENT] * len(refs)
+        reports: list[Report] = [ABSENT] * len(refs)
         for index, ref in enumerate(refs):
             unreachable: list[RuntimeFailure] = []
             host = await self._locate(ref, unreachable)
@@ -336,7 +337,7 @@ class SshRuntime:
         """
         host = await self._locate_surely(ref)
         if host is None:
-            return _ABSENT
+            return ABSENT
         owner = ref.hint.get("owner")
         if isinstance(owner, str):
             host.kept.add((owner, ref.name))
@@ -436,9 +437,6 @@ class SshRuntime:
                 return
             yield start, data
             start += len(data)
-
-
-_ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
 
 
 class _Modules(msgspec.Struct):
