@@ -25,7 +25,7 @@ async def test_local_is_well_here(tmp_path: Path) -> None:
 
 async def test_local_without_an_installer_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where neither uv nor pip is, works with requirements cannot be started, and others can."""
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     found = by_name(await LocalRuntime.diagnose("local", None))
     assert found["installer"].health is Health.WARNING

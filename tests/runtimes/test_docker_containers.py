@@ -14,7 +14,7 @@ from lightwork.runtime import Cause, Rejected, Route, Standing, Unreachable
 from lightwork_runtimes.docker import DockerOptions, DockerRuntime, Machine
 from tests.runtimes import docker_jobs
 from tests.runtimes.docker_base import docker, require_engine
-from tests.runtimes.docker_support import Folder, docker_runtime, output
+from tests.runtimes.docker_support import Folder, docker_runtime, forget_code_of, output
 
 require_engine()
 
@@ -119,6 +119,7 @@ async def test_second_controller_adopts_everything(folder: Folder) -> None:
         report = await waiting
         assert (report.exit_code, report.cause) == (7, Cause.STOPPED)
         assert await following == b"waiting\nbye\n"
+    await forget_code_of(folder.path, DockerRuntime())
 
 
 async def test_container_that_never_started_can_be_ended(folder: Folder) -> None:

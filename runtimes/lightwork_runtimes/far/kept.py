@@ -49,10 +49,18 @@ def locked(path: str) -> Iterator[None]:
 
 
 def claim(folder: str) -> int:
-    """Say that a folder is wanted, also one that is still to be made: as `hold`."""
-    os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)
-    fd = _take(f"{folder}.used", fcntl.LOCK_SH)
-    os.utime(fd)
+    """Say that a folder is wanted, also one that is still to be made: as `hold`.
+
+    Where nothing can be left beside it, as in a folder of another user's, it can be used all the same; its owner is not
+    told of that.
+    """
+    try:
+        os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)
+        fd = _take(f"{folder}.used", fcntl.LOCK_SH)
+    except OSError:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):
+        os.utime(fd)
     return fd
 
 
