@@ -15,6 +15,7 @@ from lightwork.runtime._entry import outcome_of, resolve_entry, resolve_serve
 from lightwork.runtime._failures import Conflict, NoCapacity, Rejected, RuntimeFailure, TimedOut, Unreachable
 from lightwork.runtime._optional import Cached, Caching, Diagnosable, Finding, Health, Holding, Inventory
 from lightwork.runtime._protocol import Runtime
+from lightwork.runtime._tasks import TaskRuntime
 
 __all__ = [
     "ABSENT",
@@ -37,6 +38,7 @@ __all__ = [
     "RuntimeFailure",
     "Spec",
     "Standing",
+    "TaskRuntime",
     "TimedOut",
     "Unreachable",
     "outcome_of",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -27,14 +27,13 @@ import msgspec
 from lightwork.runtime import (
     ABSENT,
     Cause,
-    Conflict,
     NoCapacity,
     Ref,
     Report,
-    Route,
     RuntimeFailure,
     Spec,
     Standing,
+    TaskRuntime,
     Unreachable,
     outcome_of,
     resolve_serve,
@@ -93,7 +92,7 @@ class _Launch:
             self.end_cause = cause
 
 
-class FakeRuntime:
+class FakeRuntime(TaskRuntime[_Launch]):
     """Runs works as tasks of the loop that entered it, and does what its test tells it.
 
     It calls the coroutine function ``serve`` of the entry's module with the ticket; what that returns is the exit
@@ -105,13 +104,11 @@ class FakeRuntime:
     """
 
     Options: ClassVar[type[msgspec.Struct]] = FakeOptions
-    is_remote: ClassVar[bool] = False
 
     def __init__(self, name: str = "fake", options: FakeOptions | None = None) -> None:
-        self.name = name
+        super().__init__(name)
         self.options = options or FakeOptions()
         self.specs: list[Spec] = []
-        self._launches: dict[str, _Launch] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self._order = Launches.GOOD
@@ -182,10 +179,6 @@ class FakeRuntime:
 
     # --- the contract -----------------------------------------------------------------------------
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
-        """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
-        return listener.from_here
-
     async def launch(self, spec: Spec) -> Ref:
         """Start the task, or do what `launches` says; see `lightwork.runtime.Runtime.launch`."""
         if self._tasks is None:
@@ -193,11 +186,7 @@ class FakeRuntime:
         self.specs.append(spec)
         self._tell()
         self._ask()
-        launch = self._launches.get(spec.name)
-        if launch is None:
-            launch = self._make(spec)
-        elif launch.spec != spec:
-            raise Conflict(f"{spec.name}: launched already, from another spec; names are used once")
+        launch = self._known(spec) or self._make(spec)
         if launch.task is None and not launch.is_over:
             await self._bring_up(launch)
         return self._ref(spec.name)
@@ -242,13 +231,9 @@ class FakeRuntime:
             launch.report = _ended(cause)
             self._tell()
 
-    async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each."""
-        return [_UNKNOWN if self._is_silent else self._report(ref) for ref in refs]
-
     def _report(self, ref: Ref) -> Report:
-        launch = self._launches.get(ref.name)
-        return ABSENT if launch is None else launch.report
+        """What became of it; nobody knows where the platform is silent."""
+        return _UNKNOWN if self._is_silent else super()._report(ref)
 
     async def wait(self, ref: Ref) -> Report:
         """Return once it is over.
@@ -287,33 +272,13 @@ class FakeRuntime:
             return False
         return True
 
-    async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """Nothing: the output is the process's own. With `follow` it ends when the task does."""
-        self._ask()
-        if follow:
-            await self.wait(ref)
-        pieces: Sequence[tuple[int, bytes]] = ()
-        for piece in pieces:
-            yield piece
-
     async def release(self, ref: Ref) -> None:
         """Forget the launch; ends it first if it runs."""
-        try:
-            await self.stop(ref, 0)
-        except RuntimeFailure as error:
-            raise ExceptionGroup(f"{ref.name} could not be released", [error]) from None
-        self._launches.pop(ref.name, None)
+        await super().release(ref)
         self._tell()
 
-    async def find(self, owner: str) -> Sequence[Ref]:
-        """Every launch of this owner that was not released."""
-        self._ask()
-        return [self._ref(name) for name, launch in self._launches.items() if launch.spec.owner == owner]
-
-    def _ref(self, name: str) -> Ref:
-        return Ref(self.name, name)
-
     def _ask(self) -> None:
+        """Raise `Unreachable` where the platform is silent."""
         if self._is_silent:
             raise Unreachable(f"{self.name}: the platform does not answer")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -13,15 +13,14 @@ import msgspec
 from lightwork.runtime import (
     ABSENT,
     Cause,
-    Conflict,
     Finding,
     Health,
     Ref,
     Report,
-    Route,
     RuntimeFailure,
     Spec,
     Standing,
+    TaskRuntime,
     outcome_of,
     resolve_serve,
 )
@@ -49,7 +48,7 @@ class _Launch:
         self.report = Report(Standing.RUNNING, detail="a task of the scheduler's process")
 
 
-class InProcessRuntime:
+class InProcessRuntime(TaskRuntime[_Launch]):
     """Runs works as tasks of the process and the event loop that entered it.
 
     It calls the coroutine function ``serve`` of the entry's module with the ticket; what that returns is
@@ -59,12 +58,10 @@ class InProcessRuntime:
     """
 
     Options: ClassVar[type[msgspec.Struct]] = InProcessOptions
-    is_remote: ClassVar[bool] = False
 
     def __init__(self, name: str = "inprocess", options: InProcessOptions | None = None) -> None:
-        self.name = name
+        super().__init__(name)
         self.options = options or InProcessOptions()
-        self._launches: dict[str, _Launch] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -88,25 +85,15 @@ class InProcessRuntime:
         """Nothing can be missing; see `lightwork.runtime.Diagnosable`."""
         return [Finding("process", Health.OK, "works run as tasks of the scheduler's own")]
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
-        """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
-        return listener.from_here
-
     async def launch(self, spec: Spec) -> Ref:
         """Start the task; see `lightwork.runtime.Runtime.launch`."""
         if self._tasks is None:
             raise RuntimeError("use the runtime in its context: `async with runtime:`")
-        known = self._launches.get(spec.name)
-        if known is None:
+        if self._known(spec) is None:
             serve = resolve_serve(spec.entry)
             launch = self._launches[spec.name] = _Launch(spec)
             self._tasks.start_soon(self._run, launch, serve, name=f"lightwork {spec.name}")
-        elif known.spec != spec:
-            raise Conflict(f"{spec.name}: launched already, from another spec; names are used once")
         return self._ref(spec.name)
-
-    def _ref(self, name: str) -> Ref:
-        return Ref(self.name, name)
 
     async def _run(self, launch: _Launch, serve: Callable[[bytes], Awaitable[int]]) -> None:
         outcome = _CANCELLED
@@ -119,14 +106,6 @@ class InProcessRuntime:
         finally:
             launch.report = outcome
             launch.over.set()
-
-    async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each."""
-        return [self._report(ref) for ref in refs]
-
-    def _report(self, ref: Ref) -> Report:
-        launch = self._launches.get(ref.name)
-        return ABSENT if launch is None else launch.report
 
     async def wait(self, ref: Ref) -> Report:
         """Return once the task is over."""
@@ -155,26 +134,6 @@ class InProcessRuntime:
             return
         launch.report = Report(Standing.RUNNING, detail=_STUCK)
         raise RuntimeFailure(f"{ref.name}: {_STUCK}")
-
-    async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """Nothing: the output is the process's own. With `follow` it ends when the task does."""
-        if follow:
-            await self.wait(ref)
-        pieces: Sequence[tuple[int, bytes]] = ()
-        for piece in pieces:
-            yield piece
-
-    async def release(self, ref: Ref) -> None:
-        """Forget the task; cancels it first if it runs."""
-        try:
-            await self.stop(ref, 0)
-        except RuntimeFailure as error:
-            raise ExceptionGroup(f"{ref.name} could not be released", [error]) from None
-        self._launches.pop(ref.name, None)
-
-    async def find(self, owner: str) -> Sequence[Ref]:
-        """Every launch of this owner that was not released."""
-        return [self._ref(name) for name, launch in self._launches.items() if launch.spec.owner == owner]
 
 
 _CANCELLED = Report(Standing.EXITED, cause=Cause.STOPPED, detail="cancelled")

@@ -18,7 +18,7 @@ from lightwork_runtimes.cloud import _hostkeys
 from lightwork_runtimes.cloud._account import Account
 from lightwork_runtimes.cloud._options import CloudOptions
 from lightwork_runtimes.cloud._providers import Machine, Phase
-from lightwork_runtimes.ssh import HostOptions, SshOptions, SshRuntime
+from lightwork_runtimes.ssh import FarOptions, HostOptions, SshOptions, SshRuntime
 
 __all__ = ["Landing", "Ways", "machine_of"]
 
@@ -86,22 +86,15 @@ class Ways:
                 keys = await self._learn(machine, host)
                 await anyio.to_thread.run_sync(_hostkeys.remember, known, host, options.port, keys)
         shown = f"[{host}]" if ":" in host else host
+        shared = {key: getattr(options, key) for key in FarOptions.__struct_fields__ if key != "ports"}
         return SshOptions(
             hosts=[HostOptions(host=f"{options.username}@{shown}:{options.port}")],
             slots=1,
             client_keys=self._key_files,
             known_hosts=known,
             config="",
-            python=options.python,
-            folder=options.folder,
-            connect_timeout=options.connect_timeout,
-            keepalive=options.keepalive,
-            direct=options.direct,
             ports=self._ports,
-            prepare=options.prepare,
-            wheels=options.wheels,
-            code=options.code,
-            exclude=options.exclude,
+            **shared,
         )
 
     async def _learn(self, machine: Machine, host: str) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from lightwork_runtimes.ssh import FarOptions
+
 __all__ = ["CloudOptions"]
 
 _SOURCE = re.compile(r"(?:env:[A-Za-z_][A-Za-z0-9_]*|file:.+)")
@@ -21,12 +23,10 @@ _SECONDS = (
     "prepare_timeout",
     "api_timeout",
     "abandoned_after",
-    "connect_timeout",
-    "keepalive",
 )
 
 
-class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CloudOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Keys of a profile of kind ``cloud``. No value of a credential is among them, only where it is to be found.
 
     Attributes:
@@ -93,18 +93,9 @@ class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     prepare_timeout: float = 900.0
     api_timeout: float = 30.0
     state: str | None = None
-    python: str = "python3"
-    folder: str = ".cache/lightwork/ssh"
-    connect_timeout: float = 20.0
-    keepalive: float = 5.0
-    direct: bool = False
-    ports: list[int] = []
-    prepare: bool = True
-    wheels: Literal["auto", "always", "never"] = "auto"
-    code: list[str] | None = None
-    exclude: list[str] = []
 
     def __post_init__(self) -> None:
+        FarOptions.__post_init__(self)
         for key in ("provider", "image"):
             if not getattr(self, key):
                 raise ValueError(f"{key} is empty")
@@ -119,9 +110,9 @@ class CloudOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
                 raise ValueError(f"{key} must be more than 0 seconds, got {getattr(self, key)!r}")
         if self.max_lifetime is not None and not self.max_lifetime > 0:
             raise ValueError(f"max_lifetime must be more than 0 seconds, got {self.max_lifetime!r}")
-        for port in (self.port, self.service_port, *self.ports):
+        for port in (self.port, self.service_port):
             if not 0 < port < 65536:
-                raise ValueError(f"port, service_port and ports must be between 1 and 65535, got {port}")
+                raise ValueError(f"port and service_port must be between 1 and 65535, got {port}")
         if (self.host_keys == "known") != (self.known_hosts is not None):
             raise ValueError("known_hosts is the file for host_keys = 'known': set both, or neither")
         self._check_secrets()

@@ -387,6 +387,6 @@ def _load() -> _Parts:
         _register,
         _tasks,
     )
-    from lightwork_runtimes.ssh._runtime import usual_ports
+    from lightwork_runtimes.ssh._ports import usual_ports
 
     return _Parts(_account, _hostkeys, _landing, _launch, _lease, _ordering, _register, _tasks, usual_ports)

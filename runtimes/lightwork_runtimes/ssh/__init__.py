@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightwork_runtimes.ssh._options import HostOptions, SshOptions
+from lightwork_runtimes.ssh._options import FarOptions, HostOptions, SshOptions
 from lightwork_runtimes.ssh._runtime import SshRuntime
 
-__all__ = ["HostOptions", "SshOptions", "SshRuntime"]
+__all__ = ["FarOptions", "HostOptions", "SshOptions", "SshRuntime"]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["HostOptions", "SshOptions", "Target", "parse_host"]
+__all__ = ["FarOptions", "HostOptions", "SshOptions", "Target", "parse_host"]
 
 _HOST = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^@:\s\[\]]+))(?::(?P<port>\d+))?")
 
@@ -32,21 +32,13 @@ class HostOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         _check_slots(self.slots)
 
 
-class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Keys of a profile of kind ``ssh``.
+class FarOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of every profile whose machines are reached by SSH.
 
     Attributes:
-        hosts: The machines, each ``user@host:port`` or a table of `HostOptions`.
-        slots: Works that run on one machine at once; None for as many as it has processors.
-        username: User to log in as, where the host does not say. None: what ``config`` says, else the local one.
-        client_keys: Files of private keys. Empty: the agent's, and those that `config` names or are usual.
-        known_hosts: File with the hosts' keys. None: the user's own. They are always checked.
-        config: OpenSSH's configuration file. None: the user's own; an empty text: none.
         python: The interpreter on the far side, which runs our helper, and the works where `prepare` is false.
         folder: Our folder on the far side, relative to the home folder there or absolute.
         connect_timeout: Seconds that a connection may take, up to the answer of our helper.
-        launch_within: Seconds that a launch may take on top of `launch_timeout`, to wait for a slot and to make an
-            environment. Make it longer where works queue for slots.
         keepalive: Seconds of silence after which the server is asked for a sign of life; three that stay without
             an answer end the connection. The far side does the same.
         direct: Works dial the scheduler's own address, instead of a port that is forwarded through the connection.
@@ -59,16 +51,9 @@ class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         exclude: Patterns of files in these that are not sent, besides what ``.lightningignore`` says.
     """
 
-    hosts: list[str | HostOptions]
-    slots: int | None = None
-    username: str | None = None
-    client_keys: list[str] = []
-    known_hosts: str | None = None
-    config: str | None = None
     python: str = "python3"
     folder: str = ".cache/lightwork/ssh"
     connect_timeout: float = 20.0
-    launch_within: float = 3600.0
     keepalive: float = 5.0
     direct: bool = False
     ports: list[int] = []
@@ -78,13 +63,7 @@ class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     exclude: list[str] = []
 
     def __post_init__(self) -> None:
-        if not self.hosts:
-            raise ValueError("hosts is empty; name at least one machine, as in hosts = ['me@10.0.0.4']")
-        for host in self.hosts:
-            if isinstance(host, str):
-                parse_host(host)
-        _check_slots(self.slots)
-        for key in ("connect_timeout", "keepalive", "launch_within"):
+        for key in ("connect_timeout", "keepalive"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key} must be more than 0 seconds, got {getattr(self, key)!r}")
         for port in self.ports:
@@ -92,6 +71,41 @@ class SshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                 raise ValueError(f"ports must be between 1 and 65535, got {port}")
         if not self.python or not self.folder:
             raise ValueError("python and folder must not be empty; leave them out instead")
+
+
+class SshOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of a profile of kind ``ssh``.
+
+    Attributes:
+        hosts: The machines, each ``user@host:port`` or a table of `HostOptions`.
+        slots: Works that run on one machine at once; None for as many as it has processors.
+        username: User to log in as, where the host does not say. None: what ``config`` says, else the local one.
+        client_keys: Files of private keys. Empty: the agent's, and those that `config` names or are usual.
+        known_hosts: File with the hosts' keys. None: the user's own. They are always checked.
+        config: OpenSSH's configuration file. None: the user's own; an empty text: none.
+        launch_within: Seconds that a launch may take on top of `launch_timeout`, to wait for a slot and to make an
+            environment. Make it longer where works queue for slots.
+        python, folder, connect_timeout, keepalive, direct, ports, prepare, wheels, code, exclude: As in `FarOptions`.
+    """
+
+    hosts: list[str | HostOptions]
+    slots: int | None = None
+    username: str | None = None
+    client_keys: list[str] = []
+    known_hosts: str | None = None
+    config: str | None = None
+    launch_within: float = 3600.0
+
+    def __post_init__(self) -> None:
+        FarOptions.__post_init__(self)
+        if not self.hosts:
+            raise ValueError("hosts is empty; name at least one machine, as in hosts = ['me@10.0.0.4']")
+        for host in self.hosts:
+            if isinstance(host, str):
+                parse_host(host)
+        _check_slots(self.slots)
+        if not self.launch_within > 0:
+            raise ValueError(f"launch_within must be more than 0 seconds, got {self.launch_within!r}")
         names = [target.label for target in self.targets()]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import hashlib
 import importlib.util
 import logging
 import os
-import socket
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -34,34 +32,18 @@ from lightwork.runtime import (
     Unreachable,
 )
 from lightwork_runtimes.ssh import _cache, _diagnose
+from lightwork_runtimes.ssh._job import check_spec, job_for
 from lightwork_runtimes.ssh._options import SshOptions
+from lightwork_runtimes.ssh._ports import service_ports, usual_ports
 
 if TYPE_CHECKING:
-    from lightwork_runtimes.ssh._code import Code, CodePlan
+    from lightwork_runtimes.ssh._code import Code
     from lightwork_runtimes.ssh._host import Host
     from lightwork_runtimes.ssh._pool import Pool
-    from lightwork_runtimes.ssh._session import Facts
 
-__all__ = ["SshRuntime", "usual_ports"]
+__all__ = ["SshRuntime"]
 
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
-_NUM_PORTS = 8
-_FIRST_PORT, _LAST_PORT = 20000, 32000
-"""Below those that Linux gives to outgoing connections."""
-
-_MOVED = "LW_PATHS"
-"""Variable of the worker: JSON of each local folder that was sent, and where it is now."""
-
-_BOOT = """\
-import sys
-sys.argv = [{entry!r}]
-sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
-from lightwork.runtime import resolve_entry
-code = resolve_entry({entry!r})()
-sys.exit(code & 0xFF if isinstance(code, int) else 0)
-"""
-
 _log = logging.getLogger("lightwork.runtimes.ssh")
 
 
@@ -199,7 +181,7 @@ class SshRuntime:
             Rejected: Also if requirements cannot be installed; the message has pip's or uv's last lines.
         """
         self._check_entered()
-        _check(self.name, spec)
+        check_spec(self.name, spec)
         assert self._pool is not None
         digest = hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()
         known = await self._find_known(spec, digest)
@@ -227,24 +209,13 @@ class SshRuntime:
     async def _start(self, host: Host, spec: Spec) -> None:
         assert self._code is not None
         await host.forward()
-        near, far = _service_ports(spec.name)
+        near, far = service_ports(spec.name)
         far = spec.port or far
         near = await host.open_service(spec.name, near, far)
         removed = True
         while removed:
             ready = await host.make_ready(spec, self._code)
-            job = {
-                "argv": [ready.python, "-P", "-c", _BOOT.format(entry=spec.entry)],
-                "env": {
-                    "_LIGHTWORK_SERVICE": f",{far},http://127.0.0.1:{near}",
-                    **_environment(spec, ready.python if self.options.prepare else None, ready.plan, ready.facts),
-                },
-                "cwd": ready.plan.cwd,
-                "orphan_after": spec.orphan_after,
-                "max_lifetime": spec.max_lifetime,
-                # Dialling directly, a worker may be well connected while there is no SSH connection.
-                "leased": not self.options.direct,
-            }
+            job = job_for(spec, self.options, ready, (near, far))
             asked = {"owner": spec.owner, "name": spec.name, "job": job, "service": [near, far], "uses": ready.uses}
             removed, _ = await host.ask("start", spec.ticket, **asked)
 
@@ -453,27 +424,6 @@ def _load() -> _Modules:
     return _Modules(_code, _host, _pool)
 
 
-def usual_ports(profile: str) -> list[int]:
-    """Ports of the far side's loopback for a profile that names none.
-
-    The same on every start, so that workers which lost one scheduler find the next.
-    """
-    seed = f"{socket.gethostname()} {getpass.getuser()} {profile}"
-    width = _LAST_PORT - _FIRST_PORT
-    digest = hashlib.sha256(seed.encode()).digest()
-    first = int.from_bytes(digest[:8], "big")
-    return [_FIRST_PORT + (first + step * 1499) % width for step in range(_NUM_PORTS)]
-
-
-def _service_ports(launch: str) -> tuple[int, int]:
-    """For the service of a launch, a port here and one there: seldom another's, and the same for a later scheduler."""
-    digest = hashlib.sha256(launch.encode()).digest()
-    half = (_LAST_PORT - _FIRST_PORT) // 2
-    # Never the same: here and there may be one machine.
-    near, far = (int.from_bytes(part, "big") % half for part in (digest[:8], digest[8:16]))
-    return _FIRST_PORT + near, _FIRST_PORT + half + far
-
-
 def _key(ref: Ref) -> tuple[str | None, str]:
     owner = ref.hint.get("owner")
     return (owner if isinstance(owner, str) else None), ref.name
@@ -485,21 +435,3 @@ async def _has(host: Host, ref: Ref) -> bool:
     if report.standing is Standing.UNKNOWN:
         raise Unreachable(f"{host.where}: {report.detail}")
     return report.standing is not Standing.ABSENT or report.cause is Cause.START_FAILED
-
-
-def _check(profile: str, spec: Spec) -> None:
-    module, _, function = spec.entry.partition(":")
-    if not module or not function:
-        raise Rejected(f"entry {spec.entry!r}: must be `package.module:function`")
-    if spec.compute is not None and spec.compute.mount_points:
-        raise Rejected(f"runtimes.{profile}: the runtime 'ssh' mounts nothing; take a path that the machine has")
-
-
-def _environment(spec: Spec, python: str | None, plan: CodePlan, facts: Facts) -> dict[str, str]:
-    """Variables of the worker, above those of the login."""
-    env = {"PYTHONPATH": os.pathsep.join(plan.path), _MOVED: msgspec.json.encode(plan.moved).decode()}
-    if python is not None:
-        folder = os.path.dirname(python)
-        env["VIRTUAL_ENV"] = os.path.dirname(folder)
-        env["PATH"] = f"{folder}{os.pathsep}{facts['path']}"
-    return {**env, **spec.env}
