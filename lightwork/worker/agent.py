@@ -59,7 +59,8 @@ _ANSWERED = 256
 """Calls after which those are looked for whose outcome the scheduler has."""
 
 _PARTING = 0.8
-"""Seconds that the scheduler has to acknowledge the last frame: less than it gives the process beyond its grace."""
+"""Seconds that the scheduler has at least to acknowledge the last frame: less than it gives the process beyond its
+grace."""
 
 
 class Agent:
@@ -199,10 +200,11 @@ class Agent:
                 except asyncio.CancelledError:
                     self._fall_silent()
                     raise
+                deadline = self._loop.time() + grace
                 self.exit_code = wire.LOST_CODE if reason == Reason.LOST else 0
                 await self._finish(work, reason, grace)
                 if reason != Reason.LOST:
-                    await self._part(connected)
+                    await self._part(connected, deadline)
                 for helper in helpers:
                     helper.cancel()
         finally:
@@ -289,12 +291,16 @@ class Agent:
             _say(f"on_exit of {type(work).__name__} raised:\n{describe_error(error).traceback}")
         self._stream_out()
 
-    async def _part(self, connected: asyncio.Task[None]) -> None:
-        """Wait a moment until the scheduler has taken in everything, over however many connections that takes."""
+    async def _part(self, connected: asyncio.Task[None], deadline: float) -> None:
+        """Wait until the scheduler has taken in everything, over however many connections that takes.
+
+        It has what is left of the grace period: it may have been killed, and is started again, or be cut off.
+        """
         settled: asyncio.Future[None] = self._loop.create_future()
         self._peer.on_settled = lambda: _settle(settled, None)
         self._peer.send(wire.Bye())
-        await asyncio.wait({settled, connected}, timeout=_PARTING, return_when=asyncio.FIRST_COMPLETED)
+        left = max(_PARTING, deadline - self._loop.time())
+        await asyncio.wait({settled, connected}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     async def _keep_connected(self) -> None:
         """Whenever the connection is lost, make a new one; without one for too long, end."""

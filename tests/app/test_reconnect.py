@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -217,6 +219,54 @@ class Twice(Work):
             self.pid = os.getpid()
             await asyncio.Event().wait()
         return os.getpid()
+
+
+class Leaves(Work):
+    """Waits for a file, returns, and notes its exit in its state and in another file."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(parallel=True, start_with_flow=False)
+        self.folder = folder
+        self.pid = 0
+        self.has_left = False
+
+    async def run(self) -> str:
+        self.pid = os.getpid()
+        await exists(Path(self.folder, "go"))
+        Path(self.folder, "over").touch()  # noqa: ASYNC240 -- nothing may come between this and the return
+        return "over"
+
+    def on_exit(self) -> None:
+        self.has_left = True
+        Path(self.folder, "left").touch()
+
+
+async def exists(path: Path) -> None:
+    """Return when another process has made it."""
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 -- a file tells nobody
+        await asyncio.sleep(0.005)
+
+
+async def test_a_worker_that_is_told_to_go_while_it_is_cut_off(tmp_path: Path) -> None:
+    """It stays for its grace period, comes back when it can, and hands over its result and what its exit changed."""
+    work = Leaves(str(tmp_path))
+    async with proxies() as (proxy,):
+        runtime = LocalThroughProxies(LocalOptions(), [proxy.route], {})
+        async with running("local", runtimes={"local": runtime}, settings={"grace": 30.0}, work=work) as app:
+            proxy.upstream = app.address
+            call = work.submit()
+            await app.wait_for(lambda: work.pid)
+            cut(proxy)
+            (tmp_path / "go").touch()
+            await exists(tmp_path / "over")
+            os.kill(work.pid, signal.SIGTERM)
+            await exists(tmp_path / "left")
+            assert not call.done
+            proxy.is_closed_to_new = False
+            assert await call == "over"
+            await app.wait_for(lambda: work.has_stopped)
+            assert work.has_left
+            assert stages(work)[-1] == "stopped:sigterm_signal_handler"
 
 
 async def test_a_worker_of_another_version_is_told_to_which(monkeypatch: pytest.MonkeyPatch) -> None:

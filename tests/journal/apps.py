@@ -198,8 +198,43 @@ class Stopped(Flow):
         self.stop()
 
 
+class Leaver(Job):
+    """Notes the end of a run, too, and its exit, which it has in its state."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.has_left = False
+
+    async def run(self, name: str, steps: int = 0, gate: str = "") -> str:
+        result = await super().run(name, steps, gate)
+        note(self.folder, "over")
+        return result
+
+    def on_exit(self) -> None:
+        self.has_left = True
+        note(self.folder, "left")
+
+
+class Leaving(Flow):
+    """A call, the result of which is the last that its worker has to say, but for its exit."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.job = Leaver(folder)
+
+    async def run(self) -> None:
+        call = self.job.submit("one", 3, "gate")
+        await until(lambda: len(self.job.steps) >= 3)
+        await written(self)
+        say("waiting", self.job.pid)
+        found = await call
+        await self.job.stop()
+        say("found", found, self.job.steps, self.job.has_left)
+        self.stop()
+
+
 APPS: dict[str, Callable[[str], Flow]] = {
-    cls.__name__: cls for cls in (Calls, Uncached, PlainFlow, Dynamic, Steps, Stopped)
+    cls.__name__: cls for cls in (Calls, Uncached, PlainFlow, Dynamic, Steps, Stopped, Leaving)
 }
 
 
@@ -223,7 +258,7 @@ def die_at_a_commit(when: str) -> None:
 async def main(name: str, folder: str, *, resume: bool) -> None:
     """Run the app to its end."""
     root = APPS[name](folder)
-    settings: dict[str, Any] = {"grace": 1.0}
+    settings: dict[str, Any] = {"grace": float(os.environ.get("LW_TEST_GRACE", "1"))}
     if "LW_TEST_HOST" in os.environ:
         settings |= {"host": os.environ["LW_TEST_HOST"]}
     app = App(root, journal=Path(folder, "journal"), resume=resume, **settings)

@@ -47,10 +47,15 @@ class Scheduler:
 
 @asynccontextmanager
 async def scheduler(
-    app: str, folder: Path, *, resume: bool = False, die: str = "", host: str = ""
+    app: str, folder: Path, *, resume: bool = False, die: str = "", host: str = "", grace: float = 1.0
 ) -> AsyncIterator[Scheduler]:
     """Run an app; killed when the block is left, if it has not ended."""
-    env = {**os.environ, **({"LW_TEST_DIE": die} if die else {}), **({"LW_TEST_HOST": host} if host else {})}
+    env = {
+        **os.environ,
+        "LW_TEST_GRACE": f"{grace:g}",
+        **({"LW_TEST_DIE": die} if die else {}),
+        **({"LW_TEST_HOST": host} if host else {}),
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.journal.apps import until
 from tests.journal.support import open_gate, runs, scheduler
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,6 +61,36 @@ async def test_worker_that_died_meanwhile(tmp_path: Path) -> None:
         open_gate(tmp_path)
         assert await second.ended() == 0
     assert sorted(runs(tmp_path)) == ["one", "three", "two", "two"]
+
+
+async def test_worker_that_is_told_to_go_meanwhile(tmp_path: Path) -> None:
+    """Within its grace period a worker waits for the next scheduler, and hands over what it has before it leaves."""
+    async with scheduler("Leaving", tmp_path, grace=60.0) as first:
+        (pid,) = await first.said("waiting")
+        await first.kill()
+    open_gate(tmp_path)
+    await until(lambda: "over" in runs(tmp_path))
+    os.kill(int(pid), signal.SIGTERM)
+    await until(lambda: "left" in runs(tmp_path))
+    async with scheduler("Leaving", tmp_path, resume=True, grace=60.0) as second:
+        assert " ".join(await second.said("found")) == f"one is done {[0, 1, 2, -1]} True"
+        assert await second.ended() == 0
+    assert runs(tmp_path) == ["one", "over", "left"]
+    assert not psutil.pid_exists(int(pid))
+
+
+async def test_worker_that_is_told_to_go_and_has_nobody_to_tell(tmp_path: Path) -> None:
+    """When its grace period is over it leaves, and what it did is done again by the next scheduler's."""
+    async with scheduler("Leaving", tmp_path, grace=0.1) as first:
+        (pid,) = await first.said("waiting")
+        await first.kill()
+    os.kill(int(pid), signal.SIGTERM)
+    await until(lambda: not psutil.pid_exists(int(pid)))
+    open_gate(tmp_path)
+    async with scheduler("Leaving", tmp_path, resume=True) as second:
+        await second.said("found")
+        assert await second.ended() == 0
+    assert runs(tmp_path) == ["one", "left", "one", "over", "left"]
 
 
 async def test_killed_between_two_schedulers(tmp_path: Path) -> None:
