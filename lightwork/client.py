@@ -36,7 +36,6 @@ from lightwork.server.types import (
     UsagePage,
     WorkDetail,
     WorksPage,
-    WorkView,
 )
 
 __all__ = ["Client", "Event"]
@@ -169,7 +168,7 @@ class Client:
         await self._order(f"/works/{_segment(name)}/stop", wait)
 
     async def _order(self, path: str, wait: bool) -> None:
-        kind: Any = WorkView if wait else Accepted
+        kind: Any = dict if wait else Accepted  # a work that the flow has not made again is not waited for
         await self._request("POST", path, kind, within=None if wait else self._timeout, wait=1 if wait else None)
 
     async def stack(self, name: str) -> StackView:

@@ -84,6 +84,7 @@ def _show_app(app: AppDetail) -> None:
             ("error", None if app.error is None else f"{app.error.type}: {app.error.message}"),
             ("versions", f"lightwork {app.version}, Python {app.python}"),
             ("works", ", ".join(f"{count} {stage}" for stage, count in app.counts.items() if count) or "none"),
+            ("not made again", ", ".join(app.unclaimed) or None),
         ]
     )
     if app.failures:

@@ -3,7 +3,8 @@
 The tree is made by the user's code, as ever, and what was known of each component is given back to the one of its
 name. Components that the flow makes while it runs come later, when the repeated ``run`` makes them again. Until then a
 stand-in takes in what their workers send. What the flow has not made again when its code has come to its end is not
-wanted any more.
+wanted any more. A flow whose code does not come to its end may still make it at any moment, so nothing but somebody who
+knows the flow can say that it will not: those works are named in the log and can be given up one by one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ _AT_LEAST = 10.0
 _RETURN_WITHIN = 10.0
 """Seconds that the flow waits for the works of a killed scheduler. Those that live dial about once a second."""
 
+_SAY_AFTER = 10.0
+"""Seconds that the flow has to make its children again before those that it has not are named in the log."""
+
 _log = get_logger("lightwork.engine")
 
 
@@ -73,6 +77,7 @@ class Resume:
         recorder.answers.reopen()
         self._reports: dict[str, Report] = {}
         self._has_ended = False
+        self._saying: asyncio.TimerHandle | None = None
 
     @property
     def was_over(self) -> bool:
@@ -155,6 +160,7 @@ class Resume:
         except TimeoutError:
             missing = [worker.name for worker in adopted if not worker.returned.is_set()]
             _log.warning("these works have not come back yet, and the flow begins without them", works=missing)
+        self._saying = self._core.loop.call_later(_SAY_AFTER, self._say_unclaimed)
 
     # --- the tree ---------------------------------------------------------------------------------
 
@@ -210,12 +216,40 @@ class Resume:
         if self._has_ended:
             return
         self._has_ended = True
+        self.close()
         for known in self._known.values():
             self._recorder.put(Removed(known.name))
         self._known.clear()
         for entry in list(self._core.entries.values()):
             if entry.is_missing:
                 self._core.feed(ev.WorkRemoved(entry.id))
+
+    def close(self) -> None:
+        """Nothing is said any more. May be repeated."""
+        if self._saying is not None:
+            self._saying.cancel()
+
+    @property
+    def unclaimed(self) -> list[str]:
+        """Names of the works that run, and that the flow has not made again."""
+        return [entry.name for entry in self._core.entries.values() if entry.is_missing and entry.worker is not None]
+
+    def give_up(self, name: str) -> bool:
+        """End a work that the flow has not made again; False if there is none of that name. Made later, it is new."""
+        found = [entry for entry in self._core.entries.values() if entry.is_missing and entry.name == name]
+        if not found or name not in self._known:
+            return False
+        del self._known[name]
+        self._recorder.put(Removed(name))
+        for entry in found:
+            self._core.feed(ev.WorkRemoved(entry.id))
+        return True
+
+    def _say_unclaimed(self) -> None:
+        if works := self.unclaimed:
+            _log.warning(
+                "these works run on, and the flow has not made them again: `lightwork stop WORK` ends them", works=works
+            )
 
     def states(self) -> Iterator[Known]:
         """What was known of the components that have not come back."""

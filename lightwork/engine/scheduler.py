@@ -197,6 +197,15 @@ class Scheduler:
         """Whether this goes on with an app that had not ended."""
         return self._resume is not None and not self._resume.was_over
 
+    @property
+    def unclaimed(self) -> list[str]:
+        """Names of the works of a killed scheduler that run, and that the flow has not made again."""
+        return [] if self._resume is None else self._resume.unclaimed
+
+    def give_up(self, name: str) -> bool:
+        """End a work that the flow has not made again; False if there is none of that name."""
+        return self._resume is not None and self._resume.give_up(name)
+
     async def aclose(self) -> None:
         """End every work, in order within the grace period, and by force after it; then let go of everything.
 
@@ -230,6 +239,8 @@ class Scheduler:
                 self._core.recorder.release()
 
     async def _let_go(self) -> None:
+        if self._resume is not None:
+            self._resume.close()
         self.schedules.close()
         self._core.stop_timers()
         if self._runtimes is not None:

@@ -117,8 +117,14 @@ async def _start_work(api: Api, request: Request) -> Response:
 
 
 async def _stop_work(api: Api, request: Request) -> Response:
-    """End a work's process; its calls end as stopped."""
-    work = find_work(api, request.params["name"])
+    """End a work's process; its calls end as stopped.
+
+    One that the flow has not made again after ``--resume`` is given up, and not waited for.
+    """
+    name = request.params["name"]
+    if api.views.find(name) is None and api.scheduler.give_up(name):
+        return json_response(Accepted(), 202)
+    work = find_work(api, name)
     return await _operate(api, request, work, work.stop)
 
 

@@ -162,7 +162,13 @@ def page(found: list[T], limit: int, offset: int) -> list[T]:
 async def _get_app(api: Api, request: Request) -> AppDetail:
     """The app, with an overview of its works."""
     app = msgspec.structs.asdict(api.views.app())
-    return AppDetail(**app, counts=api.views.counts(), failures=api.views.failures(), load=api.load())
+    return AppDetail(
+        **app,
+        counts=api.views.counts(),
+        failures=api.views.failures(),
+        load=api.load(),
+        unclaimed=api.scheduler.unclaimed,
+    )
 
 
 async def _get_components(api: Api, request: Request) -> ComponentsPage:

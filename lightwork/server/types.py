@@ -403,11 +403,14 @@ class AppDetail(AppView, frozen=True):
         counts: Works by stage.
         failures: The latest failed calls, newest first, without arguments.
         load: What all works use, as last sampled; None where nobody has asked lately.
+        unclaimed: Works of a killed scheduler that run and that the flow has not made again. They are in no other
+            list; stopping one by its name ends it.
     """
 
     counts: dict[str, int] = {}
     failures: list[CallDetail] = []
     load: UsageTotal | None = None
+    unclaimed: list[str] = []
 
 
 # --- output --------------------------------------------------------------------------------------

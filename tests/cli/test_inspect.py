@@ -57,8 +57,9 @@ def test_a_flow_and_the_app(server: FakeServer) -> None:
     assert ["best", "null"] in [line.split() for line in done.out.splitlines()]
     assert max(map(len, done.out.splitlines())) < 400
     assert "... (5,000 characters)" in done.out
-    server.app = msgspec.structs.replace(server.app, counts={"running": 1, "failed": 0})
+    server.app = msgspec.structs.replace(server.app, counts={"running": 1, "failed": 0}, unclaimed=["root.extra"])
     done = invoke("inspect")
+    assert ["not", "made", "again", "root.extra"] in [line.split() for line in done.out.splitlines()]
     assert ["works", "1", "running"] in [line.split() for line in done.out.splitlines()]
     assert invoke("inspect", "-o", "json").json["run"] == "r-1234"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lightwork import App, Flow, Work
+from lightwork.engine import resume as resume_module
 from lightwork.journal.store import Store
 
 
@@ -233,8 +234,36 @@ class Leaving(Flow):
         self.stop()
 
 
+class Unending(Flow):
+    """Makes a child in its first run only, or again when the one of the first run was given up. Never returns."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = folder
+        self.has_begun = False
+        self.extra: Job | None = None
+
+    async def run(self) -> None:
+        driver: Any = self._driver
+        if not self.has_begun:
+            self.has_begun = True
+            self.extra = extra = Job(self.folder, parallel=True)
+            extra.submit("extra", 0, "never")
+            await until(lambda: extra.pid)
+            await written(self)
+            say("waiting", extra.pid, *driver.unclaimed)
+            await asyncio.Event().wait()
+        say("unclaimed", *driver.unclaimed)
+        await until(lambda: Path(self.folder, "gate").exists())
+        say("given", *[driver.give_up(name) for name in ("root.no", "root.extra", "root.extra")])
+        await until(lambda: not driver.unclaimed)
+        self.extra = again = Job(self.folder)
+        say("again", await again.run("again"), again.num_successes)
+        self.stop()
+
+
 APPS: dict[str, Callable[[str], Flow]] = {
-    cls.__name__: cls for cls in (Calls, Uncached, PlainFlow, Dynamic, Steps, Stopped, Leaving)
+    cls.__name__: cls for cls in (Calls, Uncached, PlainFlow, Dynamic, Steps, Stopped, Leaving, Unending)
 }
 
 
@@ -258,6 +287,7 @@ def die_at_a_commit(when: str) -> None:
 async def main(name: str, folder: str, *, resume: bool) -> None:
     """Run the app to its end."""
     root = APPS[name](folder)
+    resume_module._SAY_AFTER = 0.1
     settings: dict[str, Any] = {"grace": float(os.environ.get("LW_TEST_GRACE", "1"))}
     if "LW_TEST_HOST" in os.environ:
         settings |= {"host": os.environ["LW_TEST_HOST"]}

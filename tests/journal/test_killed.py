@@ -141,6 +141,24 @@ async def test_children_made_while_running(tmp_path: Path) -> None:
     assert sorted(runs(tmp_path)) == ["extra", "kept"]
 
 
+async def test_child_that_a_run_without_end_does_not_make_again(tmp_path: Path) -> None:
+    """Its worker runs on, and the log names it; who knows that it is not wanted gives it up, and its name is free."""
+    async with scheduler("Unending", tmp_path) as first:
+        (pid,) = await first.said("waiting")
+        await first.kill()
+    async with scheduler("Unending", tmp_path, resume=True) as second:
+        assert await second.said("unclaimed") == ["root.extra"]
+        if not any(line[:1] == ["these"] for line in second.lines):  # else it was logged before
+            assert await second.said("these")
+        assert psutil.pid_exists(int(pid))
+        open_gate(tmp_path)
+        assert await second.said("given") == ["False", "True", "False"]
+        assert " ".join(await second.said("again")) == "again is done 1"
+        assert await second.ended() == 0
+    assert not psutil.pid_exists(int(pid))
+    assert runs(tmp_path) == ["extra", "again"]
+
+
 @pytest.mark.parametrize("kind", ["die", "dies"])
 async def test_killed_at_any_moment(tmp_path: Path, kind: str) -> None:
     """However often it is killed, right before or after it writes its journal, each call that succeeded ran once."""

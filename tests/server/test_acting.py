@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lightwork import Flow
+from lightwork.engine.scheduler import Scheduler
 from lightwork.errors import FlowFailed, ProposalRefused
 from tests.server.support import Root, Stubborn, serving
 
@@ -114,6 +115,25 @@ async def test_start_and_stop() -> None:
         assert (status, work["stage"]) == (200, "started")
         status, work = await client.ask("POST", "/works/root.work/stop?wait=1")
         assert (status, work["stage"], work["pid"]) == (200, "stopped", None)
+
+
+async def test_stop_of_a_work_that_the_flow_has_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named with the app, and given up when it is stopped."""
+    left = ["root.extra"]
+
+    def give_up(scheduler: Scheduler, name: str) -> bool:
+        was_there = name in left
+        left[:] = [one for one in left if one != name]
+        return was_there
+
+    monkeypatch.setattr(Scheduler, "unclaimed", left)
+    monkeypatch.setattr(Scheduler, "give_up", give_up)
+    async with serving() as client:
+        assert (await client.get("/app"))["unclaimed"] == ["root.extra"]
+        assert await client.ask("POST", "/works/root.extra/stop?wait=1") == (202, {"accepted": True})
+        assert (await client.get("/app"))["unclaimed"] == []
+        assert (await client.ask("POST", "/works/root.extra/stop"))[0] == 404
+        assert (await client.ask("POST", "/works/root.work/stop"))[0] == 202
 
 
 async def test_call() -> None:
