@@ -230,6 +230,7 @@ class Scheduler:
         if not gone.done():
             await self._launching.give_up()
         await gone
+        await asyncio.wait({forced})  # no task is left of this
         is_over = not self._core.workers
         await self._let_go()
         if self._core.recorder is not None:
