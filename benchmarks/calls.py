@@ -87,5 +87,9 @@ def measure(report: Report, scale: Scale) -> None:
     samples = take_turns(everybody, scale.repeats, scale.calls)
     rows = {name: report.add(SUBJECT, name, "µs", [s * 1e6 for s in taken]) for name, taken in samples.items()}
     mine = rows["lightwork"].median
-    for reference in ("bare echo, asyncio streams", "bare echo, asyncio Protocol"):
+    for reference in (
+        "bare echo, asyncio streams",
+        "bare echo, asyncio Protocol",
+        "the same, its buffers kept",
+    ):
         report.budgets.append(Budget(f"{SUBJECT} against {reference}", "×", 1.5, mine / rows[reference].median))

@@ -2,6 +2,10 @@
 
 Each form runs the same code at both ends. As a program, ``python -m benchmarks.echo FORM LOOP ADDRESS``, it is the
 other end.
+
+A bare process pays for more than the exchange: asyncio reads into 256 kB, which glibc asks the system for and gives
+back on each read, until the process happens to have freed a larger block. So there is an echo as anybody would write
+it, and one that has seen to that, as lightwork has (`lightwork.link.buffers`): the stricter reference.
 """
 
 from __future__ import annotations
@@ -207,17 +211,24 @@ class Asking(Framed):
 
 
 class ProtocolEcho:
-    """An asyncio Protocol over TCP on loopback."""
+    """An asyncio Protocol over TCP on loopback.
 
-    def __init__(self, name: str, loop_factory: LoopFactory | None) -> None:
+    Args:
+        name: Of the row.
+        loop_factory: Of both ends; None for asyncio's own.
+        keeps: Whether the other end keeps the memory of its read buffers.
+    """
+
+    def __init__(self, name: str, loop_factory: LoopFactory | None, *, keeps: bool = False) -> None:
         self.name = name
         self.loop_factory = loop_factory
+        self._form = "keeping" if keeps else "protocol"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
         protocol = Asking()
         server = await asyncio.get_running_loop().create_server(lambda: protocol, "127.0.0.1", 0)
-        child = spawn("protocol", self.loop_factory, server.sockets[0].getsockname())
+        child = spawn(self._form, self.loop_factory, server.sockets[0].getsockname())
         async with protocol.beside(child) as batch:
             server.close()
             yield batch
@@ -283,6 +294,7 @@ def references() -> list[Contender]:
     forms: list[Contender] = [
         SocketpairEcho(),
         ProtocolEcho("bare echo, asyncio Protocol", None),
+        ProtocolEcho("the same, its buffers kept", None, keeps=True),
         StreamsEcho("bare echo, asyncio streams", None),
     ]
     if factory := uvloop_factory():
@@ -298,6 +310,10 @@ def main(form: str, loop: str, *address: str) -> None:
     if form == "socketpair":
         serve_socketpair(int(address[0]))
         return
+    if form == "keeping":
+        from lightwork.link.buffers import keep_buffers  # not for the others: to import it frees blocks, too
+
+        keep_buffers()
     serve = serve_streams if form == "streams" else serve_protocol
     with asyncio.Runner(loop_factory=uvloop_factory() if loop == "uvloop" else None) as runner:
         runner.run(serve(address[0], int(address[1])))

@@ -1,8 +1,9 @@
 """A warm call of a work behind an SSH tunnel, beside a bare echo through the same kind of tunnel.
 
 Both go through an sshd on the loopback and the runtime's own tunnel. The near end of the bare echo reads the channel
-itself, as the scheduler does, or is a listener that is dialled for each channel, as plain forwarding has it. Turns are
-short, and each gives a ratio of its own: what slows this machine for a while slows both sides of it.
+itself, as the scheduler does, or is a listener that is dialled for each channel, as plain forwarding has it; a third
+echo keeps the memory of its read buffers besides (see `benchmarks.echo`). Turns are short, and each gives a ratio of
+its own: what slows this machine for a while slows both sides of it.
 """
 
 from __future__ import annotations
@@ -55,13 +56,15 @@ class SshEcho:
     Args:
         name: Of the row.
         dialled: Whether the near end is a listener, which the tunnel dials for each channel.
+        keeps: Whether the far end keeps the memory of its read buffers.
     """
 
     loop_factory = None
 
-    def __init__(self, name: str, *, dialled: bool) -> None:
+    def __init__(self, name: str, *, dialled: bool, keeps: bool = False) -> None:
         self.name = name
         self._dialled = dialled
+        self._form = "keeping" if keeps else "protocol"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
@@ -79,7 +82,7 @@ class SshEcho:
             port = sshd.free_port()
             if await _tunnel.forward(connection, [port], door) is None:
                 raise OSError(f"port {port} cannot be forwarded")
-            yield await stack.enter_async_context(protocol.beside(spawn("protocol", None, ("127.0.0.1", port))))
+            yield await stack.enter_async_context(protocol.beside(spawn(self._form, None, ("127.0.0.1", port))))
 
 
 def measure(report: Report, scale: Scale) -> None:
@@ -88,13 +91,14 @@ def measure(report: Report, scale: Scale) -> None:
         print("  no sshd here: its tunnel is not measured", file=sys.stderr)
         return
     os.environ.setdefault("LIGHTWORK_TEST_SESSION", "benchmarks")
-    bare = SshEcho("bare echo, near end reads the channel", dialled=False)
-    dialled = SshEcho("bare echo, near end is dialled", dialled=True)
+    bare = SshEcho("bare echo, reads the channel", dialled=False)
+    dialled = SshEcho("bare echo, dialled", dialled=True)
+    keeping = SshEcho("the same, its buffers kept", dialled=False, keeps=True)
     turns = scale.repeats * scale.calls // TURN
-    samples = take_turns([SshCall(), bare, dialled], turns, TURN)
+    samples = take_turns([SshCall(), dialled, bare, keeping], turns, TURN)
     for name, taken in samples.items():
         report.add(TUNNEL, name, "µs", [s * 1e6 for s in taken])
-    for reference in (bare, dialled):
+    for reference in (dialled, bare, keeping):
         pairs = zip(samples[SshCall.name], samples[reference.name], strict=True)
         ratios = report.add(TUNNEL, f"lightwork, against {reference.name}", "×", [mine / its for mine, its in pairs])
         report.budgets.append(Budget(f"{TUNNEL}: {reference.name}", "×", 1.3, ratios.median))

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightwork.calls import Call, Operation, PassEnded
@@ -74,7 +74,7 @@ class Core:
     Args:
         config: Of the app.
         tree: Told of everything that changes.
-        carry_out: Does what the machine orders.
+        orders: What does what the machine orders, for each type of its commands; given the work's entry, too.
         fail: Called with an exception that nobody else gets: it fails the app.
 
     Attributes:
@@ -98,7 +98,7 @@ class Core:
         self,
         config: Config,
         tree: Tree,
-        carry_out: Callable[[ev.Command], None],
+        orders: Mapping[type[ev.Command], Callable[[Entry, Any], None]],
         fail: Callable[[BaseException], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -116,7 +116,7 @@ class Core:
         self.pass_thread = 0
         self.is_closed = False
         self.observers: list[Callable[[ev.Event, Sequence[ev.Command], float], None]] = []
-        self._carry_out = carry_out
+        self._orders = orders
         self.machine = Machine()
         self.recorder: Recorder | None = None
         self._timers: dict[ev.Timer, asyncio.TimerHandle] = {}
@@ -151,9 +151,9 @@ class Core:
             commands = self.machine.handle(event, now)
             for observe in self.observers:
                 observe(event, commands, now)
-            carry_out = self._carry_out
+            orders, entries = self._orders, self.entries
             for command in commands:
-                carry_out(command)
+                orders[type(command)](entries[command.work], command)
         finally:
             self._depth -= 1
         if self._has_news and not self._depth:

@@ -11,7 +11,7 @@ import contextvars
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lightwork import wire
 from lightwork.calls import Call, Operation
@@ -91,7 +91,10 @@ class Scheduler:
         self.request_stop = request_stop
         self.request_fail = request_fail
         self._reshaped = reshaped
-        self._core = Core(config, tree, self._carry_out, fail)
+        # By type, since a `match` asks isinstance for each case.
+        orders: dict[type[ev.Command], Callable[[Entry, Any], None]]
+        orders = dict.fromkeys(get_args(ev.Command), self._carry_out)
+        self._core = Core(config, tree, orders, fail)
         self.schedules = Schedules(self._core.loop, tree)
         self._book = CallBook(self._core, self, lambda: self.schedules.is_told)
         self._launching = Launching(self._core)
@@ -104,13 +107,10 @@ class Scheduler:
         self._resume: Resume | None = None
         self._has_begun = False
         self._force = asyncio.Event()
-        # By type, since a `match` asks isinstance for each case.
-        self._of_every_call: dict[type[ev.Command], Callable[[Entry, Any], None]] = {
-            ev.Adopt: self._book.adopt,
-            ev.SendCall: self._send_call,
-            ev.Publish: self._book.publish,
-            ev.Settle: self._book.settle,
-        }
+        orders[ev.Adopt] = self._book.adopt
+        orders[ev.SendCall] = self._send_call
+        orders[ev.Publish] = self._book.publish
+        orders[ev.Settle] = self._book.settle
         self.run = self._book.run
         self.submit = self._book.submit
         self.schedule = self.schedules.ask
@@ -286,14 +286,10 @@ class Scheduler:
 
     # --- what the machine orders ------------------------------------------------------------------
 
-    def _carry_out(self, command: ev.Command) -> None:
-        carry_out = self._of_every_call.get(type(command), self._carry_out_rarer)
-        carry_out(self._core.entries[command.work], command)
-
     def _send_call(self, entry: Entry, command: ev.SendCall) -> None:
         self._links.send(entry, wire.Call(command.call, command.args, command.hash))
 
-    def _carry_out_rarer(self, entry: Entry, command: ev.Command) -> None:
+    def _carry_out(self, entry: Entry, command: ev.Command) -> None:
         match command:
             case ev.StartTimer():
                 self._core.start_timer(command.timer, command.delay)
