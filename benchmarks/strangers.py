@@ -2,6 +2,7 @@
 
 The strangers are a process of this machine, too, and on few cores take time from everybody. How much of the slowdown
 is theirs shows in the row of those who knock next door: at a listener of a process that has nothing to do with the app.
+What a machine that is busy otherwise does not upset is the CPU that a stranger costs the scheduler's process.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from lightwork.worker.dial import dial
 SUBJECT = "a warm call among strangers"
 TLS_SUBJECT = "a warm call among strangers, over TLS"
 DIAL_SUBJECT = "a worker's dial among strangers"
+COST_SUBJECT = "CPU of the scheduler for each stranger"
 RATE = 1000
 
 LONGEST_DIAL = 200.0
 """Milliseconds: five rounds in which the doorway looks who is there take 50, the rest is for a machine with others."""
+
+MOST_CPU = 80.0
+"""Microseconds: at 1,000 a second 8 % of a core."""
 
 _BETWEEN_DIALS = 0.05
 _ROUND = 0.01
@@ -206,6 +211,22 @@ async def dialling(first: bytes | None, host: str, count: int) -> list[float]:
     return times
 
 
+async def costs(first: bytes, host: str, repeats: int) -> list[float]:
+    """Seconds of CPU of an app that is at rest for each stranger that comes, in so many seconds."""
+    work = Increment()
+    found: list[float] = []
+    async with App(Waiting([work]), host=host) as app:
+        await work.run(0)
+        doorway = app._running().scheduler._listener._doorway
+        assert doorway is not None
+        async with strangers(app.address.port, first):
+            for _ in range(repeats):
+                came, used = doorway.came, time.process_time()
+                await asyncio.sleep(1.0)
+                found.append((time.process_time() - used) / (doorway.came - came))
+    return found
+
+
 def contenders() -> list[Contender]:
     """In peace, with the strangers elsewhere, among silent ones, and among some that send what is no handshake."""
     return [
@@ -237,18 +258,23 @@ def measure(report: Report, scale: Scale) -> None:
                 name = f"a warm call{over}, {row.who}, to {what}"
                 report.budgets.append(Budget(name, "×", 1.2, row.median / reference.median))
     measure_dials(report, scale)
+    for name, (first, host) in sieges().items():
+        series = report.add(COST_SUBJECT, name, "µs", [s * 1e6 for s in asyncio.run(costs(first, host, scale.repeats))])
+        report.budgets.append(Budget(f"{COST_SUBJECT}, {name}", "µs", MOST_CPU, series.median))
+
+
+def sieges() -> dict[str, tuple[bytes, str]]:
+    """What the strangers say, and where the app listens."""
+    return {
+        "1,000 silent strangers a second": (b"", "127.0.0.1"),
+        "1,000 talking strangers a second": (b"GET / HTTP/1.1\r\n\r\n", "127.0.0.1"),
+        "1,000 strangers a second that begin TLS, over TLS": (tls_greeting(), "0.0.0.0"),
+    }
 
 
 def measure_dials(report: Report, scale: Scale) -> None:
     """How long a worker needs until it is in, and the longest that one needed."""
-    sieges = {
-        "in peace": None,
-        "1,000 silent strangers a second": b"",
-        "1,000 talking strangers a second": b"GET / HTTP/1.1\r\n\r\n",
-        "1,000 strangers a second that begin TLS, over TLS": tls_greeting(),
-    }
-    for name, first in sieges.items():
-        host = "0.0.0.0" if name.endswith("TLS") else "127.0.0.1"
+    for name, (first, host) in {"in peace": (None, "127.0.0.1"), **sieges()}.items():
         times = asyncio.run(dialling(first, host, scale.latencies))
         report.add(DIAL_SUBJECT, name, "ms", [s * 1e3 for s in times])
         if first is not None:
