@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,7 @@ from tests.runtimes.sshd import Server, needs_sshd, sshd
 from tests.runtimes.support import first_output
 
 from lightwork_runtimes.ssh import SshRuntime  # isort: skip -- after what skips where it cannot be imported
-from lightwork_runtimes.ssh._code import Code  # isort: skip
-from lightwork_runtimes.ssh._host import Host, Prepared  # isort: skip
+from lightwork_runtimes.ssh._host import Host  # isort: skip
 
 pytestmark = [needs_sshd, pytest.mark.timeout(180)]
 
@@ -104,21 +105,48 @@ async def test_downloaded_wheels_are_listed(server: Server, code: Path, tmp_path
         assert list((tmp_path / "cache").glob("lightwork/wheels/*")) == []
 
 
-async def test_launch_that_finds_it_gone_makes_it_again(
+@pytest.mark.parametrize("prepare", [False, True])
+async def test_works_start_while_everything_is_discarded(prepare: bool, server: Server, code: Path) -> None:
+    """Launches one after another succeed, with their code, while another scheduler discards without pause."""
+    async with (
+        server.runtime(code=[str(code)], prepare=prepare) as runtime,
+        server.runtime(code=[]) as other,
+    ):
+
+        async def discard() -> None:
+            while True:
+                for entry in await other.cached():
+                    await other.discard(entry)
+
+        discarding = asyncio.ensure_future(discard())
+        try:
+            for number in range(2 if prepare else 10):
+                await run(runtime, f"n{number}", code)
+        finally:
+            discarding.cancel()
+            await asyncio.gather(discarding, return_exceptions=True)
+
+
+async def test_launch_over_two_connections_makes_again_what_is_gone(
     server: Server, code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is removed after it was made ready, and before the work starts, is sent again, and the work starts."""
-    make_ready = Host.make_ready
+    """What is removed while a connection is made again is sent again, and the work starts."""
+    ask = Host.ask
     left = [True]
 
-    async def removed_after(self: Host, spec: Spec, code: Code) -> Prepared:
-        prepared = await make_ready(self, spec, code)
-        if left.pop() if left else False:
-            for entry in await runtime.cached():
-                assert await runtime.discard(entry)
-        return prepared
+    async def cut_before(self: Host, op: str, payload: bytes = b"", **arguments: Any) -> tuple[Any, bytes]:
+        if op == "start" and left:
+            left.pop()
+            server.cut()
+            async with server.runtime(code=[]) as other:
+                for entry in await other.cached():
+                    while not await other.discard(entry):  # noqa: ASYNC110 -- the kernel tells nobody of a lock
+                        await asyncio.sleep(0)
+            while self._session is not None and self._session.is_open:  # noqa: ASYNC110 -- nor of this
+                await asyncio.sleep(0)
+        return await ask(self, op, payload, **arguments)
 
-    monkeypatch.setattr(Host, "make_ready", removed_after)
+    monkeypatch.setattr(Host, "ask", cut_before)
     async with server.runtime(code=[str(code)]) as runtime:
         await run(runtime, "a", code)
     assert left == []

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from . import kept
@@ -38,6 +38,7 @@ class Preparing:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._claims: dict[int, dict[str, int]] = {}
         self._code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
     async def touch(self, payload: bytes) -> Answer:
@@ -63,12 +64,6 @@ class Preparing:
             wheels: Files that it installs, and folders in which it looks for others.
             payload: None.
         """
-        with self._held(os.path.dirname(path) if path.endswith(".whl") else path for path in wheels) as missing:
-            if missing:
-                return {"step": "missing", "what": missing[0], "how": "removed", "text": ""}, b""
-            return await self._make_venv(job, wheels), b""
-
-    async def _make_venv(self, job: dict[str, Any], wheels: list[str]) -> Any:
         files = [f"{self._folder}/{path}" for path in wheels if path.endswith(".whl")]
         folders = [f"{self._folder}/{path}" for path in wheels if not path.endswith(".whl")]
         whole = {
@@ -100,7 +95,7 @@ class Preparing:
         lines = said.decode("utf-8", "replace").splitlines()
         if code or not lines:
             raise Refusal("failed", "the virtual environment could not be made:\n" + "\n".join(lines[-15:]))
-        return json.loads(lines[-1])
+        return json.loads(lines[-1]), b""
 
     # --- what is kept ---------------------------------------------------------------------------
 
@@ -117,8 +112,26 @@ class Preparing:
             return True, b""
         return await _in_thread(kept.discard, f"{self._folder}/{_KINDS[kind]}", name), b""
 
+    async def claim(self, paths: list[str], payload: bytes) -> Answer:
+        """From now on nobody removes these folders, relative to ours, made or not; gives a number for `unclaim`.
+
+        They are let go at the end of the connection at the latest.
+        """
+        number = len(self._claims) + 1
+        while number in self._claims:
+            number += 1
+        self._claims[number] = {path: kept.claim(f"{self._folder}/{path}") for path in paths}
+        return number, b""
+
+    async def unclaim(self, number: int, payload: bytes) -> Answer:
+        """Let go what was claimed."""
+        for path, held in self._claims.pop(number, {}).items():
+            os.close(held)
+            _forget_if_absent(f"{self._folder}/{path}")
+        return None, b""
+
     @contextlib.contextmanager
-    def _held(self, paths: Iterable[str], into: list[int] | None = None) -> Any:
+    def _held(self, paths: Iterable[str], into: list[int]) -> Iterator[list[str]]:
         """Use these folders, relative to ours; gives those that are not there. `into` takes the descriptors."""
         missing = []
         with contextlib.ExitStack() as stack:
@@ -128,8 +141,7 @@ class Preparing:
                     missing.append(path)
                 else:
                     stack.callback(os.close, held)
-                    if into is not None:
-                        into.append(held)
+                    into.append(held)
             yield missing
 
 
@@ -146,6 +158,12 @@ def _leave_sign(path: str) -> None:
 
 def _missing(folder: str, paths: list[str]) -> list[str]:
     return [path for path in paths if not os.path.exists(f"{folder}/{path}")]
+
+
+def _forget_if_absent(folder: str) -> None:
+    """Of what was claimed and never made nothing stays."""
+    if not os.path.isdir(folder):
+        kept.discard(os.path.dirname(folder), os.path.basename(folder))
 
 
 def _unpack(path: str, target: str) -> None:

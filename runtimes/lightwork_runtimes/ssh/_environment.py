@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ import anyio.to_thread
 
 from lightwork.build import BuildConfig
 from lightwork.runtime import Rejected
+from lightwork_runtimes.ssh._cache import claimed
 from lightwork_runtimes.ssh._options import SshOptions
 from lightwork_runtimes.ssh._packages import downloaded_wheels, lightwork_wheel, pins
 from lightwork_runtimes.ssh._session import Facts, Session
@@ -95,8 +97,7 @@ class Environment:
 
     async def _make(self, session: Session, job: dict[str, Any], wheel: str, data: bytes) -> None:
         _log.info("%s: making the virtual environment %s", self._where, job["digest"])
-        problem = await self._try_to_make(session, job, wheel, data)
-        while problem is not None and problem["step"] == "missing":  # somebody has removed what was sent
+        async with claimed(session, [os.path.dirname(wheel)]):
             problem = await self._try_to_make(session, job, wheel, data)
         if problem is None:
             return
@@ -127,15 +128,16 @@ class Environment:
         try:
             async with downloaded_wheels(job["requirements"], session.facts, job["python"]) as folder:
                 target = f"wheels/{folder.name}"
-                names = await anyio.to_thread.run_sync(_names, folder)
-                missing, _ = await session.request("missing", paths=[f"{target}/{name}" for name in names])
-                await session.send({f"{folder}/{Path(path).name}": path for path in missing})
+                async with claimed(session, [target]):
+                    names = await anyio.to_thread.run_sync(_names, folder)
+                    missing, _ = await session.request("missing", paths=[f"{target}/{name}" for name in names])
+                    await session.send({f"{folder}/{Path(path).name}": path for path in missing})
+                    problem: dict[str, str] | None
+                    problem, _ = await session.request("make_venv", job=job, wheels=[wheel, target])
+                    return problem
         except Rejected as error:
             first = f"the requirements could not be installed: {before}\n" if before else ""
             raise Rejected(f"{self._where}: {first}{error}") from None
-        problem: dict[str, str] | None
-        problem, _ = await session.request("make_venv", job=job, wheels=[wheel, target])
-        return problem
 
 
 _STEPS = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 import anyio
@@ -15,7 +16,7 @@ import anyio.to_thread
 
 from lightwork.bundle import Bundle
 from lightwork.runtime import NoCapacity, Route, RuntimeFailure, Spec, Unreachable
-from lightwork_runtimes.ssh import _code, _tunnel
+from lightwork_runtimes.ssh import _cache, _code, _tunnel
 from lightwork_runtimes.ssh._environment import Environment
 from lightwork_runtimes.ssh._options import SshOptions, Target
 from lightwork_runtimes.ssh._session import Facts, Session
@@ -269,8 +270,9 @@ class Host:
         if self.listener is not None and not self._options.direct:
             await (await self.session()).forward(self._ports, self.listener)
 
-    async def make_ready(self, spec: Spec, code: _code.Code) -> Prepared:
-        """Send what the spec needs, unless it is there.
+    @contextlib.asynccontextmanager
+    async def ready(self, spec: Spec, code: _code.Code) -> AsyncIterator[Prepared]:
+        """Send what the spec needs, unless it is there; it stays there in the context.
 
         Raises:
             Rejected: It cannot be made ready, for instance because requirements cannot be installed.
@@ -279,17 +281,19 @@ class Host:
         bundles = await code.bundles(spec.cwd, spec.lightningignore)
         plan = code.plan(bundles, spec.cwd, session.facts["folder"])
         uses = [_code.code_path(bundle) for bundle in bundles]
-        for bundle in bundles:
-            await self._once(_code.code_path(bundle), functools.partial(self._send_code, bundle))
-        python = self.target.python
+        python, make = self.target.python, None
         if self._options.prepare:
             venv, make = self._environment.plan(session.facts, spec.build, plan.cwd)
-            await self._once(f"{venv}/lightwork.json", lambda: make(session))
             python = f"{session.facts['folder']}/{venv}/bin/python"
             uses.append(venv)
         else:
             self._environment.check_as_is(session.facts, spec.build)
-        return Prepared(python, plan, session.facts, uses)
+        async with _cache.claimed(session, uses):
+            for bundle in bundles:
+                await self._once(_code.code_path(bundle), functools.partial(self._send_code, bundle))
+            if make is not None:
+                await self._once(f"{uses[-1]}/lightwork.json", functools.partial(make, session))
+            yield Prepared(python, plan, session.facts, uses)
 
     async def _once(self, path: str, make: Callable[[], Awaitable[None]]) -> None:
         """Make what is at `path` there, unless it is; several launches wait for one that does."""

@@ -214,10 +214,11 @@ class SshRuntime:
         near = await host.open_service(spec.name, near, far)
         removed = True
         while removed:
-            ready = await host.make_ready(spec, self._code)
-            job = job_for(spec, self.options, ready, (near, far))
-            asked = {"owner": spec.owner, "name": spec.name, "job": job, "service": [near, far], "uses": ready.uses}
-            removed, _ = await host.ask("start", spec.ticket, **asked)
+            async with host.ready(spec, self._code) as ready:
+                job = job_for(spec, self.options, ready, (near, far))
+                asked = {"owner": spec.owner, "name": spec.name, "job": job, "service": [near, far], "uses": ready.uses}
+                # Something can be gone only where the connection was made again meanwhile.
+                removed, _ = await host.ask("start", spec.ticket, **asked)
 
     def _ref(self, host: Host, owner: str, name: str) -> Ref:
         return Ref(self.name, name, {"owner": owner, "host": host.target.label})
