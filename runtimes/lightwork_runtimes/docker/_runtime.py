@@ -8,11 +8,12 @@ for is remembered here alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import anyio
 import anyio.abc
@@ -46,6 +47,9 @@ __all__ = ["DockerRuntime"]
 _POLLED_AT_ONCE = 50
 _PORTS_TRIED = 5
 _PORT_TAKEN = ("port is already allocated", "address already in use")
+_ANSWERED_WITHIN = 10.0
+"""Seconds that an engine has to answer a request which is not to be given up."""
+
 _TERM, _KILL = "SIGTERM", "SIGKILL"
 
 
@@ -158,8 +162,7 @@ class DockerRuntime:
         while True:
             config = describe(spec, self.options, image, publish_address(engine, self.options))
             try:
-                with anyio.CancelScope(shield=True):  # milliseconds; given up half-way nobody knew whether it is there
-                    await engine.create(spec.name, config)
+                await _to_its_end(engine.create(spec.name, config))
             except EngineError as error:
                 if error.status == 409:
                     return image  # `_start` looks whose it is
@@ -343,6 +346,24 @@ class DockerRuntime:
                 raise
             if is_rest:
                 return
+
+
+async def _to_its_end(request: Coroutine[Any, Any, None]) -> None:
+    """Make a request of milliseconds that is not given up half-way: nobody would know whether it was done.
+
+    A cancellation, a task's own or a scope's, goes on when it is over, or after `_ANSWERED_WITHIN`.
+    """
+    task = asyncio.ensure_future(request)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        give_up = asyncio.get_running_loop().time() + _ANSWERED_WITHIN
+        while not task.done() and asyncio.get_running_loop().time() < give_up:
+            with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+                await asyncio.wait([task], timeout=1.0)
+        if not task.cancel() and not task.cancelled():
+            task.exception()  # seen: the cancellation is what counts
+        raise
 
 
 def _launch_failed(error: EngineError, image: str, python: str) -> RuntimeFailure:
