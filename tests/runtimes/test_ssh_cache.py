@@ -137,12 +137,13 @@ async def test_launch_over_two_connections_makes_again_what_is_gone(
     async def cut_before(self: Host, op: str, payload: bytes = b"", **arguments: Any) -> tuple[Any, bytes]:
         if op == "start" and left:
             left.pop()
+            session = await self.session()
             server.cut()
             async with server.runtime(code=[]) as other:
                 for entry in await other.cached():
                     while not await other.discard(entry):  # noqa: ASYNC110 -- the kernel tells nobody of a lock
                         await asyncio.sleep(0)
-            while self._session is not None and self._session.is_open:  # noqa: ASYNC110 -- nor of this
+            while session.is_open:  # noqa: ASYNC110 -- nor of this
                 await asyncio.sleep(0)
         return await ask(self, op, payload, **arguments)
 
