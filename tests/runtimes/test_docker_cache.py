@@ -59,12 +59,15 @@ async def test_image_is_kept_while_a_container_uses_it(folder: Folder) -> None:
         env = await _environment_of(runtime, app)
         assert not env.in_use
         assert not await runtime.discard(env)  # the app's image is built on it
+        signs = folder.path.parent / "cache" / "lightwork" / "docker"
+        (next(signs.iterdir()) / "lightwork-app:removed-otherwise").touch()
         assert await runtime.discard(app)
+        assert [sign.name for sign in signs.glob("*/*")] == [env.name]
         assert await runtime.discard(env)
         assert await runtime.discard(env)
         names = {entry.name for entry in await runtime.cached()}
         assert not names & {app.name, env.name}
-        assert list((folder.path.parent / "cache").glob("lightwork/docker/*/*")) == []
+        assert list(signs.glob("*/*")) == []
 
 
 async def test_what_is_built_on_others_comes_first(folder: Folder) -> None:

@@ -53,10 +53,13 @@ class Uses:
         except OSError:
             return None
 
-    def forget(self, tag: str) -> None:
-        """It is gone."""
+    def forget_others(self, tags: Iterable[str]) -> None:
+        """No images but these are there."""
+        names = {os.path.basename(self._path(tag)) for tag in tags}
         with contextlib.suppress(OSError):
-            os.unlink(self._path(tag))
+            for name in os.listdir(self._folder):
+                if name not in names:
+                    os.unlink(os.path.join(self._folder, name))
 
     def _path(self, tag: str) -> str:
         return os.path.join(self._folder, tag.replace("/", "-"))
@@ -103,7 +106,7 @@ async def discard(engine: Engine, entry: Cached) -> bool:
     # created, is made again by that launch.
     if entry.name in shelf.own and (shelf.is_needed(entry.name) or not await engine.remove_image(entry.name)):
         return False
-    Uses(engine.id).forget(entry.name)
+    Uses(engine.id).forget_others(shelf.own.keys() - {entry.name})
     return True
 
 
