@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 
@@ -36,6 +37,10 @@ _FOREVER = ("/dev/urandom", "/dev/random", "/dev/null")
 """Files that the standard library opens once and keeps."""
 
 os.environ[MARK] = uuid.uuid4().hex
+
+# How long an example takes on a busy machine says nothing about it.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 if importlib.util.find_spec("uvloop") is not None:
     # libuv opens a pipe with the first loop of a process and keeps it: that is no leak of the first test with one.
