@@ -39,7 +39,7 @@ from tests.runtimes.sshd import Server, free_port, needs_sshd, sshd
 from tests.runtimes.support import first_output, output
 
 from lightwork_runtimes.ssh import SshOptions, SshRuntime  # isort: skip -- after what skips where it cannot be imported
-from lightwork_runtimes.ssh._ports import service_ports  # isort: skip
+from lightwork_runtimes.ssh._ports import service_ports, usual_ports  # isort: skip
 from lightwork_runtimes.far.supervise import MARGIN  # isort: skip
 from tests.runtimes.ssh_works import Echo  # isort: skip
 
@@ -447,10 +447,22 @@ async def test_served_channel_ends_with_the_connection(server: Server) -> None:
         writer.close()
 
 
+def test_no_two_ports_are_the_same() -> None:
+    """A service has neither here nor there a port at which workers dial, and the same one on every start."""
+    dialled = usual_ports("far")
+    assert len(set(dialled)) == len(dialled)
+    for number in range(2000):
+        near, far = service_ports(f"launch {number}", dialled)
+        assert near != far
+        assert not {near, far} & set(dialled)
+        assert service_ports(f"launch {number}", [far])[1] != far
+        assert service_ports(f"launch {number}", dialled) == (near, far)
+
+
 @pytest.mark.parametrize("is_fixed", [False, True])
 async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server, is_fixed: bool) -> None:
     """A service whose usual port was taken here is at the same url once another runtime finds its launch."""
-    near, far = service_ports("a")
+    near, far = service_ports("a", ())
     changes: dict[str, Any] = {}
     if is_fixed:  # the work names its port
         far = changes["port"] = free_port()

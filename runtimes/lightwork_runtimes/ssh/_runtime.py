@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -82,15 +83,21 @@ class SshRuntime:
         self._code: Code | None = None
         self._listener: Route | None = None
 
+    @functools.cached_property
+    def _ports(self) -> Sequence[int]:
+        """Those of the far side's loopback at which workers may dial."""
+        return self.options.ports or usual_ports(self.name)
+
     async def __aenter__(self) -> Self:
         # Late, and in a thread: the client library takes a quarter of a second to load.
         modules = await anyio.to_thread.run_sync(_load)
         self._tasks = await anyio.create_task_group().__aenter__()
         instance = os.urandom(8).hex()
-        ports = self.options.ports or usual_ports(self.name)
         for target in self.options.targets():
             key = hashlib.sha256(f"{instance} {target.label}".encode()).hexdigest()[:16]
-            self._hosts[target.label] = modules.host.Host(self.name, target, self.options, key, ports, self._tasks)
+            self._hosts[target.label] = modules.host.Host(
+                self.name, target, self.options, key, self._ports, self._tasks
+            )
         self._pool = modules.pool.Pool(self.name, list(self._hosts.values()))
         self._code = modules.code.Code(f"runtimes.{self.name}", self.options.code, self.options.exclude)
         return self
@@ -143,7 +150,7 @@ class SshRuntime:
             )
         self._listener = local
         await asyncio.gather(*(host.lead_to(local) for host in self._hosts.values()))
-        return [Route("127.0.0.1", port) for port in self.options.ports or usual_ports(self.name)]
+        return [Route("127.0.0.1", port) for port in self._ports]
 
     async def _direct_routes(self, listener: Route) -> Sequence[Route]:
         if listener.host not in _LOOPBACK:
@@ -209,7 +216,7 @@ class SshRuntime:
     async def _start(self, host: Host, spec: Spec) -> None:
         assert self._code is not None
         await host.forward()
-        near, far = service_ports(spec.name)
+        near, far = service_ports(spec.name, self._ports)
         far = spec.port or far
         near = await host.open_service(spec.name, near, far)
         removed = True
