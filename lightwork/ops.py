@@ -91,9 +91,6 @@ class OpBuffer:
     def __init__(self, limit: int = 100_000, limit_bytes: int = 16 << 20) -> None:
         self.limit = limit
         self.limit_bytes = limit_bytes
-        self._reset()
-
-    def _reset(self) -> None:
         # None stands where an op was made void: positions must not move.
         self._ops: list[Op | None] = []
         self._void = 0
@@ -187,7 +184,11 @@ class OpBuffer:
     def take(self) -> list[Op]:
         """Everything that waits, in order; the buffer is empty afterwards."""
         ops = [op for op in self._ops if op is not None] if self._void else cast("list[Op]", self._ops)
-        self._reset()
+        self._ops, self._merged = [], None
+        self._latest.clear()
+        if self._under:
+            self._under.clear()
+        self._void = self._measured = self._size = self._base = 0
         return ops
 
     def compact(self, state: State) -> None:

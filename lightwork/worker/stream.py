@@ -87,11 +87,12 @@ class StateStream:
     def _may_flush(self) -> bool:
         """Whether an edit in the loop's own thread leaves at once; a burst may, and one in each millisecond."""
         now = time.monotonic()
-        self._credit = min(_BURST, self._credit + (now - self._credited_at) / _FLUSH_EVERY)
+        credit = self._credit + (now - self._credited_at) / _FLUSH_EVERY
         self._credited_at = now
-        if self._credit < 1:
+        if credit < 1:
+            self._credit = credit
             return False
-        self._credit -= 1
+        self._credit = (credit if credit < _BURST else _BURST) - 1
         return True
 
     def flush(self, *, force: bool = False) -> None:
