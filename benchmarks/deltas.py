@@ -34,14 +34,15 @@ async def watch_appends(changes: Changes, work: Work, first: int, count: int) ->
 
 
 async def watch_sets(changes: Changes, work: Work, attribute: str, first: int, count: int) -> int:
-    """How many different values were seen up to the last one; raises where they do not grow."""
-    seen, latest = 0, first - 1
+    """How many different values were seen up to the last one; raises where those at one place do not grow."""
+    seen, latest = 0, dict[tuple[str | int, ...], int]()
     async for change in changes:
         if isinstance(change, StateChanged) and change.name == work.name and change.path[0] == attribute:
-            if change.value <= latest:
-                raise ValueError(f"saw {change.value} after {latest}")
-            seen, latest = seen + 1, change.value
-            if latest == first + count - 1:
+            before = latest.get(change.path, first - 1)
+            if change.value <= before:
+                raise ValueError(f"saw {change.value} at {change.path} after {before}")
+            seen, latest[change.path] = seen + 1, change.value
+            if change.value == first + count - 1:
                 break
     return seen
 
