@@ -90,7 +90,10 @@ class State(Root):
                 value = self.adopt(value, self, [], name)
             if self.guard is not None:
                 self.guard(path)
-            self._store(name, value, old)
+            if old is MISSING or type(old) in TRACKED:
+                self._store(name, value, old)
+            else:
+                self.values[name] = value
             if self.sink is not None:
                 self.sink((SET, path, value if kind in SCALARS else packed(value)))
 
