@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lightwork.component import Component, Node
     from lightwork.flow import Flow
-    from lightwork.wire import Op
+    from lightwork.state.ops import Op
     from lightwork.work import Work
 
 __all__ = ["Call", "Driver", "Operation", "PassEnded", "Queued"]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from lightwork.calls import Driver
 from lightwork.errors import ComponentError, StateError
-from lightwork.state import State
+from lightwork.state.state import State
 
 __all__ = ["Component", "ComponentMeta", "Node"]
 

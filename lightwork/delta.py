@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightwork.errors import ProposalRefused, StateError
-from lightwork.ops import DELETE, SET, SPLICE, UPDATE
-from lightwork.state import unpacked
+from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE
+from lightwork.state.values import unpacked
 
 if TYPE_CHECKING:
     from lightwork.work import Work
@@ -20,7 +20,7 @@ class FlowDelta(msgspec.Struct, frozen=True):
     """A change of a running work's state that the flow proposes; `Work.apply_flow_delta` takes or refuses it.
 
     Attributes:
-        op: The edit, as `lightwork.ops` describes it.
+        op: The edit, as `lightwork.state.ops` describes it.
         expected: The plain value that the flow saw at the path; of items removed from a list, those items.
         has_expected: Whether the flow saw a value; None where nobody can tell whether the work has changed it since:
             for additions to a list or set, values above 64 KiB, and edits on top of ones that are not answered yet.

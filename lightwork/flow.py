@@ -15,7 +15,7 @@ from lightwork.structures import as_node, holds_nodes, leaves, refill
 
 if TYPE_CHECKING:
     from lightwork.calls import Driver
-    from lightwork.wire import Op
+    from lightwork.state.ops import Op
     from lightwork.work import Work
 
 __all__ = ["Flow", "LightningFlow"]

@@ -14,7 +14,8 @@ from typing import Any
 from lightwork.component import Component, Node
 from lightwork.errors import LightworkError
 from lightwork.log import get_logger
-from lightwork.state import MISSING, State, plain
+from lightwork.state.state import State
+from lightwork.state.tracking import MISSING, plain
 
 __all__ = ["Undo", "note"]
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from lightwork.errors import ProtocolError
+from lightwork.state.ops import Op
 
 __all__ = [
     "HEADER",
@@ -39,7 +40,6 @@ __all__ = [
     "FromWorker",
     "Heartbeat",
     "Hello",
-    "Op",
     "Ready",
     "Refuse",
     "Result",
@@ -74,9 +74,6 @@ TOLD_MARK = b"\x1e\x1elightwork-stack\x1e"
 
 Asked = Literal["stack", "usage"]
 """What a worker can be asked about itself."""
-
-Op = tuple[Any, ...]
-"""One edit of a state, as `lightwork.state` makes and applies it."""
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):

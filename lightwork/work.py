@@ -26,7 +26,7 @@ from lightwork.workfacts import WorkFacts
 
 if TYPE_CHECKING:
     from lightwork.calls import Driver
-    from lightwork.wire import Op
+    from lightwork.state.ops import Op
 
 __all__ = ["FlowDelta", "LightningWork", "Work"]
 

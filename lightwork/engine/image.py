@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightwork._values import packed, unpacked
 from lightwork.engine.machine import Machine
 from lightwork.engine.model import ModelCall, ModelWork
 from lightwork.engine.records import (
@@ -22,6 +21,7 @@ from lightwork.engine.records import (
 )
 from lightwork.flow import Flow
 from lightwork.record import WorkRecord
+from lightwork.state.values import packed, unpacked
 
 if TYPE_CHECKING:
     from lightwork.component import Component

@@ -21,6 +21,7 @@ from lightwork.errors import ProposalRefused, StateError, UsageError
 from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote import rebuild_error
+from lightwork.state.ops import Op
 from lightwork.work import Work
 
 __all__ = ["Links", "pickle_work"]
@@ -271,7 +272,7 @@ class Links:
             operation.finish()
         return operation
 
-    def edited(self, entry: Entry, op: wire.Op) -> None:
+    def edited(self, entry: Entry, op: Op) -> None:
         """The flow has edited its copy of a work's state."""
         self._core.in_loop_soon(lambda: self._core.tree.edited(entry.name, (op,)))
 
@@ -322,7 +323,7 @@ class Links:
         if event is not None:
             self._core.feed(event, now)
 
-    def _apply(self, entry: Entry, worker: Worker, apply: Callable[..., Sequence[wire.Op]], *args: Any) -> None:
+    def _apply(self, entry: Entry, worker: Worker, apply: Callable[..., Sequence[Op]], *args: Any) -> None:
         assert worker.mirror is not None
         try:
             ops = apply(worker.mirror, *args)

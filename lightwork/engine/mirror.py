@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lightwork import wire
-from lightwork._values import most_bytes
 from lightwork.errors import StateError
-from lightwork.ops import DELETE, SET, SPLICE
-from lightwork.state import MISSING, State, packed, plain
+from lightwork.state.ops import DELETE, SET, SPLICE, Op
+from lightwork.state.state import State
+from lightwork.state.tracking import MISSING, plain
+from lightwork.state.values import most_bytes, packed
 from lightwork.undo import note
 
 __all__ = ["MOST_UNANSWERED", "Mirror"]
@@ -49,7 +50,7 @@ class Mirror:
         self,
         state: State,
         send: Callable[[wire.FlowDelta], None],
-        edited: Callable[[wire.Op], None],
+        edited: Callable[[Op], None],
         earlier: int = 0,
     ) -> None:
         self._state = state
@@ -57,7 +58,7 @@ class Mirror:
         self._edited = edited
         self._confirmed = State(state.owner, {})
         self._pending: dict[str, int] = {}
-        self._proposals: dict[int, wire.Op] = {}
+        self._proposals: dict[int, Op] = {}
         self._unanswered = 0  # bytes of them
         self._latest = self._earlier = earlier
         self._seen: Any = MISSING
@@ -91,7 +92,7 @@ class Mirror:
                     values.pop(name, None)
             return values
 
-    def apply(self, ops: Sequence[wire.Op]) -> Sequence[wire.Op]:
+    def apply(self, ops: Sequence[Op]) -> Sequence[Op]:
         """Apply what the worker did; return the part of it that changes what the flow sees.
 
         Raises:
@@ -111,7 +112,7 @@ class Mirror:
                 shown.append(op)
         return shown
 
-    def answer(self, number: int, ops: Sequence[wire.Op]) -> Sequence[wire.Op]:
+    def answer(self, number: int, ops: Sequence[Op]) -> Sequence[Op]:
         """The worker has taken or refused a proposal, and `ops` is what it made of it; returns what `apply` does.
 
         Raises:
@@ -133,7 +134,7 @@ class Mirror:
         del self._pending[name]
         return [*shown, *self._restore(name)]
 
-    def close(self, sink: Callable[[wire.Op], None], made: Callable[[wire.Op], None] | None = None) -> None:
+    def close(self, sink: Callable[[Op], None], made: Callable[[Op], None] | None = None) -> None:
         """The worker is gone: the flow owns the state again, its unanswered edits included where they still fit.
 
         Args:
@@ -156,7 +157,7 @@ class Mirror:
         for op in told:
             self._edited(op)
 
-    def _restore(self, name: str) -> Iterable[wire.Op]:
+    def _restore(self, name: str) -> Iterable[Op]:
         """Make an attribute what the worker has confirmed; gives the op that says so, if that changes it."""
         confirmed = self._confirmed
         value = plain(confirmed.values[name]) if name in confirmed.names else MISSING
@@ -166,7 +167,7 @@ class Mirror:
             return ()
         return ((DELETE, [name]) if value is MISSING else (SET, [name], packed(value)),)
 
-    def _redo(self, proposed: wire.Op) -> Iterable[wire.Op]:
+    def _redo(self, proposed: Op) -> Iterable[Op]:
         """Make an edit again that no worker has answered; one whose place is gone is left out."""
         op = proposed
         try:
@@ -197,7 +198,7 @@ class Mirror:
         except StateError:
             self._seen = MISSING
 
-    def _propose(self, op: wire.Op) -> None:
+    def _propose(self, op: Op) -> None:
         seen, self._seen = self._seen, MISSING
         name = op[1][0]
         expected, has_expected = self._expected(op, seen)
@@ -212,7 +213,7 @@ class Mirror:
         self._send(wire.FlowDelta(self._latest, sent, expected, has_expected))
         self._edited(op)
 
-    def _expected(self, op: wire.Op, seen: Any) -> tuple[Any, bool | None]:
+    def _expected(self, op: Op, seen: Any) -> tuple[Any, bool | None]:
         """What the flow saw where it edited, packed; and whether there was something, None if that does not matter."""
         kind, path = op[0], op[1]
         if kind in (SET, DELETE):
@@ -228,11 +229,11 @@ class Mirror:
         return (packed(seen), True) if most_bytes(seen) <= _MOST_EXPECTED else (None, None)
 
 
-def _size(op: wire.Op) -> int:
+def _size(op: Op) -> int:
     return _KEPT + most_bytes(op)
 
 
-def _attribute(op: wire.Op) -> str:
+def _attribute(op: Op) -> str:
     """The attribute that an op of the worker is about; empty where it is no op, which `State.apply` refuses."""
     path = op[1] if len(op) > 1 else None
     return path[0] if type(path) is list and path and type(path[0]) is str else ""

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from lightwork import wire
 from lightwork._version import __version__
 from lightwork.engine import records as rec
 from lightwork.engine.answers import Answers
@@ -31,7 +30,8 @@ from lightwork.flow import Flow
 from lightwork.journal.lock import FileLock
 from lightwork.journal.store import Store
 from lightwork.journal.writer import Job, Writer
-from lightwork.state import State
+from lightwork.state.ops import Op
+from lightwork.state.state import State
 from lightwork.work import Work
 
 __all__ = ["Address", "Opened", "Recorder", "open_journal", "read_journal"]
@@ -257,7 +257,7 @@ class Recorder:
         self._heard.add(worker)
         self.put(rec.Framed(worker.work, worker.attempt, number, now, body))
 
-    def put_edit(self, name: str, op: wire.Op) -> None:
+    def put_edit(self, name: str, op: Op) -> None:
         """Write down an edit of a state. Call it under the state's lock."""
         self.put(rec.Edited(name, rec.encode(op)))
 

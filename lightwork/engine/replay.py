@@ -20,7 +20,7 @@ from lightwork.engine.image import dump_machine, dump_record, dump_values, load_
 from lightwork.engine.machine import MachineError
 from lightwork.errors import LightworkError, StateError
 from lightwork.record import WorkRecord
-from lightwork.state import State
+from lightwork.state.state import State
 
 __all__ = ["Known", "Replay"]
 

@@ -30,7 +30,7 @@ from lightwork.flow import Flow
 from lightwork.log import get_logger
 from lightwork.record import WorkRecord
 from lightwork.runtime import Report
-from lightwork.state import State
+from lightwork.state.state import State
 from lightwork.work import Work
 
 __all__ = ["Resume", "check_tree"]

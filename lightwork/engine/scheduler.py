@@ -33,7 +33,8 @@ from lightwork.flow import Flow
 from lightwork.log import get_logger
 from lightwork.record import WorkRecord
 from lightwork.runtime import Door, Route, Runtime
-from lightwork.state import State
+from lightwork.state.ops import Op
+from lightwork.state.state import State
 from lightwork.status import Reason
 from lightwork.work import Work
 
@@ -458,7 +459,7 @@ class Scheduler:
         self._reshaped()
         self._tree.changed(changes)
 
-    def edited(self, component: Component, op: wire.Op) -> None:
+    def edited(self, component: Component, op: Op) -> None:
         """See `Driver.edited`."""
         if self._core.recorder is not None:
             self._core.recorder.put_edit(component.name, op)

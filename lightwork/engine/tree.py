@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from lightwork.changes import Change
-from lightwork.ops import op_change
-from lightwork.wire import Op
+from lightwork.state.ops import Op, op_change
 
 __all__ = ["Feed", "Tree"]
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from lightwork import wire
 from lightwork.errors import StateError
 from lightwork.link.peer import FrameTooLarge, Peer
-from lightwork.ops import OpBuffer, split_op
 from lightwork.remote import describe_error
-from lightwork.state import unpacked
+from lightwork.state.ops import Op, OpBuffer, split_op
+from lightwork.state.values import unpacked
 
 if TYPE_CHECKING:
     from lightwork.work import Work
@@ -67,7 +67,7 @@ class StateStream:
         self.latest_proposal = 0
         peer.on_writable = self.flush
 
-    def edited(self, op: wire.Op) -> None:
+    def edited(self, op: Op) -> None:
         """The sink of the state: called under its lock, in whatever thread edits it."""
         self._buffer.add(op)
         if op[1][0] == "_port":
@@ -111,12 +111,13 @@ class StateStream:
         if peer.closed:
             return
         if not force and not peer.writable:
-            self._buffer.compact(self._work._state)
+            state = self._work._state
+            self._buffer.compact(state.names, state.values)
             return
         self._before()
         self._send_ops(self._buffer.take())
 
-    def _send_ops(self, ops: list[wire.Op]) -> None:
+    def _send_ops(self, ops: list[Op]) -> None:
         try:
             self._peer.send(wire.Delta(ops))
         except FrameTooLarge as error:
@@ -177,5 +178,5 @@ class StateStream:
                 self._peer.send(wire.Answer(frame.proposal, [], info))
 
 
-def _spell(op: wire.Op) -> str:
+def _spell(op: Op) -> str:
     return str(op[1][0]) + "".join(f"[{key!r}]" for key in op[1][1:])

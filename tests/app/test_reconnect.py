@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import pytest
 from lightwork import App, Work
 from lightwork.changes import Change, StateChanged
 from lightwork.errors import WorkerDied
-from lightwork.ops import OpBuffer
 from lightwork.runtime import Route
-from lightwork.state import State, packed
+from lightwork.state.ops import OpBuffer
+from lightwork.state.values import packed
 from lightwork.status import Reason
 from lightwork.worker import stream
 from lightwork_runtimes.local import LocalOptions
@@ -82,13 +82,13 @@ class Bounded(OpBuffer):
     def __init__(self) -> None:
         super().__init__(limit=200, limit_bytes=20_000)
 
-    def compact(self, state: State) -> None:
-        super().compact(state)
+    def compact(self, names: Container[str], values: Mapping[str, Any]) -> None:
+        super().compact(names, values)
         size = len(msgspec.msgpack.encode(self._ops))
         Bounded.most = max(Bounded.most, size)
         Bounded.held_back += 1
-        values = {name: state.values[name] for name in state.names}
-        assert size <= 2 * len(msgspec.msgpack.encode(packed(values))) + 20_000 + 2000
+        held = {name: value for name, value in values.items() if name in names}
+        assert size <= 2 * len(msgspec.msgpack.encode(packed(held))) + 20_000 + 2000
 
 
 def cut(proxy: FaultProxy) -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from lightwork import FlowDelta, Work, wire
 from lightwork.engine.mirror import Mirror
 from lightwork.errors import StateError
-from lightwork.ops import OpBuffer
-from lightwork.state import State, packed, unpacked
+from lightwork.state.ops import OpBuffer
+from lightwork.state.state import State
+from lightwork.state.values import packed, unpacked
 
 pytestmark = pytest.mark.bare
 

@@ -17,7 +17,8 @@ from lightwork.engine.machine import Machine, MachineError
 from lightwork.engine.replay import Replay
 from lightwork.engine.settle import settled
 from lightwork.record import WorkRecord
-from lightwork.state import State
+from lightwork.state.ops import Op
+from lightwork.state.state import State
 from lightwork.status import Reason, Stage, WorkStatus
 from lightwork.wire import ErrorInfo
 
@@ -156,7 +157,7 @@ class Worker:
         self.start = self.state.snapshot()
         self.state.sink = self.send
 
-    def send(self, op: wire.Op) -> None:
+    def send(self, op: Op) -> None:
         body = wire.encode(wire.Delta([op]))
         self.frames.append(rec.Framed(1, 1, len(self.frames) + 1, 1.0, body))
 

@@ -16,8 +16,8 @@ from lightwork.engine.layouts import Layouts
 from lightwork.engine.tree import Tree
 from lightwork.flow import Flow
 from lightwork.frontend import Frontend
+from lightwork.state.ops import Op
 from lightwork.structures import List
-from lightwork.wire import Op
 from lightwork.work import Work
 
 

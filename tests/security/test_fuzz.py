@@ -24,7 +24,7 @@ from lightwork.errors import ProtocolError, StateError
 from lightwork.link import ClientHandshake, Connection, Peer, ServerHandshake, TlsLayer
 from lightwork.link.tls import client_context
 from lightwork.remote import rebuild_error
-from lightwork.state import State
+from lightwork.state.state import State
 from lightwork.wire import (
     HEADER,
     Ack,

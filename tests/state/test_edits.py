@@ -14,7 +14,9 @@ import msgspec
 import pytest
 
 from lightwork.errors import StateError
-from lightwork.state import DELETE, SET, SPLICE, UPDATE, State, TrackedDict, TrackedList, TrackedSet
+from lightwork.state.containers import TrackedDict, TrackedList, TrackedSet
+from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE
+from lightwork.state.state import State
 
 
 def held(value: Any) -> tuple[State, Any, list[Any]]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
-from lightwork.state import DELETE, SET, SPLICE, UPDATE, OpBuffer, State, packed
+from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE, OpBuffer
+from lightwork.state.state import State
+from lightwork.state.values import packed
 
 encode = msgspec.msgpack.encode
 
@@ -126,7 +128,7 @@ def test_a_backlog_becomes_the_attributes_it_touches() -> None:
     buffer = OpBuffer(limit=10)
     near.sink = buffer.add
     near.values["l"].append(1)
-    buffer.compact(near)
+    buffer.compact(near.names, near.values)
     assert buffer.take() == [(SPLICE, ["l"], 0, 0, [1])]
     far.apply([(SPLICE, ["l"], 0, 0, [1])])
     for i in range(8):
@@ -136,7 +138,7 @@ def test_a_backlog_becomes_the_attributes_it_touches() -> None:
     near.set("brief", 1)
     near.delete("brief")
     near.delete("old")
-    buffer.compact(near)
+    buffer.compact(near.names, near.values)
     assert len(buffer) == 7
     near.values["l"].append(9)
     ops = buffer.take()
@@ -167,7 +169,7 @@ def test_a_backlog_is_bounded_in_bytes_too() -> None:
             case _:
                 near.values["s"].pop()
         before = len(buffer)
-        buffer.compact(near)
+        buffer.compact(near.names, near.values)
         compactions += len(buffer) < before
         waiting = len(encode(buffer._ops))
         assert waiting <= 2 * len(encode(packed(dict(near.values)))) + limit + 1000
@@ -186,6 +188,6 @@ def test_a_large_state_is_not_packed_again_at_each_edit() -> None:
     for i in range(2000):
         near.values["l"][i % 1000] = [str(i)]
         before = len(buffer)
-        buffer.compact(near)
+        buffer.compact(near.names, near.values)
         shrunk += len(buffer) < before
     assert 1 <= shrunk <= 10

@@ -10,7 +10,10 @@ import pytest
 
 from lightwork.changes import StateChanged
 from lightwork.errors import StateError
-from lightwork.state import DELETE, MISSING, SET, SPLICE, UPDATE, OpBuffer, State, op_change, packed
+from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE, OpBuffer, op_change
+from lightwork.state.state import State
+from lightwork.state.tracking import MISSING
+from lightwork.state.values import packed
 
 
 def told(**values: Any) -> tuple[State, list[Any]]:

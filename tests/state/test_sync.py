@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lightwork import wire
-from lightwork._tree import Node, locate
-from lightwork.state import OpBuffer, State, packed, plain, unpacked
+from lightwork.state.ops import OpBuffer
+from lightwork.state.state import State
+from lightwork.state.tracking import Node, locate, plain
+from lightwork.state.values import packed, unpacked
 
 NAMES = ["a", "b", "c"]
 scalars = st.one_of(
@@ -201,7 +203,7 @@ class Synced(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         with self.near.lock:
-            self.buffer.compact(self.near)
+            self.buffer.compact(self.near.names, self.near.values)
 
     @invariant()
     def is_what_plain_containers_would_be(self) -> None:

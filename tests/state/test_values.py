@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from lightwork.errors import StateError
-from lightwork.state import State, packed, unpacked
+from lightwork.state.state import State
+from lightwork.state.values import packed, unpacked
 
 Point = namedtuple("Point", "x y")
 

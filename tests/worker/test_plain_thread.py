@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from lightwork import Work, wire
-from lightwork.state import State
-from lightwork.state import plain as plain_value
+from lightwork.state.state import State
+from lightwork.state.tracking import plain as plain_value
 from lightwork.worker.execute import EndOfCall, PlainThread, end_call
 
 pytestmark = pytest.mark.bare

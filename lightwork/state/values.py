@@ -21,16 +21,24 @@ import msgspec
 from lightwork.errors import StateError
 
 __all__ = [
+    "ADVICE",
+    "FROZENSET",
     "MAX_DEPTH",
     "PLAIN",
     "SCALARS",
+    "SET",
+    "TUPLE",
+    "Ext",
     "Refusal",
     "checked_key",
     "exact_bytes",
     "frozen",
     "leaf",
+    "member",
     "most_bytes",
     "packed",
+    "too_deep",
+    "type_name",
     "unpacked",
 ]
 

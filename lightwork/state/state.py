@@ -1,9 +1,9 @@
 """The state of a component: its public attributes, tracked, and the edits that travel between its two sides.
 
 A `State` lives in the mapping that the attributes live in. What is set is copied into tracked containers
-(`lightwork._tracked`); from then on each edit, however deep, becomes one op (`lightwork.ops`) given to `State.sink`. On
-the other side `State.apply` makes the same edit. The cost of an edit depends on its own size and depth, not on
-the size of the state around it.
+(`lightwork.state.containers`). From then on each edit, however deep, becomes one op (`lightwork.state.ops`), which is
+given to `State.sink`. On the other side `State.apply` makes the same edit. The cost of an edit depends on its own size
+and depth, not on the size of the state around it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,13 @@ from typing import Any
 
 import msgspec
 
-from lightwork._tracked import TRACKED, TrackedDict, TrackedList, TrackedSet, unchanged
-from lightwork._tree import MISSING, Root, _plain, detach, plain, spell
-from lightwork._values import SCALARS, packed, unpacked
 from lightwork.errors import StateError
-from lightwork.ops import DELETE, SET, SPLICE, UPDATE, Op, OpBuffer, op_change
+from lightwork.state.containers import TRACKED, TrackedDict, TrackedList, TrackedSet, unchanged
+from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE, Op
+from lightwork.state.tracking import MISSING, Root, _plain, detach, plain, spell
+from lightwork.state.values import SCALARS, packed, unpacked
 
-__all__ = [
-    "DELETE",
-    "MISSING",
-    "SCALARS",
-    "SET",
-    "SPLICE",
-    "UPDATE",
-    "Op",
-    "OpBuffer",
-    "State",
-    "TrackedDict",
-    "TrackedList",
-    "TrackedSet",
-    "op_change",
-    "packed",
-    "plain",
-    "unpacked",
-]
+__all__ = ["State"]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -58,7 +41,7 @@ class State(Root):
         sink: Called with each op after the edit, under the lock; None where nobody is told.
         guard: Called with the path before each edit, under the lock. What it raises keeps the edit from being made.
         max_bytes: How long a value that an edit sets or puts in may be, in bytes; None for no limit.
-        explain: Gives the error for a value of a type that no state can hold, see `lightwork._tree.Root`.
+        explain: Gives the error for a value of a type that no state can hold, see `lightwork.state.tracking.Root`.
     """
 
     __slots__ = ("names", "values")

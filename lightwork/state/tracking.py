@@ -1,6 +1,6 @@
 """The tree of a state's tracked containers: who is whose parent, where an edit is, how a value gets in.
 
-The containers themselves are in `lightwork._tracked`, which registers them here.
+The containers themselves are in `lightwork.state.containers`, which registers them here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, SupportsIndex
 
-from lightwork._values import (
+from lightwork.errors import StateError
+from lightwork.state.ops import Op
+from lightwork.state.values import (
     ADVICE,
     MAX_DEPTH,
     PLAIN,
@@ -24,8 +26,6 @@ from lightwork._values import (
     most_bytes,
     too_deep,
 )
-from lightwork.errors import StateError
-from lightwork.wire import Op
 
 __all__ = ["CONTAINERS", "MISSING", "NOWHERE", "Node", "Path", "Root", "attach", "detach", "locate", "plain", "spell"]
 

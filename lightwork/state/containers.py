@@ -21,9 +21,9 @@ from collections.abc import Iterable
 from operator import index as as_index
 from typing import Any, Final, SupportsIndex, TypeVar
 
-from lightwork._tree import CONTAINERS, MISSING, NOWHERE, Node, Path, Root, attach, detach, locate
-from lightwork._values import PLAIN, SCALARS, Refusal, checked_key, frozen, member, packed
-from lightwork.ops import DELETE, SET, SPLICE, UPDATE
+from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE
+from lightwork.state.tracking import CONTAINERS, MISSING, NOWHERE, Node, Path, Root, attach, detach, locate
+from lightwork.state.values import PLAIN, SCALARS, Refusal, checked_key, frozen, member, packed
 
 __all__ = ["TRACKED", "TrackedDict", "TrackedList", "TrackedSet", "unchanged"]
 
@@ -294,7 +294,7 @@ class TrackedDict(Node, dict[Any, Any]):
         if path is None:
             dict.__delitem__(self, key)
             return
-        there = [*path, held(self, key)]
+        there = [*path, _held(self, key)]
         if root.guard is not None:
             root.guard(there)
         detach(dict.pop(self, key))
@@ -362,7 +362,7 @@ class TrackedDict(Node, dict[Any, Any]):
         return self
 
 
-def held(container: Iterable[Any], item: Any) -> Any:
+def _held(container: Iterable[Any], item: Any) -> Any:
     """The item of a dict or set that equals this one: what is sent must be of the state's domain."""
     if type(item) in SCALARS:
         return item
@@ -467,7 +467,7 @@ class TrackedSet(Node, set[Any]):
             if root.max_bytes is not None:
                 root.check_size(list(new), path)
             come = [item for item in new if item not in self]
-            gone = list(dict.fromkeys(held(self, _key_of_set(item)) for item in removed))
+            gone = list(dict.fromkeys(_held(self, _key_of_set(item)) for item in removed))
             if not come and not gone:
                 return
             if root.guard is not None:

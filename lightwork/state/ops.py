@@ -15,16 +15,16 @@ after it was made, whatever happens to the containers it was made from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Container, Mapping
+from typing import Any, Final, cast
 
-from lightwork._values import SCALARS, most_bytes, packed, unpacked
 from lightwork.changes import StateChanged
-from lightwork.wire import Op
-
-if TYPE_CHECKING:
-    from lightwork.state import State
+from lightwork.state.values import SCALARS, most_bytes, packed, unpacked
 
 __all__ = ["DELETE", "SET", "SPLICE", "UPDATE", "Op", "OpBuffer", "op_change", "split_op"]
+
+Op = tuple[Any, ...]
+"""One edit of a state, as `lightwork.state.state` makes and applies it."""
 
 SET: Final = 0
 DELETE: Final = 1
@@ -191,14 +191,15 @@ class OpBuffer:
         self._void = self._measured = self._size = self._base = 0
         return ops
 
-    def compact(self, state: State) -> None:
+    def compact(self, names: Container[str], values: Mapping[str, Any]) -> None:
         """Beyond a limit, replace what waits by the present values of the attributes it touches.
 
         So a backlog takes no more than twice what the state took, and the limits. It is packed anew when it has doubled
         and grown by `limit_bytes`: the edits that make that necessary pay for it, and are slowed by no more.
 
         Args:
-            state: The state that the ops came from, every op of it so far added.
+            names: The names of the state that the ops came from, every op of it so far added.
+            values: The values of that state, by name.
         """
         # Not the last one: it may be a splice that still grows. It holds no more than the state's list does.
         self._measure(len(self._ops) - 1)
@@ -206,8 +207,8 @@ class OpBuffer:
             return
         touched = dict.fromkeys(op[1][0] for op in self.take())
         for name in touched:
-            if name in state.names:
-                self.add((SET, [name], packed(state.values[name])))
+            if name in names:
+                self.add((SET, [name], packed(values[name])))
             else:
                 # It may never have existed on the other side, where a delete of nothing is an error.
                 self.add((SET, [name], None))
