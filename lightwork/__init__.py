@@ -4,14 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 from lightwork._version import __version__
 from lightwork.build import BuildConfig
-from lightwork.calls import Call
+from lightwork.components.call import Call
+from lightwork.components.executor import WorkRunExecutor
+from lightwork.components.flow import Flow, LightningFlow
+from lightwork.components.flow_delta import FlowDelta
+from lightwork.components.work import LightningWork, Work
 from lightwork.compute import CloudCompute, Mount
-from lightwork.flow import Flow, LightningFlow
 from lightwork.status import Reason, Stage, WorkStatus
-from lightwork.work import FlowDelta, LightningWork, Work
 
 if TYPE_CHECKING:
     from lightwork.app import App, LightningApp
+    from lightwork.components.profiling import ProfileExecutor
     from lightwork.config import Config, load_config
     from lightwork.errors import AppEnded
 
@@ -28,9 +31,11 @@ __all__ = [
     "LightningFlow",
     "LightningWork",
     "Mount",
+    "ProfileExecutor",
     "Reason",
     "Stage",
     "Work",
+    "WorkRunExecutor",
     "WorkStatus",
     "__version__",
     "load_config",
@@ -43,6 +48,7 @@ _LATER = {
     "LightningApp": "lightwork.app",
     "Config": "lightwork.config",
     "load_config": "lightwork.config",
+    "ProfileExecutor": "lightwork.components.profiling",
 }
 
 

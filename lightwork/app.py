@@ -10,20 +10,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
+from lightwork._logging import get_logger
 from lightwork.changes import Change
-from lightwork.component import Component
+from lightwork.components.component import Component
+from lightwork.components.cron import ScheduleView
+from lightwork.components.flow import Flow
+from lightwork.components.structures import find
+from lightwork.components.work import Work
 from lightwork.config import LOG_DIR, Config, load_config
 from lightwork.engine.layouts import Layouts
 from lightwork.engine.passes import FlowEnded, Passes
 from lightwork.engine.scheduler import Scheduler, in_pass
 from lightwork.engine.tree import Feed, Tree
 from lightwork.errors import AppEnded, ComponentError, ConfigError, FlowFailed, LightworkError, UsageError
-from lightwork.flow import Flow
-from lightwork.log import get_logger
 from lightwork.runtime import Route, Runtime
-from lightwork.schedule import ScheduleView
-from lightwork.structures import find
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.server import Api

@@ -19,9 +19,9 @@ from typing import IO, Protocol, cast
 
 import msgspec
 
+from lightwork._logging import get_logger
 from lightwork.errors import UsageError
 from lightwork.ignore import IGNORE_FILE, app_files
-from lightwork.log import get_logger
 
 __all__ = ["LARGE", "Bundle", "make_bundle", "unpack"]
 

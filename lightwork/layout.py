@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from lightwork.component import Component, Node
+from lightwork.components.component import Component, Node
+from lightwork.components.flow import Flow
+from lightwork.components.structures import Dict, List
+from lightwork.components.work import Work
 from lightwork.errors import LayoutError
-from lightwork.flow import Flow
 from lightwork.frontend import Frontend
-from lightwork.structures import Dict, List
-from lightwork.work import Work
 
 __all__ = ["Layout", "Served", "Tab", "Tabs", "Url", "arrange", "check_url", "has_own_layout", "resolve_layout"]
 

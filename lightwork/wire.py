@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 
 from lightwork.errors import ProtocolError
+from lightwork.remote_errors import ErrorInfo
 from lightwork.state.ops import Op
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "Cancel",
     "Cancelled",
     "Delta",
-    "ErrorInfo",
     "Failure",
     "FlowDelta",
     "Frame",
@@ -78,25 +78,6 @@ Asked = Literal["stack", "usage"]
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of every frame."""
-
-
-class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
-    """An exception as data.
-
-    Attributes:
-        module, qualname: Where its class is.
-        message: ``str()`` of it.
-        args: Its arguments in msgpack, None where they cannot be encoded.
-        attributes: Its other attributes in msgpack, None where they cannot be encoded.
-        traceback: Formatted, the framework's own frames left out, causes and notes included.
-    """
-
-    module: str
-    qualname: str
-    message: str
-    args: bytes | None = None
-    attributes: bytes | None = None
-    traceback: str = ""
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -267,7 +248,13 @@ class Refuse(Frame, frozen=True, tag="refuse"):
 
 
 class Call(Frame, frozen=True, tag="call"):
-    """Run this. `args` is the msgpack of the bound arguments, `hash` tells equal ones; see `lightwork.signature`."""
+    """Run this.
+
+    Attributes:
+        id: Number of the call.
+        args: The bound arguments in msgpack, see `lightwork.components.signature`.
+        hash: Equal for equal arguments.
+    """
 
     id: int
     args: bytes

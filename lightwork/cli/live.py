@@ -20,11 +20,11 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
+from lightwork._logging import get_logger
 from lightwork.changes import Change, LogLine
 from lightwork.cli.board import Board, Row, sparkline
 from lightwork.cli.output import rich_style
 from lightwork.cli.plain import clean, discard
-from lightwork.log import get_logger
 
 __all__ = ["MAX_LINES", "LiveView", "render"]
 

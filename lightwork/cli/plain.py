@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
+from lightwork._logging import get_logger
 from lightwork.changes import Change, LogLine, StatusChanged
-from lightwork.log import get_logger
 from lightwork.status import WorkStatus
 
 __all__ = ["JsonView", "PlainView", "View", "clean", "describe", "discard"]

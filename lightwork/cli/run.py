@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lightwork._logging import LEVELS, configure_logging
 from lightwork.cli.discover import AppImportError, AppNotFound, find_app
 from lightwork.cli.plain import JsonView, PlainView, View
 from lightwork.cli.report import format_error
 from lightwork.cli.settings import SettingError, apply_settings
 from lightwork.cli.supervise import serve
 from lightwork.errors import ConfigError
-from lightwork.log import LEVELS, configure_logging
 
 if TYPE_CHECKING:
     from lightwork.app import App

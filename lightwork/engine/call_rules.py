@@ -30,8 +30,8 @@ from lightwork.engine.events import (
     Timer,
 )
 from lightwork.engine.model import ModelCall, ModelWork, Phase
+from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, Stage, WorkStatus
-from lightwork.wire import ErrorInfo
 
 __all__ = ["CallRules", "take_from_flight"]
 

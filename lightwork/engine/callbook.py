@@ -8,7 +8,9 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lightwork.calls import Call, Driver, PassEnded, Queued
+from lightwork.components.call import Call, Queued
+from lightwork.components.driver import Driver, PassEnded
+from lightwork.components.work import Work
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
 from lightwork.engine.memory import PassMemory
@@ -16,7 +18,6 @@ from lightwork.engine.outcomes import call_error, decode_value
 from lightwork.engine.records import Asked
 from lightwork.errors import ArgumentsError
 from lightwork.status import Stage, WorkStatus
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.engine.recorder import Recorder

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightwork.calls import Call, Operation, PassEnded
 from lightwork.changes import Change, StatusChanged
+from lightwork.components.call import Call, Operation
+from lightwork.components.driver import PassEnded
+from lightwork.components.work import Work
 from lightwork.config import Config
 from lightwork.engine import events as ev
 from lightwork.engine.asking import Asking
@@ -25,7 +27,6 @@ from lightwork.engine.tree import Tree
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, UsageError
 from lightwork.status import WorkStatus
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.engine.recorder import Recorder

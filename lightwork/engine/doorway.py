@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 
-from lightwork.log import get_logger
+from lightwork._logging import get_logger
 
 __all__ = ["Doorway", "Pace"]
 

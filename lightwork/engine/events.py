@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, WorkStatus
-from lightwork.wire import ErrorInfo
 
 __all__ = [
     "Adopt",

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
+from lightwork.components.signature import RunSignature
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
-from lightwork.signature import RunSignature
+from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Stage, WorkStatus
-from lightwork.wire import ErrorInfo
 
 __all__ = ["AttemptRecord", "CallRecord", "History", "WorkHistory"]
 
@@ -34,7 +34,7 @@ class CallRecord:
     """One call that was asked for; one that was joined to another is counted there.
 
     Attributes:
-        id, work, hash: As in `lightwork.calls.Call`.
+        id, work, hash: As in `lightwork.components.call.Call`.
         signature: Of the work's ``run``.
         data: The arguments, as `RunSignature.bind` gives them.
         status: The latest.

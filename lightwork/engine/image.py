@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lightwork.components.flow import Flow
+from lightwork.components.status_history import WorkRecord
 from lightwork.engine.machine import Machine
 from lightwork.engine.model import ModelCall, ModelWork
 from lightwork.engine.records import (
@@ -19,12 +21,10 @@ from lightwork.engine.records import (
     WorkImage,
     encode,
 )
-from lightwork.flow import Flow
-from lightwork.record import WorkRecord
 from lightwork.state.values import packed, unpacked
 
 if TYPE_CHECKING:
-    from lightwork.component import Component
+    from lightwork.components.component import Component
     from lightwork.engine.core import Core
     from lightwork.engine.recorder import Recorder
     from lightwork.engine.replay import Known

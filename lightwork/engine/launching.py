@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from lightwork import wire
+from lightwork._logging import get_logger
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
 from lightwork.engine.model import Phase
@@ -22,7 +23,6 @@ from lightwork.engine.output import LineCutter
 from lightwork.engine.records import LaunchBegun, Placed, WorkerImage, WorkerOutput
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.workers import Worker, explain
-from lightwork.log import get_logger
 from lightwork.runtime import Door, Ref, Rejected, Report, Route, Runtime, Spec, Standing, TimedOut
 from lightwork.status import Reason
 

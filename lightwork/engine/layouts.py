@@ -18,14 +18,14 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from lightwork.component import Component
+from lightwork._logging import get_logger
+from lightwork.components.component import Component
+from lightwork.components.flow import Flow
+from lightwork.components.work import Work
 from lightwork.engine.tree import Tree
 from lightwork.errors import LayoutError, LightworkError
-from lightwork.flow import Flow
 from lightwork.frontend import Frontend
 from lightwork.layout import Layout, Served, arrange, has_own_layout, resolve_layout
-from lightwork.log import get_logger
-from lightwork.work import Work
 
 __all__ = ["Layouts"]
 

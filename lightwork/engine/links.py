@@ -9,7 +9,8 @@ from typing import Any
 
 from lightwork import wire
 from lightwork._version import __version__
-from lightwork.calls import Operation
+from lightwork.components.call import Operation
+from lightwork.components.work import Work
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry, finish_all
 from lightwork.engine.frames import event_of
@@ -20,9 +21,8 @@ from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, StateError, UsageError
 from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
-from lightwork.remote import rebuild_error
+from lightwork.remote_errors import rebuild_error
 from lightwork.state.ops import Op
-from lightwork.work import Work
 
 __all__ = ["Links", "pickle_work"]
 

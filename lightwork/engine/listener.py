@@ -26,13 +26,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+from lightwork._logging import get_logger
 from lightwork.engine.certificate import Certificate, make_certificate, server_context
 from lightwork.engine.doorway import Doorway
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
 from lightwork.link.handshake import GREETING_SIZE, NONCE_SIZE, ServerHandshake, named_launch
 from lightwork.link.tls import TlsLayer, knows_fingerprint
-from lightwork.log import get_logger
 from lightwork.wire import Hello, decode_from_worker
 
 __all__ = ["Listener"]

@@ -64,8 +64,8 @@ from lightwork.engine.events import (
 )
 from lightwork.engine.model import ModelCall, ModelWork, Phase, Verdict
 from lightwork.errors import LightworkError
+from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, Stage
-from lightwork.wire import ErrorInfo
 
 __all__ = ["LATE", "TABLE", "Machine", "MachineError", "Phase", "Row"]
 

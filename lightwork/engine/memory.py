@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from lightwork.calls import Call
+from lightwork.components.call import Call
 from lightwork.status import Stage
 
 __all__ = ["PassMemory"]

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lightwork import wire
+from lightwork.components.rollback import note
 from lightwork.errors import StateError
 from lightwork.state.ops import DELETE, SET, SPLICE, Op
 from lightwork.state.state import State
 from lightwork.state.tracking import MISSING, plain
 from lightwork.state.values import most_bytes, packed
-from lightwork.undo import note
 
 __all__ = ["MOST_UNANSWERED", "Mirror"]
 
@@ -35,8 +35,8 @@ _KEPT = 512
 class Mirror:
     """Ties a work's `State` to its worker, from the welcome to the worker's end.
 
-    A work that leaves the tree meanwhile is tied no more: `lightwork.work.Work` takes the guard away, and the frames
-    that are still on their way change nothing.
+    A work that leaves the tree meanwhile is untied: `Work` removes the guard, and frames that are still on their way
+    change nothing.
 
     Args:
         state: The flow's copy.

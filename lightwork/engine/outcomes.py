@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from lightwork.components.work import Work
 from lightwork.engine.events import Outcome
 from lightwork.errors import CallStopped, CallTimeout, InvalidReturnValue, LaunchFailed, WorkerDied, WorkError
-from lightwork.remote import rebuild_error
+from lightwork.remote_errors import rebuild_error
 from lightwork.status import Reason, Stage
-from lightwork.work import Work
 
 __all__ = ["call_error", "decode_value"]
 

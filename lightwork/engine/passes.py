@@ -8,10 +8,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lightwork.calls import PassEnded
+from lightwork.components.driver import PassEnded
+from lightwork.components.flow import Flow
 from lightwork.engine.scheduler import Scheduler, in_pass
 from lightwork.engine.tree import Tree
-from lightwork.flow import Flow
 
 __all__ = ["FlowEnded", "Passes"]
 

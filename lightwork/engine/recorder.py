@@ -19,6 +19,8 @@ from typing import NamedTuple
 import msgspec
 
 from lightwork._version import __version__
+from lightwork.components.flow import Flow
+from lightwork.components.work import Work
 from lightwork.engine import records as rec
 from lightwork.engine.answers import Answers
 from lightwork.engine.certificate import Certificate
@@ -26,13 +28,11 @@ from lightwork.engine.image import dump_values
 from lightwork.engine.replay import Replay
 from lightwork.engine.workers import Worker
 from lightwork.errors import JournalError, LightworkError
-from lightwork.flow import Flow
 from lightwork.journal.lock import FileLock
 from lightwork.journal.store import Store
 from lightwork.journal.writer import Job, Writer
 from lightwork.state.ops import Op
 from lightwork.state.state import State
-from lightwork.work import Work
 
 __all__ = ["Address", "Opened", "Recorder", "open_journal", "read_journal"]
 

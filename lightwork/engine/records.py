@@ -210,7 +210,7 @@ class WorkImage(msgspec.Struct, frozen=True):
 
 
 class RecordImage(msgspec.Struct, frozen=True):
-    """A `lightwork.record.WorkRecord`."""
+    """A `lightwork.components.status_history.WorkRecord`."""
 
     statuses: list[WorkStatus]
     num_successes: int

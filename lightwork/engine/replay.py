@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from lightwork import wire
+from lightwork.components.status_history import WorkRecord
 from lightwork.engine import events as ev
 from lightwork.engine import records as rec
 from lightwork.engine.answers import Answers
@@ -19,7 +20,6 @@ from lightwork.engine.frames import event_of
 from lightwork.engine.image import dump_machine, dump_record, dump_values, load_machine, load_record, load_values
 from lightwork.engine.machine import MachineError
 from lightwork.errors import LightworkError, StateError
-from lightwork.record import WorkRecord
 from lightwork.state.state import State
 
 __all__ = ["Known", "Replay"]

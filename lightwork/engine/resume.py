@@ -14,7 +14,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from lightwork.component import Component
+from lightwork._logging import get_logger
+from lightwork.components.component import Component
+from lightwork.components.flow import Flow
+from lightwork.components.status_history import WorkRecord
+from lightwork.components.work import Work
 from lightwork.engine import events as ev
 from lightwork.engine.callbook import CallBook
 from lightwork.engine.core import Core, Entry
@@ -26,12 +30,8 @@ from lightwork.engine.records import Removed
 from lightwork.engine.replay import Known, Replay
 from lightwork.engine.runtimes import Runtimes
 from lightwork.errors import StateError
-from lightwork.flow import Flow
-from lightwork.log import get_logger
-from lightwork.record import WorkRecord
 from lightwork.runtime import Report
 from lightwork.state.state import State
-from lightwork.work import Work
 
 __all__ = ["Resume", "check_tree"]
 

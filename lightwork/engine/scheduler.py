@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lightwork import wire
-from lightwork.calls import Call, Operation
+from lightwork._logging import get_logger
 from lightwork.changes import Change, ComponentAdded, ComponentRemoved
-from lightwork.component import Component, Node
+from lightwork.components.call import Call, Operation
+from lightwork.components.component import Component, Node
+from lightwork.components.flow import Flow
+from lightwork.components.status_history import WorkRecord
+from lightwork.components.work import Work
 from lightwork.config import Config
 from lightwork.engine import events as ev
 from lightwork.engine.callbook import CallBook
@@ -29,14 +33,10 @@ from lightwork.engine.schedules import Schedules
 from lightwork.engine.tree import Tree
 from lightwork.engine.workers import Worker
 from lightwork.errors import LaunchFailed
-from lightwork.flow import Flow
-from lightwork.log import get_logger
-from lightwork.record import WorkRecord
 from lightwork.runtime import Door, Route, Runtime
 from lightwork.state.ops import Op
 from lightwork.state.state import State
 from lightwork.status import Reason
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.engine.records import Image
@@ -61,7 +61,7 @@ _log = get_logger("lightwork.engine")
 
 
 class Scheduler:
-    """Runs the works of one tree; it is the `lightwork.calls.Driver` of the tree's components.
+    """Runs the works of one tree; it is the `lightwork.components.call.Driver` of the tree's components.
 
     Args:
         config: Of the app.

@@ -1,7 +1,7 @@
 """The schedules of a running app: one timer for the earliest of them, and the answers that passes get.
 
-`lightwork.schedule.ScheduleBook` decides; here are the clock, the time zone and the timer. A plain pass asks in a
-thread of its own, so the book is behind a lock.
+`lightwork.components.cron.ScheduleBook` decides; here are the clock, the time zone and the timer. A plain pass asks in
+a thread of its own, so the book is behind a lock.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from lightwork._logging import get_logger
+from lightwork.components.cron import Schedule, ScheduleBook, ScheduleView
+from lightwork.components.flow import Flow
 from lightwork.engine.alarm import WallAlarm, has_wall_alarms
 from lightwork.engine.tree import Tree
-from lightwork.flow import Flow
-from lightwork.log import get_logger
-from lightwork.schedule import Schedule, ScheduleBook, ScheduleView
 
 __all__ = ["LocalZone", "Schedules"]
 

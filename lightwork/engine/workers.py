@@ -13,7 +13,7 @@ from lightwork.runtime import Cause, Ref, Report, Runtime, Standing
 from lightwork.status import Reason
 
 if TYPE_CHECKING:
-    from lightwork.calls import Operation
+    from lightwork.components.call import Operation
     from lightwork.engine.mirror import Mirror
 
 __all__ = ["Worker", "explain"]

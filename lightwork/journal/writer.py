@@ -11,9 +11,9 @@ import queue
 import threading
 from collections.abc import Callable
 
+from lightwork._logging import get_logger
 from lightwork.errors import JournalError
 from lightwork.journal.store import Store, StoreBusy
-from lightwork.log import get_logger
 
 __all__ = ["Job", "Writer"]
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from lightwork.log import get_logger
+from lightwork._logging import get_logger
 from lightwork.logfiles.layout import ENTRY, Segment, name_of, segments, stem_of
 
 __all__ = ["ROOM", "RUNS_KEPT", "LogWriter", "begin_run"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from lightwork.calls import Call, Operation
+from lightwork.components.call import Call, Operation
+from lightwork.components.work import Work
 from lightwork.errors import ArgumentsError, LaunchFailed, LightworkError, ProposalRefused, StateError, UsageError
 from lightwork.server import edits as state_edits
 from lightwork.server.reading import find_call, find_component, find_work
@@ -24,7 +25,6 @@ from lightwork.server.types import (
 )
 from lightwork.server.values import BadValue, from_json
 from lightwork.server.web import Problem, Request, Response, Route, json_response, parse_body, parse_query
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.server.api import Api

@@ -6,11 +6,12 @@ import difflib
 import time
 from typing import TYPE_CHECKING
 
+from lightwork._logging import get_logger
+from lightwork.components.flow import Flow
+from lightwork.components.work import Work
 from lightwork.engine.history import History
 from lightwork.engine.scheduler import Scheduler
 from lightwork.engine.tree import Tree
-from lightwork.flow import Flow
-from lightwork.log import get_logger
 from lightwork.server import acting, lines, own, probes, reading, stacks
 from lightwork.server.feed import Client, Feed
 from lightwork.server.guard import Guard
@@ -18,7 +19,6 @@ from lightwork.server.static import DOCS_FOLDER, PAGE_FOLDER, PageFiles
 from lightwork.server.types import UsageTotal
 from lightwork.server.views import AppLike, Views
 from lightwork.server.web import Problem, Request, Response, Route, Routes, json_response, problem_response
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.config import Config

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lightwork.component import Component
+from lightwork.components.component import Component
 from lightwork.errors import StateError
 from lightwork.server.types import Edit
 from lightwork.server.values import BadValue, from_json

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from lightwork.changes import Change, ComponentAdded, ComponentRemoved, LogLine, StateChanged, StatusChanged
+from lightwork.components.work import Work
 from lightwork.engine.history import CallRecord, History
 from lightwork.engine.tree import Tree
 from lightwork.server.types import Usage
 from lightwork.server.values import to_json
 from lightwork.server.views import MOST_STATE, AppLike, Views
 from lightwork.server.web import Problem, encode_json
-from lightwork.work import Work
 
 __all__ = ["INTERVAL", "Client", "Feed"]
 

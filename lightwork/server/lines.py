@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
+from lightwork.components.work import Work
 from lightwork.logfiles import LogReader
 from lightwork.server.types import LogEntry, LogsPage
 from lightwork.server.web import Problem, Request, Response, Route, parse_query
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.server.api import Api

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lightwork._logging import get_logger
 from lightwork.api import Command, HttpMethod
+from lightwork.components.flow import Flow
+from lightwork.components.rollback import Undo
+from lightwork.components.signature import describe_parameters
 from lightwork.errors import UsageError
-from lightwork.flow import Flow
-from lightwork.log import get_logger
 from lightwork.server.types import CommandRequest, CommandsPage, CommandView
 from lightwork.server.values import BadValue, from_json, to_json
 from lightwork.server.views import describe
 from lightwork.server.web import Problem, Request, Response, Route, Routes, json_response, parse_body
-from lightwork.signature import describe_parameters
-from lightwork.undo import Undo
 
 if TYPE_CHECKING:
     from lightwork.server.api import Api

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from lightwork.components.work import Work
 from lightwork.engine.history import CallRecord
 from lightwork.server.types import (
     AppDetail,
@@ -31,7 +32,6 @@ from lightwork.server.values import to_json
 from lightwork.server.views import MOST_STATE
 from lightwork.server.web import Problem, Request, Route, parse_query
 from lightwork.status import Stage
-from lightwork.work import Work
 
 if TYPE_CHECKING:
     from lightwork.server.api import Api

@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightwork._logging import get_logger
 from lightwork.discovery import AppFile, announce
 from lightwork.engine.scheduler import Scheduler
 from lightwork.engine.tree import Tree
 from lightwork.errors import PlatformError
-from lightwork.log import get_logger
 from lightwork.server.api import Api
 from lightwork.server.guard import Guard, is_loopback
 from lightwork.server.views import AppLike

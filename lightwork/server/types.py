@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from lightwork.schedule import ScheduleView
+from lightwork.components.cron import ScheduleView
 from lightwork.status import Reason, Stage, WorkStatus
 
 __all__ = [

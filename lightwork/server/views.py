@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from lightwork._logging import get_logger
 from lightwork._version import __version__
-from lightwork.checkpoint import children_as
-from lightwork.component import Component as AnyComponent
+from lightwork.components.component import Component as AnyComponent
+from lightwork.components.flow import Flow
+from lightwork.components.state_dict import children_as
+from lightwork.components.work import Work
 from lightwork.engine.history import CallRecord, History
 from lightwork.errors import LayoutError
-from lightwork.flow import Flow
-from lightwork.log import get_logger
-from lightwork.remote import describe_error
+from lightwork.remote_errors import ErrorInfo, describe_error
 from lightwork.server.types import (
     AppView,
     CallDetail,
@@ -35,14 +36,12 @@ from lightwork.server.types import (
 )
 from lightwork.server.values import MOST_SHOWN, to_json
 from lightwork.status import Stage
-from lightwork.wire import ErrorInfo
-from lightwork.work import Work
 
 if TYPE_CHECKING:
+    from lightwork.components.cron import ScheduleView
     from lightwork.config import Config
     from lightwork.engine.core import Entry
     from lightwork.engine.scheduler import Scheduler
-    from lightwork.schedule import ScheduleView
 
 __all__ = ["MOST_STATE", "AppLike", "Views", "describe"]
 
@@ -301,7 +300,7 @@ def _raised(info: ErrorInfo, *, with_traceback: bool = True) -> Raised:
 
 
 def describe(parameters: Iterable[tuple[str, str, bool, Any]]) -> list[Parameter]:
-    """Parameters as `lightwork.signature.describe_parameters` gives them, for the wire."""
+    """Parameters as `lightwork.components.signature.describe_parameters` gives them, for the wire."""
     return [
         Parameter(name, annotation, required, to_json(default, MOST_SHOWN))
         for name, annotation, required, default in parameters

@@ -22,7 +22,7 @@ from lightwork._version import __version__
 from lightwork.errors import LightworkError
 from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
-from lightwork.remote import describe_error
+from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
 from lightwork.worker.eager import create_stepped
 from lightwork.worker.execute import EndOfCall, PlainThread, call_hook, run_coroutine
@@ -32,7 +32,7 @@ from lightwork.worker.service import ServiceWatch
 from lightwork.worker.stream import StateStream
 
 if TYPE_CHECKING:
-    from lightwork.work import Work
+    from lightwork.components.work import Work
 
 __all__ = ["Agent", "paths_here"]
 

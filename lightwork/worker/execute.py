@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lightwork import wire
-from lightwork.executor import WorkRunExecutor
-from lightwork.remote import describe_error
+from lightwork.components.executor import WorkRunExecutor
+from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
 
 if TYPE_CHECKING:
-    from lightwork.work import Work
+    from lightwork.components.work import Work
 
 __all__ = ["SWITCH_INTERVAL", "EndOfCall", "PlainThread", "call_hook", "end_call", "enter", "run_coroutine"]
 

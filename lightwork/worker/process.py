@@ -13,7 +13,7 @@ import msgspec
 
 from lightwork import wire
 from lightwork.errors import LightworkError
-from lightwork.remote import describe_error
+from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
 from lightwork.worker.agent import Agent
 from lightwork.worker.execute import SWITCH_INTERVAL

@@ -14,12 +14,12 @@ import sys
 import threading
 
 from lightwork import wire
+from lightwork.components.work import Work
 from lightwork.errors import LightworkError
 from lightwork.link.buffers import keep_buffers
 from lightwork.link.connection import Connection, Frames
 from lightwork.link.handshake import LAUNCH_SIZE, NONCE_SIZE, ServerHandshake
 from lightwork.link.peer import Peer
-from lightwork.work import Work
 from lightwork.worker.agent import Agent
 
 __all__ = ["rehearse"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from lightwork.ports import assigned_service
+from lightwork.components.ports import assigned_service
 
 if TYPE_CHECKING:
-    from lightwork.work import Work
+    from lightwork.components.work import Work
 
 __all__ = ["ServiceWatch"]
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from lightwork import wire
 from lightwork.errors import StateError
 from lightwork.link.peer import FrameTooLarge, Peer
-from lightwork.remote import describe_error
+from lightwork.remote_errors import describe_error
 from lightwork.state.ops import Op, OpBuffer, split_op
 from lightwork.state.values import unpacked
 
 if TYPE_CHECKING:
-    from lightwork.work import Work
+    from lightwork.components.work import Work
 
 __all__ = ["StateStream"]
 
@@ -151,7 +151,7 @@ class StateStream:
                 self._answer(frame, error)
 
     def _apply(self, frame: wire.FlowDelta) -> Any:
-        from lightwork.work import FlowDelta
+        from lightwork.components.flow_delta import FlowDelta
 
         return self._work.apply_flow_delta(FlowDelta(frame.op, unpacked(frame.expected), frame.has_expected))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lightwork import App, Flow, Work
-from lightwork.calls import Call
+from lightwork.components.call import Call
 from lightwork.errors import InvalidReturnValue, UsageError
 from lightwork.status import Reason, Stage
 from tests.app.support_calls import (

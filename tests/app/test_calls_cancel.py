@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from lightwork import App, Flow
-from lightwork.calls import Call
+from lightwork.components.call import Call
 from lightwork.errors import CallStopped, UsageError, WorkerDied
 from lightwork.status import Reason, Stage
 from tests.app.support_calls import RUNTIMES, Gate, PlainWaits, Waits, running, stages

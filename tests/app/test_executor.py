@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import pytest
 
 from lightwork import App, Work
+from lightwork.components.executor import WorkRunExecutor
+from lightwork.components.profiling import ProfileExecutor
 from lightwork.errors import ComponentError
-from lightwork.executor import WorkRunExecutor
-from lightwork.profiling import ProfileExecutor
 from tests.support_works import Root
 
 RUNTIMES = ["inprocess", "local"]

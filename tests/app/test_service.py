@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lightwork import App, Work
-from lightwork.ports import reserve_port
+from lightwork.components.ports import reserve_port
 from tests.support_works import Root, Told
 
 RUNTIMES = ["inprocess", "local"]

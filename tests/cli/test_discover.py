@@ -126,7 +126,11 @@ def test_what_is_not_found_is_explained(folder: Path, target: str, says: str) ->
 
 def test_a_flow_without_an_app_is_named(folder: Path) -> None:
     """Where the file defines a flow and no app, the hint shows the line that is missing."""
-    write(folder, "flow.py", "from lightwork.flow import Flow\nclass Sweep(Flow):\n    async def run(self): ...\n")
+    write(
+        folder,
+        "flow.py",
+        "from lightwork import Flow\nclass Sweep(Flow):\n    async def run(self): ...\n",
+    )
     with pytest.raises(AppNotFound, match=r"It defines Sweep: add a line `app = Thing\(Sweep\(\)\)`"):
         find("flow.py")
 

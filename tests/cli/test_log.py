@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from lightwork.log import configure_logging, get_logger
+from lightwork._logging import configure_logging, get_logger
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_structlog_is_loaded_with_the_first_enabled_record() -> None:
     """A record that nobody wants loads nothing."""
     code = """
 import logging, sys
-from lightwork.log import get_logger
+from lightwork._logging import get_logger
 log = get_logger("lightwork.x")
 log.info("nobody wants it")
 assert "structlog" not in sys.modules

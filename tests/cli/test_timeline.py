@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from lightwork.cli.timeline import bar, chrome_trace
-from lightwork.schedule import ScheduleView
+from lightwork.components.cron import ScheduleView
 from lightwork.server.types import StackView, Timeline, TimelineItem
 from lightwork.status import Stage
 from tests.cli.fake_server import FakeServer, Refused

@@ -12,8 +12,8 @@ from typing import TypeVar
 from lightwork.engine import events as ev
 from lightwork.engine.machine import LATE, TABLE, Machine
 from lightwork.engine.model import ModelWork, Phase
+from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, Stage, WorkStatus
-from lightwork.wire import ErrorInfo
 
 CommandT = TypeVar("CommandT")
 

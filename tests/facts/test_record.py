@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightwork.record import WorkRecord
+from lightwork.components.status_history import WorkRecord
 from lightwork.status import Stage, WorkStatus
 
 pytestmark = pytest.mark.bare

@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 from lightwork.errors import ArgumentsError, CallTimeout, RemoteTraceback, StateError, WorkError
-from lightwork.remote import describe_error, rebuild_error
-from lightwork.wire import ErrorInfo
+from lightwork.remote_errors import ErrorInfo, describe_error, rebuild_error
 
 E = TypeVar("E", bound=BaseException)
 
@@ -335,7 +334,7 @@ def test_hidden_frames_stay_where_there_are_no_others() -> None:
 
 def test_an_error_of_lightwork_ends_at_the_line_that_caused_it() -> None:
     """Where lightwork refuses something, its own frames are left out and the user's line is the last."""
-    from lightwork.signature import RunSignature
+    from lightwork.components.signature import RunSignature
 
     def run(self: Any) -> None: ...
 

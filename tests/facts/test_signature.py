@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightwork.components.signature import RunSignature
 from lightwork.errors import ArgumentsError, ComponentError
-from lightwork.signature import RunSignature
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightwork import wire
+from lightwork.components.status_history import WorkRecord
 from lightwork.engine import events as ev
 from lightwork.engine import records as rec
 from lightwork.engine.image import dump_machine, dump_values
 from lightwork.engine.machine import Machine, MachineError
 from lightwork.engine.replay import Replay
 from lightwork.engine.settle import settled
-from lightwork.record import WorkRecord
+from lightwork.remote_errors import ErrorInfo
 from lightwork.state.ops import Op
 from lightwork.state.state import State
 from lightwork.status import Reason, Stage, WorkStatus
-from lightwork.wire import ErrorInfo
 
 pytestmark = pytest.mark.bare
 

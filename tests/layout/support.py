@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
-from lightwork.calls import Driver
-from lightwork.component import Component, Node
+from lightwork.components.component import Component, Node
+from lightwork.components.driver import Driver
+from lightwork.components.flow import Flow
+from lightwork.components.work import Work
 from lightwork.engine.layouts import Layouts
 from lightwork.engine.tree import Tree
-from lightwork.flow import Flow
 from lightwork.frontend import Frontend
 from lightwork.state.ops import Op
 from lightwork.structures import List
-from lightwork.work import Work
 
 
 class Plain(Work):

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from lightwork.components.flow import Flow
 from lightwork.engine import layouts as layouts_module
 from lightwork.errors import LayoutError
-from lightwork.flow import Flow
 from lightwork.frontend import Frontend, StaticWebFrontend
 from lightwork.structures import List
 from tests.layout.support import Board, Plain, Recorder, Shown, ShownBoard, bed, make_site, set_url

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from lightwork import wire
 from lightwork.errors import ProtocolError
+from lightwork.remote_errors import ErrorInfo
 from lightwork.wire import HEADER, FrameReader, decode_from_scheduler, decode_from_worker, encode, pack
 
-ERROR = wire.ErrorInfo(module="builtins", qualname="ValueError", message="bad", args=b"\x91\xa3bad")
+ERROR = ErrorInfo(module="builtins", qualname="ValueError", message="bad", args=b"\x91\xa3bad")
 
 FROM_WORKER: list[wire.FromWorker] = [
     wire.Hello(version=1, lightwork="0.1", python="3.11", pid=7, host="here", received=3),

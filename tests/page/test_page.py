@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from lightwork import App, BuildConfig, Flow, LightningWork, Work
+from lightwork.components.executor import WorkRunExecutor
 from lightwork.errors import StateError, UsageError
-from lightwork.executor import WorkRunExecutor
 from tests.support_works import Told
 
 HERE = Path(__file__).parent

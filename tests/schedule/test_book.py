@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from lightwork.schedule import Schedule, ScheduleBook
+from lightwork.components.cron import Schedule, ScheduleBook
 
 NOON = datetime(2026, 5, 6, 12, tzinfo=UTC).timestamp()
 HOUR = 3600.0

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightwork.components.cron import ALIASES, Cron
 from lightwork.errors import ScheduleError, UsageError
-from lightwork.schedule import ALIASES, Cron
 
 BERLIN = ZoneInfo("Europe/Berlin")  # 02:00 to 03:00 is skipped on 2026-03-29 and shown twice on 2026-10-25
 NEW_YORK = ZoneInfo("America/New_York")

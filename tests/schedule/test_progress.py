@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from lightwork import Flow
+from lightwork.components.progress import Progress
 from lightwork.errors import ScheduleError, StateError, UsageError
-from lightwork.progress import Progress
 
 
 class Cut(BaseException):

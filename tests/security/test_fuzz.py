@@ -23,7 +23,7 @@ from lightwork.engine.mirror import Mirror
 from lightwork.errors import ProtocolError, StateError
 from lightwork.link import ClientHandshake, Connection, Peer, ServerHandshake, TlsLayer
 from lightwork.link.tls import client_context
-from lightwork.remote import rebuild_error
+from lightwork.remote_errors import rebuild_error
 from lightwork.state.state import State
 from lightwork.wire import (
     HEADER,

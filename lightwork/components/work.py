@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, o
 import msgspec
 
 from lightwork.build import BuildConfig
-from lightwork.calls import Call, Operation
-from lightwork.checkpoint import load
-from lightwork.component import Node
+from lightwork.components.call import Call, Operation
+from lightwork.components.component import Node
+from lightwork.components.executor import WorkRunExecutor
+from lightwork.components.flow_delta import FlowDelta
+from lightwork.components.signature import RunSignature
+from lightwork.components.state_dict import load
+from lightwork.components.status_history import WorkRecord
+from lightwork.components.structures import holds_nodes, leaves
+from lightwork.components.work_properties import WorkFacts
 from lightwork.compute import CloudCompute
-from lightwork.delta import FlowDelta
 from lightwork.errors import ComponentError, UsageError
-from lightwork.executor import WorkRunExecutor
-from lightwork.record import WorkRecord
-from lightwork.signature import RunSignature
-from lightwork.structures import holds_nodes, leaves
-from lightwork.workfacts import WorkFacts
 
 if TYPE_CHECKING:
-    from lightwork.calls import Driver
+    from lightwork.components.driver import Driver
     from lightwork.state.ops import Op
 
-__all__ = ["FlowDelta", "LightningWork", "Work"]
+__all__ = ["LightningWork", "Work"]
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)

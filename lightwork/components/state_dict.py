@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lightwork.component import Component, Node
+from lightwork.components.component import Component, Node
 from lightwork.errors import StateError
 
 __all__ = ["children_as", "load"]

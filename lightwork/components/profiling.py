@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightwork.executor import WorkRunExecutor
+from lightwork.components.executor import WorkRunExecutor
 
 __all__ = ["ProfileExecutor"]
 

@@ -19,14 +19,19 @@ from typing import Any
 import msgspec
 
 from lightwork.errors import LightworkError, RemoteTraceback, WorkError
-from lightwork.wire import ErrorInfo
 
-__all__ = ["describe_error", "rebuild_error"]
+__all__ = ["ErrorInfo", "describe_error", "rebuild_error"]
 
 _MAX_TEXT = 100_000
 """Bytes that a traceback may have, and a message, and the arguments, and the attributes."""
 
-_HIDDEN = ("lightwork.worker", "lightwork.work", "lightwork.component", "lightwork.executor", "lightwork.profiling")
+_HIDDEN = (
+    "lightwork.worker",
+    "lightwork.components.work",
+    "lightwork.components.component",
+    "lightwork.components.executor",
+    "lightwork.components.profiling",
+)
 """Modules whose frames only carry the call to the user's code."""
 
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
@@ -42,6 +47,25 @@ _MEMBERS: dict[type[Exception], tuple[str, ...]] = {
     NameError: ("name",),
     AttributeError: ("name",),
 }
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
+    """An exception as data.
+
+    Attributes:
+        module, qualname: Where its class is.
+        message: ``str()`` of it.
+        args: Its arguments in msgpack, None where they cannot be encoded.
+        attributes: Its other attributes in msgpack, None where they cannot be encoded.
+        traceback: Formatted, the framework's own frames left out, causes and notes included.
+    """
+
+    module: str
+    qualname: str
+    message: str
+    args: bytes | None = None
+    attributes: bytes | None = None
+    traceback: str = ""
 
 
 def describe_error(exc: BaseException, *, hide: Sequence[str] = _HIDDEN) -> ErrorInfo:

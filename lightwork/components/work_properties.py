@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightwork.build import BuildConfig
-from lightwork.component import Component
+from lightwork.components.component import Component
+from lightwork.components.status_history import WorkRecord, aggregate_timeouts
 from lightwork.compute import CloudCompute
 from lightwork.errors import UsageError
-from lightwork.record import WorkRecord, aggregate_timeouts
 from lightwork.status import Reason, Stage, WorkStatus
 
 __all__ = ["WorkFacts"]
 
 
 class WorkFacts(Component):
-    """The properties of `lightwork.work.Work`, which is the class to use."""
+    """The properties of `lightwork.components.work.Work`, which is the class to use."""
 
     _record: WorkRecord
 
@@ -170,7 +170,7 @@ class WorkFacts(Component):
     def port(self) -> int | None:
         """Where it binds. Read inside ``run`` it is never None: a free port of that machine is picked and kept."""
         if self._port is None and self._driver is None and self._parent is None and self.__dict__["_is_built"]:
-            from lightwork.ports import assigned_service, reserve_port
+            from lightwork.components.ports import assigned_service, reserve_port
 
             self._state.set("_port", assigned_service()[1] or reserve_port(self._host, self))
         return self._port

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from lightwork.calls import Driver
+from lightwork.components.driver import Driver
 from lightwork.errors import ComponentError, StateError
 from lightwork.state.state import State
 

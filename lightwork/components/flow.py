@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from lightwork.checkpoint import children_as, load
-from lightwork.component import Component, Node
+from lightwork.components.component import Component, Node
+from lightwork.components.cron import Cron
+from lightwork.components.progress import Progress, call_site
+from lightwork.components.state_dict import children_as, load
+from lightwork.components.structures import as_node, holds_nodes, leaves, refill
 from lightwork.errors import ComponentError, StateError, UsageError
-from lightwork.progress import Progress, call_site
-from lightwork.schedule import Cron
-from lightwork.structures import as_node, holds_nodes, leaves, refill
 
 if TYPE_CHECKING:
-    from lightwork.calls import Driver
+    from lightwork.components.driver import Driver
+    from lightwork.components.work import Work
     from lightwork.state.ops import Op
-    from lightwork.work import Work
 
 __all__ = ["Flow", "LightningFlow"]
 
@@ -138,10 +138,8 @@ class Flow(Component):
 
     def named_works(self, recurse: bool = True) -> list[tuple[str, Work]]:
         """Like `works`, each with its name."""
-        from lightwork.work import Work
-
         found = self._walk() if recurse else self._walk_own()
-        return [(node.name, node) for node in found if isinstance(node, Work)]
+        return [(node.name, cast("Work", node)) for node in found if node._group == "works"]
 
     @property
     def flows(self) -> dict[str, Flow]:

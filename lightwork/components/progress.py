@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lightwork.components.cron import Schedule
 from lightwork.errors import StateError, UsageError
-from lightwork.schedule import Schedule
 
 __all__ = ["Iteration", "Progress", "call_site"]
 

@@ -11,7 +11,7 @@ from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE
 from lightwork.state.values import unpacked
 
 if TYPE_CHECKING:
-    from lightwork.work import Work
+    from lightwork.components.work import Work
 
 __all__ = ["FlowDelta"]
 

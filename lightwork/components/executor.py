@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightwork.work import Work
+    from lightwork.components.work import Work
 
 __all__ = ["WorkRunExecutor"]
 

@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from lightwork.component import Component, Node
+from lightwork._logging import get_logger
+from lightwork.components.component import Component, Node
 from lightwork.errors import LightworkError
-from lightwork.log import get_logger
 from lightwork.state.state import State
 from lightwork.state.tracking import MISSING, plain
 
 __all__ = ["Undo", "note"]
 
-_log = get_logger("lightwork.undo")
+_log = get_logger("lightwork.rollback")
 
 _Before = dict[tuple[int, str], tuple[State, str, Any]]
 
