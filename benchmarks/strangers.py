@@ -21,7 +21,7 @@ from benchmarks.calls import calling
 from benchmarks.harness import Batch, Budget, Contender, Report, Scale, take_turns
 from benchmarks.works import Increment, Waiting
 from lightwork import App
-from lightwork.wire import Ticket
+from lightwork.link.messages import Ticket
 from lightwork.worker.dial import dial
 
 SUBJECT = "a warm call among strangers"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FRAMEWORK = ROOT / "lightwork"
 RUNTIMES = ROOT / "runtimes" / "lightwork_runtimes"
 
-SEAM = {"runtime", "build", "bundle", "compute", "errors", "ignore", "_logging", "_version"}
+SEAM = {"runtime", "build", "compute", "errors", "_logging", "_version"}
 """What a runtime may import of the framework: what a stranger who writes one is promised."""
 
 LATE = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from lightwork import wire
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProtocolError
+from lightwork.link import messages
 
 __all__ = ["Asking"]
 
@@ -22,7 +22,7 @@ class Asking:
         self._numbers = itertools.count(1)
         self._open: dict[int, tuple[Worker, asyncio.Future[bytes]]] = {}
 
-    async def ask(self, worker: Worker, what: wire.Asked, timeout: float) -> bytes:
+    async def ask(self, worker: Worker, what: messages.Asked, timeout: float) -> bytes:
         """What a worker answers, in JSON. Cancelling forgets the question.
 
         Raises:
@@ -35,7 +35,7 @@ class Asking:
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._open[number] = worker, answered
         try:
-            peer.post(wire.Ask(number, what))
+            peer.post(messages.Ask(number, what))
             async with asyncio.timeout(timeout):
                 if what == "stack":
                     await asyncio.wait({answered}, timeout=_URGENT_AFTER)
@@ -45,13 +45,13 @@ class Asking:
         finally:
             del self._open[number]
 
-    def told(self, worker: Worker, frame: wire.Told) -> None:
+    def told(self, worker: Worker, frame: messages.Told) -> None:
         """A worker has answered.
 
         Raises:
             ProtocolError: It says more than it may.
         """
-        if len(frame.data) > wire.MOST_TOLD:
+        if len(frame.data) > messages.MOST_TOLD:
             raise ProtocolError("a worker says more of itself than it may")
         asked, answered = self._open.get(frame.number, (None, None))
         if asked is worker and answered is not None and not answered.done():
@@ -61,7 +61,7 @@ class Asking:
         """Take the answers of a worker whose loop is blocked out of its output; gives the rest."""
         kept = []
         for line in lines.splitlines(keepends=True):
-            before, mark, data = line.partition(wire.TOLD_MARK)
+            before, mark, data = line.partition(messages.TOLD_MARK)
             if not mark:
                 kept.append(line)
                 continue

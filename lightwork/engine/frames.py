@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from lightwork import wire
 from lightwork.engine import events as ev
 from lightwork.errors import LightworkError, ProtocolError
+from lightwork.link import messages
 from lightwork.status import Reason
 
 __all__ = ["event_of"]
 
 
-def event_of(work: int, attempt: int, frame: wire.FromWorker) -> ev.Event | None:
+def event_of(work: int, attempt: int, frame: messages.FromWorker) -> ev.Event | None:
     """The event that a frame of a worker is, None where it is about the state alone.
 
     Raises:
@@ -18,19 +18,19 @@ def event_of(work: int, attempt: int, frame: wire.FromWorker) -> ev.Event | None
         LightworkError: It is no frame of a worker that was welcomed.
     """
     match frame:
-        case wire.Delta() | wire.Answer() | wire.Bye():
+        case messages.Delta() | messages.Answer() | messages.Bye():
             return None
-        case wire.Running():
+        case messages.Running():
             return ev.CallRunning(work, attempt, frame.call)
-        case wire.Result():
+        case messages.Result():
             return ev.CallSucceeded(work, attempt, frame.call, bytes(frame.value))
-        case wire.Failure():
+        case messages.Failure():
             return ev.CallFailed(work, attempt, frame.call, _reason(frame.reason), frame.error, frame.swallowed)
-        case wire.Cancelled():
+        case messages.Cancelled():
             return ev.CallCancelled(work, attempt, frame.call)
-        case wire.Ready():
+        case messages.Ready():
             return ev.WorkerReady(work, attempt)
-        case wire.Stopped():
+        case messages.Stopped():
             return ev.WorkerStopping(work, attempt, _reason(frame.reason) if frame.reason else None, frame.error)
         case _:
             raise LightworkError(f"{type(frame).__name__} is not expected here")

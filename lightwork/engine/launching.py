@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from lightwork import wire
 from lightwork._logging import get_logger
 from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
@@ -23,6 +22,7 @@ from lightwork.engine.output import LineCutter
 from lightwork.engine.records import LaunchBegun, Placed, WorkerImage, WorkerOutput
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.workers import Worker, explain
+from lightwork.link import messages
 from lightwork.runtime import Door, Ref, Rejected, Report, Route, Runtime, Spec, Standing, TimedOut
 from lightwork.status import Reason
 
@@ -182,7 +182,7 @@ class Launching:
         if not routes:
             here = f"{self._address.host}:{self._address.port}"
             raise Rejected(f"the runtime {runtime.name!r} has no route back to {here}")
-        ticket = wire.Ticket(
+        ticket = messages.Ticket(
             worker.launch,
             worker.secret,
             [(route.host, route.port) for route in routes],
@@ -372,7 +372,7 @@ class Launching:
                 try:
                     async for offset, data in worker.runtime.logs(worker.ref, worker.output_read, follow=True):
                         lines = cutter.feed(data)
-                        if wire.TOLD_MARK in lines:
+                        if messages.TOLD_MARK in lines:
                             lines = self._core.asking.take_out(worker, lines)
                         output.take(name, lines)
                         worker.output_read, pause = offset + len(data), _FIRST_PAUSE

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from lightwork import wire
 from lightwork._version import __version__
 from lightwork.components.call import Operation
 from lightwork.components.work import Work
@@ -19,6 +18,7 @@ from lightwork.engine.model import Phase
 from lightwork.engine.records import Asked, Welcomed
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, StateError, UsageError
+from lightwork.link import messages
 from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote_errors import rebuild_error
@@ -50,17 +50,17 @@ class Links:
         worker = self._core.workers.get(launch)
         return None if worker is None else worker.secret
 
-    def on_hello(self, connection: Connection, launch: bytes, hello: wire.Hello) -> None:
+    def on_hello(self, connection: Connection, launch: bytes, hello: messages.Hello) -> None:
         """A worker has proved its launch: welcome it, or tell it to end itself."""
         worker = self._core.workers.get(launch)
         entry = None if worker is None else self._core.entries.get(worker.work)
         if worker is None or entry is None or entry.worker is not worker:
             _refuse(connection, "this worker is not wanted any more")
             return
-        if (hello.version, hello.lightwork) != (wire.VERSION, __version__):
+        if (hello.version, hello.lightwork) != (messages.VERSION, __version__):
             text = (
                 f"the worker has lightwork {hello.lightwork} (wire {hello.version}), the scheduler {__version__} "
-                f"(wire {wire.VERSION}): install the same version where the works run"
+                f"(wire {messages.VERSION}): install the same version where the works run"
             )
             if worker.peer is None:
                 worker.refusal = text
@@ -81,7 +81,7 @@ class Links:
         else:
             self._welcome_first(connection, entry, worker, hello)
 
-    def _welcome_first(self, connection: Connection, entry: Entry, worker: Worker, hello: wire.Hello) -> None:
+    def _welcome_first(self, connection: Connection, entry: Entry, worker: Worker, hello: messages.Hello) -> None:
         try:
             worker.pickled = pickle_work(entry.work)
         except UsageError as error:
@@ -97,7 +97,7 @@ class Links:
         self._welcome_soon(connection, entry, worker, peer, hello)
 
     def _welcome_soon(
-        self, connection: Connection, entry: Entry, worker: Worker, peer: Peer[Any], hello: wire.Hello
+        self, connection: Connection, entry: Entry, worker: Worker, peer: Peer[Any], hello: messages.Hello
     ) -> None:
         """Give the worker its work. It begins with the state as that is now, so a journal must have that before."""
 
@@ -110,10 +110,10 @@ class Links:
         else:
             self._core.recorder.when_committed(welcome)
 
-    def _make_peer(self, entry: Entry, worker: Worker) -> Peer[wire.FromWorker]:
-        peer: Peer[wire.FromWorker] = Peer(
+    def _make_peer(self, entry: Entry, worker: Worker) -> Peer[messages.FromWorker]:
+        peer: Peer[messages.FromWorker] = Peer(
             partial(self._on_frame, entry, worker),
-            wire.decode_from_worker,
+            messages.decode_from_worker,
             self._core.config.max_frame,
             ack_delay=None,
             keeps=self._core.recorder is not None,
@@ -138,22 +138,22 @@ class Links:
         connection: Connection,
         worker: Worker,
         peer: Peer[Any],
-        hello: wire.Hello,
+        hello: messages.Hello,
         work: bytes,
         entry: Entry,
     ) -> None:
         config = self._core.config
-        welcome = wire.Welcome(
+        welcome = messages.Welcome(
             peer.received, work, entry.name, list(sys.path), config.heartbeat, config.grace, config.max_frame
         )
-        connection.send(wire.pack(wire.encode(welcome)))
+        connection.send(messages.pack(messages.encode(welcome)))
         worker.cut.clear()
         connection.on_closed = lambda error: self._on_cut(entry, worker, connection)
         peer.attach(connection, hello.received)
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
-    def _welcome_adopted(self, connection: Connection, entry: Entry, worker: Worker, hello: wire.Hello) -> None:
+    def _welcome_adopted(self, connection: Connection, entry: Entry, worker: Worker, hello: messages.Hello) -> None:
         """A worker that a killed scheduler has welcomed: go on where that one was.
 
         What came from the worker and was written down is known, and it sends the rest again. What that scheduler had
@@ -164,7 +164,7 @@ class Links:
         self.tie(entry, worker, hello.proposal)
         worker.is_catching_up = True
 
-        def on_frame(frame: wire.FromWorker) -> None:
+        def on_frame(frame: messages.FromWorker) -> None:
             self._on_frame(entry, worker, frame)
             self._core.external(catch_up)
 
@@ -181,7 +181,7 @@ class Links:
         self._core.external(lambda: self._core.feed(ev.LinkRestored(entry.id, worker.attempt)))
         self._core.external(catch_up)
 
-    def _recover(self, entry: Entry, worker: Worker, hello: wire.Hello) -> None:
+    def _recover(self, entry: Entry, worker: Worker, hello: messages.Hello) -> None:
         """Know of the calls that the killed scheduler had sent and not come to write that down."""
         core, recorder = self._core, self._core.recorder
         assert recorder is not None
@@ -207,13 +207,13 @@ class Links:
             return
         work = self._core.machine.work(entry.id)
         if work.phase is Phase.STOPPING:
-            worker.peer.send(wire.Stop(work.policy.grace))
+            worker.peer.send(messages.Stop(work.policy.grace))
             return
         for call in work.running.values():
             if call.id not in reached:
-                worker.peer.send(wire.Call(call.id, call.args, call.hash))
+                worker.peer.send(messages.Call(call.id, call.args, call.hash))
             if call.ending is not None:
-                worker.peer.send(wire.Cancel(call.id))
+                worker.peer.send(messages.Cancel(call.id))
 
     def _on_cut(self, entry: Entry, worker: Worker, connection: Connection) -> None:
         assert worker.peer is not None
@@ -225,7 +225,7 @@ class Links:
 
     # --- sending ----------------------------------------------------------------------------------
 
-    def send(self, entry: Entry, frame: wire.Frame) -> None:
+    def send(self, entry: Entry, frame: messages.Frame) -> None:
         """Send to the present worker; without one that was welcomed, nothing happens.
 
         Nor where that is catching up after a killed scheduler: what is in force then is sent when it has.
@@ -241,11 +241,11 @@ class Links:
         """
         worker, recorder = entry.worker, self._core.recorder
         if recorder is None:
-            self.send(entry, wire.Stop(grace))
+            self.send(entry, messages.Stop(grace))
             return
-        recorder.when_committed(lambda: self.send(entry, wire.Stop(grace)) if entry.worker is worker else None)
+        recorder.when_committed(lambda: self.send(entry, messages.Stop(grace)) if entry.worker is worker else None)
 
-    def _propose(self, entry: Entry, peer: Peer[Any], frame: wire.FlowDelta) -> None:
+    def _propose(self, entry: Entry, peer: Peer[Any], frame: messages.FlowDelta) -> None:
         if peer.closed:
             return  # proposed in another thread while the worker went: the flow owns the state again, edit included
         try:
@@ -278,12 +278,12 @@ class Links:
 
     # --- receiving --------------------------------------------------------------------------------
 
-    def _on_frame(self, entry: Entry, worker: Worker, frame: wire.FromWorker) -> None:
+    def _on_frame(self, entry: Entry, worker: Worker, frame: messages.FromWorker) -> None:
         peer = worker.peer
         assert peer is not None
-        if type(frame) is wire.Told:
+        if type(frame) is messages.Told:
             self._core.asking.told(worker, frame)
-        elif type(frame) is wire.Bye and self._core.recorder is None:
+        elif type(frame) is messages.Bye and self._core.recorder is None:
             peer.acknowledge()
         elif self._core.held is not None:
             if peer.withhold():  # so that a worker that streams on comes to the end of its window, and waits as well
@@ -292,7 +292,7 @@ class Links:
         else:
             self._take(entry, worker, frame, peer.number, peer.body)
 
-    def _take(self, entry: Entry, worker: Worker, frame: wire.FromWorker, number: int, body: bytes) -> None:
+    def _take(self, entry: Entry, worker: Worker, frame: messages.FromWorker, number: int, body: bytes) -> None:
         if entry.worker is not worker:
             return
         now = None
@@ -300,24 +300,24 @@ class Links:
             now = self._core.tick()
             self._core.recorder.put_frame(worker, number, now, body)
         # First those that come all the time, by their very type: a `match` asks isinstance for each case.
-        if type(frame) is wire.Result:
+        if type(frame) is messages.Result:
             self._core.feed(ev.CallSucceeded(entry.id, worker.attempt, frame.call, bytes(frame.value)), now)
             return
-        if type(frame) is wire.Delta:
+        if type(frame) is messages.Delta:
             self._apply(entry, worker, Mirror.apply, frame.ops)
             return
-        if type(frame) is wire.Answer:
+        if type(frame) is messages.Answer:
             self._apply(entry, worker, Mirror.answer, frame.proposal, frame.ops)
             self._on_answer(entry, worker, frame)
             return
-        if type(frame) is wire.Bye:
+        if type(frame) is messages.Bye:
             self._on_bye(worker)
             return
-        if type(frame) is wire.Ready:
+        if type(frame) is messages.Ready:
             worker.pickled = b""
             if worker.is_known_ready:
                 return
-        if type(frame) is wire.Stopped and frame.error is not None:
+        if type(frame) is messages.Stopped and frame.error is not None:
             entry.start_error = rebuild_error(frame.error, work=entry.name)
         event = event_of(entry.id, worker.attempt, frame)
         if event is not None:
@@ -339,7 +339,7 @@ class Links:
         if worker.peer is not None and self._core.recorder is not None:
             self._core.recorder.when_committed(worker.peer.acknowledge)
 
-    def _on_answer(self, entry: Entry, worker: Worker, frame: wire.Answer) -> None:
+    def _on_answer(self, entry: Entry, worker: Worker, frame: messages.Answer) -> None:
         outside = worker.outside.pop(frame.proposal, None)
         error = None
         if frame.error is not None:
@@ -376,7 +376,7 @@ class Links:
 
 
 def _refuse(connection: Connection, text: str) -> None:
-    connection.send(wire.pack(wire.encode(wire.Refuse(text))))
+    connection.send(messages.pack(messages.encode(messages.Refuse(text))))
     connection.close()
 
 

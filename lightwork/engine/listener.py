@@ -32,8 +32,8 @@ from lightwork.engine.doorway import Doorway
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
 from lightwork.link.handshake import GREETING_SIZE, NONCE_SIZE, ServerHandshake, named_launch
+from lightwork.link.messages import Hello, decode_from_worker
 from lightwork.link.tls import TlsLayer, knows_fingerprint
-from lightwork.wire import Hello, decode_from_worker
 
 __all__ = ["Listener"]
 

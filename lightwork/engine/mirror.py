@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lightwork import wire
 from lightwork.components.rollback import note
 from lightwork.errors import StateError
+from lightwork.link import messages
 from lightwork.state.ops import DELETE, SET, SPLICE, Op
 from lightwork.state.state import State
 from lightwork.state.tracking import MISSING, plain
@@ -49,7 +49,7 @@ class Mirror:
     def __init__(
         self,
         state: State,
-        send: Callable[[wire.FlowDelta], None],
+        send: Callable[[messages.FlowDelta], None],
         edited: Callable[[Op], None],
         earlier: int = 0,
     ) -> None:
@@ -210,7 +210,7 @@ class Mirror:
         self._pending[name] = self._pending.get(name, 0) + 1
         self._proposals[self._latest] = sent
         self._unanswered += _size(sent)
-        self._send(wire.FlowDelta(self._latest, sent, expected, has_expected))
+        self._send(messages.FlowDelta(self._latest, sent, expected, has_expected))
         self._edited(op)
 
     def _expected(self, op: Op, seen: Any) -> tuple[Any, bool | None]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from lightwork import wire
 from lightwork.components.status_history import WorkRecord
 from lightwork.engine import events as ev
 from lightwork.engine import records as rec
@@ -20,6 +19,7 @@ from lightwork.engine.frames import event_of
 from lightwork.engine.image import dump_machine, dump_record, dump_values, load_machine, load_record, load_values
 from lightwork.engine.machine import MachineError
 from lightwork.errors import LightworkError, StateError
+from lightwork.link import messages
 from lightwork.state.state import State
 
 __all__ = ["Known", "Replay"]
@@ -178,7 +178,7 @@ class Replay:
             return
         worker.received = record.number
         try:
-            frame = wire.decode_from_worker(record.body)
+            frame = messages.decode_from_worker(record.body)
             self._apply(record.work, frame)
             event = event_of(record.work, record.attempt, frame)
         except LightworkError:
@@ -188,7 +188,7 @@ class Replay:
 
     def _apply(self, work: int, frame: Any) -> None:
         known = self._by_work.get(work)
-        if known is not None and isinstance(frame, (wire.Delta, wire.Answer)):
+        if known is not None and isinstance(frame, (messages.Delta, messages.Answer)):
             try:
                 known.state.apply(frame.ops)
             except StateError:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from lightwork import wire
 from lightwork._logging import get_logger
 from lightwork.changes import Change, ComponentAdded, ComponentRemoved
 from lightwork.components.call import Call, Operation
@@ -33,6 +32,7 @@ from lightwork.engine.schedules import Schedules
 from lightwork.engine.tree import Tree
 from lightwork.engine.workers import Worker
 from lightwork.errors import LaunchFailed
+from lightwork.link import messages
 from lightwork.runtime import Door, Route, Runtime
 from lightwork.state.ops import Op
 from lightwork.state.state import State
@@ -288,7 +288,7 @@ class Scheduler:
     # --- what the machine orders ------------------------------------------------------------------
 
     def _send_call(self, entry: Entry, command: ev.SendCall) -> None:
-        self._links.send(entry, wire.Call(command.call, command.args, command.hash))
+        self._links.send(entry, messages.Call(command.call, command.args, command.hash))
 
     def _carry_out(self, entry: Entry, command: ev.Command) -> None:
         match command:
@@ -297,7 +297,7 @@ class Scheduler:
             case ev.StopTimer():
                 self._core.stop_timer(command.timer)
             case ev.SendCancel():
-                self._links.send(entry, wire.Cancel(command.call))
+                self._links.send(entry, messages.Cancel(command.call))
             case ev.SendStop():
                 self._links.stop(entry, command.grace)
             case ev.Launch():
@@ -424,7 +424,7 @@ class Scheduler:
             work.__dict__["_record"] = WorkRecord(config.statuses_kept)
             if core.recorder is not None:
                 core.recorder.put_component(work, entry.id, is_static=not self._has_begun)
-        work._state.max_bytes = wire.max_value(config.max_frame)
+        work._state.max_bytes = messages.max_value(config.max_frame)
         profile = config.runtime_for(work.name, work._runtime)
         extra, is_costly = (0.0, False) if self._runtimes is None else self._runtimes.nature(profile)
         policy = ev.Policy(

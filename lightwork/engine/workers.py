@@ -7,7 +7,7 @@ import secrets
 import signal
 from typing import TYPE_CHECKING
 
-from lightwork import wire
+from lightwork.link import messages
 from lightwork.link.peer import Peer
 from lightwork.runtime import Cause, Ref, Report, Runtime, Standing
 from lightwork.status import Reason
@@ -71,10 +71,10 @@ class Worker:
         self.ref: Ref | None = None
         self.launching: asyncio.Task[Ref] | None = None
         self.is_unwanted = False
-        self.peer: Peer[wire.FromWorker] | None = None
+        self.peer: Peer[messages.FromWorker] | None = None
         self.mirror: Mirror | None = None
         self.pickled = b""
-        self.hello: wire.Hello | None = None
+        self.hello: messages.Hello | None = None
         self.outside: dict[int, Operation] = {}
         self.output_read = 0
         self.cut = asyncio.Event()
@@ -96,7 +96,7 @@ def explain(report: Report) -> tuple[Reason, str]:
         return Reason.LAUNCH_FAILED, f"the process could not be started{detail}"
     if report.standing is not Standing.EXITED or report.exit_code is None:
         return Reason.LOST, f"the process is gone, and nobody can tell why{detail}"
-    if report.exit_code == wire.LOST_CODE:
+    if report.exit_code == messages.LOST_CODE:
         return Reason.LOST, f"the worker ended itself: it had no connection for too long{detail}"
     if report.exit_code < 0:
         return Reason.CRASHED, f"the process was ended by {_signal_name(-report.exit_code)}{detail}"

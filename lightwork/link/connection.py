@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 from lightwork.errors import ProtocolError
 from lightwork.link.buffers import keep_buffers
 from lightwork.link.handshake import Handshake
-from lightwork.wire import FrameReader
+from lightwork.link.messages import FrameReader
 
 __all__ = ["HANDSHAKE_TIMEOUT", "Connection", "Frames", "Loop", "Timer", "reject_frames"]
 

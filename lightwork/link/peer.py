@@ -18,8 +18,8 @@ import msgspec
 
 from lightwork.errors import LightworkError
 from lightwork.link.connection import Connection, Frames, Loop, Timer
+from lightwork.link.messages import Ack, Frame, Heartbeat, encode, pack
 from lightwork.link.session import Session
-from lightwork.wire import Ack, Frame, Heartbeat, encode, pack
 
 __all__ = ["ACK_BYTES", "ACK_EVERY", "SILENT_BEATS", "WINDOW", "FrameTooLarge", "Peer", "PeerClosed", "PeerStatistics"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from lightwork.errors import ProtocolError
-from lightwork.wire import HEADER
+from lightwork.link.messages import HEADER
 
 __all__ = ["Session"]
 

@@ -44,7 +44,7 @@ _GREETING = 2048
 
 
 def fingerprint_of(certificate: bytes) -> bytes:
-    """SHA-256 of a certificate in DER, as it is in `lightwork.wire.Ticket.fingerprint`."""
+    """SHA-256 of a certificate in DER, as it is in `lightwork.link.messages.Ticket.fingerprint`."""
     return hashlib.sha256(certificate).digest()
 
 

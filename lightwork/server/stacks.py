@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lightwork import wire
 from lightwork.engine.core import Entry
 from lightwork.engine.scheduler import Scheduler
 from lightwork.errors import LightworkError
+from lightwork.link import messages
 from lightwork.server.reading import find_work
 from lightwork.server.types import Frame, StackView, TaskStack, ThreadStack, Usage, UsagePage, UsageTotal
 from lightwork.server.web import Problem, Request, Route
@@ -44,7 +44,7 @@ class _Used(msgspec.Struct):
     processes: int
 
 
-async def _ask(scheduler: Scheduler, entry: Entry, what: wire.Asked, timeout: float) -> bytes:
+async def _ask(scheduler: Scheduler, entry: Entry, what: messages.Asked, timeout: float) -> bytes:
     worker = entry.worker
     if worker is None:
         raise TimeoutError

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightwork import wire
 from lightwork._version import __version__
 from lightwork.errors import LightworkError
+from lightwork.link import messages
 from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote_errors import describe_error
@@ -76,7 +76,7 @@ class Agent:
         exit_code: Of the process when it has ended in order.
     """
 
-    def __init__(self, ticket: wire.Ticket, guard: OrphanGuard | None = None) -> None:
+    def __init__(self, ticket: messages.Ticket, guard: OrphanGuard | None = None) -> None:
         self._ticket = ticket
         self._guard = guard
         if guard is not None:
@@ -85,10 +85,12 @@ class Agent:
         self.work: Work | None = None
         self.plain: PlainThread | None = None
         self.exit_code = 0
-        self._peer: Peer[wire.FromScheduler] = Peer(self._on_frame, wire.decode_from_scheduler, 1 << 30, ack_delay=None)
-        self._welcome: wire.Welcome | None = None
+        self._peer: Peer[messages.FromScheduler] = Peer(
+            self._on_frame, messages.decode_from_scheduler, 1 << 30, ack_delay=None
+        )
+        self._welcome: messages.Welcome | None = None
         self._stream: StateStream | None = None  # while it serves
-        self._waiting: list[wire.FromScheduler] | None = []  # frames that came before the work was ready
+        self._waiting: list[messages.FromScheduler] | None = []  # frames that came before the work was ready
         self._is_quick = False  # whether the latest run returned at once
         self._unsaid: set[int] = set()  # calls that run, which the scheduler was not told yet
         self._calls: dict[int, asyncio.Future[None]] = {}  # done when the frame that ends the call was sent
@@ -119,17 +121,17 @@ class Agent:
         try:
             work = self._unpack(welcome)
         except BaseException as error:
-            self._peer.send(wire.Stopped(Reason.LAUNCH_FAILED, describe_error(error)))
+            self._peer.send(messages.Stopped(Reason.LAUNCH_FAILED, describe_error(error)))
             raise
         self.work = work
         if not work._signature.is_async:
             self.plain = PlainThread(work, self._plain_finished)
 
-    async def _connect(self, timeout: float) -> wire.Welcome:
+    async def _connect(self, timeout: float) -> messages.Welcome:
         """Make a connection and attach it."""
         return await join(self._ticket, self._hello, self._take_over, timeout=timeout)
 
-    def _take_over(self, connection: Connection, welcome: wire.Welcome) -> None:
+    def _take_over(self, connection: Connection, welcome: messages.Welcome) -> None:
         self._peer.attach(connection, welcome.received)
         connection.on_closed = lambda error: self._on_lost(connection)
         # A runtime that knows the machine's addresses says so; behind a tunnel this end is on the loopback.
@@ -138,16 +140,16 @@ class Agent:
             patience = self._ticket.orphan_after + welcome.grace + _END_MARGIN
             self._guard.connected(connection.fileno, patience)
 
-    def _hello(self) -> wire.Hello:
-        here = wire.VERSION, __version__, platform.python_version(), os.getpid(), socket.gethostname()
+    def _hello(self) -> messages.Hello:
+        here = messages.VERSION, __version__, platform.python_version(), os.getpid(), socket.gethostname()
         peer, waiting = self._peer, self._waiting or ()
         calls = [(call, self._hashes[call], 0) for call in self._calls]
-        calls += [(frame.id, frame.hash, 0) for frame in waiting if isinstance(frame, wire.Call)]
+        calls += [(frame.id, frame.hash, 0) for frame in waiting if isinstance(frame, messages.Call)]
         self._drop_acked()
-        proposals = [frame.proposal for frame in waiting if isinstance(frame, wire.FlowDelta)]
+        proposals = [frame.proposal for frame in waiting if isinstance(frame, messages.FlowDelta)]
         if self._stream is not None:
             proposals.append(self._stream.latest_proposal)
-        return wire.Hello(
+        return messages.Hello(
             *here,
             received=peer.received,
             welcomed=self._welcome is not None,
@@ -162,7 +164,7 @@ class Agent:
         while self._answered and self._answered[0][2] <= acked:
             self._answered.popleft()
 
-    def _unpack(self, welcome: wire.Welcome) -> Work:
+    def _unpack(self, welcome: messages.Welcome) -> Work:
         """The work, as the flow had it. Trusted: the scheduler has proved the launch's secret."""
         import pickle
 
@@ -182,7 +184,7 @@ class Agent:
         self._service = ServiceWatch(work, self.internal_ip)
         self._stream = StateStream(work, self._peer, self._service.port_changed, self._say_all_running)
         assert self._welcome is not None
-        work._state.max_bytes = wire.max_value(self._welcome.max_frame)
+        work._state.max_bytes = messages.max_value(self._welcome.max_frame)
         work._state.sink = self._stream.edited
         work._state.set("_internal_ip", self.internal_ip)
         work._state.set("_public_ip", os.environ.get("LW_PUBLIC_IP", ""))
@@ -201,7 +203,7 @@ class Agent:
                     self._fall_silent()
                     raise
                 deadline = self._loop.time() + grace
-                self.exit_code = wire.LOST_CODE if reason == Reason.LOST else 0
+                self.exit_code = messages.LOST_CODE if reason == Reason.LOST else 0
                 await self._finish(work, reason, grace)
                 if reason != Reason.LOST:
                     await self._part(connected, deadline)
@@ -244,12 +246,12 @@ class Agent:
             raise
         except BaseException as error:
             self._stream_out()
-            self._peer.send(wire.Stopped(Reason.USER_EXCEPTION, describe_error(error)))
+            self._peer.send(messages.Stopped(Reason.USER_EXCEPTION, describe_error(error)))
             self._has_said_goodbye = True
             self.request_end("", 0.0)
             return
         self._stream_out()
-        self._peer.send(wire.Ready())
+        self._peer.send(messages.Ready())
         waiting, self._waiting = self._waiting or [], None
         for frame in waiting:
             self._on_frame(frame)
@@ -271,7 +273,7 @@ class Agent:
         """Say so, cancel what runs, call ``on_exit``; all within the grace period."""
         deadline = self._loop.time() + grace
         if not self._has_said_goodbye:
-            self._peer.send(wire.Stopped(reason))
+            self._peer.send(messages.Stopped(reason))
         for call in list(self._calls):
             self._cancel(call)
         if self._calls:
@@ -298,7 +300,7 @@ class Agent:
         """
         settled: asyncio.Future[None] = self._loop.create_future()
         self._peer.on_settled = lambda: _settle(settled, None)
-        self._peer.send(wire.Bye())
+        self._peer.send(messages.Bye())
         left = max(_PARTING, deadline - self._loop.time())
         await asyncio.wait({settled, connected}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
@@ -324,37 +326,37 @@ class Agent:
 
     # --- calls ------------------------------------------------------------------------------------
 
-    def _on_frame(self, frame: wire.FromScheduler) -> None:
+    def _on_frame(self, frame: messages.FromScheduler) -> None:
         # First what comes all the time, by its very type: a `match` asks isinstance for each case.
-        if type(frame) is wire.Call and self._waiting is None:
+        if type(frame) is messages.Call and self._waiting is None:
             if not self._end.done():  # else it crossed with the word of the end, and ends with the worker
                 self._call(frame)
             return
-        if isinstance(frame, wire.Ask):
+        if isinstance(frame, messages.Ask):
             self._tell(frame)
             return
-        if self._waiting is not None and not isinstance(frame, wire.Stop):
+        if self._waiting is not None and not isinstance(frame, messages.Stop):
             self._waiting.append(frame)
             return
         match frame:
-            case wire.Cancel():
+            case messages.Cancel():
                 self._cancel(frame.call)
-            case wire.FlowDelta():
+            case messages.FlowDelta():
                 assert self._stream is not None
                 assert self._group is not None
                 self._stream.propose(frame, self._group)
-            case wire.Stop():
+            case messages.Stop():
                 self.request_end(frame.reason, frame.grace)
             case _:
                 raise LightworkError(f"{type(frame).__name__} is not expected here")
 
-    def _tell(self, frame: wire.Ask) -> None:
+    def _tell(self, frame: messages.Ask) -> None:
         """Say what the process does or uses, right away."""
         from lightwork.worker import look  # loaded by the first who asks
 
         data = look.stack_bytes(self._loop) if frame.what == "stack" else look.usage_bytes()
         if not self._peer.closed:
-            self._peer.post(wire.Told(frame.number, data))
+            self._peer.post(messages.Told(frame.number, data))
 
     def _write_stack(self) -> None:
         """The loop is blocked, and somebody wants to know where. Called in another thread."""
@@ -362,12 +364,12 @@ class Agent:
 
         look.write_stack(self._loop)
 
-    def _call(self, frame: wire.Call) -> None:
+    def _call(self, frame: messages.Call) -> None:
         assert self._group is not None
         assert self._service is not None
         self._hashes[frame.id] = frame.hash
         if self.plain is not None:
-            self._peer.send(wire.Running(frame.id))
+            self._peer.send(messages.Running(frame.id))
             self._calls[frame.id] = self._loop.create_future()
             self._service.calls = len(self._calls)
             self.plain.submit(frame.id, frame.args)
@@ -376,7 +378,7 @@ class Agent:
             # After the task's first step: if that is all there is to the run, its result says that it ran.
             self._unsaid.add(frame.id)
         else:
-            self._peer.send(wire.Running(frame.id))
+            self._peer.send(messages.Running(frame.id))
         task, step = create_stepped(self._loop, self._run(frame), "run")
         self._calls[frame.id] = task
         step()
@@ -390,7 +392,7 @@ class Agent:
     def _say_running(self, call: int) -> None:
         if call in self._unsaid and not self._peer.closed:
             self._unsaid.discard(call)
-            self._peer.send(wire.Running(call))
+            self._peer.send(messages.Running(call))
 
     def _say_all_running(self) -> None:
         """A run that edits the state runs: that is seen first, also where it then takes the process with it."""
@@ -398,7 +400,7 @@ class Agent:
             for call in list(self._unsaid):
                 self._say_running(call)
 
-    async def _run(self, frame: wire.Call) -> None:
+    async def _run(self, frame: messages.Call) -> None:
         assert self.work is not None
         begun = time.monotonic()
         outcome = await run_coroutine(self.work, frame.id, frame.args)
@@ -412,7 +414,7 @@ class Agent:
             await task
         except asyncio.CancelledError:
             if call in self._calls:  # cancelled before its first step: run_coroutine was never entered
-                self._finished(wire.Cancelled(call))
+                self._finished(messages.Cancelled(call))
             raise
 
     def _cancel(self, call: int) -> None:
@@ -489,13 +491,13 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_exception(error)
 
 
-def _too_large(call: int, error: FrameTooLarge) -> wire.Failure:
+def _too_large(call: int, error: FrameTooLarge) -> messages.Failure:
     message = (
         f"the return value is too large: {error}. Write it to a file and return its path, or raise max_frame in the "
         "configuration"
     )
     info = msgspec.structs.replace(describe_error(error), message=message, traceback="")
-    return wire.Failure(call, Reason.INVALID_RETURN_VALUE, info)
+    return messages.Failure(call, Reason.INVALID_RETURN_VALUE, info)
 
 
 def _say(text: str) -> None:

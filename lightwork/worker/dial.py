@@ -11,8 +11,8 @@ from collections.abc import Callable
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link.connection import Connection
 from lightwork.link.handshake import NONCE_SIZE, ClientHandshake
+from lightwork.link.messages import Ticket
 from lightwork.link.tls import TlsLayer, client_context
-from lightwork.wire import Ticket
 
 __all__ = ["MAX_FRAME", "ROUTE_TIMEOUT", "DialFailed", "dial", "patience"]
 

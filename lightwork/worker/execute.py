@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lightwork import wire
 from lightwork.components.executor import WorkRunExecutor
+from lightwork.link import messages
 from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SWITCH_INTERVAL", "EndOfCall", "PlainThread", "call_hook", "end_call", "enter", "run_coroutine"]
 
-EndOfCall = wire.Result | wire.Failure | wire.Cancelled
+EndOfCall = messages.Result | messages.Failure | messages.Cancelled
 """The frames that end a call."""
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -59,12 +59,12 @@ async def run_coroutine(work: Work, call: int, args: bytes) -> EndOfCall:
     try:
         return end_call(work, call, await enter(work, args))
     except asyncio.CancelledError:
-        return wire.Cancelled(call)
+        return messages.Cancelled(call)
     except BaseException as error:
         try:
             await call_hook(work.on_exception, error)
         except asyncio.CancelledError:
-            return wire.Cancelled(call)
+            return messages.Cancelled(call)
         except BaseException as raised:
             return _failure(call, raised)
         return _failure(call, error, swallowed=True)
@@ -75,14 +75,14 @@ def _run_plain(work: Work, call: int, args: bytes) -> EndOfCall:
     try:
         return end_call(work, call, enter(work, args))
     except asyncio.CancelledError:
-        return wire.Cancelled(call)
+        return messages.Cancelled(call)
     except BaseException as error:
         try:
             outcome = work.on_exception(error)
             if asyncio.iscoroutine(outcome):
                 asyncio.run(outcome)
         except asyncio.CancelledError:
-            return wire.Cancelled(call)
+            return messages.Cancelled(call)
         except BaseException as raised:
             return _failure(call, raised)
         return _failure(call, error, swallowed=True)
@@ -91,18 +91,18 @@ def _run_plain(work: Work, call: int, args: bytes) -> EndOfCall:
 def end_call(work: Work, call: int, value: Any) -> EndOfCall:
     """The frame for a returned value: a `Result`, or a `Failure` where the value cannot be encoded."""
     try:
-        return wire.Result(call, msgspec.Raw(_encode(value)))
+        return messages.Result(call, msgspec.Raw(_encode(value)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         message = (
             f"{type(work).__name__}.run returned a {type(value).__name__} that cannot be encoded: {error}. "
             "Return plain data, a dataclass or a msgspec.Struct; write large results to a file and return its path"
         )
         info = msgspec.structs.replace(describe_error(error), message=message, traceback="")
-        return wire.Failure(call, Reason.INVALID_RETURN_VALUE, info)
+        return messages.Failure(call, Reason.INVALID_RETURN_VALUE, info)
 
 
-def _failure(call: int, error: BaseException, *, swallowed: bool = False) -> wire.Failure:
-    return wire.Failure(call, Reason.USER_EXCEPTION, describe_error(error), swallowed)
+def _failure(call: int, error: BaseException, *, swallowed: bool = False) -> messages.Failure:
+    return messages.Failure(call, Reason.USER_EXCEPTION, describe_error(error), swallowed)
 
 
 class PlainThread:
@@ -221,7 +221,7 @@ class PlainThread:
         raise asyncio.CancelledError
 
     def _run(self, call: int, args: bytes) -> None:
-        frame: EndOfCall = wire.Cancelled(call)
+        frame: EndOfCall = messages.Cancelled(call)
         try:
             self._current = call
             if call not in self._cancelled:

@@ -10,8 +10,8 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from lightwork import wire
 from lightwork.errors import LightworkError, ProtocolError
+from lightwork.link import messages
 from lightwork.link.connection import Connection, Frames
 from lightwork.worker.dial import DialFailed, dial, patience
 
@@ -26,12 +26,12 @@ class Refused(LightworkError):
 
 
 async def join(
-    ticket: wire.Ticket,
-    hello: Callable[[], wire.Hello],
-    take: Callable[[Connection, wire.Welcome], None],
+    ticket: messages.Ticket,
+    hello: Callable[[], messages.Hello],
+    take: Callable[[Connection, messages.Welcome], None],
     *,
     timeout: float,
-) -> wire.Welcome:
+) -> messages.Welcome:
     """Connect until the scheduler welcomes the worker; give what it says.
 
     A connection that is proved and then brings nothing is given up as a route that is silent. Cancelling closes what
@@ -66,17 +66,17 @@ async def join(
 
 async def _be_welcomed(
     connection: Connection,
-    hello: wire.Hello,
-    take: Callable[[Connection, wire.Welcome], None],
+    hello: messages.Hello,
+    take: Callable[[Connection, messages.Welcome], None],
     silence: float,
-) -> wire.Welcome:
-    welcomed: asyncio.Future[wire.Welcome] = asyncio.get_running_loop().create_future()
+) -> messages.Welcome:
+    welcomed: asyncio.Future[messages.Welcome] = asyncio.get_running_loop().create_future()
 
     def on_frames(frames: Frames) -> None:
-        answer = wire.decode_from_scheduler(frames[0][1])
-        if isinstance(answer, wire.Refuse):
+        answer = messages.decode_from_scheduler(frames[0][1])
+        if isinstance(answer, messages.Refuse):
             connection.abort(Refused(answer.message))
-        elif not isinstance(answer, wire.Welcome):
+        elif not isinstance(answer, messages.Welcome):
             raise ProtocolError(f"the scheduler's first frame is {type(answer).__name__}, not a Welcome")
         else:
             take(connection, answer)
@@ -91,7 +91,7 @@ async def _be_welcomed(
 
     connection.on_frames = on_frames
     connection.on_closed = on_closed
-    connection.send(wire.pack(wire.encode(hello)))
+    connection.send(messages.pack(messages.encode(hello)))
     try:
         # Not one limit for all of it: the welcome carries the work, which may be large.
         got = -1

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from lightwork import wire
+from lightwork.link import messages
 
 __all__ = ["Look", "MostUsed", "Where", "look_around", "stack_bytes", "usage", "usage_bytes", "write_stack"]
 
@@ -156,9 +156,9 @@ def stack_bytes(loop: asyncio.AbstractEventLoop) -> bytes:
     """`look_around`, for the scheduler; never more than it takes."""
     look = look_around(loop)
     data = msgspec.json.encode(look)
-    if len(data) > wire.MOST_TOLD:
+    if len(data) > messages.MOST_TOLD:
         data = msgspec.json.encode(Look(look.threads[:5], look.tasks[:20]))
-    return data if len(data) <= wire.MOST_TOLD else msgspec.json.encode(Look([], []))
+    return data if len(data) <= messages.MOST_TOLD else msgspec.json.encode(Look([], []))
 
 
 def usage_bytes() -> bytes:
@@ -168,4 +168,4 @@ def usage_bytes() -> bytes:
 
 def write_stack(loop: asyncio.AbstractEventLoop) -> None:
     """Write the answer to the output, in one piece: the loop is blocked, and the link with it."""
-    os.write(1, wire.TOLD_MARK + stack_bytes(loop) + b"\n")
+    os.write(1, messages.TOLD_MARK + stack_bytes(loop) + b"\n")

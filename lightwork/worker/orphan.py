@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lightwork.wire import LOST_CODE
+from lightwork.link.messages import LOST_CODE
 from lightwork.worker.urgent import UrgentBytes
 
 __all__ = ["OrphanGuard"]

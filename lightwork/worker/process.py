@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from lightwork import wire
 from lightwork.errors import LightworkError
+from lightwork.link import messages
 from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
 from lightwork.worker.agent import Agent
@@ -22,7 +22,7 @@ from lightwork.worker.orphan import OrphanGuard
 __all__ = ["main", "serve"]
 
 _FAILED = 1
-_decode_ticket = msgspec.msgpack.Decoder(wire.Ticket).decode
+_decode_ticket = msgspec.msgpack.Decoder(messages.Ticket).decode
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ async def serve(ticket: bytes) -> int:
     return agent.exit_code
 
 
-async def _open(ticket: wire.Ticket, *, guarded: bool = False) -> Agent | None:
+async def _open(ticket: messages.Ticket, *, guarded: bool = False) -> Agent | None:
     agent = Agent(ticket, OrphanGuard() if guarded else None)
     try:
         await agent.open()

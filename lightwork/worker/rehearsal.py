@@ -13,9 +13,9 @@ import socket
 import sys
 import threading
 
-from lightwork import wire
 from lightwork.components.work import Work
 from lightwork.errors import LightworkError
+from lightwork.link import messages
 from lightwork.link.buffers import keep_buffers
 from lightwork.link.connection import Connection, Frames
 from lightwork.link.handshake import LAUNCH_SIZE, NONCE_SIZE, ServerHandshake
@@ -79,7 +79,7 @@ async def _play() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(f"\0{name}")
         server = await loop.create_unix_server(accept, sock=sock)
-        agent = Agent(wire.Ticket(launch, secret, [(f"@{name}", 0)], dial_within=_WITHIN, orphan_after=0.0))
+        agent = Agent(messages.Ticket(launch, secret, [(f"@{name}", 0)], dial_within=_WITHIN, orphan_after=0.0))
         try:
             async with asyncio.timeout(_WITHIN):
                 await agent.open()
@@ -103,31 +103,33 @@ class _Scheduler:
     def __init__(self, connection: Connection, notes: list[str]) -> None:
         self._connection = connection
         self._notes = notes
-        self._peer: Peer[wire.FromWorker] = Peer(self._on_frame, wire.decode_from_worker, _MAX_FRAME, ack_delay=None)
+        self._peer: Peer[messages.FromWorker] = Peer(
+            self._on_frame, messages.decode_from_worker, _MAX_FRAME, ack_delay=None
+        )
 
     def welcome(self) -> None:
         """Take the connection over."""
         self._connection.on_frames = self._on_hello
 
     def _on_hello(self, frames: Frames) -> None:
-        wire.decode_from_worker(frames[0][1])
-        welcome = wire.Welcome(0, pickle.dumps(_Part()), "", [], None, _WITHIN, _MAX_FRAME)
-        self._connection.send(wire.pack(wire.encode(welcome)))
+        messages.decode_from_worker(frames[0][1])
+        welcome = messages.Welcome(0, pickle.dumps(_Part()), "", [], None, _WITHIN, _MAX_FRAME)
+        self._connection.send(messages.pack(messages.encode(welcome)))
         self._connection.on_closed = lambda error: self._peer.close()
         self._peer.attach(self._connection, 0)
 
-    def _on_frame(self, frame: wire.FromWorker) -> None:
+    def _on_frame(self, frame: messages.FromWorker) -> None:
         match frame:
-            case wire.Ready():
-                self._peer.send(wire.Call(1, *_Part()._signature.bind((1,), {})))
-            case wire.Result():
-                self._peer.send(wire.Stop(0.0))
-            case wire.Bye():
+            case messages.Ready():
+                self._peer.send(messages.Call(1, *_Part()._signature.bind((1,), {})))
+            case messages.Result():
+                self._peer.send(messages.Stop(0.0))
+            case messages.Bye():
                 self._notes.append(_OVER)
                 self._peer.acknowledge()
-            case wire.Failure() | wire.Stopped():
+            case messages.Failure() | messages.Stopped():
                 if frame.error is not None:
                     self._notes.append(f"{frame.error.qualname}: {frame.error.message}")
-                    self._peer.send(wire.Stop(0.0))
+                    self._peer.send(messages.Stop(0.0))
             case _:
                 pass  # that it runs, what it changes, that it is alive

@@ -16,8 +16,8 @@ from lightwork._version import __version__
 from lightwork.changes import Change
 from lightwork.errors import CallStopped
 from lightwork.link.connection import Frames
+from lightwork.link.messages import VERSION, Hello, Refuse, Ticket, decode_from_scheduler, encode, pack
 from lightwork.status import Stage
-from lightwork.wire import VERSION, Hello, Refuse, Ticket, decode_from_scheduler, encode, pack
 from lightwork.worker.dial import dial
 from tests.app.support_calls import (
     RUNTIMES,

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightwork import FlowDelta, Work, wire
+from lightwork import FlowDelta, Work
 from lightwork.engine.mirror import Mirror
 from lightwork.errors import StateError
+from lightwork.link import messages
 from lightwork.state.ops import OpBuffer
 from lightwork.state.state import State
 from lightwork.state.values import packed, unpacked
@@ -51,23 +52,23 @@ class Pair:
         for name, value in self.flow._state.snapshot().items():
             self.watcher.restore(name, value)
         self.work._state.sink = self.buffer.add
-        self.mirror = Mirror(self.flow._state, lambda frame: self.to_work.append(wire.encode(frame)), self.tell)
+        self.mirror = Mirror(self.flow._state, lambda frame: self.to_work.append(messages.encode(frame)), self.tell)
 
     def tell(self, op: Any) -> None:
         self.watcher.apply([copy.deepcopy(op)])
 
     def flush(self) -> None:
         if ops := self.buffer.take():
-            self.to_flow.append(wire.encode(wire.Delta(ops)))
+            self.to_flow.append(messages.encode(messages.Delta(ops)))
 
     def deliver_to_flow(self) -> None:
         if not self.to_flow:
             return
-        frame = wire.decode_from_worker(self.to_flow.popleft())
-        if isinstance(frame, wire.Delta):
+        frame = messages.decode_from_worker(self.to_flow.popleft())
+        if isinstance(frame, messages.Delta):
             shown = self.mirror.apply(frame.ops)
         else:
-            assert isinstance(frame, wire.Answer)
+            assert isinstance(frame, messages.Answer)
             shown = self.mirror.answer(frame.proposal, frame.ops)
         for op in shown:
             self.tell(op)
@@ -75,13 +76,13 @@ class Pair:
     def deliver_to_work(self) -> None:
         if not self.to_work:
             return
-        frame = wire.decode_from_scheduler(self.to_work.popleft())
-        assert isinstance(frame, wire.FlowDelta)
+        frame = messages.decode_from_scheduler(self.to_work.popleft())
+        assert isinstance(frame, messages.FlowDelta)
         try:
             self.work.apply_flow_delta(FlowDelta(frame.op, unpacked(frame.expected), frame.has_expected))
         except Exception:
             self.refused = True
-        self.to_flow.append(wire.encode(wire.Answer(frame.proposal, self.buffer.take(), None)))
+        self.to_flow.append(messages.encode(messages.Answer(frame.proposal, self.buffer.take(), None)))
 
     def settle(self) -> None:
         while self.to_work or self.to_flow or self.buffer:

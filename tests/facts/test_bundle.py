@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lightwork import bundle as module
-from lightwork.bundle import Bundle, make_bundle, unpack
 from lightwork.errors import UsageError
+from lightwork.runtime import bundle as module
+from lightwork.runtime.bundle import Bundle, make_bundle, unpack
 
 
 def make_app(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightwork.errors import ConfigError, UsageError
-from lightwork.ignore import IGNORE_FILE, app_files
+from lightwork.runtime.ignore import IGNORE_FILE, app_files
 
 
 def tree(folder: Path, *files: str, **ignores: str) -> Path:
@@ -138,7 +138,7 @@ def test_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_pathspec_is_imported_late() -> None:
     """Importing the module does not import pathspec."""
-    program = "import sys, lightwork.ignore; print('pathspec' in sys.modules)"
+    program = "import sys, lightwork.runtime.ignore; print('pathspec' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
     assert done.stdout == "False\n"

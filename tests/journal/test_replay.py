@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightwork import wire
 from lightwork.components.status_history import WorkRecord
 from lightwork.engine import events as ev
 from lightwork.engine import records as rec
@@ -17,6 +16,7 @@ from lightwork.engine.image import dump_machine, dump_values
 from lightwork.engine.machine import Machine, MachineError
 from lightwork.engine.replay import Replay
 from lightwork.engine.settle import settled
+from lightwork.link import messages
 from lightwork.remote_errors import ErrorInfo
 from lightwork.state.ops import Op
 from lightwork.state.state import State
@@ -158,7 +158,7 @@ class Worker:
         self.state.sink = self.send
 
     def send(self, op: Op) -> None:
-        body = wire.encode(wire.Delta([op]))
+        body = messages.encode(messages.Delta([op]))
         self.frames.append(rec.Framed(1, 1, len(self.frames) + 1, 1.0, body))
 
 
@@ -213,8 +213,8 @@ def test_a_call_goes_its_way_through_the_log() -> None:
                     rec.Happened(1.0, ev.CallSubmitted(1, 7, "h", b"\x90")),
                     rec.Asked(1, 7, "h"),
                     rec.LaunchBegun(1, 1, "x", b"l" * 16, b"s" * 32, "local"),
-                    rec.Framed(1, 1, 1, 2.0, wire.encode(wire.Ready())),
-                    rec.Framed(1, 1, 2, 3.0, wire.encode(wire.Result(7, msgspec.Raw(b"\x2a")))),
+                    rec.Framed(1, 1, 1, 2.0, messages.encode(messages.Ready())),
+                    rec.Framed(1, 1, 2, 3.0, messages.encode(messages.Result(7, msgspec.Raw(b"\x2a")))),
                 ]
             )
         )

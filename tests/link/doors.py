@@ -9,7 +9,7 @@ from typing import Any
 
 from lightwork.engine.listener import Listener
 from lightwork.link import Connection
-from lightwork.wire import Hello, Ticket, encode, pack
+from lightwork.link.messages import Hello, Ticket, encode, pack
 from lightwork.worker.dial import dial
 from tests.link.support import LAUNCH, SECRET, SECRETS
 

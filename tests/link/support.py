@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightwork.link import ClientHandshake, Connection, Frames, Peer, ServerHandshake
-from lightwork.wire import Frame, FromScheduler, FromWorker, decode_from_scheduler, decode_from_worker
+from lightwork.link.messages import Frame, FromScheduler, FromWorker, decode_from_scheduler, decode_from_worker
 
 LAUNCH = bytes(range(16))
 SECRET = b"s" * 32

@@ -6,7 +6,7 @@ import pytest
 
 from lightwork.errors import ProtocolError
 from lightwork.link import Connection, Frames
-from lightwork.wire import pack
+from lightwork.link.messages import pack
 from tests.link.support import FakeTransport, Log, ManualLoop, client, join, pump, server
 
 

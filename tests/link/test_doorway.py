@@ -16,7 +16,7 @@ import pytest
 
 from lightwork.engine.doorway import Doorway, Pace
 from lightwork.link import Connection
-from lightwork.wire import Ticket
+from lightwork.link.messages import Ticket
 from tests.link.doors import Door, Run, answer, door, ended, let_in, stranger
 from tests.link.support import LAUNCH, SECRET, client
 from tests.link.test_sockets import connected, linux

@@ -7,40 +7,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightwork import wire
 from lightwork.errors import ProtocolError
+from lightwork.link import messages
+from lightwork.link.messages import HEADER, FrameReader, decode_from_scheduler, decode_from_worker, encode, pack
 from lightwork.remote_errors import ErrorInfo
-from lightwork.wire import HEADER, FrameReader, decode_from_scheduler, decode_from_worker, encode, pack
 
 ERROR = ErrorInfo(module="builtins", qualname="ValueError", message="bad", args=b"\x91\xa3bad")
 
-FROM_WORKER: list[wire.FromWorker] = [
-    wire.Hello(version=1, lightwork="0.1", python="3.11", pid=7, host="here", received=3),
-    wire.Hello(2, "0.1", "3.11", 7, "here", 3, welcomed=True, sent=9, calls=[(1, "hash", 0), (2, "", 8)], proposal=4),
-    wire.Ready(),
-    wire.Running(call=2**40),
-    wire.Delta(ops=[(0, ["loss"], 0.5)]),
-    wire.Answer(proposal=1, ops=[], error=ERROR),
-    wire.Result(call=1, value=msgspec.Raw(b"\x01")),
-    wire.Failure(call=1, reason="user_exception", error=ERROR, swallowed=True),
-    wire.Cancelled(call=1),
-    wire.Stopped(reason="", error=None),
-    wire.Bye(),
-    wire.Told(number=1, data=b"{}"),
-    wire.Heartbeat(),
-    wire.Ack(number=2**60),
+FROM_WORKER: list[messages.FromWorker] = [
+    messages.Hello(version=1, lightwork="0.1", python="3.11", pid=7, host="here", received=3),
+    messages.Hello(
+        2, "0.1", "3.11", 7, "here", 3, welcomed=True, sent=9, calls=[(1, "hash", 0), (2, "", 8)], proposal=4
+    ),
+    messages.Ready(),
+    messages.Running(call=2**40),
+    messages.Delta(ops=[(0, ["loss"], 0.5)]),
+    messages.Answer(proposal=1, ops=[], error=ERROR),
+    messages.Result(call=1, value=msgspec.Raw(b"\x01")),
+    messages.Failure(call=1, reason="user_exception", error=ERROR, swallowed=True),
+    messages.Cancelled(call=1),
+    messages.Stopped(reason="", error=None),
+    messages.Bye(),
+    messages.Told(number=1, data=b"{}"),
+    messages.Heartbeat(),
+    messages.Ack(number=2**60),
 ]
 
-FROM_SCHEDULER: list[wire.FromScheduler] = [
-    wire.Welcome(received=0, work=b"pickle", name="root.a", paths=["."], heartbeat=20.0, grace=5.0, max_frame=1 << 26),
-    wire.Refuse(message="not wanted"),
-    wire.Call(id=1, args=b"\x90", hash="0123"),
-    wire.Cancel(call=1),
-    wire.FlowDelta(proposal=1, op=(0, ["lr"], 0.1), expected=None, has_expected=True),
-    wire.Ask(number=1, what="stack"),
-    wire.Stop(grace=5.0, reason="stopped"),
-    wire.Heartbeat(),
-    wire.Ack(number=1),
+FROM_SCHEDULER: list[messages.FromScheduler] = [
+    messages.Welcome(
+        received=0, work=b"pickle", name="root.a", paths=["."], heartbeat=20.0, grace=5.0, max_frame=1 << 26
+    ),
+    messages.Refuse(message="not wanted"),
+    messages.Call(id=1, args=b"\x90", hash="0123"),
+    messages.Cancel(call=1),
+    messages.FlowDelta(proposal=1, op=(0, ["lr"], 0.1), expected=None, has_expected=True),
+    messages.Ask(number=1, what="stack"),
+    messages.Stop(grace=5.0, reason="stopped"),
+    messages.Heartbeat(),
+    messages.Ack(number=1),
 ]
 
 
@@ -54,7 +58,7 @@ def as_data(frame: object) -> object:
 
 
 @pytest.mark.parametrize("frame", FROM_WORKER, ids=lambda frame: type(frame).__name__)
-def test_frames_of_a_worker_survive_the_wire(frame: wire.FromWorker) -> None:
+def test_frames_of_a_worker_survive_the_wire(frame: messages.FromWorker) -> None:
     """Each frame is decoded to its own type with its own values."""
     back = decode_from_worker(encode(frame))
     assert type(back) is type(frame)
@@ -62,7 +66,7 @@ def test_frames_of_a_worker_survive_the_wire(frame: wire.FromWorker) -> None:
 
 
 @pytest.mark.parametrize("frame", FROM_SCHEDULER, ids=lambda frame: type(frame).__name__)
-def test_frames_of_a_scheduler_survive_the_wire(frame: wire.FromScheduler) -> None:
+def test_frames_of_a_scheduler_survive_the_wire(frame: messages.FromScheduler) -> None:
     """Each frame is decoded to its own type with its own values."""
     back = decode_from_scheduler(encode(frame))
     assert type(back) is type(frame)
@@ -71,12 +75,12 @@ def test_frames_of_a_scheduler_survive_the_wire(frame: wire.FromScheduler) -> No
 
 def test_every_frame_is_in_the_tables() -> None:
     """The tables above leave no frame out."""
-    assert {type(frame) for frame in FROM_WORKER} == set(wire.FromWorker.__args__)
-    assert {type(frame) for frame in FROM_SCHEDULER} == set(wire.FromScheduler.__args__)
+    assert {type(frame) for frame in FROM_WORKER} == set(messages.FromWorker.__args__)
+    assert {type(frame) for frame in FROM_SCHEDULER} == set(messages.FromScheduler.__args__)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\xc1", b"\x91\xa4nope", b"\x92\xa3ack\xa1x", b"\x91" * 5000, encode(wire.Call(1, b""))]
+    "body", [b"", b"\xc1", b"\x91\xa4nope", b"\x92\xa3ack\xa1x", b"\x91" * 5000, encode(messages.Call(1, b""))]
 )
 def test_a_body_that_is_no_frame_is_the_workers_fault(body: bytes) -> None:
     """Garbage, unknown tags, wrong types, endless nesting and frames of the other direction are refused."""
@@ -87,7 +91,7 @@ def test_a_body_that_is_no_frame_is_the_workers_fault(body: bytes) -> None:
 def test_a_frame_of_the_other_direction_is_the_schedulers_fault() -> None:
     """A worker takes no frame that only workers send."""
     with pytest.raises(ProtocolError, match="the scheduler sent no valid frame"):
-        decode_from_scheduler(encode(wire.Running(1)))
+        decode_from_scheduler(encode(messages.Running(1)))
 
 
 BODIES = st.lists(st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=50)), max_size=8)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lightwork.errors import ProtocolError
 from lightwork.link import FrameTooLarge, Peer, PeerClosed
-from lightwork.wire import (
+from lightwork.link.messages import (
     Ack,
     Call,
     Cancel,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lightwork.errors import ProtocolError
 from lightwork.link import Session
-from lightwork.wire import HEADER, FrameReader
+from lightwork.link.messages import HEADER, FrameReader
 
 
 def accept(session: Session, number: int) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from lightwork.engine.listener import Listener
 from lightwork.errors import ConfigError, LightworkError, ProtocolError
 from lightwork.link import Connection, Peer
-from lightwork.wire import (
+from lightwork.link.messages import (
     Call,
     FromScheduler,
     FromWorker,

@@ -16,8 +16,8 @@ from lightwork.engine.certificate import Certificate, make_certificate, server_c
 from lightwork.engine.listener import Listener
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link import ClientHandshake, ServerHandshake, TlsLayer
+from lightwork.link.messages import Ticket, encode, pack
 from lightwork.link.tls import client_context, knows_fingerprint
-from lightwork.wire import Ticket, encode, pack
 from lightwork.worker.dial import DialFailed, dial
 from tests.link.doors import HELLO, Run, answer, door, ended, let_in, stranger
 from tests.link.support import (

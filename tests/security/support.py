@@ -9,8 +9,8 @@ from typing import Any
 
 from lightwork import App, Flow, Work
 from lightwork.engine.workers import Worker
+from lightwork.link.messages import Ticket
 from lightwork.runtime import Route, Runtime
-from lightwork.wire import Ticket
 from lightwork_runtimes.inprocess import InProcessRuntime
 
 

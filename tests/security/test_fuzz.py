@@ -22,10 +22,7 @@ from lightwork.engine.certificate import make_certificate, server_context
 from lightwork.engine.mirror import Mirror
 from lightwork.errors import ProtocolError, StateError
 from lightwork.link import ClientHandshake, Connection, Peer, ServerHandshake, TlsLayer
-from lightwork.link.tls import client_context
-from lightwork.remote_errors import rebuild_error
-from lightwork.state.state import State
-from lightwork.wire import (
+from lightwork.link.messages import (
     HEADER,
     Ack,
     Answer,
@@ -39,6 +36,9 @@ from lightwork.wire import (
     encode,
     pack,
 )
+from lightwork.link.tls import client_context
+from lightwork.remote_errors import rebuild_error
+from lightwork.state.state import State
 from tests.link.support import LAUNCH, SECRETS, FakeTransport, Log, ManualLoop, client, server
 
 CORPUS = Path(__file__).parent / "corpus"

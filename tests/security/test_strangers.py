@@ -19,8 +19,18 @@ from lightwork._version import __version__
 from lightwork.engine.certificate import Certificate
 from lightwork.engine.workers import Worker
 from lightwork.link import Connection, Frames
+from lightwork.link.messages import (
+    HEADER,
+    VERSION,
+    FromScheduler,
+    Hello,
+    Ticket,
+    Welcome,
+    decode_from_scheduler,
+    encode,
+    pack,
+)
 from lightwork.runtime import Spec
-from lightwork.wire import HEADER, VERSION, FromScheduler, Hello, Ticket, Welcome, decode_from_scheduler, encode, pack
 from lightwork.worker.dial import DialFailed, dial
 from tests.link.support import FakeTransport, Log, ManualLoop, server
 from tests.security.support import Live, Taped, knock, live

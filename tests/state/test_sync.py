@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lightwork import wire
+from lightwork.link import messages
 from lightwork.state.ops import OpBuffer
 from lightwork.state.state import State
 from lightwork.state.tracking import Node, locate, plain
@@ -142,7 +142,7 @@ def refill(mirror: Any, fresh: Any) -> None:
 
 def exact(value: Any) -> bytes:
     """Equal for values that are equal in types, signs of zero and order of keys too."""
-    return wire.encode(packed(value))
+    return messages.encode(packed(value))
 
 
 class Synced(RuleBasedStateMachine):
@@ -192,8 +192,8 @@ class Synced(RuleBasedStateMachine):
     def deliver(self) -> None:
         with self.near.lock:
             ops = self.buffer.take()
-        frame = wire.decode_from_worker(wire.encode(wire.Delta(ops)))
-        assert isinstance(frame, wire.Delta)
+        frame = messages.decode_from_worker(messages.encode(messages.Delta(ops)))
+        assert isinstance(frame, messages.Delta)
         self.far.apply(frame.ops)
         near, far = self.near.snapshot(), self.far.snapshot()
         assert near == far
@@ -232,6 +232,6 @@ def test_packed_values_come_back(value: Any) -> None:
     """A value that went through msgpack in its packed form is equal and of the same types."""
     state = State("S", {})
     state.set("x", value)
-    back = unpacked(msgspec.msgpack.decode(wire.encode(packed(state.values["x"]))))
+    back = unpacked(msgspec.msgpack.decode(messages.encode(packed(state.values["x"]))))
     assert back == state.snapshot()["x"] == value
     assert exact(back) == exact(state.values["x"])

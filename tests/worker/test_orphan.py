@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lightwork.wire import LOST_CODE
+from lightwork.link.messages import LOST_CODE
 
 pytestmark = pytest.mark.bare
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lightwork import Work, wire
+from lightwork import Work
+from lightwork.link import messages
 from lightwork.state.state import State
 from lightwork.state.tracking import plain as plain_value
 from lightwork.worker.execute import EndOfCall, PlainThread, end_call
@@ -66,9 +67,9 @@ def stage() -> Iterator[Stage]:
     stage.thread.join()
 
 
-def result(call: int, value: Any) -> wire.Result:
+def result(call: int, value: Any) -> messages.Result:
     frame = end_call(Job(), call, value)
-    assert isinstance(frame, wire.Result)
+    assert isinstance(frame, messages.Result)
     return frame
 
 
@@ -84,7 +85,7 @@ def test_exception_becomes_a_failure(stage: Stage) -> None:
     """What the run raises is a frame, and the thread goes on."""
     stage.submit(1, "raises")
     failure = stage.next()
-    assert isinstance(failure, wire.Failure)
+    assert isinstance(failure, messages.Failure)
     assert (failure.call, failure.reason, failure.error.qualname) == (1, "user_exception", "ValueError")
     stage.submit(2, "next")
     assert stage.next() == result(2, "next")
@@ -97,7 +98,7 @@ def test_cancel_interrupts_a_busy_run(stage: Stage) -> None:
     stage.work._entered.get(timeout=10)
     assert not stage.plain.is_idle
     stage.plain.cancel(1)
-    assert stage.next() == wire.Cancelled(1)
+    assert stage.next() == messages.Cancelled(1)
     assert stage.next() == result(2, "next")
 
 
@@ -109,7 +110,7 @@ def test_cancelled_before_it_began_never_begins(stage: Stage) -> None:
     stage.plain.cancel(2)
     stage.work._go.set()
     assert stage.next() == result(1, "busy")
-    assert stage.next() == wire.Cancelled(2)
+    assert stage.next() == messages.Cancelled(2)
     assert stage.work._ran == ["busy"]
 
 
@@ -129,7 +130,7 @@ def test_every_call_is_answered_whenever_it_is_cancelled(stage: Stage) -> None:
         stage.plain.cancel(number)
         stage.submit(number + 1, "other")
         first, second = stage.next(), stage.next()
-        assert first in (wire.Cancelled(number), result(number, "quick"))
+        assert first in (messages.Cancelled(number), result(number, "quick"))
         assert second == result(number + 1, "other")
 
 
@@ -196,7 +197,7 @@ def test_an_interruption_that_was_lost_comes_again() -> None:
     finally:
         driver.join()
         signal.signal(signal.SIGURG, before)
-    assert frames.get(timeout=10) == wire.Cancelled(1)
+    assert frames.get(timeout=10) == messages.Cancelled(1)
     assert not plain.is_cancelling(1)
 
 
@@ -236,7 +237,7 @@ def test_an_interruption_never_comes_between_an_edit_and_its_telling(in_main: bo
             plain.cancel(number)
             while plain.is_cancelling(number):
                 time.sleep(0.001)
-            assert frames.get(timeout=10) == wire.Cancelled(number)
+            assert frames.get(timeout=10) == messages.Cancelled(number)
             near = {name: plain_value(work._state.values[name]) for name in ("items", "table")}
             if near != far.snapshot():
                 differing.append(number)

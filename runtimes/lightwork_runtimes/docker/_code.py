@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import IO
 
-from lightwork.bundle import Bundle, make_bundle
 from lightwork.errors import UsageError
+from lightwork.runtime.bundle import Bundle, make_bundle
 
 __all__ = ["AppCode", "code_roots"]
 

@@ -26,9 +26,9 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.build import BuildConfig
-from lightwork.bundle import make_bundle
 from lightwork.errors import UsageError
 from lightwork.runtime import NoCapacity, Rejected, RuntimeFailure
+from lightwork.runtime.bundle import make_bundle
 from lightwork_runtimes.docker import _payload as payload
 from lightwork_runtimes.docker._cache import APP, BASE, BASED_ON, ENV, ENVIRONMENT, FOLDERS, Uses, own_tags
 from lightwork_runtimes.docker._code import AppCode, code_roots

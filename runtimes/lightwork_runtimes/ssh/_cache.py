@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 import msgspec
 
-from lightwork.runtime import Cached, RuntimeFailure
+from lightwork.runtime import Cached
 from lightwork_runtimes.far import kept
 
 if TYPE_CHECKING:
     from lightwork_runtimes.ssh._host import Host
-    from lightwork_runtimes.ssh._session import Session
 
-__all__ = ["cached", "claimed", "discard"]
+__all__ = ["cached", "discard"]
 
 _WHEELS = "wheels"
-_LET_GO_WITHIN = 5.0
-
-
-@contextlib.asynccontextmanager
-async def claimed(session: Session, paths: Sequence[str]) -> AsyncIterator[None]:
-    """In the context nobody removes these folders on a machine, relative to ours there, be they made already or not."""
-    number, _ = await session.request("claim", paths=paths)
-    try:
-        yield
-    finally:
-        # What cannot be said is not needed: with the connection its claims go.
-        with anyio.move_on_after(_LET_GO_WITHIN, shield=True), contextlib.suppress(RuntimeFailure):
-            await session.request("unclaim", number=number)
 
 
 async def cached(hosts: Sequence[Host]) -> list[Cached]:

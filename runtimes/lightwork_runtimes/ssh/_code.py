@@ -17,9 +17,9 @@ from typing import IO
 import anyio.to_thread
 import msgspec
 
-from lightwork.bundle import Bundle, make_bundle
 from lightwork.errors import UsageError
 from lightwork.runtime import Rejected
+from lightwork.runtime.bundle import Bundle, make_bundle
 
 __all__ = ["Code", "CodePlan"]
 

@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from lightwork.build import BuildConfig
 from lightwork.runtime import Rejected
-from lightwork_runtimes.ssh._cache import claimed
+from lightwork_runtimes.ssh._claims import claimed
 from lightwork_runtimes.ssh._options import SshOptions
 from lightwork_runtimes.ssh._packages import downloaded_wheels, lightwork_wheel, pins
 from lightwork_runtimes.ssh._session import Facts, Session

@@ -14,9 +14,10 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from lightwork.bundle import Bundle
 from lightwork.runtime import NoCapacity, Route, RuntimeFailure, Spec, Unreachable
-from lightwork_runtimes.ssh import _cache, _code, _tunnel
+from lightwork.runtime.bundle import Bundle
+from lightwork_runtimes.ssh import _code, _tunnel
+from lightwork_runtimes.ssh._claims import claimed
 from lightwork_runtimes.ssh._environment import Environment
 from lightwork_runtimes.ssh._options import SshOptions, Target
 from lightwork_runtimes.ssh._session import Facts, Session
@@ -288,7 +289,7 @@ class Host:
             uses.append(venv)
         else:
             self._environment.check_as_is(session.facts, spec.build)
-        async with _cache.claimed(session, uses):
+        async with claimed(session, uses):
             for bundle in bundles:
                 await self._once(_code.code_path(bundle), functools.partial(self._send_code, bundle))
             if make is not None:

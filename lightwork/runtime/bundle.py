@@ -21,7 +21,7 @@ import msgspec
 
 from lightwork._logging import get_logger
 from lightwork.errors import UsageError
-from lightwork.ignore import IGNORE_FILE, app_files
+from lightwork.runtime.ignore import IGNORE_FILE, app_files
 
 __all__ = ["LARGE", "Bundle", "make_bundle", "unpack"]
 
@@ -76,7 +76,7 @@ def make_bundle(folder: str | os.PathLike[str], patterns: Sequence[str] = ()) ->
 
     Args:
         folder: The app's folder.
-        patterns: What to leave out, as lines of ``.lightningignore``; see `lightwork.ignore.app_files`.
+        patterns: What to leave out, as lines of ``.lightningignore``; see `lightwork.runtime.ignore.app_files`.
 
     Raises:
         ConfigError: A pattern cannot be understood.

@@ -1,0 +1,30 @@
+"""Claims on folders of a machine: while one is held, no prune removes its folders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from lightwork.runtime import RuntimeFailure
+
+if TYPE_CHECKING:
+    from lightwork_runtimes.ssh._session import Session
+
+__all__ = ["claimed"]
+
+_LET_GO_WITHIN = 5.0
+
+
+@contextlib.asynccontextmanager
+async def claimed(session: Session, paths: Sequence[str]) -> AsyncIterator[None]:
+    """In the context nobody removes these folders on a machine, relative to ours there, be they made already or not."""
+    number, _ = await session.request("claim", paths=paths)
+    try:
+        yield
+    finally:
+        # What cannot be said is not needed: with the connection its claims go.
+        with anyio.move_on_after(_LET_GO_WITHIN, shield=True), contextlib.suppress(RuntimeFailure):
+            await session.request("unclaim", number=number)
