@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from lightwork.engine.events import Outcome
 from lightwork.engine.records import Answer, Asked
+from lightwork.engine.rules.events import Outcome
 from lightwork.status import Stage
 
 __all__ = ["Answers"]

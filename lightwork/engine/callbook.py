@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lightwork.components.call import Call, Queued
 from lightwork.components.driver import Driver, PassEnded
 from lightwork.components.work import Work
-from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
 from lightwork.engine.memory import PassMemory
 from lightwork.engine.outcomes import call_error, decode_value
 from lightwork.engine.records import Asked
+from lightwork.engine.rules import events as ev
 from lightwork.errors import ArgumentsError
 from lightwork.status import Stage, WorkStatus
 

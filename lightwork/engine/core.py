@@ -18,11 +18,11 @@ from lightwork.components.call import Call, Operation
 from lightwork.components.driver import PassEnded
 from lightwork.components.work import Work
 from lightwork.config import Config
-from lightwork.engine import events as ev
 from lightwork.engine.asking import Asking
-from lightwork.engine.machine import Machine
 from lightwork.engine.output import Output
 from lightwork.engine.records import Happened
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.machine import Machine
 from lightwork.engine.tree import Tree
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, UsageError

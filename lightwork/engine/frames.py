@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightwork.engine import events as ev
+from lightwork.engine.rules import events as ev
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link import messages
 from lightwork.status import Reason

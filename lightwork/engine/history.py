@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from lightwork.components.signature import RunSignature
-from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
+from lightwork.engine.rules import events as ev
 from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Stage, WorkStatus
 

@@ -10,8 +10,6 @@ import msgspec
 
 from lightwork.components.flow import Flow
 from lightwork.components.status_history import WorkRecord
-from lightwork.engine.machine import Machine
-from lightwork.engine.model import ModelCall, ModelWork
 from lightwork.engine.records import (
     CallImage,
     ComponentImage,
@@ -21,6 +19,8 @@ from lightwork.engine.records import (
     WorkImage,
     encode,
 )
+from lightwork.engine.rules.machine import Machine
+from lightwork.engine.rules.model import ModelCall, ModelWork
 from lightwork.state.values import packed, unpacked
 
 if TYPE_CHECKING:

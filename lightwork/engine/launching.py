@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from lightwork._logging import get_logger
-from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry
-from lightwork.engine.model import Phase
 from lightwork.engine.output import LineCutter
 from lightwork.engine.records import LaunchBegun, Placed, WorkerImage, WorkerOutput
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.model import Phase
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.workers import Worker, explain
 from lightwork.link import messages

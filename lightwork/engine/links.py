@@ -10,12 +10,12 @@ from typing import Any
 from lightwork._version import __version__
 from lightwork.components.call import Operation
 from lightwork.components.work import Work
-from lightwork.engine import events as ev
 from lightwork.engine.core import Core, Entry, finish_all
 from lightwork.engine.frames import event_of
 from lightwork.engine.mirror import Mirror
-from lightwork.engine.model import Phase
 from lightwork.engine.records import Asked, Welcomed
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.model import Phase
 from lightwork.engine.workers import Worker
 from lightwork.errors import ProposalRefused, StateError, UsageError
 from lightwork.link import messages

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from lightwork.components.work import Work
-from lightwork.engine.events import Outcome
+from lightwork.engine.rules.events import Outcome
 from lightwork.errors import CallStopped, CallTimeout, InvalidReturnValue, LaunchFailed, WorkerDied, WorkError
 from lightwork.remote_errors import rebuild_error
 from lightwork.status import Reason, Stage

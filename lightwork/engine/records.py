@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
-from lightwork.engine.events import Event, Outcome, Policy, Timer
-from lightwork.engine.model import Phase, Verdict
+from lightwork.engine.rules.events import Event, Outcome, Policy, Timer
+from lightwork.engine.rules.model import Phase, Verdict
 from lightwork.runtime import Ref
 from lightwork.status import Reason, WorkStatus
 
@@ -176,7 +176,7 @@ Record = (
 
 
 class CallImage(msgspec.Struct, frozen=True, array_like=True):
-    """A `lightwork.engine.model.ModelCall`."""
+    """A `lightwork.engine.rules.model.ModelCall`."""
 
     id: int
     hash: str
@@ -189,7 +189,7 @@ class CallImage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WorkImage(msgspec.Struct, frozen=True):
-    """A `lightwork.engine.model.ModelWork`; what refers to calls does so by number."""
+    """A `lightwork.engine.rules.model.ModelWork`; what refers to calls does so by number."""
 
     id: int
     name: str

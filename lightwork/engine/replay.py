@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from lightwork.components.status_history import WorkRecord
-from lightwork.engine import events as ev
 from lightwork.engine import records as rec
 from lightwork.engine.answers import Answers
 from lightwork.engine.frames import event_of
 from lightwork.engine.image import dump_machine, dump_record, dump_values, load_machine, load_record, load_values
-from lightwork.engine.machine import MachineError
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.machine import MachineError
 from lightwork.errors import LightworkError, StateError
 from lightwork.link import messages
 from lightwork.state.state import State

@@ -21,12 +21,12 @@ from lightwork.components.flow import Flow
 from lightwork.components.status_history import WorkRecord
 from lightwork.components.work import Work
 from lightwork.config import Config
-from lightwork.engine import events as ev
 from lightwork.engine.callbook import CallBook
 from lightwork.engine.core import Core, Entry, finish_all
 from lightwork.engine.launching import Launching
 from lightwork.engine.links import Links
 from lightwork.engine.listener import Listener
+from lightwork.engine.rules import events as ev
 from lightwork.engine.runtimes import Runtimes
 from lightwork.engine.schedules import Schedules
 from lightwork.engine.tree import Tree

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lightwork.engine import events as ev
-from lightwork.engine.model import Phase
 from lightwork.engine.records import Happened, Image
 from lightwork.engine.replay import Replay
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.model import Phase
 from lightwork.status import Reason
 
 __all__ = ["settled"]

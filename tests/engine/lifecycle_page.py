@@ -6,15 +6,15 @@ import inspect
 from collections import defaultdict
 from pathlib import Path
 
-from lightwork.engine.machine import LATE, TABLE
-from lightwork.engine.model import Phase
+from lightwork.engine.rules.machine import LATE, TABLE
+from lightwork.engine.rules.model import Phase
 
 PAGE = Path(__file__).parents[2] / "docs" / "lifecycle.md"
 
 _INTRODUCTION = """\
 # The life of a worker
 
-This page is drawn from `TABLE` in `lightwork/engine/machine.py` by `python -m tests.engine.lifecycle_page`.
+This page is drawn from `TABLE` in `lightwork/engine/rules/machine.py` by `python -m tests.engine.lifecycle_page`.
 
 Each work has at most one worker, which stands in one of these phases. An arrow is an event that can lead from one to
 the other.

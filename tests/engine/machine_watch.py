@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeVar
 
-from lightwork.engine import events as ev
-from lightwork.engine.machine import LATE, TABLE, Machine
-from lightwork.engine.model import ModelWork, Phase
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.machine import LATE, TABLE, Machine
+from lightwork.engine.rules.model import ModelWork, Phase
 from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, Stage, WorkStatus
 

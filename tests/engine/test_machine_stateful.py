@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from lightwork.engine import events as ev
-from lightwork.engine.model import Phase
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.model import Phase
 from lightwork.status import Reason
 from tests.engine.machine_watch import ERROR, Watch
 

@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import pytest
 
-from lightwork.engine import events as ev
-from lightwork.engine.events import Timer
-from lightwork.engine.machine import LATE, TABLE, Machine, MachineError
-from lightwork.engine.model import Phase
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.events import Timer
+from lightwork.engine.rules.machine import LATE, TABLE, Machine, MachineError
+from lightwork.engine.rules.model import Phase
 from lightwork.status import Reason, Stage
 from tests.engine import lifecycle_page
 from tests.engine.machine_watch import ERROR, Watch, only

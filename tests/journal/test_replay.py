@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightwork.components.status_history import WorkRecord
-from lightwork.engine import events as ev
 from lightwork.engine import records as rec
 from lightwork.engine.image import dump_machine, dump_values
-from lightwork.engine.machine import Machine, MachineError
 from lightwork.engine.replay import Replay
+from lightwork.engine.rules import events as ev
+from lightwork.engine.rules.machine import Machine, MachineError
 from lightwork.engine.settle import settled
 from lightwork.link import messages
 from lightwork.remote_errors import ErrorInfo

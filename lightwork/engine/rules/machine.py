@@ -30,8 +30,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, assert_never
 
-from lightwork.engine.call_rules import CallRules, take_from_flight
-from lightwork.engine.events import (
+from lightwork.engine.rules.call_rules import CallRules, take_from_flight
+from lightwork.engine.rules.events import (
     CallCancelled,
     CallFailed,
     CallRecovered,
@@ -62,7 +62,7 @@ from lightwork.engine.events import (
     WorkerUp,
     WorkRemoved,
 )
-from lightwork.engine.model import ModelCall, ModelWork, Phase, Verdict
+from lightwork.engine.rules.model import ModelCall, ModelWork, Phase, Verdict
 from lightwork.errors import LightworkError
 from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, Stage
@@ -174,7 +174,7 @@ class Machine(CallRules):
     # --- timers -----------------------------------------------------------------------------------
 
     def _timer(self, work: ModelWork, event: TimerFired) -> None:
-        """What the timer was for happens, if it still can: see `lightwork.engine.events.Timer`."""
+        """What the timer was for happens, if it still can: see `lightwork.engine.rules.events.Timer`."""
         kind, call = event.timer.kind, work.calls.get(event.timer.call)
         match kind:
             case "launch":

@@ -1,6 +1,6 @@
 """The rules of the machine that are about calls: queued, joined, answered, sent, ended, tried again, settled.
 
-The part of `lightwork.engine.machine` that its table needs and that no phase of a worker changes. The methods are
+The part of `lightwork.engine.rules.machine` that its table needs and that no phase of a worker changes. The methods are
 called by `Machine` alone.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from lightwork.engine.events import (
+from lightwork.engine.rules.events import (
     Adopt,
     CallCancelled,
     CallFailed,
@@ -29,7 +29,7 @@ from lightwork.engine.events import (
     StopTimer,
     Timer,
 )
-from lightwork.engine.model import ModelCall, ModelWork, Phase
+from lightwork.engine.rules.model import ModelCall, ModelWork, Phase
 from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, Stage, WorkStatus
 

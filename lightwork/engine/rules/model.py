@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 
 import msgspec
 
-from lightwork.engine.events import Outcome, Policy
+from lightwork.engine.rules.events import Outcome, Policy
 from lightwork.status import Reason, Stage
 
 __all__ = ["ModelCall", "ModelWork", "Phase", "Verdict"]

@@ -1,0 +1,1 @@
+"""What happens to works, their workers and their calls: pure decisions, with no clock, socket or task."""
