@@ -18,10 +18,10 @@ from lightwork.components.flow import Flow
 from lightwork.components.structures import find
 from lightwork.components.work import Work
 from lightwork.config import LOG_DIR, Config, load_config
-from lightwork.engine.layouts import Layouts
-from lightwork.engine.passes import FlowEnded, Passes
-from lightwork.engine.scheduler import Scheduler, in_pass
-from lightwork.engine.tree import Feed, Tree
+from lightwork.engine.changes import Feed, Tree
+from lightwork.engine.engine import Scheduler, in_pass
+from lightwork.engine.flow.layouts import Layouts
+from lightwork.engine.flow.passes import FlowEnded, Passes
 from lightwork.errors import AppEnded, ComponentError, ConfigError, FlowFailed, LightworkError, UsageError
 from lightwork.runtime import Route, Runtime
 

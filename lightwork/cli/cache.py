@@ -15,7 +15,7 @@ import msgspec
 
 from lightwork.cli.output import FAILED, duration, output_option, print_json, print_table
 from lightwork.config import Config, load_config
-from lightwork.engine.runtimes import installed, load_kind, make
+from lightwork.engine.workers.runtimes import installed, load_kind, make
 from lightwork.errors import ConfigError, PlatformError
 from lightwork.runtime import Cached, Caching
 

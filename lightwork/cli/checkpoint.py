@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from lightwork.cli.output import output_option, print_json
+from lightwork.engine.recovery.replay import abandon_workers
 from lightwork.errors import JournalError
 
 if TYPE_CHECKING:
-    from lightwork.engine.replay import Replay
+    from lightwork.engine.recovery.replay import Replay
     from lightwork.journal.store import Store
 
 __all__ = ["checkpoint", "ls", "restore", "show"]
@@ -81,8 +82,7 @@ def restore(journal: Path, number: int, new: Path) -> None:
 
     States and results are kept; workers are not: those of a running app stay its own.
     """
-    from lightwork.engine.records import encode
-    from lightwork.engine.settle import settled
+    from lightwork.engine.recovery.records import encode
     from lightwork.journal.store import Store
 
     if new.exists():
@@ -90,7 +90,7 @@ def restore(journal: Path, number: int, new: Path) -> None:
     store = _open(journal)
     try:
         meta = store.meta()
-        image = settled(_read(store, number))
+        image = abandon_workers(_read(store, number))
     finally:
         store.close()
     try:
@@ -115,7 +115,7 @@ def _open(path: Path) -> Store:
 
 
 def _read(store: Store, number: int | None) -> Replay:
-    from lightwork.engine.recorder import read_journal
+    from lightwork.engine.recovery.recorder import read_journal
 
     try:
         if number is not None and number not in [snapshot.number for snapshot in store.snapshots()]:

@@ -18,18 +18,18 @@ from lightwork.components.call import Call, Operation
 from lightwork.components.driver import PassEnded
 from lightwork.components.work import Work
 from lightwork.config import Config
-from lightwork.engine.asking import Asking
-from lightwork.engine.output import Output
-from lightwork.engine.records import Happened
+from lightwork.engine.changes import Tree
+from lightwork.engine.recovery.records import Happened
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.machine import Machine
-from lightwork.engine.tree import Tree
-from lightwork.engine.workers import Worker
+from lightwork.engine.workers.output import Output
+from lightwork.engine.workers.queries import Asking
+from lightwork.engine.workers.worker import Worker
 from lightwork.errors import ProposalRefused, UsageError
 from lightwork.status import WorkStatus
 
 if TYPE_CHECKING:
-    from lightwork.engine.recorder import Recorder
+    from lightwork.engine.recovery.recorder import Recorder
 
 __all__ = ["Core", "Entry", "finish_all"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from lightwork._logging import get_logger
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
+from lightwork.engine.changes import Tree
+from lightwork.engine.engine import Scheduler
 from lightwork.engine.history import History
-from lightwork.engine.scheduler import Scheduler
-from lightwork.engine.tree import Tree
 from lightwork.server import acting, lines, own, probes, reading, stacks
 from lightwork.server.feed import Client, Feed
 from lightwork.server.guard import Guard

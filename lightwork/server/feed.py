@@ -18,8 +18,8 @@ import msgspec
 
 from lightwork.changes import Change, ComponentAdded, ComponentRemoved, LogLine, StateChanged, StatusChanged
 from lightwork.components.work import Work
+from lightwork.engine.changes import Tree
 from lightwork.engine.history import CallRecord, History
-from lightwork.engine.tree import Tree
 from lightwork.server.types import Usage
 from lightwork.server.values import to_json
 from lightwork.server.views import MOST_STATE, AppLike, Views

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from lightwork._logging import get_logger
 from lightwork.discovery import AppFile, announce
-from lightwork.engine.scheduler import Scheduler
-from lightwork.engine.tree import Tree
+from lightwork.engine.changes import Tree
+from lightwork.engine.engine import Scheduler
 from lightwork.errors import PlatformError
 from lightwork.server.api import Api
 from lightwork.server.guard import Guard, is_loopback

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lightwork.engine.core import Entry
-from lightwork.engine.scheduler import Scheduler
+from lightwork.engine.engine import Scheduler
 from lightwork.errors import LightworkError
 from lightwork.link import messages
 from lightwork.server.reading import find_work

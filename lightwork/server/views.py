@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lightwork.components.cron import ScheduleView
     from lightwork.config import Config
     from lightwork.engine.core import Entry
-    from lightwork.engine.scheduler import Scheduler
+    from lightwork.engine.engine import Scheduler
 
 __all__ = ["MOST_STATE", "AppLike", "Views", "describe"]
 

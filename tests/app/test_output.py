@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lightwork.changes import LogLine
-from lightwork.engine.output import LineCutter
+from lightwork.engine.workers.output import LineCutter
 from lightwork.errors import WorkerDied
 from tests.app.support_calls import Prints, lines, running
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightwork import FlowDelta, Work
-from lightwork.engine.mirror import Mirror
+from lightwork.engine.workers.replica import Mirror
 from lightwork.errors import StateError
 from lightwork.link import messages
 from lightwork.state.ops import OpBuffer
@@ -249,7 +249,7 @@ def test_diverged() -> None:
 
 def test_what_waits_for_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """With too much unanswered the next edit is refused and changes nothing; answers make room for others."""
-    monkeypatch.setattr("lightwork.engine.mirror.MOST_UNANSWERED", 10_000)
+    monkeypatch.setattr("lightwork.engine.workers.replica.MOST_UNANSWERED", 10_000)
     pair = Pair()
     with pytest.raises(StateError, match=r"^Held\.items cannot be changed now: .* await work\.wait_confirmed\(\)"):
         _append_many(pair.flow.items)

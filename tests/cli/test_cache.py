@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import msgspec
 import pytest
 
-import lightwork.engine.runtimes
+import lightwork.engine.workers.runtimes
 from lightwork.cli.cache import parse_age, size
 from lightwork.runtime import Cached, RuntimeFailure, Unreachable
 from tests.cli.invoke import invoke
@@ -78,8 +78,8 @@ def _shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         name: EntryPoint(name, f"{__name__}:{target}", "lightwork.runtimes")
         for name, target in (("shelf", "Shelf"), ("needs", "NeedsKeys"), ("broken", "nothing"))
     }
-    points["inprocess"] = lightwork.engine.runtimes.installed()["inprocess"]
-    monkeypatch.setattr(lightwork.engine.runtimes, "installed", lambda: points)
+    points["inprocess"] = lightwork.engine.workers.runtimes.installed()["inprocess"]
+    monkeypatch.setattr(lightwork.engine.workers.runtimes, "installed", lambda: points)
     monkeypatch.setattr("lightwork.cli.cache.installed", lambda: points)
     monkeypatch.chdir(tmp_path)
     configure("")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import msgspec
 import pytest
 
-import lightwork.engine.runtimes
+import lightwork.engine.workers.runtimes
 from lightwork.runtime import Holding, Ref, RuntimeFailure, Unreachable
 from tests.cli.invoke import invoke
 
@@ -68,8 +68,8 @@ def _machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machines, "released", [])
     monkeypatch.setattr(Machines, "stuck", set())
     points = {"machines": EntryPoint("machines", f"{__name__}:Machines", "lightwork.runtimes")}
-    points["inprocess"] = lightwork.engine.runtimes.installed()["inprocess"]
-    monkeypatch.setattr(lightwork.engine.runtimes, "installed", lambda: points)
+    points["inprocess"] = lightwork.engine.workers.runtimes.installed()["inprocess"]
+    monkeypatch.setattr(lightwork.engine.workers.runtimes, "installed", lambda: points)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lightwork.toml").write_text(
         '[runtimes.here]\nkind = "inprocess"\n[runtimes.gpu]\nkind = "machines"\n[runtimes.same]\nkind = "machines"\n'

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import lightwork.cli.doctor
-import lightwork.engine.runtimes
+import lightwork.engine.workers.runtimes
 from lightwork.cli.doctor import Report, examine
 from lightwork.runtime import Diagnosable, Finding, Health
 from tests.cli.invoke import invoke
@@ -50,8 +50,8 @@ def _others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = {name: f"{__name__}:{cls}" for name, cls in (("fine", "Healthy"), ("broken", "Broken"), ("ill", "Ill"))}
     places |= {"silent": f"{__name__}:Silent", "gone": "no_such_module:Runtime"}
     points = {name: EntryPoint(name, value, "lightwork.runtimes") for name, value in places.items()}
-    points["inprocess"] = lightwork.engine.runtimes.installed()["inprocess"]
-    monkeypatch.setattr(lightwork.engine.runtimes, "installed", lambda: points)
+    points["inprocess"] = lightwork.engine.workers.runtimes.installed()["inprocess"]
+    monkeypatch.setattr(lightwork.engine.workers.runtimes, "installed", lambda: points)
     monkeypatch.setattr(lightwork.cli.doctor, "installed", lambda: points)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIGHTWORK_RUNTIME", "inprocess")
@@ -138,4 +138,4 @@ async def test_tls_without_cryptography_is_a_problem(monkeypatch: pytest.MonkeyP
 def test_our_runtimes_offer_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of our own runtimes can say what it lacks."""
     monkeypatch.undo()
-    assert isinstance(lightwork.engine.runtimes.installed()[kind].load(), Diagnosable)
+    assert isinstance(lightwork.engine.workers.runtimes.installed()[kind].load(), Diagnosable)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lightwork import App, Flow, Work
-from lightwork.engine import resume as resume_module
+from lightwork.engine.recovery import resume as resume_module
 from lightwork.journal.store import Store
 
 

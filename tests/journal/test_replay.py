@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightwork.components.status_history import WorkRecord
-from lightwork.engine import records as rec
-from lightwork.engine.image import dump_machine, dump_values
-from lightwork.engine.replay import Replay
+from lightwork.engine.recovery import records as rec
+from lightwork.engine.recovery.replay import Replay, abandon_workers
+from lightwork.engine.recovery.snapshot import dump_machine, dump_values
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.machine import Machine, MachineError
-from lightwork.engine.settle import settled
 from lightwork.link import messages
 from lightwork.remote_errors import ErrorInfo
 from lightwork.state.ops import Op
@@ -137,7 +136,7 @@ def test_a_replayed_machine_is_the_machine(
             work: list(one.statuses) for work, one in live.records.items()
         }
     assert whole.image() == second.image()
-    ended = Replay(settled(second))
+    ended = Replay(abandon_workers(second))
     assert ended.machine.is_idle
     assert ended.is_over
 

@@ -14,8 +14,8 @@ from lightwork.components.component import Component, Node
 from lightwork.components.driver import Driver
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
-from lightwork.engine.layouts import Layouts
-from lightwork.engine.tree import Tree
+from lightwork.engine.changes import Tree
+from lightwork.engine.flow.layouts import Layouts
 from lightwork.frontend import Frontend
 from lightwork.state.ops import Op
 from lightwork.structures import List

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from lightwork.engine.flow.layout import Layout, Served, Tab, Tabs, Url, arrange, check_url, resolve_layout
 from lightwork.errors import LayoutError
-from lightwork.layout import Layout, Served, Tab, Tabs, Url, arrange, check_url, resolve_layout
 from lightwork.structures import List
 from tests.layout.support import Board, Plain, Recorder, Shown, ShownBoard, set_url
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from lightwork.components.flow import Flow
-from lightwork.engine import layouts as layouts_module
+from lightwork.engine.flow import layouts as layouts_module
 from lightwork.errors import LayoutError
 from lightwork.frontend import Frontend, StaticWebFrontend
 from lightwork.structures import List

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from lightwork.engine.listener import Listener
+from lightwork.engine.listener.listener import Listener
 from lightwork.link import Connection
 from lightwork.link.messages import Hello, Ticket, encode, pack
 from lightwork.worker.dial import dial

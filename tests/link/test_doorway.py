@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lightwork.engine.doorway import Doorway, Pace
+from lightwork.engine.listener.acceptor import Doorway, Pace
 from lightwork.link import Connection
 from lightwork.link.messages import Ticket
 from tests.link.doors import Door, Run, answer, door, ended, let_in, stranger

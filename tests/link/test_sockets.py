@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from lightwork.engine.listener import Listener
+from lightwork.engine.listener.listener import Listener
 from lightwork.errors import ConfigError, LightworkError, ProtocolError
 from lightwork.link import Connection, Peer
 from lightwork.link.messages import (
@@ -313,7 +313,7 @@ async def tunnel(listener: Listener) -> AsyncIterator[tuple[str, int]]:
 
 def test_a_crowd_is_turned_away_at_the_door(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of strangers that are carried here faster than they are listened to, those too many are closed, not counted."""
-    monkeypatch.setattr("lightwork.engine.listener._RATE", 0.0)
+    monkeypatch.setattr("lightwork.engine.listener.listener._RATE", 0.0)
 
     async def scenario() -> None:
         async with door(max_crowd=8) as here, tunnel(here.listener) as address:
@@ -329,7 +329,7 @@ def test_a_crowd_is_turned_away_at_the_door(run: Run, monkeypatch: pytest.Monkey
 
 def test_workers_are_no_crowd(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that names its launch makes room for the next one."""
-    monkeypatch.setattr("lightwork.engine.listener._RATE", 0.0)
+    monkeypatch.setattr("lightwork.engine.listener.listener._RATE", 0.0)
 
     async def scenario() -> None:
         async with door(max_crowd=1) as here:

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pytest
 
-from lightwork.engine.certificate import Certificate, make_certificate, server_context
-from lightwork.engine.listener import Listener
+from lightwork.engine.listener.certificate import Certificate, make_certificate, server_context
+from lightwork.engine.listener.listener import Listener
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link import ClientHandshake, ServerHandshake, TlsLayer
 from lightwork.link.messages import Ticket, encode, pack
@@ -230,7 +230,7 @@ def test_the_key_is_on_no_disk(certificate: Certificate, tmp_path: Path, monkeyp
         seen.append((os.stat(path).st_mode & 0o777, Path(path).read_bytes()))
         unlink(path)
 
-    monkeypatch.setattr("lightwork.engine.certificate.os.unlink", look)
+    monkeypatch.setattr("lightwork.engine.listener.certificate.os.unlink", look)
     server_context(certificate)
     ((mode, content),) = seen
     assert mode == 0o600

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lightwork import App, Flow
-from lightwork.engine.alarm import WallAlarm, has_wall_alarms
+from lightwork.engine.flow.wall_timer import WallAlarm, has_wall_alarms
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="wall alarms are Linux's")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightwork.engine.memory import PassMemory
+from lightwork.engine.flow.pass_calls import PassMemory
 from lightwork.status import Stage, WorkStatus
 
 

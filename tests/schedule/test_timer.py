@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from lightwork import Flow
-from lightwork.engine.schedules import LocalZone, Schedules
-from lightwork.engine.tree import Tree
+from lightwork.engine.changes import Tree
+from lightwork.engine.flow.schedules import LocalZone, Schedules
 
 NOON = datetime(2026, 5, 6, 12, tzinfo=UTC).timestamp()
 HOUR = 3600.0

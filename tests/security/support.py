@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from lightwork import App, Flow, Work
-from lightwork.engine.workers import Worker
+from lightwork.engine.workers.worker import Worker
 from lightwork.link.messages import Ticket
 from lightwork.runtime import Route, Runtime
 from lightwork_runtimes.inprocess import InProcessRuntime

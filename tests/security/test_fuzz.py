@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightwork.engine.certificate import make_certificate, server_context
-from lightwork.engine.mirror import Mirror
+from lightwork.engine.listener.certificate import make_certificate, server_context
+from lightwork.engine.workers.replica import Mirror
 from lightwork.errors import ProtocolError, StateError
 from lightwork.link import ClientHandshake, Connection, Peer, ServerHandshake, TlsLayer
 from lightwork.link.messages import (

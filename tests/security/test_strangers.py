@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from lightwork._version import __version__
-from lightwork.engine.certificate import Certificate
-from lightwork.engine.workers import Worker
+from lightwork.engine.listener.certificate import Certificate
+from lightwork.engine.workers.worker import Worker
 from lightwork.link import Connection, Frames
 from lightwork.link.messages import (
     HEADER,

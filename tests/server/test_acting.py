@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lightwork import Flow
-from lightwork.engine.scheduler import Scheduler
+from lightwork.engine.engine import Scheduler
 from lightwork.errors import FlowFailed, ProposalRefused
 from tests.server.support import Root, Stubborn, serving
 

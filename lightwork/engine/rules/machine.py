@@ -5,7 +5,7 @@ in which phase of a worker, what answers them, and which phases they can lead to
 from it. An event that is not in the table, and is neither late (`LATE`) nor about a work that is forgotten,
 is a bug of ours and raises `MachineError` with the recent story.
 
-Not here: values of arguments and results (opaque bytes), state and its deltas (`lightwork.engine.mirror`),
+Not here: values of arguments and results (opaque bytes), state and its deltas (`lightwork.engine.workers.replica`),
 and connections (`lightwork.link`), which only report that they were lost or restored.
 
 The phases of a worker::

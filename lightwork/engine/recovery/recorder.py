@@ -21,12 +21,12 @@ import msgspec
 from lightwork._version import __version__
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
-from lightwork.engine import records as rec
-from lightwork.engine.answers import Answers
-from lightwork.engine.certificate import Certificate
-from lightwork.engine.image import dump_values
-from lightwork.engine.replay import Replay
-from lightwork.engine.workers import Worker
+from lightwork.engine.listener.certificate import Certificate
+from lightwork.engine.recovery import records as rec
+from lightwork.engine.recovery.replay import Replay
+from lightwork.engine.recovery.run_results import Answers
+from lightwork.engine.recovery.snapshot import dump_values
+from lightwork.engine.workers.worker import Worker
 from lightwork.errors import JournalError, LightworkError
 from lightwork.journal.lock import FileLock
 from lightwork.journal.store import Store
@@ -176,9 +176,9 @@ class Recorder:
         states: Gives every state that is in the image.
 
     Attributes:
-        answers: See `lightwork.engine.answers`.
+        answers: See `lightwork.engine.recovery.run_results`.
         replay: What the journal held; None where it begins.
-        statics, profiles: See `lightwork.engine.records.Image`.
+        statics, profiles: See `lightwork.engine.recovery.records.Image`.
         generation: Counts the schedulers that have written to this journal.
         is_over: Whether the app has ended in order.
         latest_call: The highest number of a call that was given out.

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from lightwork.components.flow import Flow
 from lightwork.components.status_history import WorkRecord
-from lightwork.engine.records import (
+from lightwork.engine.recovery.records import (
     CallImage,
-    ComponentImage,
-    Image,
     RecordImage,
-    WorkerImage,
     WorkImage,
     encode,
 )
@@ -23,14 +18,7 @@ from lightwork.engine.rules.machine import Machine
 from lightwork.engine.rules.model import ModelCall, ModelWork
 from lightwork.state.values import packed, unpacked
 
-if TYPE_CHECKING:
-    from lightwork.components.component import Component
-    from lightwork.engine.core import Core
-    from lightwork.engine.recorder import Recorder
-    from lightwork.engine.replay import Known
-    from lightwork.engine.workers import Worker
-
-__all__ = ["dump_machine", "dump_record", "dump_values", "live_image", "load_machine", "load_record", "load_values"]
+__all__ = ["dump_machine", "dump_record", "dump_values", "load_machine", "load_record", "load_values"]
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -121,60 +109,3 @@ def dump_values(values: dict[str, Any]) -> bytes:
 def load_values(data: bytes) -> dict[str, Any]:
     """The plain values that were dumped."""
     return {name: unpacked(value) for name, value in _decode(data).items()}
-
-
-def live_image(
-    core: Core, recorder: Recorder, components: Iterable[tuple[Component, int]], missing: Iterable[Known]
-) -> Image:
-    """Of a scheduler as it is. In the loop's thread, with the locks of all states held.
-
-    Args:
-        core: Its machine, its works and their workers.
-        recorder: What only a journal asks for.
-        components: The tree; each component with its number, 0 for a flow.
-        missing: What was known of components that have not come back after a killed scheduler.
-    """
-    known = [_component(core, component, number) for component, number in components]
-    known += [ComponentImage(one.name, one.work, dump_values(one.state.snapshot()), one.progress) for one in missing]
-    entries = core.entries.values()
-    return Image(
-        now=core.tick(),
-        works=dump_machine(core.machine),
-        records={entry.id: dump_record(entry.work._record) for entry in entries},
-        timers=core.timers(),
-        components=known,
-        statics=list(recorder.statics),
-        workers=[_worker(entry.worker) for entry in entries if entry.worker is not None],
-        due={entry.id: entry.due for entry in entries if entry.due},
-        answers=recorder.answers.answers,
-        asked=recorder.answers.asked,
-        profiles=list(recorder.profiles),
-        calls=recorder.reserved,
-        latest_call=recorder.latest_call,
-        latest_work=core.latest_work,
-        runs=recorder.generation,
-        is_over=recorder.is_over,
-    )
-
-
-def _component(core: Core, component: Component, number: int) -> ComponentImage:
-    worker = core.entries[number].worker if number else None
-    mirror = worker.mirror if worker is not None else None
-    values = component._state.snapshot() if mirror is None else mirror.confirmed()
-    progress = encode(component._progress.snapshot()) if isinstance(component, Flow) else b""
-    return ComponentImage(component.name, number, dump_values(values), progress)
-
-
-def _worker(worker: Worker) -> WorkerImage:
-    return WorkerImage(
-        worker.work,
-        worker.attempt,
-        worker.name,
-        worker.launch,
-        worker.secret,
-        worker.profile,
-        worker.ref,
-        worker.received,
-        worker.picks_port,
-        worker.offset,
-    )

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from lightwork._logging import get_logger
 from lightwork.components.cron import Schedule, ScheduleBook, ScheduleView
 from lightwork.components.flow import Flow
-from lightwork.engine.alarm import WallAlarm, has_wall_alarms
-from lightwork.engine.tree import Tree
+from lightwork.engine.changes import Tree
+from lightwork.engine.flow.wall_timer import WallAlarm, has_wall_alarms
 
 __all__ = ["LocalZone", "Schedules"]
 

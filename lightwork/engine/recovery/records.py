@@ -1,7 +1,7 @@
 """What a journal says: records of what came into the scheduler from outside, and images of what they come to.
 
 The machine is a function of its events, and a state of its edits, so what is written down is what they were given, in
-order, and never what came of it. `lightwork.engine.replay` makes the one of the other.
+order, and never what came of it. `lightwork.engine.recovery.replay` makes the one of the other.
 
 All plain data. A change here is a change of `lightwork.journal.store.SCHEMA`.
 """
@@ -257,7 +257,7 @@ class WorkerImage(msgspec.Struct):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a call of an unfinished run of the flow's code came to; see `lightwork.engine.answers`."""
+    """What a call of an unfinished run of the flow's code came to; see `lightwork.engine.recovery.run_results`."""
 
     work: int
     call: int
@@ -277,7 +277,7 @@ class Image(msgspec.Struct):
         statics: Names of the components that were there when the app started, present or not.
         workers: Those that are not gone.
         due: Attempts whose launch was ordered and not begun, by the work's number.
-        answers: See `lightwork.engine.answers`.
+        answers: See `lightwork.engine.recovery.run_results`.
         asked: The calls in flight that an unfinished run of the flow's code has made of works that cache nothing.
         profiles: Of the runtimes that were used.
         calls: Calls may have numbers up to this one.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from lightwork.engine.records import Answer, Asked
+from lightwork.engine.recovery.records import Answer, Asked
 from lightwork.engine.rules.events import Outcome
 from lightwork.status import Stage
 

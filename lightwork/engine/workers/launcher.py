@@ -16,12 +16,12 @@ import msgspec
 
 from lightwork._logging import get_logger
 from lightwork.engine.core import Core, Entry
-from lightwork.engine.output import LineCutter
-from lightwork.engine.records import LaunchBegun, Placed, WorkerImage, WorkerOutput
+from lightwork.engine.recovery.records import LaunchBegun, Placed, WorkerImage, WorkerOutput
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
-from lightwork.engine.runtimes import Runtimes
-from lightwork.engine.workers import Worker, explain
+from lightwork.engine.workers.output import LineCutter
+from lightwork.engine.workers.runtimes import Runtimes
+from lightwork.engine.workers.worker import Worker, explain
 from lightwork.link import messages
 from lightwork.runtime import Door, Ref, Rejected, Report, Route, Runtime, Spec, Standing, TimedOut
 from lightwork.status import Reason

@@ -10,8 +10,8 @@ from typing import Any
 
 from lightwork.components.driver import PassEnded
 from lightwork.components.flow import Flow
-from lightwork.engine.scheduler import Scheduler, in_pass
-from lightwork.engine.tree import Tree
+from lightwork.engine.changes import Tree
+from lightwork.engine.engine import Scheduler, in_pass
 
 __all__ = ["FlowEnded", "Passes"]
 

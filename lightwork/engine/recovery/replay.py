@@ -12,17 +12,28 @@ from typing import Any
 import msgspec
 
 from lightwork.components.status_history import WorkRecord
-from lightwork.engine import records as rec
-from lightwork.engine.answers import Answers
-from lightwork.engine.frames import event_of
-from lightwork.engine.image import dump_machine, dump_record, dump_values, load_machine, load_record, load_values
+from lightwork.engine.recovery import records as rec
+from lightwork.engine.recovery.run_results import Answers
+from lightwork.engine.recovery.snapshot import (
+    dump_machine,
+    dump_record,
+    dump_values,
+    load_machine,
+    load_record,
+    load_values,
+)
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.machine import MachineError
+from lightwork.engine.rules.model import Phase
+from lightwork.engine.workers.translate import event_of
 from lightwork.errors import LightworkError, StateError
 from lightwork.link import messages
 from lightwork.state.state import State
+from lightwork.status import Reason
 
-__all__ = ["Known", "Replay"]
+__all__ = ["Known", "Replay", "abandon_workers"]
+
+_LEFT_BEHIND = "its worker was left behind when a checkpoint was restored"
 
 _decode_op = msgspec.msgpack.Decoder().decode
 
@@ -55,10 +66,10 @@ class Replay:
 
     Attributes:
         machine, timers, workers, due, profiles, statics, now, calls, latest_call, latest_work, runs, is_over: See
-            `lightwork.engine.records.Image`.
+            `lightwork.engine.recovery.records.Image`.
         records: By the work's number.
         components: By name.
-        answers: See `lightwork.engine.answers`.
+        answers: See `lightwork.engine.recovery.run_results`.
     """
 
     def __init__(self, image: rec.Image | None = None, *, kept: int = 100) -> None:
@@ -237,3 +248,20 @@ class Replay:
                 self.records.pop(command.work, None)
             case _:
                 return  # what was sent or done then was sent or done
+
+
+def abandon_workers(replay: Replay) -> rec.Image:
+    """An image of a replay as of an app that has ended in order: states and results, no worker. Uses the replay up."""
+    for work in replay.machine.works():
+        replay.take(rec.Happened(replay.now, ev.StopRequested(work.id)))
+        if work.phase is not Phase.ABSENT:
+            replay.take(rec.Happened(replay.now, ev.WorkerExited(work.id, work.attempt, Reason.LOST, _LEFT_BEHIND)))
+    for known in replay.components.values():
+        for name in ("_url", "_internal_ip", "_public_ip") if known.work else ():
+            known.state.restore(name, "")
+    replay.workers.clear()
+    replay.due.clear()
+    replay.timers.clear()
+    replay.profiles.clear()
+    replay.is_over = True
+    return replay.image()

@@ -27,8 +27,8 @@ from functools import partial
 from typing import cast
 
 from lightwork._logging import get_logger
-from lightwork.engine.certificate import Certificate, make_certificate, server_context
-from lightwork.engine.doorway import Doorway
+from lightwork.engine.listener.acceptor import Doorway
+from lightwork.engine.listener.certificate import Certificate, make_certificate, server_context
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
 from lightwork.link.handshake import GREETING_SIZE, NONCE_SIZE, ServerHandshake, named_launch

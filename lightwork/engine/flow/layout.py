@@ -1,7 +1,7 @@
 """What ``configure_layout`` gives, as data.
 
 `resolve_layout` asks one component and checks the answer; `arrange` puts the answers of a whole tree together once the
-addresses of the frontends are known. Neither does any I/O. Who asks when is `lightwork.engine.layouts`.
+addresses of the frontends are known. Neither does any I/O. Who asks when is `lightwork.engine.flow.layouts`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turns the machine's commands into I/O, and what a tree of components asks for into the machine's events.
 
-It holds no policy. What its parts do: `lightwork.engine.callbook` the calls, `lightwork.engine.launching` the
-workers as their runtimes see them, `lightwork.engine.links` their connections, `lightwork.engine.core` the rest.
+It holds no policy. `lightwork.engine.calls` keeps the calls, `lightwork.engine.workers` starts workers and follows
+them, `lightwork.engine.core` holds what these parts share.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from lightwork.components.flow import Flow
 from lightwork.components.status_history import WorkRecord
 from lightwork.components.work import Work
 from lightwork.config import Config
-from lightwork.engine.callbook import CallBook
+from lightwork.engine.calls import CallBook
+from lightwork.engine.changes import Tree
 from lightwork.engine.core import Core, Entry, finish_all
-from lightwork.engine.launching import Launching
-from lightwork.engine.links import Links
-from lightwork.engine.listener import Listener
+from lightwork.engine.flow.schedules import Schedules
+from lightwork.engine.listener.listener import Listener
 from lightwork.engine.rules import events as ev
-from lightwork.engine.runtimes import Runtimes
-from lightwork.engine.schedules import Schedules
-from lightwork.engine.tree import Tree
-from lightwork.engine.workers import Worker
+from lightwork.engine.workers.connections import Links
+from lightwork.engine.workers.launcher import Launching
+from lightwork.engine.workers.runtimes import Runtimes
+from lightwork.engine.workers.worker import Worker
 from lightwork.errors import LaunchFailed
 from lightwork.link import messages
 from lightwork.runtime import Door, Route, Runtime
@@ -39,8 +39,8 @@ from lightwork.state.state import State
 from lightwork.status import Reason
 
 if TYPE_CHECKING:
-    from lightwork.engine.records import Image
-    from lightwork.engine.resume import Resume
+    from lightwork.engine.recovery.records import Image
+    from lightwork.engine.recovery.resume import Resume
 
 __all__ = ["Scheduler", "in_pass"]
 
@@ -142,8 +142,8 @@ class Scheduler:
 
     async def _open_journal(self, path: str, root: Flow) -> None:
         # SQLite is loaded where a journal is kept.
-        from lightwork.engine.recorder import Recorder, open_journal
-        from lightwork.engine.resume import Resume, check_tree
+        from lightwork.engine.recovery.recorder import Recorder, open_journal
+        from lightwork.engine.recovery.resume import Resume, check_tree
 
         app, owner, kept = _app_name(root), self._launching.owner, self._config.statuses_kept
         opened = await asyncio.to_thread(open_journal, Path(path), app, owner, resume=self._config.resume, kept=kept)
@@ -183,7 +183,7 @@ class Scheduler:
         """
         recorder = self._core.recorder
         if recorder is not None:
-            from lightwork.engine.recorder import Address
+            from lightwork.engine.recovery.recorder import Address
 
             # Not the address that is advertised: this one is bound again.
             listener = self._listener
@@ -515,7 +515,7 @@ class Scheduler:
         """Everything that another scheduler must know to go on."""
         core, recorder = self._core, self._core.recorder
         assert recorder is not None
-        from lightwork.engine.image import live_image
+        from lightwork.engine.recovery.live_snapshot import live_image
 
         return live_image(core, recorder, self._components(), self._resume.states() if self._resume else ())
 

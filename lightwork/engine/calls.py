@@ -12,17 +12,26 @@ from lightwork.components.call import Call, Queued
 from lightwork.components.driver import Driver, PassEnded
 from lightwork.components.work import Work
 from lightwork.engine.core import Core, Entry
-from lightwork.engine.memory import PassMemory
-from lightwork.engine.outcomes import call_error, decode_value
-from lightwork.engine.records import Asked
+from lightwork.engine.flow.pass_calls import PassMemory
+from lightwork.engine.recovery.records import Asked
 from lightwork.engine.rules import events as ev
-from lightwork.errors import ArgumentsError
-from lightwork.status import Stage, WorkStatus
+from lightwork.engine.rules.events import Outcome
+from lightwork.errors import (
+    ArgumentsError,
+    CallStopped,
+    CallTimeout,
+    InvalidReturnValue,
+    LaunchFailed,
+    WorkerDied,
+    WorkError,
+)
+from lightwork.remote_errors import rebuild_error
+from lightwork.status import Reason, Stage, WorkStatus
 
 if TYPE_CHECKING:
-    from lightwork.engine.recorder import Recorder
+    from lightwork.engine.recovery.recorder import Recorder
 
-__all__ = ["CallBook"]
+__all__ = ["CallBook", "call_error", "decode_value"]
 
 _ROOM = 1024
 """Bytes of a frame that are left for what goes around the arguments."""
@@ -213,3 +222,56 @@ class CallBook:
         error = call._error
         if error is not None and not self._core.is_closed:
             self._core.loop.call_soon_threadsafe(self._core.fail, error)
+
+
+# --- what a call gives its caller -----------------------------------------------------------------
+
+_DIED = frozenset({Reason.CRASHED, Reason.OOM, Reason.LOST, Reason.SPOT_RETRIEVAL})
+
+
+def decode_value(work: Work, name: str, value: bytes) -> Any:
+    """What ``run`` returned.
+
+    Raises:
+        InvalidReturnValue: It cannot be made here: the annotated type's own code raised.
+    """
+    try:
+        return work._signature.result(value)
+    except Exception as error:
+        raise InvalidReturnValue(
+            f"{name} returned a value that cannot be decoded here: {type(error).__name__}: {error}", work=name
+        ) from error
+
+
+def call_error(work: Work, name: str, outcome: Outcome, start_error: BaseException | None) -> BaseException | None:
+    """What awaiting a call that did not succeed raises; None where it gives None.
+
+    Args:
+        work: Whose call it was.
+        name: The work's name.
+        outcome: What came of it.
+        start_error: Why the work's latest worker did not come up, the cause of a `LaunchFailed`.
+    """
+    status = outcome.status
+    if status.reason is Reason.CANCELLED:
+        return asyncio.CancelledError(f"call {status.call} of {name} was cancelled")
+    if outcome.swallowed or not work._raise_exception:
+        return None
+    if outcome.error is not None and status.reason is Reason.USER_EXCEPTION:
+        return rebuild_error(outcome.error, work=name)
+    message = f"call {status.call} of {name}: {status.message or status.reason or status.stage}"
+    error = _kind(outcome)(message, work=name)
+    if isinstance(error, LaunchFailed):
+        error.__cause__ = rebuild_error(outcome.error, work=name) if outcome.error is not None else start_error
+    return error
+
+
+def _kind(outcome: Outcome) -> type[WorkError]:
+    status = outcome.status
+    if status.stage is Stage.STOPPED:
+        return CallStopped
+    if status.reason is Reason.TIMEOUT:
+        return CallTimeout
+    if status.reason is Reason.INVALID_RETURN_VALUE:
+        return InvalidReturnValue
+    return WorkerDied if status.reason in _DIED else LaunchFailed

@@ -11,12 +11,12 @@ from lightwork._version import __version__
 from lightwork.components.call import Operation
 from lightwork.components.work import Work
 from lightwork.engine.core import Core, Entry, finish_all
-from lightwork.engine.frames import event_of
-from lightwork.engine.mirror import Mirror
-from lightwork.engine.records import Asked, Welcomed
+from lightwork.engine.recovery.records import Asked, Welcomed
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
-from lightwork.engine.workers import Worker
+from lightwork.engine.workers.replica import Mirror
+from lightwork.engine.workers.translate import event_of
+from lightwork.engine.workers.worker import Worker
 from lightwork.errors import ProposalRefused, StateError, UsageError
 from lightwork.link import messages
 from lightwork.link.connection import Connection

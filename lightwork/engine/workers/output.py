@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lightwork.changes import LogLine
-from lightwork.engine.tree import Tree
+from lightwork.engine.changes import Tree
 
 if TYPE_CHECKING:
     from lightwork.logfiles import LogWriter

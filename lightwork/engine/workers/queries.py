@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from lightwork.engine.workers import Worker
+from lightwork.engine.workers.worker import Worker
 from lightwork.errors import ProtocolError
 from lightwork.link import messages
 

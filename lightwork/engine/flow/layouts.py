@@ -22,10 +22,10 @@ from lightwork._logging import get_logger
 from lightwork.components.component import Component
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
-from lightwork.engine.tree import Tree
+from lightwork.engine.changes import Tree
+from lightwork.engine.flow.layout import Layout, Served, arrange, has_own_layout, resolve_layout
 from lightwork.errors import LayoutError, LightworkError
 from lightwork.frontend import Frontend
-from lightwork.layout import Layout, Served, arrange, has_own_layout, resolve_layout
 
 __all__ = ["Layouts"]
 
@@ -138,7 +138,7 @@ class Layouts:
             self._fail(error)
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """What there is to see of each component by its name, see `lightwork.layout.arrange`; a copy.
+        """What there is to see of each component by its name, see `lightwork.engine.flow.layout.arrange`; a copy.
 
         While a plain pass runs, and after the end, it is what there was when it was last read.
 

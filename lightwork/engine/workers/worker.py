@@ -14,7 +14,7 @@ from lightwork.status import Reason
 
 if TYPE_CHECKING:
     from lightwork.components.call import Operation
-    from lightwork.engine.mirror import Mirror
+    from lightwork.engine.workers.replica import Mirror
 
 __all__ = ["Worker", "explain"]
 

@@ -19,16 +19,16 @@ from lightwork.components.component import Component
 from lightwork.components.flow import Flow
 from lightwork.components.status_history import WorkRecord
 from lightwork.components.work import Work
-from lightwork.engine.callbook import CallBook
+from lightwork.engine.calls import CallBook
 from lightwork.engine.core import Core, Entry
-from lightwork.engine.launching import Launching
-from lightwork.engine.links import Links
-from lightwork.engine.recorder import Recorder
-from lightwork.engine.records import Removed
-from lightwork.engine.replay import Known, Replay
+from lightwork.engine.recovery.recorder import Recorder
+from lightwork.engine.recovery.records import Removed
+from lightwork.engine.recovery.replay import Known, Replay
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
-from lightwork.engine.runtimes import Runtimes
+from lightwork.engine.workers.connections import Links
+from lightwork.engine.workers.launcher import Launching
+from lightwork.engine.workers.runtimes import Runtimes
 from lightwork.errors import StateError
 from lightwork.runtime import Report
 from lightwork.state.state import State

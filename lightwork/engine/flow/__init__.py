@@ -1,0 +1,1 @@
+"""When a flow runs, and what its passes are told: calls, schedules, layouts."""

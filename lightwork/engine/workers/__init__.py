@@ -1,0 +1,1 @@
+"""Workers as their runtimes and their connections see them."""
