@@ -26,8 +26,8 @@ from lightwork.errors import AppEnded, ComponentError, ConfigError, FlowFailed, 
 from lightwork.runtime import Route, Runtime
 
 if TYPE_CHECKING:
-    from lightwork.server import Api
-    from lightwork.server.side import HttpSide
+    from lightwork.server.api import Api
+    from lightwork.server.http_server import HttpSide
 
 __all__ = ["App", "LightningApp"]
 
@@ -399,7 +399,7 @@ class _Run:
     def api(self) -> Api:
         """What answers requests; it knows of calls from the first time that it is asked for."""
         if self.http is None:
-            from lightwork.server.side import HttpSide  # loaded where it is used
+            from lightwork.server.http_server import HttpSide  # loaded where it is used
 
             self.http = HttpSide(self._app, self.scheduler, self.tree, self.id)
         return self.http.api

@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from lightwork.app import App
-    from lightwork.server.api import Api
+    from lightwork.server.api import Api, Mountable
     from lightwork.server.asgi import AsgiFace
 
 __all__ = ["Api", "aiohttp_app", "asgi_app"]
 
 
-def aiohttp_app(app: App[Any]) -> web.Application:
+def aiohttp_app(app: Mountable) -> web.Application:
     """An aiohttp application with everything that the app's own HTTP side has: ``host.add_subapp("/jobs", ...)``.
 
     It answers while the app runs, in the same loop, and with 503 else. Who may ask is the host's to decide: there is no
     token; the origin is checked.
     """
-    from lightwork.server.aio import make_application
+    from lightwork.server.aiohttp import make_application
 
     return make_application(app._mount())
 
 
-def asgi_app(app: App[Any]) -> AsgiFace:
+def asgi_app(app: Mountable) -> AsgiFace:
     """The same for FastAPI, Starlette and other ASGI hosts, its WebSocket too: give it to the host's ``mount``.
 
     It answers while the app runs, and with 503 else. The server must run in the app's own loop. Who may ask is the

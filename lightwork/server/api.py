@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from lightwork._logging import get_logger
 from lightwork.components.flow import Flow
@@ -12,26 +13,31 @@ from lightwork.components.work import Work
 from lightwork.engine.changes import Tree
 from lightwork.engine.engine import Scheduler
 from lightwork.engine.history import History
-from lightwork.server import acting, lines, own, probes, reading, stacks
 from lightwork.server.feed import Client, Feed
 from lightwork.server.guard import Guard
 from lightwork.server.static import DOCS_FOLDER, PAGE_FOLDER, PageFiles
 from lightwork.server.types import UsageTotal
+from lightwork.server.usage import Usages
+from lightwork.server.user_routes import OwnRoutes
 from lightwork.server.views import AppLike, Views
-from lightwork.server.web import Problem, Request, Response, Route, Routes, json_response, problem_response
+from lightwork.server.web import PREFIX, Problem, Request, Response, Route, Routes, json_response, problem_response
 
 if TYPE_CHECKING:
     from lightwork.config import Config
 
-__all__ = ["FEED", "PREFIX", "ROUTES", "Api"]
-
-PREFIX = "/api/v1"
-"""Where the routes are."""
+__all__ = ["FEED", "Api", "Mountable"]
 
 FEED = f"{PREFIX}/feed"
 """Where the WebSocket is."""
 
 _log = get_logger("lightwork.server")
+
+
+class Mountable(AppLike, Protocol):
+    """An app that a host's own server can pass requests on to; `lightwork.App` is one."""
+
+    def _mount(self) -> Callable[[], Api | None]:
+        """Have the API while the app runs, without a port of its own; None comes while it does not run."""
 
 
 class Api:
@@ -41,16 +47,28 @@ class Api:
         app: The app.
         scheduler, tree: Of its run.
         run: Id of the run.
+        routes: Below `PREFIX`.
+        probes: At the root, where platforms look for them.
 
     Attributes:
         views, history, feed, usages: What there is to see.
         guard: Decides who may ask.
+        routes: As given.
         own: What the flows of the app have configured.
         log_folder: Of the run; None where the output of works is not kept.
         started_at: When the run began.
     """
 
-    def __init__(self, app: AppLike, scheduler: Scheduler, tree: Tree, run: str) -> None:
+    def __init__(
+        self,
+        app: AppLike,
+        scheduler: Scheduler,
+        tree: Tree,
+        run: str,
+        *,
+        routes: Sequence[Route],
+        probes: Sequence[Route] = (),
+    ) -> None:
         self._app = app
         self.tree = tree
         self.scheduler = scheduler
@@ -58,13 +76,15 @@ class Api:
         self.started_at = time.time()
         self.history = History(scheduler.core)
         self.views = Views(app, scheduler, self.history, run, self.started_at)
-        self.usages = stacks.Usages(scheduler, lambda found: self.feed.use(found))
+        self.usages = Usages(scheduler, lambda found: self.feed.use(found))
         self.feed = Feed(app, self.views, self.history, tree, run, self.usages.follow)
         self.guard = Guard(None)
         writer = scheduler.core.output.writer
         self.log_folder = writer.folder if writer is not None else None
-        self.own = own.OwnRoutes(app.root)
-        self._routes = Routes(ROUTES)
+        self.own = OwnRoutes(app.root)
+        self.routes = tuple(routes)
+        self._routes = Routes(routes)
+        self._probes = {probe.pattern: probe for probe in probes}
         self._page = PageFiles(PAGE_FOLDER)
         self._docs = PageFiles(DOCS_FOLDER)
 
@@ -141,11 +161,13 @@ class Api:
         if path == PREFIX or path.startswith(PREFIX + "/"):
             route, request.params = self._routes.find(request.method, path.removeprefix(PREFIX) or "/")
             return await self._call(route, request)
-        found = await probes.answer(self, request)
-        if found is None and request.method in ("GET", "HEAD"):
+        if request.method in ("GET", "HEAD"):
+            probe = self._probes.get(path)
+            if probe is not None:
+                return await self._call(probe, request)
             found = self._page.answer(request, path) or self._answer_docs(request, path)
-        if found is not None:
-            return found
+            if found is not None:
+                return found
         route, request.params = self.own.routes.find(request.method, path)
         return await self._call(route, request)
 
@@ -157,6 +179,3 @@ class Api:
     async def _call(self, route: Route, request: Request) -> Response:
         outcome = await route.handler(self, request)
         return outcome if isinstance(outcome, Response) else json_response(outcome, route.status)
-
-
-ROUTES = [*reading.ROUTES, *acting.ROUTES, *lines.ROUTES, *own.ROUTES, *stacks.ROUTES, *probes.ROUTES]

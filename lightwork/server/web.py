@@ -19,6 +19,7 @@ from lightwork.server.types import ErrorBody, Failed
 __all__ = [
     "BODY_LIMIT",
     "JSON",
+    "PREFIX",
     "STATUS",
     "Handler",
     "Method",
@@ -34,6 +35,9 @@ __all__ = [
     "problem_response",
     "split_path",
 ]
+
+PREFIX = "/api/v1"
+"""Where the routes are."""
 
 T = TypeVar("T")
 

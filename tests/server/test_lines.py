@@ -10,7 +10,7 @@ import pytest
 import yarl
 
 from lightwork.logfiles import LogReader, LogWriter, latest_run
-from lightwork.server.side import HttpSide
+from lightwork.server.http_server import HttpSide
 from tests.server.support import Root, Worker, serving
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from lightwork.server.api import PREFIX, ROUTES
 from lightwork.server.openapi import make_document
+from lightwork.server.routes import ROUTES
+from lightwork.server.web import PREFIX
 from tests.server.support import Root, Worker, serving
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lightwork import App
-from lightwork.server.api import PREFIX, ROUTES
 from lightwork.server.openapi import make_document
+from lightwork.server.routes import ROUTES
+from lightwork.server.web import PREFIX
 from tests.server.support import Root, Worker
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -16,15 +16,12 @@ from lightwork.components.flow import Flow
 from lightwork.components.rollback import Undo
 from lightwork.components.signature import describe_parameters
 from lightwork.errors import UsageError
-from lightwork.server.types import CommandRequest, CommandsPage, CommandView
-from lightwork.server.values import BadValue, from_json, to_json
+from lightwork.server.types import CommandView
+from lightwork.server.values import to_json
 from lightwork.server.views import describe
 from lightwork.server.web import Problem, Request, Response, Route, Routes, json_response, parse_body
 
-if TYPE_CHECKING:
-    from lightwork.server.api import Api
-
-__all__ = ["ROUTES", "OwnRoutes"]
+__all__ = ["OwnRoutes"]
 
 _RESERVED = ("/api/v1", "/docs", "/feed", "/healthz", "/metrics", "/readyz", "/ui")
 _COMMAND_WITHIN = 3600.0
@@ -221,27 +218,3 @@ def _arguments(method: HttpMethod, parameters: _Parameters, names: list[str], re
     for name, value in body.items():
         arguments[name] = parameters.convert(name, value, strict=True)
     return parameters.bind(arguments)
-
-
-async def _get_commands(api: Api, request: Request) -> CommandsPage:
-    """The app's own commands."""
-    return CommandsPage(api.own.commands())
-
-
-async def _run_command(api: Api, request: Request) -> dict[str, Any]:
-    """Run one of the app's own commands."""
-    given = parse_body(request, CommandRequest).kwargs
-    try:
-        given = {name: from_json(value) for name, value in given.items()}
-    except BadValue as error:
-        raise Problem("bad_request", f"an argument cannot be taken: {error}") from None
-    return {"result": to_json(await api.own.run(request.params["name"], given))}
-
-
-ROUTES = [
-    Route("GET", "/commands", _get_commands, answer=CommandsPage, tag="app"),
-    Route(
-        "POST", "/commands/{name}", _run_command,
-        body=CommandRequest, answer=dict[str, Any], errors=["unknown_command", "timeout"], tag="app",
-    ),
-]  # fmt: skip

@@ -1,11 +1,10 @@
-"""Routes about what works do and use at this moment; each question goes to the work's own process."""
+"""What works use at this moment: processor, memory and processes; each question goes to the work's own process."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,16 +12,10 @@ from lightwork.engine.core import Entry
 from lightwork.engine.engine import Scheduler
 from lightwork.errors import LightworkError
 from lightwork.link import messages
-from lightwork.server.reading import find_work
-from lightwork.server.types import Frame, StackView, TaskStack, ThreadStack, Usage, UsagePage, UsageTotal
-from lightwork.server.web import Problem, Request, Route
+from lightwork.server.types import Usage, UsageTotal
 
-if TYPE_CHECKING:
-    from lightwork.server.api import Api
+__all__ = ["Usages", "ask_worker"]
 
-__all__ = ["ROUTES", "Usages"]
-
-_STACK_WITHIN = 5.0
 _USAGE_WITHIN = 1.0
 _EVERY = 2.0
 """Seconds between two samples while somebody follows."""
@@ -33,18 +26,18 @@ _APART = 0.3
 _FRESH = 30.0
 
 
-class _Look(msgspec.Struct):
-    threads: list[tuple[str, list[Frame]]]
-    tasks: list[tuple[str, list[Frame]]]
-
-
 class _Used(msgspec.Struct):
     cpu: float
     memory: int
     processes: int
 
 
-async def _ask(scheduler: Scheduler, entry: Entry, what: messages.Asked, timeout: float) -> bytes:
+async def ask_worker(scheduler: Scheduler, entry: Entry, what: messages.Asked, timeout: float) -> bytes:
+    """What the worker of a work answers, in JSON.
+
+    Raises:
+        TimeoutError: It has no worker, or that does not answer.
+    """
     worker = entry.worker
     if worker is None:
         raise TimeoutError
@@ -118,7 +111,7 @@ class Usages:
     async def _one(self, entry: Entry) -> Usage | None:
         key = self._key(entry)
         try:
-            data = await _ask(self._scheduler, entry, "usage", _USAGE_WITHIN)
+            data = await ask_worker(self._scheduler, entry, "usage", _USAGE_WITHIN)
             used = msgspec.json.decode(data, type=_Used)
         except (TimeoutError, msgspec.DecodeError, LightworkError):
             return None
@@ -127,37 +120,3 @@ class Usages:
         self._before[key] = now, used.cpu
         share = max(0.0, used.cpu - seconds) / (now - when) if now > when else 0.0
         return Usage(entry.name, time.time(), round(share * 100, 2), used.memory, used.processes)
-
-
-async def _get_usage(api: Api, request: Request) -> UsagePage:
-    """What works use now."""
-    return UsagePage(await api.usages.sample())
-
-
-async def _get_stack(api: Api, request: Request) -> StackView:
-    """Where the threads and tasks of a work are."""
-    work = find_work(api, request.params["name"])
-    entry = api.views.entry(work)
-    if entry is None or entry.worker is None:
-        raise Problem("conflict", f"{work.name} has no process at the moment")
-    try:
-        look = msgspec.json.decode(await _ask(api.scheduler, entry, "stack", _STACK_WITHIN), type=_Look)
-    except TimeoutError:
-        raise Problem("timeout", f"{work.name} does not answer") from None
-    except msgspec.DecodeError as error:
-        raise Problem("internal", f"{work.name} answers what is no stack: {error}") from None
-    return StackView(
-        work.name,
-        time.time(),
-        [ThreadStack(name, frames) for name, frames in look.threads],
-        [TaskStack(name, frames) for name, frames in look.tasks],
-    )
-
-
-ROUTES = [
-    Route("GET", "/usage", _get_usage, answer=UsagePage, tag="works"),
-    Route(
-        "GET", "/works/{name}/stack", _get_stack,
-        answer=StackView, errors=["unknown_work", "conflict", "timeout"], tag="works",
-    ),
-]  # fmt: skip

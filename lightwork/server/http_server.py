@@ -13,10 +13,11 @@ from lightwork.engine.engine import Scheduler
 from lightwork.errors import PlatformError
 from lightwork.server.api import Api
 from lightwork.server.guard import Guard, is_loopback
+from lightwork.server.routes import PROBES, ROUTES
 from lightwork.server.views import AppLike
 
 if TYPE_CHECKING:
-    from lightwork.server.aio import Listener
+    from lightwork.server.aiohttp import Listener
 
 __all__ = ["HttpSide"]
 
@@ -39,7 +40,7 @@ class HttpSide:
 
     def __init__(self, app: AppLike, scheduler: Scheduler, tree: Tree, run: str) -> None:
         self._app = app
-        self.api = Api(app, scheduler, tree, run)
+        self.api = Api(app, scheduler, tree, run, routes=ROUTES, probes=PROBES)
         self.url = ""
         self.token: str | None = None
         self._listener: Listener | None = None
@@ -51,7 +52,7 @@ class HttpSide:
         Raises:
             ConfigError: It cannot be bound.
         """
-        from lightwork.server.aio import Listener
+        from lightwork.server.aiohttp import Listener
 
         config = self._app.config
         self.token = config.http_token

@@ -11,8 +11,8 @@ from msgspec import Meta
 from lightwork.components.call import Call, Operation
 from lightwork.components.work import Work
 from lightwork.errors import ArgumentsError, LaunchFailed, LightworkError, ProposalRefused, StateError, UsageError
-from lightwork.server import edits as state_edits
-from lightwork.server.reading import find_call, find_component, find_work
+from lightwork.server import state_edits as state_edits
+from lightwork.server.lookup import find_call, find_component, find_work
 from lightwork.server.types import (
     Accepted,
     Applied,

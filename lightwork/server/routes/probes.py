@@ -6,29 +6,21 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from lightwork.server.openapi import make_document
-from lightwork.server.web import Problem, Request, Response, Route, json_response
+from lightwork.server.web import PREFIX, Problem, Request, Response, Route, json_response
 from lightwork.status import Stage
 
 if TYPE_CHECKING:
     from lightwork.server.api import Api
 
-__all__ = ["ROUTES", "answer"]
+__all__ = ["PROBES", "ROUTES"]
 
 
-async def answer(api: Api, request: Request) -> Response | None:
-    """The answer to a probe; None where the request is none."""
-    probe = _PROBES.get(request.path)
-    if probe is None or request.method not in ("GET", "HEAD"):
-        return None
-    return probe(api)
-
-
-def _is_healthy(api: Api) -> Response:
+async def _is_healthy(api: Api, request: Request) -> Response:
     """The loop answers: that is all that this says."""
     return json_response({"status": "ok"})
 
 
-def _is_ready(api: Api) -> Response:
+async def _is_ready(api: Api, request: Request) -> Response:
     """Whether the app runs, and its flow says that it is ready."""
     if api.views.is_stopping:
         raise Problem("not_ready", "the app is stopping")
@@ -37,7 +29,7 @@ def _is_ready(api: Api) -> Response:
     return json_response({"status": "ready"})
 
 
-def _metrics(api: Api) -> Response:
+async def _metrics(api: Api, request: Request) -> Response:
     """Numbers in the format of Prometheus."""
     try:
         import prometheus_client
@@ -96,19 +88,21 @@ class _Collector:
         yield workers
 
 
-_PROBES = {"/healthz": _is_healthy, "/readyz": _is_ready, "/metrics": _metrics}
-
-
 @functools.cache
-def _document() -> dict[str, Any]:
-    from lightwork.server.api import PREFIX, ROUTES
-
-    return make_document(ROUTES, PREFIX)
+def _document(routes: tuple[Route, ...], prefix: str) -> dict[str, Any]:
+    return make_document(routes, prefix)
 
 
 async def _get_document(api: Api, request: Request) -> Response:
     """This document."""
-    return json_response(_document())
+    return json_response(_document(api.routes, PREFIX))
 
 
 ROUTES = [Route("GET", "/openapi.json", _get_document, answer=dict[str, Any], tag="app")]
+
+PROBES = [
+    Route("GET", "/healthz", _is_healthy),
+    Route("GET", "/readyz", _is_ready),
+    Route("GET", "/metrics", _metrics),
+]
+"""Routes outside of the API's prefix, where platforms look for them."""
