@@ -24,9 +24,9 @@ from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
-from lightwork.worker.eager import create_stepped
+from lightwork.worker.connect import join
+from lightwork.worker.eager_task import create_stepped
 from lightwork.worker.execute import EndOfCall, PlainThread, call_hook, run_coroutine
-from lightwork.worker.join import join
 from lightwork.worker.orphan import OrphanGuard
 from lightwork.worker.service import ServiceWatch
 from lightwork.worker.stream import StateStream
@@ -352,17 +352,17 @@ class Agent:
 
     def _tell(self, frame: messages.Ask) -> None:
         """Say what the process does or uses, right away."""
-        from lightwork.worker import look  # loaded by the first who asks
+        from lightwork.worker import inspection  # loaded by the first who asks
 
-        data = look.stack_bytes(self._loop) if frame.what == "stack" else look.usage_bytes()
+        data = inspection.stack_bytes(self._loop) if frame.what == "stack" else inspection.usage_bytes()
         if not self._peer.closed:
             self._peer.post(messages.Told(frame.number, data))
 
     def _write_stack(self) -> None:
         """The loop is blocked, and somebody wants to know where. Called in another thread."""
-        from lightwork.worker import look
+        from lightwork.worker import inspection  # loaded by the first who asks
 
-        look.write_stack(self._loop)
+        inspection.write_stack(self._loop)
 
     def _call(self, frame: messages.Call) -> None:
         assert self._group is not None

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 
 from lightwork.link.messages import LOST_CODE
-from lightwork.worker.urgent import UrgentBytes
+from lightwork.worker.urgent_data import UrgentBytes
 
 __all__ = ["OrphanGuard"]
 

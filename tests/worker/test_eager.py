@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lightwork.worker.eager import create_stepped
+from lightwork.worker.eager_task import create_stepped
 
 pytestmark = pytest.mark.bare
 

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from lightwork.errors import LightworkError
-from lightwork.worker import rehearsal
+from lightwork.worker import warmup
 from lightwork.worker.agent import Agent
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
 
 
-class _Fails(rehearsal._Part):
+class _Fails(warmup._Part):
     async def run(self, n: int = 1) -> int:
         raise ZeroDivisionError("no count")
 
@@ -30,7 +30,7 @@ def _traces() -> tuple[set[str], list[threading.Thread], list[object]]:
 def test_leaves_nothing() -> None:
     """A rehearsal is played to its end, and leaves no descriptor, no thread and no signal handler."""
     before = _traces()
-    assert rehearsal.rehearse()
+    assert warmup.rehearse()
     assert _traces() == before
 
 
@@ -43,8 +43,8 @@ def test_whole_life(monkeypatch: pytest.MonkeyPatch) -> None:
             agents.append(self)
             await super().aclose()
 
-    monkeypatch.setattr(rehearsal, "Agent", Watched)
-    assert rehearsal.rehearse()
+    monkeypatch.setattr(warmup, "Agent", Watched)
+    assert warmup.rehearse()
     (agent,) = agents
     assert agent.work is not None
     assert agent.work.state["vars"]["count"] == 1
@@ -57,12 +57,12 @@ def test_forbidden_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbid(*_: object) -> None:
         raise PermissionError("sandbox")
 
-    monkeypatch.setattr(rehearsal, "socket", SimpleNamespace(AF_UNIX=1, socket=forbid))
-    assert not rehearsal.rehearse()
+    monkeypatch.setattr(warmup, "socket", SimpleNamespace(AF_UNIX=1, socket=forbid))
+    assert not warmup.rehearse()
 
 
 def test_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rehearsal that goes wrong raises what went wrong: the launcher says so instead of forking."""
-    monkeypatch.setattr(rehearsal, "_Part", _Fails)
+    monkeypatch.setattr(warmup, "_Part", _Fails)
     with pytest.raises(LightworkError, match="ZeroDivisionError: no count"):
-        rehearsal.rehearse()
+        warmup.rehearse()

@@ -28,7 +28,7 @@ from lightwork_runtimes.local._watch import CONTENT, RECORD, Deaths, Files, Tick
 __all__ = ["LocalOptions", "LocalRuntime"]
 
 _ENTRY_MODULE = "lightwork.worker"
-_REHEARSAL = "lightwork.worker.rehearsal:rehearse"
+_REHEARSAL = "lightwork.worker.warmup:rehearse"
 # What nearly every work's module imports (`from lightwork import App, ...`), or what unpacks it: once for all of them.
 _COMMON_MODULES = ["lightwork.app", "cloudpickle"]
 _CHUNK = 65536
