@@ -16,7 +16,7 @@ import socket
 import stat
 import threading
 import uuid
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +220,21 @@ def pytest_make_collect_report(
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+# --- event loops --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
+    """Runs a scenario on one event loop; a report to the loop's exception handler fails it."""
+    module = asyncio if request.param == "asyncio" else pytest.importorskip("uvloop")
+
+    def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        reports: list[dict[str, Any]] = []
+        with asyncio.Runner(loop_factory=module.new_event_loop) as runner:
+            runner.get_loop().set_exception_handler(lambda loop, context: reports.append(context))
+            runner.run(scenario())
+        assert reports == []
+
+    return run

@@ -19,7 +19,7 @@ from lightwork.link import ClientHandshake, ServerHandshake, TlsLayer
 from lightwork.link.messages import Ticket, encode, pack
 from lightwork.link.tls import client_context, knows_fingerprint
 from lightwork.worker.dial import DialFailed, dial
-from tests.link.doors import HELLO, Run, answer, door, ended, let_in, stranger
+from tests.engine.listener.listeners import HELLO, Run, answer, door, ended, let_in, stranger
 from tests.link.support import (
     LAUNCH,
     SECRET,

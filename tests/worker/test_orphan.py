@@ -84,7 +84,7 @@ def test_urgent_byte_is_told_to_the_guard(family: str, sends_signals: bool) -> N
     """An urgent byte is noticed while nobody reads, behind data too, also where the kernel sends no signal for it."""
     told = f"""
 if not {sends_signals}:
-    from lightwork.worker import urgent
+    from lightwork.worker import urgent_data as urgent
     urgent._F_SETOWN_EX = 10_000
     ours, theirs = socket.socketpair()
     guard.connected(ours.fileno(), 0.05)

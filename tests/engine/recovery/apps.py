@@ -1,4 +1,4 @@
-"""Apps with a journal, each run as a process of its own: ``python -m tests.journal.apps NAME FOLDER [resume]``.
+"""Apps with a journal, each run as a process of its own: ``python -m tests.engine.recovery.apps NAME FOLDER [resume]``.
 
 Their works write a line to ``FOLDER/runs`` for each run of a call. A call with a gate goes on when that file is there.
 What the flow finds goes to standard output. With ``die=N`` in the environment variable ``LW_TEST_DIE`` the scheduler

@@ -28,7 +28,7 @@ from lightwork.link.messages import (
     pack,
 )
 from lightwork.worker.dial import DialFailed, dial
-from tests.link.doors import HELLO, Run, answer, door, ended, leave, let_in, stranger
+from tests.engine.listener.listeners import HELLO, Run, answer, door, ended, leave, let_in, stranger
 from tests.link.support import LAUNCH, SECRET, SECRETS, client
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has Unix sockets without a file")

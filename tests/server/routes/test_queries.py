@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ async def test_app() -> None:
         app = msgspec.convert(await client.get("/app"), AppDetail)
         assert (app.root, app.stage, app.runtime, app.counts) == ("Root", "running", "inprocess", {"not_started": 1})
         assert app.url == client.app.url
-        assert app.file == __file__.replace("test_reading", "support")
+        assert app.file == str(Path(__file__).parents[1] / "support.py")
 
 
 async def test_embedded_app_opens_no_port() -> None:

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
 from lightwork.status import Reason
-from tests.engine.machine_watch import ERROR, Watch
+from tests.engine.rules.machine_watch import ERROR, Watch
 
 # A run that fails is made small before it is reported, which may take minutes; one that passes takes seconds.
 pytestmark = [pytest.mark.bare, pytest.mark.timeout(600)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.support import Scheduler
+from tests.engine.recovery.support import Scheduler
 from tests.runtimes.docker_base import base_image, docker, require_engine
 
 require_engine()

@@ -287,5 +287,5 @@ def test_the_import_is_cheap() -> None:
     code = (
         "import sys, lightwork.config; sys.exit(bool({'tomllib', 'aiohttp', 'rich', 'difflib'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[2], check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[1], check=False)
     assert (done.returncode, done.stderr) == (0, b"")

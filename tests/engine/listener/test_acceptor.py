@@ -17,9 +17,9 @@ import pytest
 from lightwork.engine.listener.acceptor import Doorway, Pace
 from lightwork.link import Connection
 from lightwork.link.messages import Ticket
-from tests.link.doors import Door, Run, answer, door, ended, let_in, stranger
+from tests.engine.listener.listeners import Door, Run, answer, door, ended, let_in, stranger
+from tests.engine.listener.test_listener import connected, linux
 from tests.link.support import LAUNCH, SECRET, client
-from tests.link.test_sockets import connected, linux
 
 
 class Guest(asyncio.Protocol):

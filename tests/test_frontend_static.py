@@ -16,8 +16,8 @@ from aiohttp import web
 
 from lightwork.errors import LayoutError, UsageError
 from lightwork.frontend import Frontend, StaticWebFrontend
-from tests.layout.support import make_site
-from tests.layout.test_paths import NO_FILES, NO_PARTS
+from tests.engine.flow.support import make_site
+from tests.test_frontend_paths import NO_FILES, NO_PARTS
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_only_this_user_can_read_it() -> None:
 def test_what_a_killed_app_left_is_removed() -> None:
     """The file of a process that was killed is not taken for an app, and is removed by who finds it."""
     command = [sys.executable, "-c", HOLDER, "r9"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "announced\n"
         assert [app.run for app in running_apps()] == ["r9"]

@@ -9,7 +9,7 @@ import pytest
 from lightwork.engine.flow.layout import Layout, Served, Tab, Tabs, Url, arrange, check_url, resolve_layout
 from lightwork.errors import LayoutError
 from lightwork.structures import List
-from tests.layout.support import Board, Plain, Recorder, Shown, ShownBoard, set_url
+from tests.engine.flow.support import Board, Plain, Recorder, Shown, ShownBoard, set_url
 
 pytestmark = pytest.mark.bare
 

@@ -329,7 +329,7 @@ def test_hidden_frames_stay_where_there_are_no_others() -> None:
         msgspec.convert(1, str)
     except msgspec.ValidationError as caught:
         error = caught
-    assert "test_remote.py" in describe_error(error, hide=(__name__,)).traceback
+    assert "test_remote_errors.py" in describe_error(error, hide=(__name__,)).traceback
 
 
 def test_an_error_of_lightwork_ends_at_the_line_that_caused_it() -> None:

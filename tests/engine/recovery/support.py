@@ -13,7 +13,7 @@ WITHIN = 80.0
 
 
 class Scheduler:
-    """One process that runs one of `tests.journal.apps`."""
+    """One process that runs one of `tests.engine.recovery.apps`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -59,7 +59,7 @@ async def scheduler(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.journal.apps",
+        "tests.engine.recovery.apps",
         app,
         str(folder),
         *(["resume"] if resume else []),

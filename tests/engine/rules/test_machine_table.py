@@ -13,8 +13,8 @@ from lightwork.engine.rules.events import Timer
 from lightwork.engine.rules.machine import LATE, TABLE, Machine, MachineError
 from lightwork.engine.rules.model import Phase
 from lightwork.status import Reason, Stage
-from tests.engine import lifecycle_page
-from tests.engine.machine_watch import ERROR, Watch, only
+from tests.engine.rules import lifecycle_page
+from tests.engine.rules.machine_watch import ERROR, Watch, only
 
 pytestmark = pytest.mark.bare
 
@@ -904,7 +904,7 @@ def test_every_arrow_can_be_taken(one: Play, arrow: tuple[Phase, type, Phase | N
 
 
 def test_page_is_drawn_from_the_table() -> None:
-    """docs/lifecycle.md is what the table says; `python -m tests.engine.lifecycle_page` mends it."""
+    """docs/lifecycle.md is what the table says; `python -m tests.engine.rules.lifecycle_page` mends it."""
     assert lifecycle_page.PAGE.read_text() == lifecycle_page.draw()
 
 

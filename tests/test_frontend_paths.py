@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightwork.frontend import find_file, path_parts
-from tests.layout.support import make_site
+from tests.engine.flow.support import make_site
 
 pytestmark = pytest.mark.bare
 

@@ -17,7 +17,7 @@ from lightwork.engine.flow import layouts as layouts_module
 from lightwork.errors import LayoutError
 from lightwork.frontend import Frontend, StaticWebFrontend
 from lightwork.structures import List
-from tests.layout.support import Board, Plain, Recorder, Shown, ShownBoard, bed, make_site, set_url
+from tests.engine.flow.support import Board, Plain, Recorder, Shown, ShownBoard, bed, make_site, set_url
 
 
 async def get(url: str) -> str:

@@ -13,7 +13,7 @@ from aiohttp import web
 from lightwork import App, Flow, Work
 from lightwork.errors import LayoutError
 from lightwork.frontend import StaticWebFrontend
-from tests.layout.support import Recorder, make_site
+from tests.engine.flow.support import Recorder, make_site
 
 
 class Serve(Work):

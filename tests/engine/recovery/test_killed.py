@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journal.apps import until
-from tests.journal.support import open_gate, runs, scheduler
+from tests.engine.recovery.apps import until
+from tests.engine.recovery.support import open_gate, runs, scheduler
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -1,4 +1,4 @@
-"""Draws docs/lifecycle.md from the machine's table: `python -m tests.engine.lifecycle_page` writes it."""
+"""Draws docs/lifecycle.md from the machine's table: `python -m tests.engine.rules.lifecycle_page` writes it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from lightwork.engine.rules.machine import LATE, TABLE
 from lightwork.engine.rules.model import Phase
 
-PAGE = Path(__file__).parents[2] / "docs" / "lifecycle.md"
+PAGE = Path(__file__).parents[3] / "docs" / "lifecycle.md"
 
 _INTRODUCTION = """\
 # The life of a worker
 
-This page is drawn from `TABLE` in `lightwork/engine/rules/machine.py` by `python -m tests.engine.lifecycle_page`.
+This page is drawn from `TABLE` in `lightwork/engine/rules/machine.py` by `python -m tests.engine.rules.lifecycle_page`.
 
 Each work has at most one worker, which stands in one of these phases. An arrow is an event that can lead from one to
 the other.
