@@ -28,7 +28,7 @@ class Rest(msgspec.Struct):
         processes: How many there were.
     """
 
-    scheduler: float
+    engine: float
     works: float
     memory: float
     processes: int
@@ -86,10 +86,10 @@ def measure(report: Report, scale: Scale) -> None:
     done = run(command, stdout=-1, check=True)
     found = msgspec.json.decode(done.stdout, type=Rest)
     subject = f"at rest with {count} works"
-    report.add(subject, "scheduler", "% of a core", [found.scheduler * 100])
+    report.add(subject, "scheduler", "% of a core", [found.engine * 100])
     report.add(subject, f"the other {found.processes} processes", "% of a core", [found.works * 100])
     report.add("memory of the scheduler for each work", "lightwork", "kB", [found.memory / 1e3])
-    whole = (found.scheduler + found.works) * 100
+    whole = (found.engine + found.works) * 100
     report.budgets.append(Budget(f"an app {subject}, all processes", "% of a core", 0.1, whole))
     report.budgets.append(Budget("memory of the scheduler per idle work", "kB", 100.0, found.memory / 1e3))
 

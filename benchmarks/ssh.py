@@ -21,7 +21,7 @@ from benchmarks.echo import Asking, spawn
 from benchmarks.harness import Batch, Budget, Report, Scale, take_turns
 from benchmarks.works import Increment, Waiting
 from lightwork import App
-from lightwork.runtime import Door
+from lightwork.runtime import ListenerAddress
 from tests.runtimes import sshd
 
 TUNNEL = "a warm call through an SSH tunnel"
@@ -78,7 +78,7 @@ class SshEcho:
             near = await asyncio.get_running_loop().create_server(lambda: protocol, "127.0.0.1", 0)
             stack.callback(near.close)
             host, near_port = near.sockets[0].getsockname()
-            door = Door(host, near_port, None if self._dialled else lambda: protocol)
+            door = ListenerAddress(host, near_port, None if self._dialled else lambda: protocol)
             port = sshd.free_port()
             if await _tunnel.forward(connection, [port], door) is None:
                 raise OSError(f"port {port} cannot be forwarded")

@@ -145,7 +145,7 @@ class Besieged(InPeace):
         async with App(Waiting([work]), host=self.host) as app:
 
             async def batch(count: int) -> float:
-                doorway = app._running().scheduler._listener._doorway
+                doorway = app._running().engine._listener._acceptor
                 assert doorway is not None
                 async with strangers(app.address.port, self.first):
                     came = doorway.came
@@ -203,11 +203,11 @@ async def dialling(first: bytes | None, host: str, count: int) -> list[float]:
     times: list[float] = []
     async with App(Waiting([work]), host=host) as app:
         await work.run(0)
-        scheduler = app._running().scheduler
-        (worker,) = scheduler._core.workers.values()
+        engine = app._running().engine
+        (worker,) = engine._core.workers.values()
         route = "127.0.0.1", app.address.port
         async with nullcontext() if first is None else strangers(route[1], first):
-            times += await dial_times(route, scheduler._listener.fingerprint, worker.launch, worker.secret, count)
+            times += await dial_times(route, engine._listener.fingerprint, worker.launch, worker.secret, count)
     return times
 
 
@@ -217,7 +217,7 @@ async def costs(first: bytes, host: str, repeats: int) -> list[float]:
     found: list[float] = []
     async with App(Waiting([work]), host=host) as app:
         await work.run(0)
-        doorway = app._running().scheduler._listener._doorway
+        doorway = app._running().engine._listener._acceptor
         assert doorway is not None
         async with strangers(app.address.port, first):
             for _ in range(repeats):

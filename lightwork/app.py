@@ -18,12 +18,12 @@ from lightwork.components.flow import Flow
 from lightwork.components.structures import find
 from lightwork.components.work import Work
 from lightwork.config import LOG_DIR, Config, load_config
-from lightwork.engine.changes import Feed, Tree
-from lightwork.engine.engine import Scheduler, in_pass
+from lightwork.engine.changes import ChangeHub, ChangeStream
+from lightwork.engine.engine import Engine, in_pass
 from lightwork.engine.flow.layouts import Layouts
 from lightwork.engine.flow.passes import FlowEnded, Passes
 from lightwork.errors import AppEnded, ComponentError, ConfigError, FlowFailed, LightworkError, UsageError
-from lightwork.runtime import Route, Runtime
+from lightwork.runtime import Address, Runtime
 
 if TYPE_CHECKING:
     from lightwork.server.api import Api
@@ -200,9 +200,9 @@ class App(Generic[RootT_co]):
         return self._run is not None
 
     @property
-    def address(self) -> Route:
+    def address(self) -> Address:
         """Where works dial in, while the app runs."""
-        return self._running().scheduler.address
+        return self._running().engine.address
 
     @property
     def url(self) -> str | None:
@@ -250,15 +250,15 @@ class App(Generic[RootT_co]):
         Raises:
             AppEnded: The app ended before.
         """
-        tree = self._running().tree
+        hub = self._running().hub
         while not predicate():
-            if tree.closed or self._running().stopped.is_set():
+            if hub.closed or self._running().stopped.is_set():
                 raise AppEnded("the app ended before the condition came true")
-            await tree.wait_change(tree.version)
+            await hub.wait_change(hub.version)
 
-    def changes(self) -> Feed:
+    def changes(self) -> ChangeStream:
         """Every change of the app from now on, until it ends, as an async iterator."""
-        return self._running().tree.changes()
+        return self._running().hub.changes()
 
     def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
         """Call `watcher` with every change, in the loop. Gives what ends that.
@@ -267,20 +267,20 @@ class App(Generic[RootT_co]):
         """
         self._early.append(watcher)
         if self._run is not None:
-            self._run.tree.watch(watcher)
+            self._run.hub.watch(watcher)
 
         def end() -> None:
             if watcher in self._early:
                 self._early.remove(watcher)
                 if self._run is not None:
-                    self._run.tree.unwatch(watcher)
+                    self._run.hub.unwatch(watcher)
 
         return end
 
     @property
     def schedules(self) -> list[ScheduleView]:
         """Every schedule that a flow has asked for, the next to fire first. While the app runs."""
-        return self._running().scheduler.schedules.views()
+        return self._running().engine.schedules.views()
 
     def trigger(self, flow: str, key: str) -> None:
         """Let a schedule fire now, besides its pattern: by the names in `schedules`.
@@ -288,7 +288,7 @@ class App(Generic[RootT_co]):
         Raises:
             KeyError: There is none such.
         """
-        self._running().scheduler.schedules.trigger(flow, key)
+        self._running().engine.schedules.trigger(flow, key)
 
     @property
     def works(self) -> list[Work]:
@@ -317,13 +317,13 @@ class _Run:
         self._app = app
         self.id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"  # sorts by time
         self.http: HttpSide | None = None
-        self.tree = Tree(asyncio.get_running_loop())
+        self.hub = ChangeHub(asyncio.get_running_loop())
         for watcher in app._early:
-            self.tree.watch(watcher)
+            self.hub.watch(watcher)
         self.stopped = asyncio.Event()
-        self.scheduler = Scheduler(
+        self.engine = Engine(
             app.config,
-            self.tree,
+            self.hub,
             app._given,
             fail=self.fail,
             request_stop=self._request_stop,
@@ -332,9 +332,9 @@ class _Run:
         )
         self.layouts = Layouts(
             app.root,
-            self.tree,
+            self.hub,
             fail=self.fail,
-            is_held=lambda: self.scheduler.is_held,
+            is_held=lambda: self.engine.is_held,
             start_within=app.config.launch_timeout,
             stop_within=app.config.grace,
         )
@@ -350,23 +350,23 @@ class _Run:
         self._body = asyncio.current_task()
         await self._group.__aenter__()
         try:
-            await self.scheduler.open(self._group, root)
+            await self.engine.open(self._group, root)
             for work in root.works():
-                self.scheduler.check_runtime(work)
+                self.engine.check_runtime(work)
             await self._keep_output()
             if self._app.config.http or self._app._is_mounted:
                 self.api()
-            root._bind(self.scheduler)
-            self.scheduler.added(root)
+            root._bind(self.engine)
+            self.engine.added(root)
             await self.layouts.open(self._group)
             if self._app.config.http and self.http is not None:
                 await self.http.listen()
-            await self.scheduler.begin()
+            await self.engine.begin()
         except BaseException:
             if self.http is not None:
                 await self.http.aclose()
             await self.layouts.aclose()
-            await self.scheduler.aclose()
+            await self.engine.aclose()
             await self._close_output()
             root._bind(None)
             await self._group.__aexit__(None, None, None)
@@ -375,7 +375,7 @@ class _Run:
 
     async def _keep_output(self) -> None:
         """Put the output of works on the disk from now on, where that is wanted."""
-        config, output = self._app.config, self.scheduler.core.output
+        config, output = self._app.config, self.engine.core.output
         wanted = config.log_dir
         if wanted is None:
             wanted = LOG_DIR if config.http else ""
@@ -392,7 +392,7 @@ class _Run:
             get_logger("lightwork").warning("the output of works is not kept", folder=wanted, error=str(error))
 
     async def _close_output(self) -> None:
-        writer, self.scheduler.core.output.writer = self.scheduler.core.output.writer, None
+        writer, self.engine.core.output.writer = self.engine.core.output.writer, None
         if writer is not None:
             await writer.aclose()
 
@@ -401,7 +401,7 @@ class _Run:
         if self.http is None:
             from lightwork.server.http_server import HttpSide  # loaded where it is used
 
-            self.http = HttpSide(self._app, self.scheduler, self.tree, self.id)
+            self.http = HttpSide(self._app, self.engine, self.hub, self.id)
         return self.http.api
 
     def _reshaped(self) -> None:
@@ -411,13 +411,13 @@ class _Run:
         root = self._app.root
         try:
             # After a killed scheduler those run that ran; a call starts the others.
-            first = [] if self.scheduler.is_resumed else [work for work in root.works() if work._start_with_flow]
+            first = [] if self.engine.is_resumed else [work for work in root.works() if work._start_with_flow]
             for start in [work.start() for work in first]:
                 try:
                     await start
                 except LightworkError:
                     continue  # the work's status says so, and the flow's first call starts it again
-            await Passes(root, self.scheduler, self.tree, self.layouts.refresh).serve()
+            await Passes(root, self.engine, self.hub, self.layouts.refresh).serve()
         except asyncio.CancelledError:
             if not self.stopped.is_set():
                 self.fail(UsageError("the flow ended with CancelledError: it awaited something that was cancelled"))
@@ -427,14 +427,14 @@ class _Run:
     # --- ending -----------------------------------------------------------------------------------
 
     def _request_stop(self, message: str | None) -> None:
-        self.scheduler.in_loop_soon(lambda: self.end(message))
-        if in_pass.get() is self.scheduler:
+        self.engine.in_loop_soon(lambda: self.end(message))
+        if in_pass.get() is self.engine:
             raise FlowEnded(is_success=True)
 
     def _request_fail(self, message: str | None) -> None:
         error = FlowFailed(message or "the flow has failed")
-        self.scheduler.in_loop_soon(lambda: self.fail(error, message))
-        if in_pass.get() is self.scheduler:
+        self.engine.in_loop_soon(lambda: self.fail(error, message))
+        if in_pass.get() is self.engine:
             raise FlowEnded(is_success=False)
 
     def end(self, message: str | None = None) -> None:
@@ -443,7 +443,7 @@ class _Run:
             return
         self._app.stop_message = message
         self.stopped.set()
-        self.tree.changed()
+        self.hub.changed()
         if self.http is not None:
             self.http.stopping()
         if self._passes is not None and self._passes is not asyncio.current_task():
@@ -462,7 +462,7 @@ class _Run:
     def kill(self) -> None:
         """The app is to end now."""
         self.end()
-        self.scheduler.kill()
+        self.engine.kill()
 
     async def close(self, error: BaseException | None) -> None:
         """End everything; then raise what failed the app, if that is why it ends."""
@@ -484,7 +484,7 @@ class _Run:
                     continue
                 # Cancelled a second time: whoever does that wants it to end now.
                 cancelled = not closing.done()
-                self.scheduler.kill()
+                self.engine.kill()
         await self._group.__aexit__(None, None, None)
         closing.result()
         failure = self._app.error
@@ -507,9 +507,9 @@ class _Run:
         if not self._passes.done():
             get_logger("lightwork").error("the flow ignores its cancellation, and is left behind")
         try:
-            await asyncio.gather(self.scheduler.aclose(), self.layouts.aclose())
+            await asyncio.gather(self.engine.aclose(), self.layouts.aclose())
         finally:
-            self.tree.close()
+            self.hub.close()
             # The output first: whoever followed it reads what is left of it when the HTTP side has ended.
             await self._close_output()
             if self.http is not None:

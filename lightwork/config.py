@@ -91,7 +91,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         reconnect_window: Seconds that a broken link may take to heal; then its worker counts as lost.
         grace: Seconds between asking something to end and forcing it.
         max_frame: Longest frame accepted on a link, in bytes.
-        max_strangers: Connections that may be open at once without having proved a secret.
+        max_unauthenticated: Connections that may be open at once without having proved a secret.
         statuses_kept: Statuses that a work remembers.
         journal: File that the app writes down what happens in; None for none.
         resume: Whether to go on with what the journal holds, where it holds anything.
@@ -122,7 +122,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reconnect_window: _NotNegative = 30.0
     grace: _NotNegative = 5.0
     max_frame: _FrameSize = 64 * 1024 * 1024
-    max_strangers: _Count = 256
+    max_unauthenticated: _Count = 256
     statuses_kept: _Count = 100
     journal: _Text | None = None
     resume: bool = False
@@ -224,6 +224,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def _origin(self, key: str) -> str:
         origins: dict[str, str] = self.__dict__.get("origins", {})
         return origins.get(key, "given to Config")
+
+
+_RENAMED = {"max_strangers": "max_unauthenticated"}
+"""Former names of keys, which are still taken."""
 
 
 class _Setting(NamedTuple):
@@ -382,6 +386,7 @@ def _parse_json(setting: _Setting) -> Any:
 
 def _merge(merged: dict[str, Any], origins: dict[str, str], setting: _Setting) -> None:
     """Check a setting and put it in its place."""
+    setting = setting._replace(path=(_RENAMED.get(setting.path[0], setting.path[0]), *setting.path[1:]))
     value = _checked(setting)
     table = merged
     for depth, key in enumerate(setting.path[:-1]):

@@ -72,7 +72,7 @@ def test_whole_numbers_become_seconds() -> None:
         {"grace": math.inf},
         {"max_frame": 100},
         {"max_frame": 2**32},
-        {"max_strangers": 0},
+        {"max_unauthenticated": 0},
         {"statuses_kept": 0},
         {"http_host": 3},
         {"http_port": 65536},
@@ -289,3 +289,8 @@ def test_the_import_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[1], check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_former_name_of_a_key_is_taken() -> None:
+    """`max_strangers` is what `max_unauthenticated` was called, and sets it."""
+    assert load_config(overrides={"max_strangers": 5}).max_unauthenticated == 5

@@ -121,12 +121,12 @@ def test_runtimes_import_the_seam_only(file: Path) -> None:
     assert not beyond
 
 
-@pytest.mark.parametrize("file", modules(RUNTIMES / "far"), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", modules(RUNTIMES / "remote"), ids=lambda file: file.name)
 def test_what_is_sent_imports_the_standard_library(file: Path) -> None:
     """What runs on other machines as it is imports nothing that they might not have."""
     own = ".".join(file.relative_to(RUNTIMES.parent).parts[:-1])
     names = (name for _, name in imported(file, RUNTIMES.parent) if not name.startswith(f"{own}."))
-    assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "far"}
+    assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "remote"}
 
 
 def test_import_is_light() -> None:

@@ -10,10 +10,10 @@ import click
 import msgspec
 
 from lightwork.cli.arguments import parse_arguments
-from lightwork.cli.connect import Asking, asks_app, find_works, full_name
+from lightwork.cli.connect import ConnectedApp, asks_app, find_works, full_name
 from lightwork.cli.inspect import value_text
 from lightwork.cli.names import complete_work
-from lightwork.cli.output import FAILED, NOT_FOUND, TIMED_OUT, Failure, output_option, print_json
+from lightwork.cli.output import FAILED, NOT_FOUND, TIMED_OUT, CommandFailure, output_option, print_json
 from lightwork.errors import RequestFailed
 from lightwork.server.types import CallDetail
 from lightwork.status import Stage
@@ -31,12 +31,12 @@ _PAGE = 1000
 @click.option("--wait", is_flag=True, help="Return when they run.")
 @output_option
 @asks_app
-async def start(asking: Asking, works: tuple[str, ...], wait: bool, as_json: bool) -> None:
+async def start(connected: ConnectedApp, works: tuple[str, ...], wait: bool, as_json: bool) -> None:
     """Start the processes of works, so that their first call need not wait for that.
 
     WORK is a name or a pattern.
     """
-    client = asking.client
+    client = connected.client
     names = await find_works(client, works)
     await _each(names, lambda name: client.start_work(name, wait=wait))
     _tell("started" if wait else "starting", names, as_json)
@@ -50,13 +50,13 @@ async def start(asking: Asking, works: tuple[str, ...], wait: bool, as_json: boo
 @output_option
 @asks_app
 async def stop(
-    asking: Asking, works: tuple[str, ...], is_all: bool, message: str | None, wait: bool, as_json: bool
+    connected: ConnectedApp, works: tuple[str, ...], is_all: bool, message: str | None, wait: bool, as_json: bool
 ) -> None:
     """Stop works: what runs of them is ended, what waits is given up. With --all, the app.
 
     WORK is a name or a pattern.
     """
-    client = asking.client
+    client = connected.client
     if is_all == bool(works):
         raise click.UsageError("name the works to stop, or give --all to stop the app")
     if message is not None and not is_all:
@@ -86,7 +86,7 @@ async def stop(
 @output_option
 @asks_app
 async def call(
-    asking: Asking, work: str, arguments: tuple[str, ...], detach: bool, timeout: float | None, as_json: bool
+    connected: ConnectedApp, work: str, arguments: tuple[str, ...], detach: bool, timeout: float | None, as_json: bool
 ) -> int:
     """Call a work, and print what it returns.
 
@@ -97,9 +97,9 @@ async def call(
     up. The call goes on when this command ends before it: `lightwork cancel NUMBER` ends it.
     """
     name = full_name(work)
-    args, kwargs = parse_arguments(arguments, (await asking.client.work(name)).parameters)
-    made = await asking.client.submit(name, args, kwargs)
-    return await _follow(asking.client, made, detach, timeout, as_json)
+    args, kwargs = parse_arguments(arguments, (await connected.client.work(name)).parameters)
+    made = await connected.client.submit(name, args, kwargs)
+    return await _follow(connected.client, made, detach, timeout, as_json)
 
 
 @click.command
@@ -108,12 +108,12 @@ async def call(
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), help="Wait so long, then give 124.")
 @output_option
 @asks_app
-async def retry(asking: Asking, what: str, detach: bool, timeout: float | None, as_json: bool) -> int:
+async def retry(connected: ConnectedApp, what: str, detach: bool, timeout: float | None, as_json: bool) -> int:
     """Call again with the same arguments: a call by its number, or the latest call of a work that failed.
 
     Prints what it returns, and has the exit codes of `lightwork call`.
     """
-    client = asking.client
+    client = connected.client
     if what.isdigit():
         number = int(what)
     else:
@@ -121,7 +121,7 @@ async def retry(asking: Asking, what: str, detach: bool, timeout: float | None, 
         await client.work(name)  # to tell one that is not there from one that has not failed
         failed = (await client.calls(work=name, stage="failed", limit=1)).items
         if not failed:
-            raise Failure(f"no call of {name} has failed", NOT_FOUND)
+            raise CommandFailure(f"no call of {name} has failed", NOT_FOUND)
         number = failed[0].id
     return await _follow(client, await client.retry_call(number), detach, timeout, as_json)
 
@@ -130,12 +130,12 @@ async def retry(asking: Asking, what: str, detach: bool, timeout: float | None, 
 @click.argument("what", metavar="CALL|WORK...", nargs=-1, required=True, shell_complete=complete_work)
 @output_option
 @asks_app
-async def cancel(asking: Asking, what: tuple[str, ...], as_json: bool) -> None:
+async def cancel(connected: ConnectedApp, what: tuple[str, ...], as_json: bool) -> None:
     """Cancel calls by their numbers, or every call of a work that waits or runs.
 
     WORK is a name or a pattern. Returns when that was asked for; `lightwork wait CALL` waits for the end.
     """
-    client = asking.client
+    client = connected.client
     numbers = dict.fromkeys(int(one) for one in what if one.isdigit())
     for number in numbers:
         await client.cancel_call(number)
@@ -169,7 +169,7 @@ async def _follow(client: Client, made: CallDetail, detach: bool, timeout: float
         async with asyncio.timeout(timeout):
             done = made if made.stage.is_final else await client.wait_call(made.id)
     except TimeoutError:
-        raise Failure(f"call {made.id} is not over after {timeout:g} s, and goes on", TIMED_OUT) from None
+        raise CommandFailure(f"call {made.id} is not over after {timeout:g} s, and goes on", TIMED_OUT) from None
     except asyncio.CancelledError:
         click.echo(f"call {made.id} goes on; `lightwork cancel {made.id}` ends it", err=True)
         raise

@@ -10,7 +10,7 @@ from typing import Any
 from lightwork.changes import Change, ComponentRemoved, StateChanged, StatusChanged
 from lightwork.status import Stage, WorkStatus
 
-__all__ = ["MAX_SERIES", "Board", "Row", "Series", "sparkline"]
+__all__ = ["MAX_SERIES", "Board", "BoardRow", "Series", "sparkline"]
 
 _HISTORY = 64
 """Values kept of each number; wider than any sparkline that is drawn."""
@@ -34,7 +34,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 Series = deque[float]
 
 
-class Row:
+class BoardRow:
     """What is known of one work.
 
     Attributes:
@@ -90,7 +90,7 @@ class Board:
     """The rows of all works in the order they appeared, and the numbers of every component."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, BoardRow] = {}
         self.numbers: dict[str, dict[str, Series]] = {}
         self.texts: dict[str, str] = {}
         self._running: set[str] = set()
@@ -102,7 +102,7 @@ class Board:
 
     def add(self, name: str, status: WorkStatus, done: int = 0) -> None:
         """Begin a row with what is known already."""
-        row = self.rows[name] = Row(name, status, done)
+        row = self.rows[name] = BoardRow(name, status, done)
         if status.stage is Stage.RUNNING:
             row.take(status)
             self._running.add(name)
@@ -120,11 +120,11 @@ class Board:
             case _:
                 return False
 
-    def stages(self, rows: Iterable[Row]) -> Counter[Stage]:
+    def stages(self, rows: Iterable[BoardRow]) -> Counter[Stage]:
         """How many rows are in each stage."""
         return Counter(row.stage for row in rows)
 
-    def select(self, limit: int) -> tuple[list[Row], list[Row]]:
+    def select(self, limit: int) -> tuple[list[BoardRow], list[BoardRow]]:
         """The rows to show, at most `limit`, and those left out.
 
         In the order they appeared where all fit; else those that failed and those that run come first.
@@ -135,7 +135,7 @@ class Board:
         rows.sort(key=lambda row: _RANK[row.stage])
         return rows[:limit], rows[limit:]
 
-    def labels(self, rows: Iterable[Row], limit: int) -> list[str]:
+    def labels(self, rows: Iterable[BoardRow], limit: int) -> list[str]:
         """The numbers that most of these rows have, most common first."""
         counts = Counter(label for row in rows for label in self.numbers.get(row.name, ()))
         return [label for label, _ in counts.most_common(limit)]
@@ -143,7 +143,7 @@ class Board:
     def _take_status(self, name: str, status: WorkStatus) -> None:
         row = self.rows.get(name)
         if row is None:
-            row = self.rows[name] = Row(name, status)
+            row = self.rows[name] = BoardRow(name, status)
         row.take(status)
         if row.running:
             self._running.add(name)

@@ -90,14 +90,14 @@ def restore(journal: Path, number: int, new: Path) -> None:
     store = _open(journal)
     try:
         meta = store.meta()
-        image = abandon_workers(_read(store, number))
+        snapshot = abandon_workers(_read(store, number))
     finally:
         store.close()
     try:
         made = Store.create(new)
         try:
             made.set_meta({key: meta[key] for key in ("app", "lightwork") if key in meta})
-            made.add_snapshot(encode(image), f"restored from {number} of {journal.name}")
+            made.add_snapshot(encode(snapshot), f"restored from {number} of {journal.name}")
         finally:
             made.close()
     except JournalError as error:

@@ -8,10 +8,10 @@ import click
 import msgspec
 
 from lightwork.cli.arguments import parse_options
-from lightwork.cli.connect import Asking, asks_app
+from lightwork.cli.connect import ConnectedApp, asks_app
 from lightwork.cli.inspect import value_text
 from lightwork.cli.names import complete_command
-from lightwork.cli.output import NOT_FOUND, Failure, output_option, print_json, print_table
+from lightwork.cli.output import NOT_FOUND, CommandFailure, output_option, print_json, print_table
 from lightwork.server.types import CommandView
 
 __all__ = ["app"]
@@ -22,13 +22,13 @@ __all__ = ["app"]
 @click.argument("arguments", metavar="[--KEY VALUE]...", nargs=-1, type=click.UNPROCESSED)
 @output_option
 @asks_app
-async def app(asking: Asking, name: str | None, arguments: tuple[str, ...], as_json: bool) -> None:
+async def app(connected: ConnectedApp, name: str | None, arguments: tuple[str, ...], as_json: bool) -> None:
     """Run a command of the app's own, and print what it returns. Without NAME: list them.
 
     Options of this command stand before NAME; those of the app's command after it: lightwork app add --amount 3.
     `lightwork app NAME --help` shows what it takes.
     """
-    commands = (await asking.client.commands()).items
+    commands = (await connected.client.commands()).items
     if name is None:
         if as_json:
             print_json({"items": msgspec.to_builtins(commands)})
@@ -37,11 +37,11 @@ async def app(asking: Asking, name: str | None, arguments: tuple[str, ...], as_j
         return
     command = next((command for command in commands if command.name == name), None)
     if command is None:
-        raise Failure(_unknown(name, [command.name for command in commands]), NOT_FOUND)
+        raise CommandFailure(_unknown(name, [command.name for command in commands]), NOT_FOUND)
     if any(text in ("--help", "-h") for text in arguments):
         _show_help(command)
         return
-    result = await asking.client.command(name, parse_options(arguments, command.parameters))
+    result = await connected.client.command(name, parse_options(arguments, command.parameters))
     if as_json:
         print_json({"result": result})
     elif result is not None:

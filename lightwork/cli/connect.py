@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from lightwork.cli.output import FAILED, NO_APP, NOT_FOUND, TIMED_OUT, Failure
+from lightwork.cli.output import FAILED, NO_APP, NOT_FOUND, TIMED_OUT, CommandFailure
 from lightwork.discovery import AppFile, running_apps
 from lightwork.errors import AppEnded, AppUnreachable, PlatformError, RequestFailed
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from lightwork.server.types import WorkView
 
 __all__ = [
-    "Asking",
-    "Target",
+    "AppTarget",
+    "ConnectedApp",
     "app_options",
     "ask",
     "asks_app",
@@ -53,7 +53,7 @@ _CODES = {
 """Exit codes of what a running app answers; of any other it is `FAILED`."""
 
 
-class Target(NamedTuple):
+class AppTarget(NamedTuple):
     """The app that is meant. `file` is what it says of itself, None where a URL was given."""
 
     url: str
@@ -78,19 +78,19 @@ def app_options(command: _FnT) -> _FnT:
     return command
 
 
-def find_target(app_name: str | None, url: str | None, token: str | None) -> Target:
+def find_target(app_name: str | None, url: str | None, token: str | None) -> AppTarget:
     """The app that the options mean.
 
     Raises:
         Failure: There is none, or more than one.
     """
     if url:
-        return Target(url, token, None)
+        return AppTarget(url, token, None)
     try:
         found = choose_app(running_apps(), app_name)
     except PlatformError as error:
-        raise Failure(str(error), NO_APP) from error
-    return Target(found.url, token or found.token, found)
+        raise CommandFailure(str(error), NO_APP) from error
+    return AppTarget(found.url, token or found.token, found)
 
 
 def choose_app(apps: Sequence[AppFile], wanted: str | None) -> AppFile:
@@ -103,10 +103,12 @@ def choose_app(apps: Sequence[AppFile], wanted: str | None) -> AppFile:
     if len(found) == 1:
         return found[0]
     if not apps:
-        raise Failure("no app runs here: start one (lightwork run app.py), or name another machine's by --url", NO_APP)
+        raise CommandFailure(
+            "no app runs here: start one (lightwork run app.py), or name another machine's by --url", NO_APP
+        )
     if not found:
-        raise Failure(f"no app {wanted!r} runs here; there are:\n{_listed(apps)}", NO_APP)
-    raise Failure(f"{len(found)} apps run here; say which by --app:\n{_listed(found)}", 2)
+        raise CommandFailure(f"no app {wanted!r} runs here; there are:\n{_listed(apps)}", NO_APP)
+    raise CommandFailure(f"{len(found)} apps run here; say which by --app:\n{_listed(found)}", 2)
 
 
 def _is_meant(app: AppFile, wanted: str) -> bool:
@@ -120,15 +122,15 @@ def _listed(apps: Sequence[AppFile]) -> str:
 # --- asking ---------------------------------------------------------------------------------------
 
 
-class Asking(NamedTuple):
+class ConnectedApp(NamedTuple):
     """What a command that asks an app is given: a client in its context, and which app that is."""
 
     client: Client
-    target: Target
+    target: AppTarget
 
 
 def asks_app(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
-    """Make a command of a coroutine function, whose first argument is `Asking`; what it returns is the exit code.
+    """Make a command of a coroutine function, whose first argument is `ConnectedApp`; what it returns is the exit code.
 
     Gives it the options that say which app is meant, and makes exit codes of what the app answers.
     """
@@ -137,13 +139,13 @@ def asks_app(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callabl
     @functools.wraps(command)
     def run(*args: Any, app_name: str | None, url: str | None, token: str | None, **options: Any) -> None:
         target = find_target(app_name, url, token)
-        code = ask(target, lambda asking: command(asking, *args, **options))
+        code = ask(target, lambda connected: command(connected, *args, **options))
         click.get_current_context().exit(code or 0)
 
     return run
 
 
-def ask(target: Target, question: Callable[[Asking], Coroutine[Any, Any, _T]]) -> _T:
+def ask(target: AppTarget, question: Callable[[ConnectedApp], Coroutine[Any, Any, _T]]) -> _T:
     """What the question gives, asked in a loop of its own.
 
     Raises:
@@ -154,7 +156,7 @@ def ask(target: Target, question: Callable[[Asking], Coroutine[Any, Any, _T]]) -
 
     async def enter() -> _T:
         async with Client(target.url, target.token) as client:
-            return await question(Asking(client, target))
+            return await question(ConnectedApp(client, target))
 
     try:
         return asyncio.run(enter())
@@ -162,15 +164,15 @@ def ask(target: Target, question: Callable[[Asking], Coroutine[Any, Any, _T]]) -
         raise translated(error) from error
 
 
-def translated(error: AppEnded | AppUnreachable | RequestFailed) -> Failure:
+def translated(error: AppEnded | AppUnreachable | RequestFailed) -> CommandFailure:
     """What an error of the client means for a command."""
     if isinstance(error, AppEnded):
-        return Failure(str(error))
+        return CommandFailure(str(error))
     if isinstance(error, AppUnreachable):
-        return Failure(str(error), NO_APP)
+        return CommandFailure(str(error), NO_APP)
     if error.code == "unauthorized":
-        return Failure(f"{error}; give it by --token, or LIGHTWORK_TOKEN", NO_APP)
-    return Failure(str(error), _CODES.get(error.code, FAILED))
+        return CommandFailure(f"{error}; give it by --token, or LIGHTWORK_TOKEN", NO_APP)
+    return CommandFailure(str(error), _CODES.get(error.code, FAILED))
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -208,6 +210,6 @@ async def find_works(client: Client, names: Sequence[str]) -> list[str]:
             continue
         matches = [work.name async for work in every_work(client, match=full_name(name))]
         if not matches:
-            raise Failure(f"no work matches {full_name(name)!r}", NOT_FOUND)
+            raise CommandFailure(f"no work matches {full_name(name)!r}", NOT_FOUND)
         found |= dict.fromkeys(matches)
     return list(found)

@@ -27,7 +27,7 @@ from lightwork.engine.workers.runtimes import installed, load_kind
 from lightwork.errors import ConfigError, LightworkError
 from lightwork.runtime import Diagnosable, Finding, Health
 
-__all__ = ["Report", "doctor", "examine"]
+__all__ = ["DoctorReport", "doctor", "examine"]
 
 _WITHIN = 30.0
 """Seconds that one profile may take to look at itself."""
@@ -37,7 +37,7 @@ _LITTLE_SPACE, _NO_SPACE = 1 << 30, 100 << 20
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
-class Report(msgspec.Struct, frozen=True):
+class DoctorReport(msgspec.Struct, frozen=True):
     """What was looked at in one place.
 
     Attributes:
@@ -83,23 +83,25 @@ def doctor(ctx: click.Context, profiles: tuple[str, ...], as_json: bool) -> None
     ctx.exit(FAILED if any(report.is_ill for report in reports) else 0)
 
 
-async def _collect(profiles: tuple[str, ...]) -> list[Report]:
+async def _collect(profiles: tuple[str, ...]) -> list[DoctorReport]:
     return [report async for report in examine(profiles)]
 
 
-async def examine(profiles: tuple[str, ...] = ()) -> AsyncIterator[Report]:
+async def examine(profiles: tuple[str, ...] = ()) -> AsyncIterator[DoctorReport]:
     """Look at this machine, at the configuration of the working folder, and at every runtime, in that order.
 
     Args:
         profiles: Look at these runtimes only.
     """
     config, configured = _configuration()
-    yield Report("lightwork", True, [*_machine(config), configured])
+    yield DoctorReport("lightwork", True, [*_machine(config), configured])
     used = {config.runtime, *(profile.runtime for profile in config.works.values())}
     names = profiles or tuple(dict.fromkeys([*sorted(used), *config.runtimes, *sorted(installed())]))
     for name in names:
         is_configured = name in used or name in config.runtimes
-        yield Report(f"runtime {name}", bool(profiles) or name in used, await _runtime(config, name, is_configured))
+        yield DoctorReport(
+            f"runtime {name}", bool(profiles) or name in used, await _runtime(config, name, is_configured)
+        )
 
 
 # --- this machine ---------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ async def _runtime(config: Config, name: str, is_configured: bool) -> list[Findi
         return [Finding("answer", Health.PROBLEM, f"its diagnose raised {error!r}")]
 
 
-def _show(reports: list[Report]) -> None:
+def _show(reports: list[DoctorReport]) -> None:
     width = max(len(finding.what) for report in reports for finding in report.findings)
     for report in reports:
         click.echo(styled(report.about, bold=True) + ("" if report.is_needed else " (not used by this folder's apps)"))

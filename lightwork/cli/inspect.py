@@ -8,11 +8,11 @@ from typing import Any
 import click
 import msgspec
 
-from lightwork.cli.connect import Asking, asks_app, full_name
+from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.names import complete_component
 from lightwork.cli.output import (
     NOT_FOUND,
-    Failure,
+    CommandFailure,
     clock,
     duration,
     output_option,
@@ -36,9 +36,9 @@ _LONGEST_VALUE = 300
 @click.option("--calls", metavar="N", default=_CALLS, type=click.IntRange(0, 1000), help="How many calls of a work.")
 @output_option
 @asks_app
-async def inspect(asking: Asking, what: str | None, calls: int, as_json: bool) -> None:
+async def inspect(connected: ConnectedApp, what: str | None, calls: int, as_json: bool) -> None:
     """Show everything that is known of a component, of a call by its number, or of the app."""
-    client = asking.client
+    client = connected.client
     if what is None:
         app = await client.app()
         print_json(msgspec.to_builtins(app)) if as_json else _show_app(app)
@@ -55,7 +55,7 @@ async def inspect(asking: Asking, what: str | None, calls: int, as_json: bool) -
             raise
         known = {component.name for component in (await client.components()).items}
         if name not in known:
-            raise Failure(str(error), NOT_FOUND) from error
+            raise CommandFailure(str(error), NOT_FOUND) from error
         flow = await client.state(name)
         print_json(msgspec.to_builtins(flow)) if as_json else _show_flow(flow)
         return

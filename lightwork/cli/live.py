@@ -22,7 +22,7 @@ from rich.text import Text
 
 from lightwork._logging import get_logger
 from lightwork.changes import Change, LogLine
-from lightwork.cli.board import Board, Row, sparkline
+from lightwork.cli.board import Board, BoardRow, sparkline
 from lightwork.cli.output import rich_style
 from lightwork.cli.plain import clean, discard
 
@@ -179,7 +179,7 @@ def render(board: Board, now: float, width: int, height: int, url: str = "") -> 
     return Group(*parts)
 
 
-def _table(board: Board, rows: list[Row], now: float, width: int) -> Table:
+def _table(board: Board, rows: list[BoardRow], now: float, width: int) -> Table:
     labels = board.labels(rows, max(0, min(4, (width - 50) // 22)))
     has_notes = any(_note(row) for row in rows)
     table = Table(box=None, pad_edge=False, header_style="dim", expand=has_notes)
@@ -211,7 +211,7 @@ def _summary(board: Board) -> str:
     return " · ".join(parts)
 
 
-def _counts(board: Board, rows: list[Row]) -> str:
+def _counts(board: Board, rows: list[BoardRow]) -> str:
     return ", ".join(f"{count} {stage}" for stage, count in board.stages(rows).most_common())
 
 
@@ -222,11 +222,11 @@ def _number(board: Board, name: str, label: str) -> Text:
     return Text.assemble(f"{series[-1]:<10.5g}", (sparkline(series, 8), "cyan"))
 
 
-def _calls(row: Row) -> str:
+def _calls(row: BoardRow) -> str:
     return f"{row.done} ({row.failures} failed)" if row.failures else str(row.done)
 
 
-def _note(row: Row) -> str:
+def _note(row: BoardRow) -> str:
     """Why a work is where it is, on one line."""
     status = row.status
     parts = [str(status.reason or ""), *(status.message or "").splitlines()[:1]]

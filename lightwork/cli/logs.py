@@ -17,9 +17,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import click
 import msgspec
 
-from lightwork.cli.connect import Asking, Target, app_options, ask, find_target, find_works, full_name
+from lightwork.cli.connect import AppTarget, ConnectedApp, app_options, ask, find_target, find_works, full_name
 from lightwork.cli.names import complete_work
-from lightwork.cli.output import NO_APP, NOT_FOUND, STYLES, Failure, is_terminal, output_option, print_json_line, styled
+from lightwork.cli.output import (
+    NO_APP,
+    NOT_FOUND,
+    STYLES,
+    CommandFailure,
+    is_terminal,
+    output_option,
+    print_json_line,
+    styled,
+)
 from lightwork.cli.plain import clean
 from lightwork.config import LOG_DIR, load_config
 from lightwork.errors import ConfigError
@@ -117,11 +126,11 @@ def logs(
     """
     printer = LogPrinter(as_json=as_json, with_times=times, with_names=not no_names)
     wanted = _Wanted(None if is_all else tail, search)
-    target: Target | None = None
+    target: AppTarget | None = None
     if run_id is None:
         try:
             target = find_target(app_name, url, token)
-        except Failure as failure:
+        except CommandFailure as failure:
             if app_name or url or failure.exit_code != NO_APP:
                 raise
     if target is None:
@@ -129,7 +138,7 @@ def logs(
         click.echo(f"the lines of run {folder.name}, which are kept in {folder.parent}", err=True)
         asyncio.run(_read_folder(folder, works, wanted, printer))
         return
-    ask(target, lambda asking: _ask(asking, works, wanted, printer, follow=follow, tells_ends=not as_json))
+    ask(target, lambda connected: _ask(connected, works, wanted, printer, follow=follow, tells_ends=not as_json))
 
 
 class _Wanted(NamedTuple):
@@ -160,16 +169,22 @@ _Read = Callable[..., Awaitable[_Lines]]
 
 
 async def _ask(
-    asking: Asking, works: Sequence[str], wanted: _Wanted, printer: LogPrinter, *, follow: bool, tells_ends: bool
+    connected: ConnectedApp,
+    works: Sequence[str],
+    wanted: _Wanted,
+    printer: LogPrinter,
+    *,
+    follow: bool,
+    tells_ends: bool,
 ) -> None:
     """Print what the running app has."""
-    client = asking.client
+    client = connected.client
     names = await find_works(client, works)
     read = functools.partial(client.logs, names)
     await _begin(read, wanted, printer)
     if follow:
         await _follow(client, names, wanted, printer)
-        file = asking.target.file
+        file = connected.target.file
         if file is not None and file.logs is not None:
             # What came between the last answer and the end, if anything, is on the disk.
             await _catch_up(_reading(Path(file.logs), names), wanted, printer)
@@ -245,12 +260,12 @@ def _find_run(run_id: str | None) -> Path:
     if run_id is None:
         latest = latest_run(folder)
         if latest is None:
-            raise Failure(f"no app runs here, and none has left its output in {folder.absolute()}", NO_APP)
+            raise CommandFailure(f"no app runs here, and none has left its output in {folder.absolute()}", NO_APP)
         return latest
     runs = sorted(path for path in folder.glob(f"{glob.escape(run_id)}*") if path.is_dir())
     if len(runs) != 1:
         known = ", ".join(path.name for path in runs)
-        raise Failure(
+        raise CommandFailure(
             f"{len(runs)} runs in {folder.absolute()} begin with {run_id!r}" + (f": {known}" if known else ""),
             2 if runs else NOT_FOUND,
         )
@@ -274,6 +289,8 @@ async def _read_folder(folder: Path, works: Sequence[str], wanted: _Wanted, prin
         for work in works:
             matches = fnmatch.filter(known, full_name(work))
             if not matches:
-                raise Failure(f"no work {full_name(work)!r} has printed anything in run {folder.name}", NOT_FOUND)
+                raise CommandFailure(
+                    f"no work {full_name(work)!r} has printed anything in run {folder.name}", NOT_FOUND
+                )
             names |= dict.fromkeys(matches)
     await _begin(_reading(folder, list(names)), wanted, printer)

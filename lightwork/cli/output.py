@@ -25,7 +25,7 @@ __all__ = [
     "NO_APP",
     "STYLES",
     "TIMED_OUT",
-    "Failure",
+    "CommandFailure",
     "age",
     "clock",
     "duration",
@@ -72,7 +72,7 @@ _NARROWEST = 8
 _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 
 
-class Failure(click.ClickException):
+class CommandFailure(click.ClickException):
     """Ends the command: the message goes to standard error, `code` is the exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:

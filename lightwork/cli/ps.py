@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import msgspec
 
-from lightwork.cli.connect import Asking, asks_app, full_name
+from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.names import complete_work
-from lightwork.cli.output import NO_APP, Failure, age, clock, output_option, print_json, print_table
+from lightwork.cli.output import NO_APP, CommandFailure, age, clock, output_option, print_json, print_table
 from lightwork.discovery import running_apps
 from lightwork.errors import PlatformError
 from lightwork.server.types import WorksPage, WorkView
@@ -29,7 +29,7 @@ _COLUMNS = ("work", "stage", "calls", "failed", "since", "runtime", "pid", "why"
 @output_option
 @asks_app
 async def ps(
-    asking: Asking,
+    connected: ConnectedApp,
     pattern: str | None,
     stage: str | None,
     runtime: str | None,
@@ -47,7 +47,7 @@ async def ps(
     total = 0
     while limit is None or len(works) < limit:
         most = _PAGE if limit is None else min(_PAGE, limit - len(works))
-        page = await asking.client.works(
+        page = await connected.client.works(
             match=match, stage=stage, runtime=runtime, sort=sort, limit=most, offset=len(works)
         )
         works += page.items
@@ -89,7 +89,7 @@ def apps(as_json: bool) -> None:
     try:
         found = running_apps()
     except PlatformError as error:
-        raise Failure(str(error), NO_APP) from error
+        raise CommandFailure(str(error), NO_APP) from error
     if as_json:
         # Without the tokens: the output of a command ends up in logs.
         items = [{key: value for key, value in msgspec.to_builtins(app).items() if key != "token"} for app in found]

@@ -7,9 +7,9 @@ import time
 import click
 import msgspec
 
-from lightwork.cli.connect import Asking, asks_app, full_name
+from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.names import complete_component
-from lightwork.cli.output import NOT_FOUND, Failure, clock, duration, output_option, print_json, print_table
+from lightwork.cli.output import NOT_FOUND, CommandFailure, clock, duration, output_option, print_json, print_table
 
 __all__ = ["ls", "schedule", "trigger"]
 
@@ -22,9 +22,9 @@ def schedule() -> None:
 @schedule.command
 @output_option
 @asks_app
-async def ls(asking: Asking, as_json: bool) -> None:
+async def ls(connected: ConnectedApp, as_json: bool) -> None:
     """List the schedules, the next to fire first."""
-    page = await asking.client.schedules()
+    page = await connected.client.schedules()
     if as_json:
         print_json(msgspec.to_builtins(page))
         return
@@ -41,18 +41,18 @@ async def ls(asking: Asking, as_json: bool) -> None:
 @click.argument("key", required=False)
 @output_option
 @asks_app
-async def trigger(asking: Asking, flow: str, key: str | None, as_json: bool) -> None:
+async def trigger(connected: ConnectedApp, flow: str, key: str | None, as_json: bool) -> None:
     """Let a schedule fire now, besides its pattern. KEY may be left out where the flow has one schedule."""
     name = full_name(flow)
-    keys = [view.key for view in (await asking.client.schedules()).items if view.flow == name]
+    keys = [view.key for view in (await connected.client.schedules()).items if view.flow == name]
     if key is None:
         if len(keys) != 1:
             known = f"say which: {', '.join(keys)}" if keys else "it has none"
-            raise Failure(f"{name} has {len(keys)} schedules; {known}", 2 if keys else NOT_FOUND)
+            raise CommandFailure(f"{name} has {len(keys)} schedules; {known}", 2 if keys else NOT_FOUND)
         key = keys[0]
     elif key not in keys:
-        raise Failure(f"{name} has no schedule {key!r}; it has {', '.join(keys) or 'none'}", NOT_FOUND)
-    await asking.client.trigger(name, key)
+        raise CommandFailure(f"{name} has no schedule {key!r}; it has {', '.join(keys) or 'none'}", NOT_FOUND)
+    await connected.client.trigger(name, key)
     if as_json:
         print_json({"flow": name, "key": key})
     else:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from lightwork.cli.connect import Asking, asks_app, full_name
+from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.inspect import value_text
 from lightwork.cli.names import complete_component
-from lightwork.cli.output import NOT_FOUND, Failure, output_option, print_json, print_json_line, styled
+from lightwork.cli.output import NOT_FOUND, CommandFailure, output_option, print_json, print_json_line, styled
 from lightwork.cli.settings import parse_value
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ def state() -> None:
 @click.argument("name", default="root", shell_complete=complete_component)
 @output_option
 @asks_app
-async def get(asking: Asking, name: str, as_json: bool) -> None:
+async def get(connected: ConnectedApp, name: str, as_json: bool) -> None:
     """Print the state of a component, or one value in it.
 
     Of a component its attributes are printed, as JSON; a text is printed as it is. With -o json the component, the
     path and the value are one document.
     """
-    place = await locate(asking.client, name)
+    place = await locate(connected.client, name)
     if not place.path:
         value = place.present
     else:
-        value = (await asking.client.state(place.component, place.path)).value
+        value = (await connected.client.state(place.component, place.path)).value
     if as_json:
         print_json({"component": place.component, "path": place.path, "value": value})
     elif isinstance(value, dict | list):
@@ -72,7 +72,7 @@ async def get(asking: Asking, name: str, as_json: bool) -> None:
 @click.argument("settings", metavar="NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_component)
 @output_option
 @asks_app
-async def set_(asking: Asking, settings: tuple[str, ...], as_json: bool) -> None:
+async def set_(connected: ConnectedApp, settings: tuple[str, ...], as_json: bool) -> None:
     """Change values in the state.
 
     A value takes the type of the one that is there where that is a bool, an int, a float or a str; else it is what
@@ -84,7 +84,7 @@ async def set_(asking: Asking, settings: tuple[str, ...], as_json: bool) -> None
         name, equals, text = setting.partition("=")
         if not equals or not name:
             raise click.UsageError(f"{setting}: it has to be NAME=VALUE, as in root.lr=0.1")
-        place = await locate(asking.client, name.strip(), is_new=True)
+        place = await locate(connected.client, name.strip(), is_new=True)
         if not place.path:
             raise click.UsageError(f"{setting}: {place.component} is a component; name an attribute of it")
         try:
@@ -94,7 +94,7 @@ async def set_(asking: Asking, settings: tuple[str, ...], as_json: bool) -> None
             raise click.UsageError(f"{setting}: there is {place.present!r} now, and {text!r} is no {kind}") from None
         edits[place.component].append((place.path, value))
     for component, made in edits.items():
-        await asking.client.edit_state(component, made)
+        await connected.client.edit_state(component, made)
     if as_json:
         print_json(
             {
@@ -111,13 +111,13 @@ async def set_(asking: Asking, settings: tuple[str, ...], as_json: bool) -> None
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_component)
 @output_option
 @asks_app
-async def watch(asking: Asking, names: tuple[str, ...], as_json: bool) -> None:
+async def watch(connected: ConnectedApp, names: tuple[str, ...], as_json: bool) -> None:
     """Print every change of the state as it happens, until the app ends; with NAME those in there only.
 
     A line for each: NAME = VALUE where one was set, NAME[2:3] = [...] where part of a list was replaced. With -o json
     a document for each, as the feed sends it. Of a value that changes many times within a moment the last is printed.
     """
-    client = asking.client
+    client = connected.client
     places = [await locate(client, name, is_new=True) for name in names]
     has_begun = False
     async with contextlib.aclosing(client.feed()) as feed:
@@ -186,7 +186,7 @@ async def locate(client: Client, name: str, *, is_new: bool = False) -> Place:
         if component in known:
             break
     else:
-        raise Failure(f"the app has no component {parts[0]!r}", NOT_FOUND)
+        raise CommandFailure(f"the app has no component {parts[0]!r}", NOT_FOUND)
     rest = parts[length:]
     answer = (await client.state(component)).state
     variables = answer.get("vars", {}) if isinstance(answer, dict) else {}
@@ -210,12 +210,14 @@ def _walk(component: str, variables: dict[str, Any], keys: list[str], known: lis
             if key == len(value):
                 return Place(component, [*path, key], None, False)
         elif not isinstance(value, dict):
-            raise Failure(f"{where} is {value!r:.60}, which has nothing in it", NOT_FOUND)
+            raise CommandFailure(f"{where} is {value!r:.60}, which has nothing in it", NOT_FOUND)
         elif text not in value:
             if is_new and is_last and path:
                 return Place(component, [*path, text], None, False)
             below = [other.removeprefix(f"{component}.") for other in known if other.startswith(f"{component}.")]
-            raise Failure(f"{where} has no {text!r}; {_near(text, [*value, *([] if path else below)])}", NOT_FOUND)
+            raise CommandFailure(
+                f"{where} has no {text!r}; {_near(text, [*value, *([] if path else below)])}", NOT_FOUND
+            )
         path.append(key)
         value = value[key]
     return Place(component, path, value, True)
@@ -224,7 +226,7 @@ def _walk(component: str, variables: dict[str, Any], keys: list[str], known: lis
 def _index(text: str, length: int, where: str, is_new: bool) -> int:
     most = length if is_new else length - 1
     if not text.isdigit() or int(text) > most:
-        raise Failure(f"{where} is a list of {length}, and {text!r} is none of its places", NOT_FOUND)
+        raise CommandFailure(f"{where} is a list of {length}, and {text!r} is none of its places", NOT_FOUND)
     return int(text)
 
 

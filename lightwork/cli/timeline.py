@@ -9,10 +9,10 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from lightwork.cli.connect import Asking, asks_app, full_name
+from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.names import complete_work
 from lightwork.cli.output import clock, duration, output_option, print_json, print_table, styled
-from lightwork.server.types import Frame, Timeline, TimelineItem
+from lightwork.server.types import StackFrame, Timeline, TimelineItem
 
 __all__ = ["bar", "chrome_trace", "stack", "timeline"]
 
@@ -23,12 +23,12 @@ _BAR = 40
 @click.argument("work", shell_complete=complete_work)
 @output_option
 @asks_app
-async def stack(asking: Asking, work: str, as_json: bool) -> None:
+async def stack(connected: ConnectedApp, work: str, as_json: bool) -> None:
     """Show what a work's process does at this moment: its threads and its tasks, the innermost line last.
 
     A process that does not answer gives 124.
     """
-    view = await asking.client.stack(full_name(work))
+    view = await connected.client.stack(full_name(work))
     if as_json:
         print_json(msgspec.to_builtins(view))
         return
@@ -40,7 +40,7 @@ async def stack(asking: Asking, work: str, as_json: bool) -> None:
             click.echo()
 
 
-def _show_frame(frame: Frame) -> None:
+def _show_frame(frame: StackFrame) -> None:
     click.echo(f'  File "{frame.file}", line {frame.line}, in {frame.function}')
     if frame.text:
         click.echo(f"    {frame.text.strip()}")
@@ -57,12 +57,14 @@ def _show_frame(frame: Frame) -> None:
 )
 @output_option
 @asks_app
-async def timeline(asking: Asking, since: float | None, limit: int, trace: TextIO | None, as_json: bool) -> None:
+async def timeline(
+    connected: ConnectedApp, since: float | None, limit: int, trace: TextIO | None, as_json: bool
+) -> None:
     """Show when the latest calls waited and ran, on one axis of time. A dot is waiting, a block is running."""
-    found = await asking.client.timeline(limit=limit)
+    found = await connected.client.timeline(limit=limit)
     if since is not None:
         # By the scheduler's clock, which another machine's need not agree with.
-        found = await asking.client.timeline(since=found.now - since, limit=limit)
+        found = await connected.client.timeline(since=found.now - since, limit=limit)
     if trace is not None:
         json.dump(chrome_trace(found), trace)
         trace.write("\n")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from lightwork.cli.connect import Asking, asks_app, find_works
+from lightwork.cli.connect import ConnectedApp, asks_app, find_works
 from lightwork.cli.names import complete_work
-from lightwork.cli.output import FAILED, NOT_FOUND, STYLES, TIMED_OUT, Failure, output_option, print_json, styled
+from lightwork.cli.output import FAILED, NOT_FOUND, STYLES, TIMED_OUT, CommandFailure, output_option, print_json, styled
 from lightwork.errors import AppEnded
 from lightwork.server.types import CallDetail, WorkView
 from lightwork.status import Stage
@@ -51,7 +51,9 @@ class _Outcome:
 )
 @output_option
 @asks_app
-async def wait(asking: Asking, what: tuple[str, ...], timeout: float | None, stage: str | None, as_json: bool) -> int:
+async def wait(
+    connected: ConnectedApp, what: tuple[str, ...], timeout: float | None, stage: str | None, as_json: bool
+) -> int:
     """Return when works are done, calls are over, or, without any, when the app has ended.
 
     WORK is a name or a pattern. A work is done when it has been called and has no call that waits or runs.
@@ -64,14 +66,14 @@ async def wait(asking: Asking, what: tuple[str, ...], timeout: float | None, sta
     is_late = False
     try:
         async with asyncio.timeout(timeout):
-            await _wait(asking.client, what, stage, outcome, waiting)
+            await _wait(connected.client, what, stage, outcome, waiting)
     except TimeoutError:
         is_late = True
     if as_json:
         print_json({"ok": outcome.is_ok and not is_late, "timed_out": is_late, "items": outcome.items})
     if is_late:
         left = ", ".join(sorted(waiting)) or "the end of the app"
-        raise Failure(f"not within {timeout:g} s: {left}", TIMED_OUT)
+        raise CommandFailure(f"not within {timeout:g} s: {left}", TIMED_OUT)
     return 0 if outcome.is_ok else FAILED
 
 
@@ -124,12 +126,12 @@ async def _wait_works(
             if event.kind == "snapshot":
                 told = {work["name"]: work for work in event.data["works"]}
                 if missing := sorted(left - told.keys()):
-                    raise Failure(f"there is no work {', '.join(missing)}", NOT_FOUND)
+                    raise CommandFailure(f"there is no work {', '.join(missing)}", NOT_FOUND)
                 works = [told[name] for name in names if name in left]
             elif event.kind == "work" and event.data["name"] in left:
                 works = [event.data]
             elif event.kind == "removed" and event.data["name"] in left:
-                raise Failure(f"{event.data['name']} was removed from the app", FAILED)
+                raise CommandFailure(f"{event.data['name']} was removed from the app", FAILED)
             else:
                 continue
             for data in works:

@@ -219,5 +219,7 @@ class Component(Node, metaclass=ComponentMeta):
         self.__dict__["_is_built"] = True
 
 
-_NOT_SHIPPED = frozenset({"_parent", "_key", "_driver", "_is_built", "_state", "_record", "_signature", "_worker_name"})
+_NOT_SHIPPED = frozenset(
+    {"_parent", "_key", "_driver", "_is_built", "_state", "_status_history", "_signature", "_worker_name"}
+)
 _RESERVED = _NOT_SHIPPED | {"_children"}

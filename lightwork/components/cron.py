@@ -24,7 +24,7 @@ from lightwork.errors import ScheduleError
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-__all__ = ["ALIASES", "Cron", "Schedule", "ScheduleBook", "ScheduleView"]
+__all__ = ["ALIASES", "Cron", "Schedule", "ScheduleRegistry", "ScheduleView"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -208,7 +208,7 @@ class ScheduleView(msgspec.Struct, frozen=True):
     is_true: bool
 
 
-class ScheduleBook(Generic[K]):
+class ScheduleRegistry(Generic[K]):
     """Decides for all schedules of an app what is due when, and what a pass is told.
 
     Moments are seconds since the epoch. It belongs to one thread at a time.
@@ -297,7 +297,7 @@ class ScheduleBook(Generic[K]):
         return is_complete and bool(seen)
 
     @property
-    def is_told(self) -> bool:
+    def schedule_fired(self) -> bool:
         """Whether the present pass was told that a schedule is true."""
         return bool(self._seen)
 

@@ -17,18 +17,18 @@ from lightwork.errors import LightworkError
 from lightwork.state.state import State
 from lightwork.state.tracking import MISSING, plain
 
-__all__ = ["Undo", "note"]
+__all__ = ["Rollback", "remember"]
 
 _log = get_logger("lightwork.rollback")
 
 _Before = dict[tuple[int, str], tuple[State, str, Any]]
 
-_noting: ContextVar[_Before | None] = ContextVar("lightwork_undo", default=None)
+_remembering: ContextVar[_Before | None] = ContextVar("lightwork_undo", default=None)
 
 
-def note(state: State, path: list[Any]) -> None:
+def remember(state: State, path: list[Any]) -> None:
     """An edit is about to be made. Whoever sets a guard of their own on a state calls this in it."""
-    before = _noting.get()
+    before = _remembering.get()
     if before is not None and (id(state), path[0]) not in before:
         name = path[0]
         value = plain(state.values[name]) if name in state.names else MISSING
@@ -42,10 +42,10 @@ class _Guard:
         self._state = state
 
     def __call__(self, path: list[Any]) -> None:
-        note(self._state, path)
+        remember(self._state, path)
 
 
-class Undo:
+class Rollback:
     """Belongs to the loop's thread; the code that it is put around may change states in any.
 
     Args:
@@ -69,15 +69,15 @@ class Undo:
             if isinstance(node, Component) and node._state.guard is None:
                 node._state.guard = _Guard(node._state)
                 self._guarded[id(node._state)] = node._state
-        token = _noting.set(before)
+        token = _remembering.set(before)
         try:
             yield
         except BaseException:
-            _noting.set(None)
-            _take_back(before)
+            _remembering.set(None)
+            _roll_back(before)
             raise
         finally:
-            _noting.reset(token)
+            _remembering.reset(token)
             self._running -= 1
             if not self._running:
                 self._unguard()
@@ -89,7 +89,7 @@ class Undo:
         self._guarded.clear()
 
 
-def _take_back(before: _Before) -> None:
+def _roll_back(before: _Before) -> None:
     for state, name, value in reversed(before.values()):
         try:
             if value is not MISSING:

@@ -8,13 +8,13 @@ from itertools import islice
 
 from lightwork.status import Reason, Stage, WorkStatus
 
-__all__ = ["WorkRecord", "aggregate_timeouts"]
+__all__ = ["StatusHistory", "aggregate_timeouts"]
 
 # To look up a member of an enum in its class takes CPython 3.11 ten times as long as a global.
 _STARTED, _PENDING, _RUNNING, _SUCCEEDED = Stage.STARTED, Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED
 
 
-class WorkRecord:
+class StatusHistory:
     """The statuses of a work in order, the latest `kept` of them, and counts over all of them.
 
     Attributes:

@@ -18,9 +18,9 @@ from lightwork.components.executor import WorkRunExecutor
 from lightwork.components.flow_delta import FlowDelta
 from lightwork.components.signature import RunSignature
 from lightwork.components.state_dict import load
-from lightwork.components.status_history import WorkRecord
+from lightwork.components.status_history import StatusHistory
 from lightwork.components.structures import holds_nodes, leaves
-from lightwork.components.work_properties import WorkFacts
+from lightwork.components.work_properties import WorkProperties
 from lightwork.compute import CloudCompute
 from lightwork.errors import ComponentError, UsageError
 
@@ -61,7 +61,7 @@ class _Run:
         return lambda *args, **kwargs: driver.run(work, args, kwargs)
 
 
-class Work(WorkFacts):
+class Work(WorkProperties):
     """A job that runs in a process of its own.
 
     Subclass it and define ``run``, ``async def`` or plain. Public attributes set in ``__init__`` are the
@@ -131,7 +131,7 @@ class Work(WorkFacts):
             _concurrency=concurrency,
             _display_name="",
             _lightningignore=(),
-            _record=WorkRecord(),
+            _status_history=StatusHistory(),
         )
         self._check(port)
         for name, value in (
@@ -304,7 +304,7 @@ class Work(WorkFacts):
     @property
     def state(self) -> dict[str, Any]:
         """A plain copy: ``vars`` (the attributes), ``calls`` (the latest statuses by hash), ``changes``."""
-        record = self._record
+        record = self._status_history
         return {
             "vars": self._state.snapshot(),
             "calls": {
@@ -343,7 +343,7 @@ class Work(WorkFacts):
 
     def __setstate__(self, shipped: dict[str, Any]) -> None:
         super().__setstate__(shipped)
-        self.__dict__["_record"] = WorkRecord()
+        self.__dict__["_status_history"] = StatusHistory()
 
 
 _OWN = frozenset({"_state", "_children"})

@@ -6,35 +6,35 @@ from collections.abc import Sequence
 
 from lightwork.build import BuildConfig
 from lightwork.components.component import Component
-from lightwork.components.status_history import WorkRecord, aggregate_timeouts
+from lightwork.components.status_history import StatusHistory, aggregate_timeouts
 from lightwork.compute import CloudCompute
 from lightwork.errors import UsageError
 from lightwork.status import Reason, Stage, WorkStatus
 
-__all__ = ["WorkFacts"]
+__all__ = ["WorkProperties"]
 
 
-class WorkFacts(Component):
+class WorkProperties(Component):
     """The properties of `lightwork.components.work.Work`, which is the class to use."""
 
-    _record: WorkRecord
+    _status_history: StatusHistory
 
     # --- what is known of it --------------------------------------------------------------------
 
     @property
     def status(self) -> WorkStatus:
         """The latest status."""
-        return self._record.status
+        return self._status_history.status
 
     @property
     def statuses(self) -> list[WorkStatus]:
         """The latest statuses in order, as many as the configuration's ``statuses_kept``."""
-        return list(self._record.statuses)
+        return list(self._status_history.statuses)
 
     @property
     def has_started(self) -> bool:
         """Whether the work is up."""
-        return self._record.started
+        return self._status_history.started
 
     @property
     def has_stopped(self) -> bool:
@@ -69,12 +69,12 @@ class WorkFacts(Component):
     @property
     def num_successes(self) -> int:
         """How many calls have succeeded."""
-        return self._record.num_successes
+        return self._status_history.num_successes
 
     @property
     def num_timeouts(self) -> int:
         """How many timeouts there were since the latest success."""
-        return self._record.num_timeouts
+        return self._status_history.num_timeouts
 
     def _aggregate_status_timeout(self, statuses: Sequence[WorkStatus]) -> WorkStatus:
         """The timeouts after the latest success as one status: the first request's time, and their count."""
@@ -146,7 +146,7 @@ class WorkFacts(Component):
 
     @display_name.setter
     def display_name(self, name: str) -> None:
-        if self._record.started:
+        if self._status_history.started:
             raise UsageError(f"display_name of {self._label()} must be set before the work runs")
         self._display_name = name
 
@@ -157,7 +157,7 @@ class WorkFacts(Component):
 
     @lightningignore.setter
     def lightningignore(self, patterns: tuple[str, ...]) -> None:
-        if self._record.started:
+        if self._status_history.started:
             raise UsageError(f"lightningignore of {self._label()} must be set before the work runs")
         self._lightningignore = tuple(patterns)
 

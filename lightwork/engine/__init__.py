@@ -1,1 +1,1 @@
-"""The engine: decides in `machine`, acts in `scheduler`."""
+"""The engine: decides in `machine`, acts in `engine`."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lightwork.components.call import Call, Queued
 from lightwork.components.driver import Driver, PassEnded
 from lightwork.components.work import Work
-from lightwork.engine.core import Core, Entry
-from lightwork.engine.flow.pass_calls import PassMemory
-from lightwork.engine.recovery.records import Asked
+from lightwork.engine.core import Core, WorkEntry
+from lightwork.engine.flow.pass_calls import PassCalls
+from lightwork.engine.recovery.records import CallMade
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.events import Outcome
 from lightwork.errors import (
@@ -31,26 +31,26 @@ from lightwork.status import Reason, Stage, WorkStatus
 if TYPE_CHECKING:
     from lightwork.engine.recovery.recorder import Recorder
 
-__all__ = ["CallBook", "call_error", "decode_value"]
+__all__ = ["CallRegistry", "call_error", "decode_value"]
 
 _ROOM = 1024
 """Bytes of a frame that are left for what goes around the arguments."""
 
 
-class CallBook:
+class CallRegistry:
     """Every call that is not over.
 
     Args:
         core: What the calls are fed to.
         driver: What a `Call` talks to.
-        is_told: Says whether a schedule is true in the present pass: a plain one then waits at its calls.
+        schedule_fired: Says whether a schedule is true in the present pass: a plain one then waits at its calls.
 
     Attributes:
         passes: Passes of the flow begun so far.
         memory: What the calls of plain passes have come to.
     """
 
-    def __init__(self, core: Core, driver: Driver, is_told: Callable[[], bool]) -> None:
+    def __init__(self, core: Core, driver: Driver, schedule_fired: Callable[[], bool]) -> None:
         self._core = core
         self._driver = driver
         self._calls: dict[int, Call[Any]] = {}
@@ -58,8 +58,8 @@ class CallBook:
         # Failed calls that somebody holds, with the pass in which they failed; a call that is dropped leaves it.
         self._failed: dict[int, tuple[int, weakref.ref[Call[Any]]]] = {}
         self.passes = 0
-        self.memory = PassMemory()
-        self._is_told = is_told
+        self.pass_calls = PassCalls()
+        self._schedule_fired = schedule_fired
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -98,14 +98,14 @@ class CallBook:
     def _run_in_plain_pass(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of a plain pass: its result if it has one, else the pass ends here."""
         entry = self._core.entry(work)
-        is_told = self._is_told()
-        call = self.memory.recall(entry.id, work._signature.bind(args, kwargs)[1], is_told=is_told)
+        schedule_fired = self._schedule_fired()
+        call = self.pass_calls.recall(entry.id, work._signature.bind(args, kwargs)[1], schedule_fired=schedule_fired)
         if call is None:
             call = self.submit(work, args, kwargs)
-            self.memory.note(entry.id, call, is_cached=work._cache_calls, is_told=is_told)
+            self.pass_calls.remember(entry.id, call, is_cached=work._cache_calls, schedule_fired=schedule_fired)
         if work._parallel:
             return call
-        if not call.done and is_told:
+        if not call.done and schedule_fired:
             self._core.wait_in_pass(call)
         if call.done:
             return call.result()
@@ -113,9 +113,9 @@ class CallBook:
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
-    def _repeat(self, recorder: Recorder, entry: Entry, hash: str) -> Call[Any] | None:
+    def _repeat(self, recorder: Recorder, entry: WorkEntry, hash: str) -> Call[Any] | None:
         """A call of a work that caches nothing, which the interrupted run has made already, and which succeeded."""
-        answer = recorder.answers.recall(entry.id, hash)
+        answer = recorder.run_results.recall(entry.id, hash)
         if answer is None or answer.outcome.value is None:
             return None
         call: Call[Any] = Call(
@@ -126,12 +126,12 @@ class CallBook:
         self._succeed(entry, call, answer.outcome, answer.outcome.value)
         return call
 
-    def restore(self, entry: Entry, number: int, hash: str) -> None:
+    def restore(self, entry: WorkEntry, number: int, hash: str) -> None:
         """A call of a killed scheduler is not over: the flow may join it, and nobody need."""
         if entry.is_missing:
             return  # there is nobody yet who could
         call: Call[Any] = Call(self._driver, self._core.loop, number, entry.id, entry.name, hash, entry.work._parallel)
-        status = entry.work._record.calls.get(hash)
+        status = entry.work._status_history.calls.get(hash)
         call.status = status if status is not None and status.call == number else WorkStatus(Stage.PENDING, 0.0)
         call._interest = 0
         call._retrieved = True  # until somebody joins it
@@ -139,7 +139,7 @@ class CallBook:
 
     # --- what the machine orders ------------------------------------------------------------------
 
-    def publish(self, entry: Entry, command: ev.Publish) -> None:
+    def publish(self, entry: WorkEntry, command: ev.PublishStatus) -> None:
         """The work has a status, or a call has one that is neither its first nor its last."""
         status = command.status
         self._core.publish(entry, status, command.hash)
@@ -147,7 +147,7 @@ class CallBook:
         if call is not None:
             call.status = status
 
-    def adopt(self, entry: Entry, command: ev.Adopt) -> None:
+    def adopt(self, entry: WorkEntry, command: ev.ResolveSubmit) -> None:
         """The call just submitted is a new one, answered already, or another one that is in flight."""
         call = self._calls[command.call]
         call.cache_reason = command.reason
@@ -156,9 +156,9 @@ class CallBook:
             self._core.publish(entry, command.status, command.hash)
         recorder = self._core.recorder
         if recorder is not None and command.to is None and not entry.work._cache_calls and self._driver.in_pass():
-            asked = Asked(entry.id, command.call, call.hash)
+            asked = CallMade(entry.id, command.call, call.hash)
             recorder.put(asked)
-            recorder.answers.ask(asked)
+            recorder.run_results.call_made(asked)
         if command.outcome is not None and command.outcome.value is not None:
             del self._calls[call.id]
             call.cached = True
@@ -168,17 +168,17 @@ class CallBook:
             joined = self._calls[command.to]
             joined._join()
             if self._core.recorder is not None:
-                self._core.recorder.answers.claim(joined.id)
+                self._core.recorder.run_results.claim(joined.id)
             self._replaced[call.id] = joined
 
-    def settle(self, entry: Entry, command: ev.Settle) -> None:
+    def settle(self, entry: WorkEntry, command: ev.SettleCall) -> None:
         """The call is over: whoever awaits it goes on."""
         outcome = command.outcome
         if command.ran is not None:
             self._core.publish(entry, command.ran, command.hash)
         self._core.publish(entry, outcome.status, command.hash)
         if self._core.recorder is not None:
-            self._core.recorder.answers.settle(command.call, outcome)
+            self._core.recorder.run_results.settle(command.call, outcome)
         call = self._calls.pop(command.call, None)
         if call is None:
             return
@@ -187,7 +187,7 @@ class CallBook:
             return
         self._fail(call, outcome.status, call_error(entry.work, entry.name, outcome, entry.start_error))
 
-    def _succeed(self, entry: Entry, call: Call[Any], outcome: ev.Outcome, packed: bytes) -> None:
+    def _succeed(self, entry: WorkEntry, call: Call[Any], outcome: ev.Outcome, packed: bytes) -> None:
         try:
             value = decode_value(entry.work, entry.name, packed)
         except Exception as error:

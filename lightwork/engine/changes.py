@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from lightwork.changes import Change
 from lightwork.state.ops import Op, op_change
 
-__all__ = ["Feed", "Tree"]
+__all__ = ["ChangeHub", "ChangeStream"]
 
 _FEED_LIMIT = 1_000_000
 
 
-class Tree:
+class ChangeHub:
     """Counts the changes of a tree of components and tells of them. Belongs to the loop's thread.
 
     Attributes:
@@ -95,20 +95,20 @@ class Tree:
         """Whether nothing will change any more."""
         return self._closed
 
-    def changes(self) -> Feed:
+    def changes(self) -> ChangeStream:
         """Every change from now on, until the tree is closed."""
-        return Feed(self)
+        return ChangeStream(self)
 
 
-class Feed:
+class ChangeStream:
     """An async iterator over the changes of a tree. Leaving it alone ends it; `aclose` ends it at once."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    def __init__(self, hub: ChangeHub) -> None:
+        self._hub = hub
         self._waiting: deque[Change] = deque()
         self._wake = asyncio.Event()
         self._has_lost = False
-        self._unwatch = tree.watch(self._take)
+        self._unwatch = hub.watch(self._take)
 
     def _take(self, change: Change) -> None:
         if len(self._waiting) < _FEED_LIMIT:
@@ -117,7 +117,7 @@ class Feed:
             self._has_lost = True
         self._wake.set()
 
-    def __aiter__(self) -> Feed:
+    def __aiter__(self) -> ChangeStream:
         return self
 
     async def __anext__(self) -> Change:
@@ -130,11 +130,11 @@ class Feed:
             if self._has_lost:
                 self._has_lost = False
                 raise BufferError(f"the reader of changes() fell {_FEED_LIMIT} changes behind")
-            if self._tree.closed:
+            if self._hub.closed:
                 self._unwatch()
                 raise StopAsyncIteration
             self._wake.clear()
-            await self._tree.wait(self._wake)
+            await self._hub.wait(self._wake)
         return self._waiting.popleft()
 
     async def aclose(self) -> None:

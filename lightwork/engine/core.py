@@ -18,12 +18,12 @@ from lightwork.components.call import Call, Operation
 from lightwork.components.driver import PassEnded
 from lightwork.components.work import Work
 from lightwork.config import Config
-from lightwork.engine.changes import Tree
+from lightwork.engine.changes import ChangeHub
 from lightwork.engine.recovery.records import Happened
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.machine import Machine
 from lightwork.engine.workers.output import Output
-from lightwork.engine.workers.queries import Asking
+from lightwork.engine.workers.queries import Queries
 from lightwork.engine.workers.worker import Worker
 from lightwork.errors import ProposalRefused, UsageError
 from lightwork.status import WorkStatus
@@ -31,12 +31,12 @@ from lightwork.status import WorkStatus
 if TYPE_CHECKING:
     from lightwork.engine.recovery.recorder import Recorder
 
-__all__ = ["Core", "Entry", "finish_all"]
+__all__ = ["Core", "WorkEntry", "finish_all"]
 
 T = TypeVar("T")
 
 
-class Entry:
+class WorkEntry:
     """One work of the tree.
 
     Attributes:
@@ -60,7 +60,7 @@ class Entry:
         self.name = name or work.name
         self.is_missing = False
         self.due = 0
-        self.knocks: list[Callable[[], None]] = []
+        self.on_returned: list[Callable[[], None]] = []
         self.worker: Worker | None = None
         self.starts: list[Operation] = []
         self.stops: list[Operation] = []
@@ -74,14 +74,14 @@ class Core:
 
     Args:
         config: Of the app.
-        tree: Told of everything that changes.
+        hub: Told of everything that changes.
         orders: What does what the machine orders, for each type of its commands; given the work's entry, too.
         fail: Called with an exception that nobody else gets: it fails the app.
 
     Attributes:
         loop: The app's event loop.
         output: Takes what works write.
-        asking: Asks workers about themselves.
+        queries: Asks workers about themselves.
         thread: Its thread.
         entries: Every work that the machine knows, by its number.
         by_work: Those of them that are in the tree.
@@ -98,19 +98,19 @@ class Core:
     def __init__(
         self,
         config: Config,
-        tree: Tree,
-        orders: Mapping[type[ev.Command], Callable[[Entry, Any], None]],
+        hub: ChangeHub,
+        orders: Mapping[type[ev.Command], Callable[[WorkEntry, Any], None]],
         fail: Callable[[BaseException], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.config = config
-        self.tree = tree
+        self.hub = hub
         self.fail = fail
-        self.output = Output(tree)
-        self.asking = Asking()
-        self.entries: dict[int, Entry] = {}
-        self.by_work: dict[Work, Entry] = {}
+        self.output = Output(hub)
+        self.queries = Queries()
+        self.entries: dict[int, WorkEntry] = {}
+        self.by_work: dict[Work, WorkEntry] = {}
         self.workers: dict[bytes, Worker] = {}
         self._outbox: list[Change] = []  # what leaves when the present event is dealt with, if anybody watches
         self._has_news = False
@@ -161,16 +161,16 @@ class Core:
             self._has_news = False
             if self._outbox:
                 changes, self._outbox = self._outbox, []
-                self.tree.changed(changes)
+                self.hub.changed(changes)
             else:
-                self.tree.changed()
+                self.hub.changed()
 
-    def publish(self, entry: Entry, status: WorkStatus, hash: str | None) -> None:
+    def publish(self, entry: WorkEntry, status: WorkStatus, hash: str | None) -> None:
         """A work, or its call of that hash, has a new status; told when the present event is dealt with."""
         if self.by_work.get(entry.work, entry) is entry:  # else it was taken out and put back meanwhile
-            entry.work._record.add(status, hash)
+            entry.work._status_history.add(status, hash)
         self._has_news = True
-        if self.tree.is_watched:
+        if self.hub.is_watched:
             self._outbox.append(StatusChanged(entry.name, status))
 
     def next_work(self) -> int:
@@ -217,7 +217,7 @@ class Core:
 
     # --- works ------------------------------------------------------------------------------------
 
-    def entry(self, work: Work) -> Entry:
+    def entry(self, work: Work) -> WorkEntry:
         """The entry of a work in the tree.
 
         Raises:

@@ -18,31 +18,31 @@ from lightwork.changes import Change, ComponentAdded, ComponentRemoved
 from lightwork.components.call import Call, Operation
 from lightwork.components.component import Component, Node
 from lightwork.components.flow import Flow
-from lightwork.components.status_history import WorkRecord
+from lightwork.components.status_history import StatusHistory
 from lightwork.components.work import Work
 from lightwork.config import Config
-from lightwork.engine.calls import CallBook
-from lightwork.engine.changes import Tree
-from lightwork.engine.core import Core, Entry, finish_all
+from lightwork.engine.calls import CallRegistry
+from lightwork.engine.changes import ChangeHub
+from lightwork.engine.core import Core, WorkEntry, finish_all
 from lightwork.engine.flow.schedules import Schedules
 from lightwork.engine.listener.listener import Listener
 from lightwork.engine.rules import events as ev
-from lightwork.engine.workers.connections import Links
-from lightwork.engine.workers.launcher import Launching
+from lightwork.engine.workers.connections import Connections
+from lightwork.engine.workers.launcher import Launcher
 from lightwork.engine.workers.runtimes import Runtimes
 from lightwork.engine.workers.worker import Worker
 from lightwork.errors import LaunchFailed
 from lightwork.link import messages
-from lightwork.runtime import Door, Route, Runtime
+from lightwork.runtime import Address, ListenerAddress, Runtime
 from lightwork.state.ops import Op
 from lightwork.state.state import State
 from lightwork.status import Reason
 
 if TYPE_CHECKING:
-    from lightwork.engine.recovery.records import Image
+    from lightwork.engine.recovery.records import Snapshot
     from lightwork.engine.recovery.resume import Resume
 
-__all__ = ["Scheduler", "in_pass"]
+__all__ = ["Engine", "in_pass"]
 
 in_pass: contextvars.ContextVar[object] = contextvars.ContextVar("lightwork_in_pass", default=None)
 """The scheduler whose flow's pass the code is, or was started by; None outside of one."""
@@ -60,12 +60,12 @@ _GIVE_UP = 30.0
 _log = get_logger("lightwork.engine")
 
 
-class Scheduler:
+class Engine:
     """Runs the works of one tree; it is the `lightwork.components.call.Driver` of the tree's components.
 
     Args:
         config: Of the app.
-        tree: Told of everything that changes.
+        hub: Told of everything that changes.
         given: Runtimes by profile that are given as instances.
         fail: Called with an exception that nobody else gets: it fails the app.
         request_stop, request_fail: What a flow's ``stop`` and ``fail`` do.
@@ -78,7 +78,7 @@ class Scheduler:
     def __init__(
         self,
         config: Config,
-        tree: Tree,
+        hub: ChangeHub,
         given: Mapping[str, Runtime],
         *,
         fail: Callable[[BaseException], None],
@@ -87,35 +87,38 @@ class Scheduler:
         reshaped: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
-        self._tree = tree
+        self._hub = hub
         self._given = given
         self.request_stop = request_stop
         self.request_fail = request_fail
         self._reshaped = reshaped
         # By type, since a `match` asks isinstance for each case.
-        orders: dict[type[ev.Command], Callable[[Entry, Any], None]]
+        orders: dict[type[ev.Command], Callable[[WorkEntry, Any], None]]
         orders = dict.fromkeys(get_args(ev.Command), self._carry_out)
-        self._core = Core(config, tree, orders, fail)
-        self.schedules = Schedules(self._core.loop, tree)
-        self._book = CallBook(self._core, self, lambda: self.schedules.is_told)
-        self._launching = Launching(self._core)
-        self._links = Links(self._core, self._launching.end, self._book.restore)
+        self._core = Core(config, hub, orders, fail)
+        self.schedules = Schedules(self._core.loop, hub)
+        self._calls = CallRegistry(self._core, self, lambda: self.schedules.schedule_fired)
+        self._launcher = Launcher(self._core)
+        self._connections = Connections(self._core, self._launcher.end, self._calls.restore)
         self._listener = Listener(
-            self._links.find_secret, self._links.on_hello, config.max_frame, max_strangers=config.max_strangers
+            self._connections.find_secret,
+            self._connections.on_hello,
+            config.max_frame,
+            max_unauthenticated=config.max_unauthenticated,
         )
         self._runtimes: Runtimes | None = None
         self._root: Flow | None = None
         self._resume: Resume | None = None
         self._has_begun = False
         self._force = asyncio.Event()
-        orders[ev.Adopt] = self._book.adopt
+        orders[ev.ResolveSubmit] = self._calls.adopt
         orders[ev.SendCall] = self._send_call
-        orders[ev.Publish] = self._book.publish
-        orders[ev.Settle] = self._book.settle
-        self.run = self._book.run
-        self.submit = self._book.submit
+        orders[ev.PublishStatus] = self._calls.publish
+        orders[ev.SettleCall] = self._calls.settle
+        self.run = self._calls.run
+        self.submit = self._calls.submit
         self.schedule = self.schedules.ask
-        self.unretrieved = self._book.unretrieved
+        self.unretrieved = self._calls.unretrieved
         self.in_loop_soon = self._core.in_loop_soon
 
     # --- life -------------------------------------------------------------------------------------
@@ -135,8 +138,8 @@ class Scheduler:
             await self._open_journal(config.journal, root)
         host, port = await self._listen()
         advertise, socket = config.advertise, self._listener.socket
-        address = Door(advertise or host, port, self._listener.accept, "" if advertise else socket)
-        self._launching.open(group, self._runtimes, address, self._listener.fingerprint)
+        address = ListenerAddress(advertise or host, port, self._listener.accept, "" if advertise else socket)
+        self._launcher.open(group, self._runtimes, address, self._listener.fingerprint)
         if self._resume is not None:
             await self._resume.enter_runtimes(self._runtimes)
 
@@ -145,7 +148,7 @@ class Scheduler:
         from lightwork.engine.recovery.recorder import Recorder, open_journal
         from lightwork.engine.recovery.resume import Resume, check_tree
 
-        app, owner, kept = _app_name(root), self._launching.owner, self._config.statuses_kept
+        app, owner, kept = _app_name(root), self._launcher.owner, self._config.statuses_kept
         opened = await asyncio.to_thread(open_journal, Path(path), app, owner, resume=self._config.resume, kept=kept)
         try:
             replay = opened.replay
@@ -154,14 +157,14 @@ class Scheduler:
                 for profile in replay.profiles:
                     assert self._runtimes is not None
                     self._runtimes.check(profile)
-            recorder = Recorder(opened, self._core.fail, self._image, self._states)
+            recorder = Recorder(opened, self._core.fail, self._snapshot, self._states)
         except BaseException:
             opened.store.close()
             opened.lock.release()
             raise
         self._core.recorder = recorder
         if replay is not None:
-            self._resume = Resume(self._core, self._book, self._launching, self._links, recorder, replay)
+            self._resume = Resume(self._core, self._calls, self._launcher, self._connections, recorder, replay)
             self._resume.restore()
 
     async def _listen(self) -> tuple[str, int]:
@@ -183,11 +186,11 @@ class Scheduler:
         """
         recorder = self._core.recorder
         if recorder is not None:
-            from lightwork.engine.recovery.recorder import Address
+            from lightwork.engine.recovery.recorder import BoundListener
 
             # Not the address that is advertised: this one is bound again.
             listener = self._listener
-            recorder.begin(Address(*listener.bound, listener.socket, listener.certificate))
+            recorder.begin(BoundListener(*listener.bound, listener.socket, listener.certificate))
         self._has_begun = True
         if self._resume is not None:
             self._resume.follow()
@@ -220,7 +223,7 @@ class Scheduler:
             return
         for entry in list(self._core.entries.values()):
             self._core.feed(ev.StopRequested(entry.id))
-        gone = asyncio.create_task(self._launching.wait_gone())
+        gone = asyncio.create_task(self._launcher.wait_gone())
         forced = asyncio.create_task(self._force.wait())
         grace = self._config.grace + _FORCE_MARGIN
         await asyncio.wait({gone, forced}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
@@ -229,7 +232,7 @@ class Scheduler:
             self._kill_all()
             await asyncio.wait({gone}, timeout=_GIVE_UP)
         if not gone.done():
-            await self._launching.give_up()
+            await self._launcher.give_up()
         await gone
         await asyncio.wait({forced})  # no task is left of this
         is_over = not self._core.workers
@@ -268,12 +271,12 @@ class Scheduler:
             return  # the last one is just being let go of
         _log.warning("works are ended by force", works=[worker.name for worker in workers])
         for worker in workers:
-            self._launching.end(worker, 0.0)
+            self._launcher.end(worker, 0.0)
 
     @property
-    def address(self) -> Route:
+    def address(self) -> Address:
         """Where works dial."""
-        return self._launching.address
+        return self._launcher.address
 
     @property
     def core(self) -> Core:
@@ -287,30 +290,30 @@ class Scheduler:
 
     # --- what the machine orders ------------------------------------------------------------------
 
-    def _send_call(self, entry: Entry, command: ev.SendCall) -> None:
-        self._links.send(entry, messages.Call(command.call, command.args, command.hash))
+    def _send_call(self, entry: WorkEntry, command: ev.SendCall) -> None:
+        self._connections.send(entry, messages.Call(command.call, command.args, command.hash))
 
-    def _carry_out(self, entry: Entry, command: ev.Command) -> None:
+    def _carry_out(self, entry: WorkEntry, command: ev.Command) -> None:
         match command:
             case ev.StartTimer():
                 self._core.start_timer(command.timer, command.delay)
             case ev.StopTimer():
                 self._core.stop_timer(command.timer)
             case ev.SendCancel():
-                self._links.send(entry, messages.Cancel(command.call))
+                self._connections.send(entry, messages.Cancel(command.call))
             case ev.SendStop():
-                self._links.stop(entry, command.grace)
-            case ev.Launch():
+                self._connections.stop(entry, command.grace)
+            case ev.LaunchWorker():
                 if entry.is_missing:
                     entry.due = command.attempt
                 else:
-                    self._launching.launch(entry, command.attempt)
+                    self._launcher.launch(entry, command.attempt)
             case ev.EndWorker():
                 if entry.worker is not None:
-                    self._launching.end(entry.worker, command.grace)
+                    self._launcher.end(entry.worker, command.grace)
                 elif entry.due:
                     attempt, entry.due = entry.due, 0
-                    never = ev.LaunchFailed(entry.id, attempt, Reason.CANCELLED, "stopped before it was launched")
+                    never = ev.WorkerLaunchFailed(entry.id, attempt, Reason.CANCELLED, "stopped before it was launched")
                     self._core.loop.call_soon(self._core.feed, never)
             case ev.WorkerUp():
                 finish_all(entry.starts)
@@ -320,19 +323,19 @@ class Scheduler:
                 del self._core.entries[entry.id]
                 self._core.by_work.pop(entry.work, None)
 
-    def _on_gone(self, entry: Entry, failure: str | None) -> None:
+    def _on_gone(self, entry: WorkEntry, failure: str | None) -> None:
         worker, entry.worker = entry.worker, None
         if worker is not None:
-            self._links.close(entry, worker)
+            self._connections.close(entry, worker)
             self._forget_address(entry, worker)
-        self._links.check_confirmed(entry)
+        self._connections.check_confirmed(entry)
         finish_all(entry.stops)
         if entry.starts and failure is not None:
             error = LaunchFailed(f"{entry.name} did not start: {failure}", work=entry.name)
             error.__cause__ = entry.start_error
             finish_all(entry.starts, error)
 
-    def _forget_address(self, entry: Entry, worker: Worker) -> None:
+    def _forget_address(self, entry: WorkEntry, worker: Worker) -> None:
         """Nothing answers for a work without a worker."""
         if self._core.by_work.get(entry.work, entry) is not entry:
             return  # it was taken out of the tree and put back: another entry's worker may answer for it already
@@ -351,7 +354,7 @@ class Scheduler:
     def start(self, work: Work) -> Operation:
         """See `Work.start`."""
         entry = self._core.entry(work)
-        self._book.memory.forget(entry.id)
+        self._calls.pass_calls.forget(entry.id)
         operation = Operation(self._core.loop)
         entry.starts.append(operation)
         self._core.in_loop(lambda: self._core.feed(ev.StartRequested(entry.id)))
@@ -360,7 +363,7 @@ class Scheduler:
     def stop(self, work: Work, *, delete: bool) -> Operation:
         """See `Work.stop`. Every runtime's things are released when the worker has ended, so `delete` adds nothing."""
         entry = self._core.entry(work)
-        self._book.memory.forget(entry.id)
+        self._calls.pass_calls.forget(entry.id)
         operation = Operation(self._core.loop)
         entry.stops.append(operation)
         self._core.in_loop(lambda: self._core.feed(ev.StopRequested(entry.id)))
@@ -371,7 +374,7 @@ class Scheduler:
         entry = self._core.entry(work)
         operation = Operation(self._core.loop)
         entry.confirms.append(operation)
-        self._core.in_loop(lambda: self._links.check_confirmed(entry))
+        self._core.in_loop(lambda: self._connections.check_confirmed(entry))
         return operation
 
     def propose(self, work: Work, edit: Callable[[], None]) -> Operation:
@@ -382,9 +385,9 @@ class Scheduler:
         Raises:
             UsageError: The work is in no running app.
         """
-        return self._links.propose(self._core.entry(work), edit)
+        return self._connections.propose(self._core.entry(work), edit)
 
-    def cancel_call(self, entry: Entry, number: int) -> None:
+    def cancel_call(self, entry: WorkEntry, number: int) -> None:
         """Cancel a call by its number; one that is over is left alone. In the loop's thread."""
         self._core.feed(ev.CancelRequested(entry.id, number))
 
@@ -408,7 +411,7 @@ class Scheduler:
             if isinstance(one, Component):
                 changes.append(ComponentAdded(one.name))
         self._reshaped()
-        self._tree.changed(changes)
+        self._hub.changed(changes)
 
     def _add_flow(self, flow: Flow) -> None:
         recorder = self._core.recorder
@@ -418,10 +421,10 @@ class Scheduler:
     def _add_work(self, work: Work) -> None:
         core, config = self._core, self._config
         known = self._resume.take_back(work) if self._resume is not None else None
-        entry = known or Entry(core.next_work(), work)
+        entry = known or WorkEntry(core.next_work(), work)
         core.entries[entry.id] = core.by_work[work] = entry
         if known is None:
-            work.__dict__["_record"] = WorkRecord(config.statuses_kept)
+            work.__dict__["_status_history"] = StatusHistory(config.statuses_kept)
             if core.recorder is not None:
                 core.recorder.put_component(work, entry.id, is_static=not self._has_begun)
         work._state.max_bytes = messages.max_value(config.max_frame)
@@ -457,22 +460,22 @@ class Scheduler:
             if isinstance(one, Work) and (entry := self._core.by_work.pop(one, None)) is not None:
                 self._core.feed(ev.WorkRemoved(entry.id))
         self._reshaped()
-        self._tree.changed(changes)
+        self._hub.changed(changes)
 
     def edited(self, component: Component, op: Op) -> None:
         """See `Driver.edited`."""
         if self._core.recorder is not None:
             self._core.recorder.put_edit(component.name, op)
         if threading.get_ident() == self._core.thread:
-            self._tree.edited(component.name, (op,))
+            self._hub.edited(component.name, (op,))
         else:
-            self._core.loop.call_soon_threadsafe(self._tree.edited, component.name, (op,))
+            self._core.loop.call_soon_threadsafe(self._hub.edited, component.name, (op,))
 
     # --- passes -----------------------------------------------------------------------------------
 
     def begin_pass(self) -> None:
         """A pass of the flow begins."""
-        self._book.passes += 1
+        self._calls.passes += 1
         self.schedules.begin_pass()
 
     def end_pass(self, *, is_complete: bool) -> None:
@@ -483,9 +486,9 @@ class Scheduler:
         if is_complete:
             self._end_run()
         has_schedule = self.schedules.end_pass(is_complete=is_complete)
-        if self._book.memory.end_pass(is_complete=is_complete) or has_schedule:
-            self._tree.changed()
-        self._book.check_failed()
+        if self._calls.pass_calls.end_pass(is_complete=is_complete) or has_schedule:
+            self._hub.changed()
+        self._calls.check_failed()
 
     def end_app(self, *, is_success: bool) -> None:
         """A pass has ended the app: as a success, it has come to its end."""
@@ -511,13 +514,13 @@ class Scheduler:
     def _states(self) -> Iterator[State]:
         return (component._state for component, _ in self._components())
 
-    def _image(self) -> Image:
+    def _snapshot(self) -> Snapshot:
         """Everything that another scheduler must know to go on."""
         core, recorder = self._core, self._core.recorder
         assert recorder is not None
-        from lightwork.engine.recovery.live_snapshot import live_image
+        from lightwork.engine.recovery.live_snapshot import live_snapshot
 
-        return live_image(core, recorder, self._components(), self._resume.states() if self._resume else ())
+        return live_snapshot(core, recorder, self._components(), self._resume.states() if self._resume else ())
 
     @property
     def is_held(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from lightwork.components.signature import RunSignature
-from lightwork.engine.core import Core, Entry
+from lightwork.engine.core import Core, WorkEntry
 from lightwork.engine.rules import events as ev
 from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Stage, WorkStatus
@@ -171,7 +171,7 @@ class History:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def work(self, entry: Entry) -> WorkHistory:
+    def work(self, entry: WorkEntry) -> WorkHistory:
         """What the calls of a work came to."""
         found = self._works.get(entry.id)
         if found is None:
@@ -190,26 +190,30 @@ class History:
                 record = CallRecord(event.call, entry.name, event.hash, event.args, entry.work._signature, now)
                 self._calls[record.id] = record
                 work._moved(record.id, None, Stage.PENDING)
-            case ev.WorkerReady() | ev.WorkerExited() | ev.LaunchFailed():
+            case ev.WorkerReady() | ev.WorkerExited() | ev.WorkerLaunchFailed():
                 self._on_worker(entry, work, event, now)
         for command in commands:
             match command:
-                case ev.Publish():
+                case ev.PublishStatus():
                     self._on_status(work, command.status)
-                case ev.Adopt():
+                case ev.ResolveSubmit():
                     self._on_adopt(work, command, now)
-                case ev.Settle():
+                case ev.SettleCall():
                     if command.ran is not None:
                         self._on_status(work, command.ran)
                     self._on_status(work, command.outcome.status)
                     self._on_settle(command)
-                case ev.Launch():
+                case ev.LaunchWorker():
                     work.attempts.append(AttemptRecord(command.attempt, now))
                 case ev.Forget():
                     self._works.pop(entry.id, None)
 
     def _on_worker(
-        self, entry: Entry, work: WorkHistory, event: ev.WorkerReady | ev.WorkerExited | ev.LaunchFailed, now: float
+        self,
+        entry: WorkEntry,
+        work: WorkHistory,
+        event: ev.WorkerReady | ev.WorkerExited | ev.WorkerLaunchFailed,
+        now: float,
     ) -> None:
         record = next((one for one in work.attempts if one.attempt == event.attempt), None)
         if record is None:
@@ -233,7 +237,7 @@ class History:
             self._end(record, status.timestamp)
         self._tell(record)
 
-    def _on_adopt(self, work: WorkHistory, command: ev.Adopt, now: float) -> None:
+    def _on_adopt(self, work: WorkHistory, command: ev.ResolveSubmit, now: float) -> None:
         record = self._calls.get(command.call)
         if record is None:
             return
@@ -256,7 +260,7 @@ class History:
         self._end(record, now)
         self._tell(record)
 
-    def _on_settle(self, command: ev.Settle) -> None:
+    def _on_settle(self, command: ev.SettleCall) -> None:
         record = self._calls.get(command.call)
         if record is None:
             return

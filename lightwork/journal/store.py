@@ -27,7 +27,7 @@ __all__ = ["APPLICATION_ID", "KEPT", "SCHEMA", "Snapshot", "Store", "StoreBusy"]
 APPLICATION_ID = 0x4C574A4C
 """Marks an SQLite file as one of ours: "LWJL"."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the tables and of what is in them."""
 
 KEPT = 20

@@ -19,7 +19,7 @@ from lightwork.link.buffers import keep_buffers
 from lightwork.link.handshake import Handshake
 from lightwork.link.messages import FrameReader
 
-__all__ = ["HANDSHAKE_TIMEOUT", "Connection", "Frames", "Loop", "Timer", "reject_frames"]
+__all__ = ["HANDSHAKE_TIMEOUT", "Connection", "DeadlineTimer", "Frames", "Loop", "reject_frames"]
 
 HANDSHAKE_TIMEOUT = 10.0
 
@@ -35,7 +35,7 @@ _KEEPALIVE_INTERVAL = 5
 _KEEPALIVE_COUNT = 3
 
 
-class Timer(Protocol):
+class DeadlineTimer(Protocol):
     """What `Loop.call_at` gives."""
 
     def cancel(self) -> None:
@@ -51,10 +51,10 @@ class Loop(Protocol):
     def call_soon(self, callback: Callable[[], object], /) -> object:
         """Call in the next round."""
 
-    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> DeadlineTimer:
         """Call after `delay` seconds."""
 
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
+    def call_at(self, when: float, callback: Callable[[], object], /) -> DeadlineTimer:
         """Call when `time` says so."""
 
     def call_exception_handler(self, context: dict[str, Any], /) -> None:
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._reader = FrameReader(max_frame)
         self._shaking = True
         self._timeout = handshake_timeout
-        self._timer: Timer | None = None
+        self._timer: DeadlineTimer | None = None
         self._transport: asyncio.Transport | None = None
         self._on_closed = on_closed
         self._ended = False  # by this end

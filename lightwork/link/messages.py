@@ -20,26 +20,27 @@ from lightwork.state.ops import Op
 __all__ = [
     "HEADER",
     "LOST_CODE",
-    "MOST_TOLD",
-    "TOLD_MARK",
+    "MAX_QUERY_REPLY",
+    "QUERY_REPLY_MARK",
     "VERSION",
     "Ack",
-    "Answer",
-    "Ask",
-    "Asked",
     "Bye",
     "Call",
     "Cancel",
     "Cancelled",
     "Delta",
     "Failure",
-    "FlowDelta",
     "Frame",
     "FrameReader",
     "FromScheduler",
     "FromWorker",
     "Heartbeat",
     "Hello",
+    "ProposalResult",
+    "Propose",
+    "Query",
+    "QueryKind",
+    "QueryReply",
     "Ready",
     "Refuse",
     "Result",
@@ -47,7 +48,6 @@ __all__ = [
     "Stop",
     "Stopped",
     "Ticket",
-    "Told",
     "Welcome",
     "decode_from_scheduler",
     "decode_from_worker",
@@ -56,7 +56,7 @@ __all__ = [
     "pack",
 ]
 
-VERSION = 2
+VERSION = 3
 """Version of the frames below. Two ends of different versions refuse each other by name."""
 
 LOST_CODE = 75
@@ -66,13 +66,13 @@ HEADER = struct.Struct(">IQ")
 _HEADER_SIZE = HEADER.size
 _unpack = HEADER.unpack_from
 
-MOST_TOLD = 1 << 20
+MAX_QUERY_REPLY = 1 << 20
 """Bytes that a worker says of itself at most, when it is asked."""
 
-TOLD_MARK = b"\x1e\x1elightwork-stack\x1e"
+QUERY_REPLY_MARK = b"\x1e\x1elightwork-stack\x1e"
 """Begins such an answer in a worker's output, where the scheduler takes it out again."""
 
-Asked = Literal["stack", "usage"]
+QueryKind = Literal["stack", "usage"]
 """What a worker can be asked about itself."""
 
 
@@ -121,7 +121,7 @@ class Hello(Frame, frozen=True, tag="hello"):
         sent: The last number that it has sent, to whichever scheduler.
         calls: The calls that it has, or has answered by a frame that is not acknowledged: number, hash of the
             arguments, and the number of that frame, 0 for those that are not over. The latest of very many.
-        proposal: The highest number of a `FlowDelta` that it has seen.
+        proposal: The highest number of a `Propose` that it has seen.
     """
 
     version: int
@@ -152,8 +152,8 @@ class Delta(Frame, frozen=True, tag="delta"):
     ops: list[Op]
 
 
-class Answer(Frame, frozen=True, tag="answer"):
-    """What became of a `FlowDelta`: edits that make the flow's side equal, and why it was refused, if it was."""
+class ProposalResult(Frame, frozen=True, tag="proposal_result"):
+    """What became of a `Propose`: edits that make the flow's side equal, and why it was refused, if it was."""
 
     proposal: int
     ops: list[Op]
@@ -200,8 +200,8 @@ class Bye(Frame, frozen=True, tag="bye"):
     """Nothing follows. The worker ends when this is acknowledged, and so all before it; that is done at once."""
 
 
-class Told(Frame, frozen=True, tag="told"):
-    """Answers `Ask`: JSON, at most `MOST_TOLD` bytes. Unnumbered: who asked asks again."""
+class QueryReply(Frame, frozen=True, tag="query_reply"):
+    """Answers `Query`: JSON, at most `MAX_QUERY_REPLY` bytes. Unnumbered: who asked asks again."""
 
     number: int
     data: bytes
@@ -267,7 +267,7 @@ class Cancel(Frame, frozen=True, tag="cancel"):
     call: int
 
 
-class FlowDelta(Frame, frozen=True, tag="flow"):
+class Propose(Frame, frozen=True, tag="propose"):
     """An edit that the flow proposes.
 
     `expected` is the packed value that the flow saw at the path; `has_expected` whether there was one, None
@@ -280,11 +280,11 @@ class FlowDelta(Frame, frozen=True, tag="flow"):
     has_expected: bool | None
 
 
-class Ask(Frame, frozen=True, tag="ask"):
-    """Say where the threads and tasks of the process are, or what it uses; answered by `Told`. Unnumbered."""
+class Query(Frame, frozen=True, tag="query"):
+    """Say where the threads and tasks of the process are, or what it uses; answered by `QueryReply`. Unnumbered."""
 
     number: int
-    what: Asked
+    what: QueryKind
 
 
 class Stop(Frame, frozen=True, tag="stop"):
@@ -295,9 +295,21 @@ class Stop(Frame, frozen=True, tag="stop"):
 
 
 FromWorker = (
-    Hello | Ready | Running | Delta | Answer | Result | Failure | Cancelled | Stopped | Bye | Told | Heartbeat | Ack
+    Hello
+    | Ready
+    | Running
+    | Delta
+    | ProposalResult
+    | Result
+    | Failure
+    | Cancelled
+    | Stopped
+    | Bye
+    | QueryReply
+    | Heartbeat
+    | Ack
 )
-FromScheduler = Welcome | Refuse | Call | Cancel | FlowDelta | Ask | Stop | Heartbeat | Ack
+FromScheduler = Welcome | Refuse | Call | Cancel | Propose | Query | Stop | Heartbeat | Ack
 
 _encoder = msgspec.msgpack.Encoder()
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)

@@ -17,7 +17,7 @@ from typing import Generic, NoReturn, TypeVar, cast
 import msgspec
 
 from lightwork.errors import LightworkError
-from lightwork.link.connection import Connection, Frames, Loop, Timer
+from lightwork.link.connection import Connection, DeadlineTimer, Frames, Loop
 from lightwork.link.messages import Ack, Frame, Heartbeat, encode, pack
 from lightwork.link.session import Session
 
@@ -149,9 +149,9 @@ class Peer(Generic[FrameT]):
         self.number = 0
         self.body = b""
         self._taken = 0  # bytes of numbered frames since the last acknowledgement
-        self._ack_timer: Timer | None = None
+        self._ack_timer: DeadlineTimer | None = None
         self._beat_every: float | None = None
-        self._beat_timer: Timer | None = None
+        self._beat_timer: DeadlineTimer | None = None
         self._last_sent = self.last_heard
         self._heard_at_beat = 0.0  # what `last_heard` was at the latest beat
         self._silent_beats = 0
@@ -334,7 +334,7 @@ class Peer(Generic[FrameT]):
             if self.closed:
                 return
         if self._taken and self._connection is not None and self._acks:
-            if session.received - session.told >= ACK_EVERY or self._taken >= ACK_BYTES:
+            if session.received - session.acked_to_peer >= ACK_EVERY or self._taken >= ACK_BYTES:
                 self._ack()
             elif self._ack_delay is not None and self._ack_timer is None:
                 self._ack_timer = self._loop.call_later(self._ack_delay, self._on_ack_timer)

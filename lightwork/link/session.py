@@ -30,7 +30,7 @@ class Session:
         self.sent = 0
         self.received = 0
         self.unacked_bytes = 0
-        self.told = 0
+        self.acked_to_peer = 0
         self._kept: deque[bytes] = deque()  # frames `sent - len(_kept) + 1` to `sent`
 
     @property
@@ -64,7 +64,7 @@ class Session:
         What that end had sent beyond is lost. Only for a session that has sent and received nothing.
         """
         self.sent = sent
-        self.received = self.told = received
+        self.received = self.acked_to_peer = received
 
     def acked(self, number: int) -> None:
         """Drop every frame up to this number; the other end has taken them in.
@@ -92,7 +92,7 @@ class Session:
 
     def ack_due(self, every: int = 64, upto: int | None = None) -> bool:
         """Whether as many frames were taken in since the last acknowledgement; `upto` as in `ack`."""
-        return (self.received if upto is None else upto) - self.told >= every
+        return (self.received if upto is None else upto) - self.acked_to_peer >= every
 
     def ack(self, upto: int | None = None) -> int:
         """The number to acknowledge now, 0 if there is nothing new to say.
@@ -101,7 +101,7 @@ class Session:
             upto: Acknowledge no more than this number; None for all that was taken in.
         """
         number = self.received if upto is None else upto
-        if number <= self.told:
+        if number <= self.acked_to_peer:
             return 0
-        self.told = number
+        self.acked_to_peer = number
         return number

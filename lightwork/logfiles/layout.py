@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-__all__ = ["ENTRY", "Entry", "LogRecord", "Segment", "latest_run", "name_of", "segments", "stem_of"]
+__all__ = ["ENTRY", "LogIndexEntry", "LogRecord", "Segment", "latest_run", "name_of", "segments", "stem_of"]
 
 ENTRY = struct.Struct("<QQdII")
 """An entry of an index: offset, number of the first line, time, lines, bytes. The lines of one entry came together."""
@@ -30,7 +30,7 @@ class LogRecord(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogIndexEntry:
     """Lines that came together: where they are in the segment, and which they are."""
 
     offset: int

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from lightwork.logfiles.layout import ENTRY, Entry, LogRecord, Segment, name_of, segments
+from lightwork.logfiles.layout import ENTRY, LogIndexEntry, LogRecord, Segment, name_of, segments
 
 __all__ = ["LogPage", "LogReader"]
 
@@ -189,7 +189,7 @@ class LogReader:
 
 
 def _lines(
-    entries: list[Entry], data: bytes, work: str, low: int, high: int, needle: _Needle | None, is_forward: bool
+    entries: list[LogIndexEntry], data: bytes, work: str, low: int, high: int, needle: _Needle | None, is_forward: bool
 ) -> Iterator[_Found]:
     start = entries[0].offset
     for entry in entries if is_forward else reversed(entries):
@@ -248,15 +248,15 @@ class _Opened:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def entry(self, number: int) -> Entry:
+    def entry(self, number: int) -> LogIndexEntry:
         """One entry."""
         return self._entries(number, number + 1)[0]
 
-    def _entries(self, start: int, stop: int) -> list[Entry]:
+    def _entries(self, start: int, stop: int) -> list[LogIndexEntry]:
         data = os.pread(self._index, (stop - start) * ENTRY.size, start * ENTRY.size)
-        return [Entry(*fields) for fields in ENTRY.iter_unpack(data)]
+        return [LogIndexEntry(*fields) for fields in ENTRY.iter_unpack(data)]
 
-    def _bisect(self, is_left: Callable[[Entry], bool]) -> int:
+    def _bisect(self, is_left: Callable[[LogIndexEntry], bool]) -> int:
         """The first entry for which `is_left` is false."""
         low, high = 0, self.count
         while low < high:
@@ -267,19 +267,19 @@ class _Opened:
                 high = middle
         return low
 
-    def batch(self, low: int, high: int, most: int) -> list[Entry]:
+    def batch(self, low: int, high: int, most: int) -> list[LogIndexEntry]:
         """The first entries that have a line from `low` to below `high`, as many as `most` bytes allow, in order."""
         start = self._bisect(lambda entry: entry.end <= low)
         stop = self._bisect(lambda entry: entry.first < high)
         return _fitting(self._entries(start, min(start + _ENTRIES, stop)), most) if start < stop else []
 
-    def batch_before(self, low: int, high: int, most: int) -> list[Entry]:
+    def batch_before(self, low: int, high: int, most: int) -> list[LogIndexEntry]:
         """The last ones of them, in order."""
         start = self._bisect(lambda entry: entry.end <= low)
         stop = self._bisect(lambda entry: entry.first < high)
         return _fitting(self._entries(max(start, stop - _ENTRIES), stop)[::-1], most)[::-1] if start < stop else []
 
-    def read(self, entries: list[Entry]) -> bytes:
+    def read(self, entries: list[LogIndexEntry]) -> bytes:
         """The bytes of entries that follow each other."""
         if not entries:
             return b""
@@ -287,7 +287,7 @@ class _Opened:
         return os.pread(self._lines, size, entries[0].offset)
 
 
-def _fitting(entries: list[Entry], most: int) -> list[Entry]:
+def _fitting(entries: list[LogIndexEntry], most: int) -> list[LogIndexEntry]:
     """The first of them, as many as have together `most` bytes; at least one."""
     size = 0
     for number, entry in enumerate(entries):

@@ -10,7 +10,7 @@ To write one, implement `Runtime` and register the class under the entry point g
 
 from __future__ import annotations
 
-from lightwork.runtime._data import ABSENT, Cause, Door, Ref, Report, Route, Spec, Standing
+from lightwork.runtime._data import ABSENT, Address, Cause, ListenerAddress, Ref, Report, Spec, Standing
 from lightwork.runtime._entry import outcome_of, resolve_entry, resolve_serve
 from lightwork.runtime._failures import Conflict, NoCapacity, Rejected, RuntimeFailure, TimedOut, Unreachable
 from lightwork.runtime._optional import Cached, Caching, Diagnosable, Finding, Health, Holding, Inventory
@@ -19,21 +19,21 @@ from lightwork.runtime._tasks import TaskRuntime
 
 __all__ = [
     "ABSENT",
+    "Address",
     "Cached",
     "Caching",
     "Cause",
     "Conflict",
     "Diagnosable",
-    "Door",
     "Finding",
     "Health",
     "Holding",
     "Inventory",
+    "ListenerAddress",
     "NoCapacity",
     "Ref",
     "Rejected",
     "Report",
-    "Route",
     "Runtime",
     "RuntimeFailure",
     "Spec",

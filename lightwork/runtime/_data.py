@@ -11,10 +11,10 @@ import msgspec
 from lightwork.build import BuildConfig
 from lightwork.compute import CloudCompute
 
-__all__ = ["ABSENT", "Cause", "Door", "Ref", "Report", "Route", "Spec", "Standing"]
+__all__ = ["ABSENT", "Address", "Cause", "ListenerAddress", "Ref", "Report", "Spec", "Standing"]
 
 
-class Route(msgspec.Struct, frozen=True):
+class Address(msgspec.Struct, frozen=True):
     """An address at which a worker may reach the scheduler. The handshake, not the connect, decides.
 
     Attributes:
@@ -26,16 +26,16 @@ class Route(msgspec.Struct, frozen=True):
     port: int
 
     @property
-    def from_here(self) -> list[Route]:
+    def from_here(self) -> list[Address]:
         """Of a listener: the routes of a worker that runs on this machine, best first."""
-        return [Route(host, self.port) for host in _WILDCARDS.get(self.host, (self.host,))]
+        return [Address(host, self.port) for host in _WILDCARDS.get(self.host, (self.host,))]
 
 
 _WILDCARDS = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
 """Addresses that stand for every one of a machine, and where a listener bound there is found on the machine itself."""
 
 
-class Door(Route, frozen=True):
+class ListenerAddress(Address, frozen=True):
     """Where the scheduler of this process listens, as `Runtime.routes` is told.
 
     Attributes:
@@ -50,9 +50,9 @@ class Door(Route, frozen=True):
     socket: str = ""
 
     @property
-    def from_here(self) -> list[Route]:
-        """See `Route.from_here`: the Unix socket first."""
-        return [*([Route(self.socket, 0)] if self.socket else []), *super().from_here]
+    def from_here(self) -> list[Address]:
+        """See `Address.from_here`: the Unix socket first."""
+        return [*([Address(self.socket, 0)] if self.socket else []), *super().from_here]
 
 
 class Spec(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import msgspec
 
-from lightwork.runtime._data import Ref, Report, Route, Spec
+from lightwork.runtime._data import Address, Ref, Report, Spec
 
 __all__ = ["Runtime"]
 
@@ -41,7 +41,7 @@ class Runtime(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         """Addresses at which workers launched here can reach the listener, best first.
 
         The scheduler gives a `Door`, so that a runtime which carries connections itself need not dial the listener.

@@ -6,7 +6,7 @@ import abc
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from lightwork.runtime._data import ABSENT, Ref, Report, Route, Spec
+from lightwork.runtime._data import ABSENT, Address, Ref, Report, Spec
 from lightwork.runtime._failures import Conflict, RuntimeFailure
 
 __all__ = ["TaskRuntime"]
@@ -40,7 +40,7 @@ class TaskRuntime(abc.ABC, Generic[_LaunchT]):
         """Raise where the platform does not answer now. A task always does."""
         return
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
         return listener.from_here
 

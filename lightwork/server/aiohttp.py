@@ -11,11 +11,11 @@ from aiohttp import WSMsgType, web
 
 from lightwork.errors import ConfigError
 from lightwork.server.api import FEED, Api
-from lightwork.server.feed import Client
+from lightwork.server.feed import Subscriber
 from lightwork.server.guard import is_loopback
 from lightwork.server.web import BODY_LIMIT, Problem, Request, Response, problem_response
 
-__all__ = ["Face", "Listener", "make_application"]
+__all__ = ["Face", "HttpListener", "make_application"]
 
 _PORTS_TRIED = 20
 _LONGEST_MESSAGE = 64 * 1024
@@ -115,7 +115,7 @@ async def _goodbye(socket: web.WebSocketResponse) -> None:
             await socket.close(code=1001, message=b"the app has ended")
 
 
-async def _receive_all(socket: web.WebSocketResponse, client: Client) -> None:
+async def _receive_all(socket: web.WebSocketResponse, client: Subscriber) -> None:
     async for message in socket:
         if message.type is not WSMsgType.TEXT:
             await socket.close(code=1003, message=b"text only")
@@ -127,7 +127,7 @@ async def _receive_all(socket: web.WebSocketResponse, client: Client) -> None:
             return
 
 
-async def _send_all(socket: web.WebSocketResponse, client: Client) -> None:
+async def _send_all(socket: web.WebSocketResponse, client: Subscriber) -> None:
     with contextlib.suppress(ConnectionError):
         while True:
             data = await client.next()
@@ -203,7 +203,7 @@ def make_application(find: Callable[[], Api | None], *, is_mounted: bool = True,
     return application
 
 
-class Listener:
+class HttpListener:
     """The app's own HTTP server.
 
     Args:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 from lightwork._logging import get_logger
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
-from lightwork.engine.changes import Tree
-from lightwork.engine.engine import Scheduler
+from lightwork.engine.changes import ChangeHub
+from lightwork.engine.engine import Engine
 from lightwork.engine.history import History
-from lightwork.server.feed import Client, Feed
+from lightwork.server.feed import Feed, Subscriber
 from lightwork.server.guard import Guard
 from lightwork.server.static import DOCS_FOLDER, PAGE_FOLDER, PageFiles
 from lightwork.server.types import UsageTotal
 from lightwork.server.usage import Usages
-from lightwork.server.user_routes import OwnRoutes
+from lightwork.server.user_routes import UserRoutes
 from lightwork.server.views import AppLike, Views
 from lightwork.server.web import PREFIX, Problem, Request, Response, Route, Routes, json_response, problem_response
 
@@ -45,7 +45,7 @@ class Api:
 
     Args:
         app: The app.
-        scheduler, tree: Of its run.
+        engine, hub: Of its run.
         run: Id of the run.
         routes: Below `PREFIX`.
         probes: At the root, where platforms look for them.
@@ -62,26 +62,26 @@ class Api:
     def __init__(
         self,
         app: AppLike,
-        scheduler: Scheduler,
-        tree: Tree,
+        engine: Engine,
+        hub: ChangeHub,
         run: str,
         *,
         routes: Sequence[Route],
         probes: Sequence[Route] = (),
     ) -> None:
         self._app = app
-        self.tree = tree
-        self.scheduler = scheduler
+        self.hub = hub
+        self.engine = engine
         self.run = run
         self.started_at = time.time()
-        self.history = History(scheduler.core)
-        self.views = Views(app, scheduler, self.history, run, self.started_at)
-        self.usages = Usages(scheduler, lambda found: self.feed.use(found))
-        self.feed = Feed(app, self.views, self.history, tree, run, self.usages.follow)
+        self.history = History(engine.core)
+        self.views = Views(app, engine, self.history, run, self.started_at)
+        self.usages = Usages(engine, lambda found: self.feed.use(found))
+        self.feed = Feed(app, self.views, self.history, hub, run, self.usages.follow)
         self.guard = Guard(None)
-        writer = scheduler.core.output.writer
+        writer = engine.core.output.writer
         self.log_folder = writer.folder if writer is not None else None
-        self.own = OwnRoutes(app.root)
+        self.own = UserRoutes(app.root)
         self.routes = tuple(routes)
         self._routes = Routes(routes)
         self._probes = {probe.pattern: probe for probe in probes}
@@ -141,7 +141,7 @@ class Api:
     def _has_file(self, path: str) -> bool:
         return path in self._page or (path.startswith("/docs/") and path.removeprefix("/docs") in self._docs)
 
-    def join(self) -> Client:
+    def join(self) -> Subscriber:
         """A new client of the feed. Raises `Problem` where there are too many."""
         return self.feed.join()
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lightwork.server.api import FEED, Api
-from lightwork.server.feed import Client
+from lightwork.server.feed import Subscriber
 from lightwork.server.web import BODY_LIMIT, Problem, Request, Response, problem_response
 
 __all__ = ["AsgiFace", "Receive", "Scope", "Send"]
@@ -137,12 +137,12 @@ async def _send(request: Request, response: Response, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_all(client: Client, send: Send) -> None:
+async def _send_all(client: Subscriber, send: Send) -> None:
     while True:
         await send({"type": "websocket.send", "text": (await client.next()).decode()})
 
 
-async def _receive_all(client: Client, receive: Receive, send: Send) -> None:
+async def _receive_all(client: Subscriber, receive: Receive, send: Send) -> None:
     while (message := await receive())["type"] == "websocket.receive":
         text = message.get("text")
         if text is None:

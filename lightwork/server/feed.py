@@ -18,14 +18,14 @@ import msgspec
 
 from lightwork.changes import Change, ComponentAdded, ComponentRemoved, LogLine, StateChanged, StatusChanged
 from lightwork.components.work import Work
-from lightwork.engine.changes import Tree
+from lightwork.engine.changes import ChangeHub
 from lightwork.engine.history import CallRecord, History
 from lightwork.server.types import Usage
 from lightwork.server.values import to_json
 from lightwork.server.views import MOST_STATE, AppLike, Views
 from lightwork.server.web import Problem, encode_json
 
-__all__ = ["INTERVAL", "Client", "Feed"]
+__all__ = ["INTERVAL", "Feed", "Subscriber"]
 
 INTERVAL = 0.016
 """Seconds between two batches: a frame of a screen."""
@@ -68,7 +68,7 @@ class _Ping(msgspec.Struct, tag_field="type", tag="ping"):
 _decode = msgspec.json.Decoder(_Hello | _Follow | _Ping).decode
 
 
-class Client:
+class Subscriber:
     """One WebSocket, free of any library: its face gives what arrives to `receive` and sends what `next` gives.
 
     Attributes:
@@ -176,7 +176,7 @@ class Feed:
     """The changes of one app for its clients. Belongs to the loop's thread.
 
     Args:
-        app, views, history, tree: Of the app.
+        app, views, history, hub: Of the app.
         run: Id of the run.
         on_usage: Called with whether anybody follows what works use, whenever that may have changed.
     """
@@ -186,18 +186,18 @@ class Feed:
         app: AppLike,
         views: Views,
         history: History,
-        tree: Tree,
+        hub: ChangeHub,
         run: str,
         on_usage: Callable[[bool], None] = lambda wanted: None,
     ) -> None:
         self._app = app
         self._views = views
         self._history = history
-        self._tree = tree
+        self._hub = hub
         self._run = run
         self._on_usage = on_usage
         self._loop = asyncio.get_running_loop()
-        self._clients: set[Client] = set()
+        self._clients: set[Subscriber] = set()
         self._seq = 0
         self._ring: deque[tuple[int, bytes]] = deque()
         self._ring_bytes = 0
@@ -233,7 +233,7 @@ class Feed:
 
     # --- clients ----------------------------------------------------------------------------------
 
-    def join(self) -> Client:
+    def join(self) -> Subscriber:
         """A new client, which says hello first.
 
         Raises:
@@ -243,14 +243,14 @@ class Feed:
             raise Problem("not_ready", "the app has ended")
         if len(self._clients) >= _MOST_CLIENTS:
             raise Problem("not_ready", f"{_MOST_CLIENTS} clients are connected, and no more are taken")
-        client = Client(self)
+        client = Subscriber(self)
         self._clients.add(client)
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
         return client
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: Subscriber) -> None:
         """It is gone. May be repeated."""
         self._clients.discard(client)
         self._followed()
@@ -260,7 +260,7 @@ class Feed:
     def _followed(self) -> None:
         self._on_usage(self.wants_usage)
 
-    def _greet(self, client: Client, run: str | None, last: int | None) -> None:
+    def _greet(self, client: Subscriber, run: str | None, last: int | None) -> None:
         self._watch()
         self._flush()
         if run != self._run or last is None or not self._ring_start <= last <= self._seq:
@@ -274,7 +274,7 @@ class Feed:
     def _watch(self) -> None:
         if self._unwatch is not None:
             return
-        self._unwatch = self._tree.watch(self._take)
+        self._unwatch = self._hub.watch(self._take)
         self._history.touched = self._touch
         self._ring_start = self._seq
         self._layout = encode_json(self._views.layout())
@@ -495,7 +495,7 @@ class Feed:
 
     def _snapshot(self, *, lagged: bool) -> bytes:
         self._flush()
-        moment = (self._tree.version, self._seq, lagged)
+        moment = (self._hub.version, self._seq, lagged)
         if self._made is None or self._made[0] != moment:
             self._made = (moment, self._make_snapshot(lagged=lagged))
         return self._made[1]

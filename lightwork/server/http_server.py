@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from lightwork._logging import get_logger
 from lightwork.discovery import AppFile, announce
-from lightwork.engine.changes import Tree
-from lightwork.engine.engine import Scheduler
+from lightwork.engine.changes import ChangeHub
+from lightwork.engine.engine import Engine
 from lightwork.errors import PlatformError
 from lightwork.server.api import Api
 from lightwork.server.guard import Guard, is_loopback
@@ -17,7 +17,7 @@ from lightwork.server.routes import PROBES, ROUTES
 from lightwork.server.views import AppLike
 
 if TYPE_CHECKING:
-    from lightwork.server.aiohttp import Listener
+    from lightwork.server.aiohttp import HttpListener
 
 __all__ = ["HttpSide"]
 
@@ -29,7 +29,7 @@ class HttpSide:
 
     Args:
         app: The app.
-        scheduler, tree: Of its run.
+        engine, hub: Of its run.
         run: Id of the run.
 
     Attributes:
@@ -38,12 +38,12 @@ class HttpSide:
         token: What clients must show; None where they need not.
     """
 
-    def __init__(self, app: AppLike, scheduler: Scheduler, tree: Tree, run: str) -> None:
+    def __init__(self, app: AppLike, engine: Engine, hub: ChangeHub, run: str) -> None:
         self._app = app
-        self.api = Api(app, scheduler, tree, run, routes=ROUTES, probes=PROBES)
+        self.api = Api(app, engine, hub, run, routes=ROUTES, probes=PROBES)
         self.url = ""
         self.token: str | None = None
-        self._listener: Listener | None = None
+        self._listener: HttpListener | None = None
         self._withdraw: Callable[[], None] | None = None
 
     async def listen(self) -> None:
@@ -52,14 +52,14 @@ class HttpSide:
         Raises:
             ConfigError: It cannot be bound.
         """
-        from lightwork.server.aiohttp import Listener
+        from lightwork.server.aiohttp import HttpListener
 
         config = self._app.config
         self.token = config.http_token
         if self.token is None and not is_loopback(config.http_host):
             self.token = secrets.token_urlsafe(24)
         self.api.guard = Guard(self.token, config.http_origins)
-        self._listener = Listener(self.api)
+        self._listener = HttpListener(self.api)
         is_fixed = config.http_port != type(config)().http_port
         self.url = self.api.views.url = await self._listener.start(
             config.http_host, config.http_port, is_fixed=is_fixed

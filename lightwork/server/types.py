@@ -24,14 +24,13 @@ __all__ = [
     "CommandRequest",
     "CommandView",
     "CommandsPage",
-    "Component",
     "ComponentState",
+    "ComponentView",
     "ComponentsPage",
     "Edit",
     "Edits",
     "ErrorBody",
     "Failed",
-    "Frame",
     "Layout",
     "LayoutItem",
     "LayoutTab",
@@ -43,6 +42,7 @@ __all__ = [
     "RuntimesPage",
     "ScheduleView",
     "SchedulesPage",
+    "StackFrame",
     "StackView",
     "StopRequest",
     "TaskStack",
@@ -139,7 +139,7 @@ class AppView(msgspec.Struct, frozen=True):
     error: Raised | None = None
 
 
-class Component(msgspec.Struct, frozen=True):
+class ComponentView(msgspec.Struct, frozen=True):
     """A component's place in the tree. `children` are full names."""
 
     name: str
@@ -151,7 +151,7 @@ class Component(msgspec.Struct, frozen=True):
 class ComponentsPage(msgspec.Struct, frozen=True):
     """Every component, parents first."""
 
-    items: list[Component]
+    items: list[ComponentView]
     total: int
 
 
@@ -340,7 +340,7 @@ class WorkDetail(WorkView, frozen=True):
     resources: Value = None
 
 
-class Frame(msgspec.Struct, frozen=True):
+class StackFrame(msgspec.Struct, frozen=True):
     """One line of a stack. `text` is the source."""
 
     file: str
@@ -353,14 +353,14 @@ class ThreadStack(msgspec.Struct, frozen=True):
     """Where a thread is, outermost frame first."""
 
     name: str
-    frames: list[Frame]
+    frames: list[StackFrame]
 
 
 class TaskStack(msgspec.Struct, frozen=True):
     """Where an asyncio task waits, outermost frame first."""
 
     name: str
-    frames: list[Frame]
+    frames: list[StackFrame]
 
 
 class StackView(msgspec.Struct, frozen=True):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from lightwork.engine.core import Entry
-from lightwork.engine.engine import Scheduler
+from lightwork.engine.core import WorkEntry
+from lightwork.engine.engine import Engine
 from lightwork.errors import LightworkError
 from lightwork.link import messages
 from lightwork.server.types import Usage, UsageTotal
@@ -32,7 +32,7 @@ class _Used(msgspec.Struct):
     processes: int
 
 
-async def ask_worker(scheduler: Scheduler, entry: Entry, what: messages.Asked, timeout: float) -> bytes:
+async def ask_worker(engine: Engine, entry: WorkEntry, what: messages.QueryKind, timeout: float) -> bytes:
     """What the worker of a work answers, in JSON.
 
     Raises:
@@ -41,19 +41,19 @@ async def ask_worker(scheduler: Scheduler, entry: Entry, what: messages.Asked, t
     worker = entry.worker
     if worker is None:
         raise TimeoutError
-    return await scheduler.core.asking.ask(worker, what, timeout)
+    return await engine.core.queries.ask(worker, what, timeout)
 
 
 class Usages:
     """Samples what works use, while somebody wants to know. Belongs to the loop's thread.
 
     Args:
-        scheduler: Of the app.
+        engine: Of the app.
         tell: Called with samples while they are followed.
     """
 
-    def __init__(self, scheduler: Scheduler, tell: Callable[[Iterable[Usage]], None]) -> None:
-        self._scheduler = scheduler
+    def __init__(self, engine: Engine, tell: Callable[[Iterable[Usage]], None]) -> None:
+        self._engine = engine
         self._tell = tell
         self._before: dict[tuple[int, int], tuple[float, float]] = {}  # of a worker: when, and seconds by then
         self._task: asyncio.Task[None] | None = None
@@ -88,7 +88,7 @@ class Usages:
 
     async def sample(self) -> list[Usage]:
         """What every work uses that has a process and answers in time."""
-        entries = [entry for entry in self._scheduler.core.by_work.values() if entry.worker is not None]
+        entries = [entry for entry in self._engine.core.by_work.values() if entry.worker is not None]
         if any(self._key(entry) not in self._before for entry in entries):
             await self._take(entries)
             await asyncio.sleep(_APART)
@@ -101,17 +101,17 @@ class Usages:
         self._latest = time.time(), total
         return found
 
-    def _key(self, entry: Entry) -> tuple[int, int]:
+    def _key(self, entry: WorkEntry) -> tuple[int, int]:
         return entry.id, entry.worker.attempt if entry.worker is not None else 0
 
-    async def _take(self, entries: list[Entry]) -> list[Usage]:
+    async def _take(self, entries: list[WorkEntry]) -> list[Usage]:
         found = await asyncio.gather(*map(self._one, entries))
         return [one for one in found if one is not None]
 
-    async def _one(self, entry: Entry) -> Usage | None:
+    async def _one(self, entry: WorkEntry) -> Usage | None:
         key = self._key(entry)
         try:
-            data = await ask_worker(self._scheduler, entry, "usage", _USAGE_WITHIN)
+            data = await ask_worker(self._engine, entry, "usage", _USAGE_WITHIN)
             used = msgspec.json.decode(data, type=_Used)
         except (TimeoutError, msgspec.DecodeError, LightworkError):
             return None

@@ -13,7 +13,7 @@ import msgspec
 from lightwork._logging import get_logger
 from lightwork.api import Command, HttpMethod
 from lightwork.components.flow import Flow
-from lightwork.components.rollback import Undo
+from lightwork.components.rollback import Rollback
 from lightwork.components.signature import describe_parameters
 from lightwork.errors import UsageError
 from lightwork.server.types import CommandView
@@ -21,7 +21,7 @@ from lightwork.server.values import to_json
 from lightwork.server.views import describe
 from lightwork.server.web import Problem, Request, Response, Route, Routes, json_response, parse_body
 
-__all__ = ["OwnRoutes"]
+__all__ = ["UserRoutes"]
 
 _RESERVED = ("/api/v1", "/docs", "/feed", "/healthz", "/metrics", "/readyz", "/ui")
 _COMMAND_WITHIN = 3600.0
@@ -76,7 +76,7 @@ class _Parameters:
         return dict(given)
 
 
-class OwnRoutes:
+class UserRoutes:
     """Routes and commands of one app, asked for once, when it starts.
 
     Args:
@@ -87,7 +87,7 @@ class OwnRoutes:
     """
 
     def __init__(self, root: Flow) -> None:
-        self._undo = Undo(root)
+        self._rollback = Rollback(root)
         self._commands: dict[str, Command] = {}
         self._methods: list[tuple[str, HttpMethod]] = []
         routes = []
@@ -132,7 +132,7 @@ class OwnRoutes:
 
     async def _call(self, function: Callable[..., Any], arguments: dict[str, Any], timeout: float, what: str) -> Any:
         try:
-            with self._undo.on_error():
+            with self._rollback.on_error():
                 async with asyncio.timeout(timeout):
                     if inspect.iscoroutinefunction(function):
                         return await function(**arguments)

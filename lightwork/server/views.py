@@ -24,7 +24,7 @@ from lightwork.remote_errors import ErrorInfo, describe_error
 from lightwork.server.types import (
     AppView,
     CallDetail,
-    Component,
+    ComponentView,
     LayoutItem,
     Parameter,
     Raised,
@@ -40,8 +40,8 @@ from lightwork.status import Stage
 if TYPE_CHECKING:
     from lightwork.components.cron import ScheduleView
     from lightwork.config import Config
-    from lightwork.engine.core import Entry
-    from lightwork.engine.engine import Scheduler
+    from lightwork.engine.core import WorkEntry
+    from lightwork.engine.engine import Engine
 
 __all__ = ["MOST_STATE", "AppLike", "Views", "describe"]
 
@@ -90,7 +90,7 @@ class Views:
 
     Args:
         app: The app.
-        scheduler: Its scheduler.
+        engine: Its engine.
         history: Of its calls.
         run: Id of the run.
         started_at: When that began.
@@ -100,9 +100,9 @@ class Views:
         is_stopping: Whether the app ends.
     """
 
-    def __init__(self, app: AppLike, scheduler: Scheduler, history: History, run: str, started_at: float) -> None:
+    def __init__(self, app: AppLike, engine: Engine, history: History, run: str, started_at: float) -> None:
         self._app = app
-        self._scheduler = scheduler
+        self._engine = engine
         self._history = history
         self._run = run
         self._started_at = started_at
@@ -115,7 +115,7 @@ class Views:
 
     def app(self) -> AppView:
         """The app as a whole."""
-        root, config, address, error = self._app.root, self._app.config, self._scheduler.address, self._app.error
+        root, config, address, error = self._app.root, self._app.config, self._engine.address, self._app.error
         file = _file_of(root)
         host = f"[{address.host}]" if ":" in address.host else address.host
         return AppView(
@@ -157,10 +157,10 @@ class Views:
             found = self._named.get(name)
         return found
 
-    def components(self) -> list[Component]:
+    def components(self) -> list[ComponentView]:
         """Every component, parents first."""
         return [
-            Component(
+            ComponentView(
                 node.name,
                 "work" if isinstance(node, Work) else "flow",
                 type(node).__name__,
@@ -203,9 +203,9 @@ class Views:
 
     # --- works ------------------------------------------------------------------------------------
 
-    def entry(self, work: Work) -> Entry | None:
+    def entry(self, work: Work) -> WorkEntry | None:
         """The scheduler's entry of a work, None where it has none (any more)."""
-        return self._scheduler.core.by_work.get(work)
+        return self._engine.core.by_work.get(work)
 
     def work(self, work: Work) -> WorkView:
         """One work."""

@@ -22,7 +22,7 @@ from operator import index as as_index
 from typing import Any, Final, SupportsIndex, TypeVar
 
 from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE
-from lightwork.state.tracking import CONTAINERS, MISSING, NOWHERE, Node, Path, Root, attach, detach, locate
+from lightwork.state.tracking import CONTAINERS, MISSING, NOWHERE, Path, Root, Tracked, attach, detach, locate
 from lightwork.state.values import PLAIN, SCALARS, Refusal, checked_key, frozen, member, packed
 
 __all__ = ["TRACKED", "TrackedDict", "TrackedList", "TrackedSet", "unchanged"]
@@ -32,7 +32,7 @@ _D = TypeVar("_D", bound="TrackedDict")
 _S = TypeVar("_S", bound="TrackedSet")
 
 
-class TrackedList(Node, list[Any]):
+class TrackedList(Tracked, list[Any]):
     """A list that is part of a state. Its methods do and raise what those of `list` do, and `StateError`."""
 
     __slots__ = ("_hint", "_parent", "_root")
@@ -237,7 +237,7 @@ def unchanged(old: Any, new: Any) -> bool:
     return kind in SCALARS and kind is type(old) and bool(old == new) and (bool(new) or kind is not float)
 
 
-class TrackedDict(Node, dict[Any, Any]):
+class TrackedDict(Tracked, dict[Any, Any]):
     """A dict that is part of a state. Its methods do and raise what those of `dict` do, and `StateError`."""
 
     __slots__ = ("_hint", "_parent", "_root")
@@ -275,7 +275,7 @@ class TrackedDict(Node, dict[Any, Any]):
     def _store(self, root: Root, there: Path, key: Any, old: Any, item: Any) -> None:
         if root.guard is not None:
             root.guard(there)
-        if isinstance(old, Node):
+        if isinstance(old, Tracked):
             old._parent = None
         dict.__setitem__(self, key, item)
         if root.sink is not None:
@@ -372,7 +372,7 @@ def _held(container: Iterable[Any], item: Any) -> Any:
         return next(own for own in container if own == item)
 
 
-class TrackedSet(Node, set[Any]):
+class TrackedSet(Tracked, set[Any]):
     """A set that is part of a state. Its methods do and raise what those of `set` do, and `StateError`."""
 
     __slots__ = ("_hint", "_parent", "_root")

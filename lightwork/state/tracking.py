@@ -27,7 +27,19 @@ from lightwork.state.values import (
     too_deep,
 )
 
-__all__ = ["CONTAINERS", "MISSING", "NOWHERE", "Node", "Path", "Root", "attach", "detach", "locate", "plain", "spell"]
+__all__ = [
+    "CONTAINERS",
+    "MISSING",
+    "NOWHERE",
+    "Path",
+    "Root",
+    "Tracked",
+    "attach",
+    "detach",
+    "locate",
+    "plain",
+    "spell",
+]
 
 Path = list[Any]
 
@@ -35,12 +47,12 @@ _SMALL: Final = frozenset({type(None), bool, int, float})
 """Types of which no value is too long to be sent."""
 
 
-class _Missing:
+class _MissingValue:
     def __repr__(self) -> str:
         return "MISSING"
 
 
-MISSING: Final[Any] = _Missing()
+MISSING: Final[Any] = _MissingValue()
 """Stands for no value at all."""
 
 _NEAR = 32
@@ -139,7 +151,7 @@ NOWHERE = Root("")
 # --- the tree -----------------------------------------------------------------------------------
 
 
-class Node:
+class Tracked:
     """What the three containers have in common.
 
     Attributes:
@@ -190,7 +202,7 @@ def _shallow(node: Any) -> Any:
     return dict(node) if isinstance(node, dict) else set(node)
 
 
-def locate(node: Node) -> Path | None:
+def locate(node: Tracked) -> Path | None:
     """The path of a container, None if it is in no state. Call it under the root's lock."""
     root = node._root
     parent = node._parent
@@ -210,7 +222,7 @@ def locate(node: Node) -> Path | None:
     return None
 
 
-def _position(parent: list[Any], node: Node) -> int:
+def _position(parent: list[Any], node: Tracked) -> int:
     """Where a list holds an item of its own."""
     hint: int = node._hint
     size = len(parent)
@@ -222,7 +234,7 @@ def _position(parent: list[Any], node: Node) -> int:
             return at
     found = -1
     for at, item in enumerate(parent):
-        if isinstance(item, Node):
+        if isinstance(item, Tracked):
             item._hint = at
             if item is node:
                 found = at
@@ -236,7 +248,7 @@ def _position(parent: list[Any], node: Node) -> int:
 
 def detach(value: Any) -> None:
     """A value has left its place: if it is a container, its edits concern nobody any more."""
-    if isinstance(value, Node):
+    if isinstance(value, Tracked):
         value._parent = None
 
 
@@ -261,7 +273,7 @@ def attach(value: Any, root: Root, parent: Any, hint: Any, depth: int) -> Any:
         return frozen(value, depth) if kind is tuple or kind is frozenset else leaf(value)
     if depth >= MAX_DEPTH:
         raise too_deep()
-    if isinstance(value, Node) and value._root is not root:
+    if isinstance(value, Tracked) and value._root is not root:
         value = plain(value)  # another state's, which another thread may be editing
     node: Any = container.__new__(container)
     node._root, node._parent, node._hint = root, parent, hint
@@ -271,7 +283,7 @@ def attach(value: Any, root: Root, parent: Any, hint: Any, depth: int) -> Any:
 
 def plain(value: Any) -> Any:
     """A deep copy of a value of the state in built-in containers, of one moment."""
-    if isinstance(value, Node):
+    if isinstance(value, Tracked):
         with value._root.lock:
             return _plain(value)
     return _plain(value)

@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 
 from lightwork.runtime import (
+    Address,
     Cached,
     Caching,
     Cause,
@@ -36,7 +37,6 @@ from lightwork.runtime import (
     Health,
     Ref,
     Report,
-    Route,
     Runtime,
     Spec,
     Standing,
@@ -307,7 +307,7 @@ async def cancelled_launch_is_found(case: Case) -> None:
 
 async def routes_are_given(case: Case) -> None:
     """There is at least one route, and it has the listener's port unless a tunnel changed that."""
-    routes = await case.runtime.routes(Route("127.0.0.1", 4321))
+    routes = await case.runtime.routes(Address("127.0.0.1", 4321))
     assert routes, "no route"
     assert all(route.host and 0 < route.port < 65536 for route in routes), routes
 

@@ -24,7 +24,7 @@ from lightwork.link.connection import Connection
 from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
-from lightwork.worker.connect import join
+from lightwork.worker.connect import connect
 from lightwork.worker.eager_task import create_stepped
 from lightwork.worker.execute import EndOfCall, PlainThread, call_hook, run_coroutine
 from lightwork.worker.orphan import OrphanGuard
@@ -129,7 +129,7 @@ class Agent:
 
     async def _connect(self, timeout: float) -> messages.Welcome:
         """Make a connection and attach it."""
-        return await join(self._ticket, self._hello, self._take_over, timeout=timeout)
+        return await connect(self._ticket, self._hello, self._take_over, timeout=timeout)
 
     def _take_over(self, connection: Connection, welcome: messages.Welcome) -> None:
         self._peer.attach(connection, welcome.received)
@@ -146,7 +146,7 @@ class Agent:
         calls = [(call, self._hashes[call], 0) for call in self._calls]
         calls += [(frame.id, frame.hash, 0) for frame in waiting if isinstance(frame, messages.Call)]
         self._drop_acked()
-        proposals = [frame.proposal for frame in waiting if isinstance(frame, messages.FlowDelta)]
+        proposals = [frame.proposal for frame in waiting if isinstance(frame, messages.Propose)]
         if self._stream is not None:
             proposals.append(self._stream.latest_proposal)
         return messages.Hello(
@@ -332,7 +332,7 @@ class Agent:
             if not self._end.done():  # else it crossed with the word of the end, and ends with the worker
                 self._call(frame)
             return
-        if isinstance(frame, messages.Ask):
+        if isinstance(frame, messages.Query):
             self._tell(frame)
             return
         if self._waiting is not None and not isinstance(frame, messages.Stop):
@@ -341,7 +341,7 @@ class Agent:
         match frame:
             case messages.Cancel():
                 self._cancel(frame.call)
-            case messages.FlowDelta():
+            case messages.Propose():
                 assert self._stream is not None
                 assert self._group is not None
                 self._stream.propose(frame, self._group)
@@ -350,13 +350,13 @@ class Agent:
             case _:
                 raise LightworkError(f"{type(frame).__name__} is not expected here")
 
-    def _tell(self, frame: messages.Ask) -> None:
+    def _tell(self, frame: messages.Query) -> None:
         """Say what the process does or uses, right away."""
         from lightwork.worker import inspection  # loaded by the first who asks
 
         data = inspection.stack_bytes(self._loop) if frame.what == "stack" else inspection.usage_bytes()
         if not self._peer.closed:
-            self._peer.post(messages.Told(frame.number, data))
+            self._peer.post(messages.QueryReply(frame.number, data))
 
     def _write_stack(self) -> None:
         """The loop is blocked, and somebody wants to know where. Called in another thread."""

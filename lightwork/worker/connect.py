@@ -15,17 +15,17 @@ from lightwork.link import messages
 from lightwork.link.connection import Connection, Frames
 from lightwork.worker.dial import DialFailed, dial, patience
 
-__all__ = ["Refused", "join"]
+__all__ = ["RefusedByScheduler", "connect"]
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
 
-class Refused(LightworkError):
+class RefusedByScheduler(LightworkError):
     """The scheduler does not want this worker, and says why."""
 
 
-async def join(
+async def connect(
     ticket: messages.Ticket,
     hello: Callable[[], messages.Hello],
     take: Callable[[Connection, messages.Welcome], None],
@@ -75,7 +75,7 @@ async def _be_welcomed(
     def on_frames(frames: Frames) -> None:
         answer = messages.decode_from_scheduler(frames[0][1])
         if isinstance(answer, messages.Refuse):
-            connection.abort(Refused(answer.message))
+            connection.abort(RefusedByScheduler(answer.message))
         elif not isinstance(answer, messages.Welcome):
             raise ProtocolError(f"the scheduler's first frame is {type(answer).__name__}, not a Welcome")
         else:

@@ -20,7 +20,7 @@ import msgspec
 
 from lightwork.link import messages
 
-__all__ = ["Look", "MostUsed", "Where", "look_around", "stack_bytes", "usage", "usage_bytes", "write_stack"]
+__all__ = ["FrameInfo", "StackDump", "Usage", "dump_stacks", "stack_bytes", "usage", "usage_bytes", "write_stack"]
 
 _FRAMES = 60
 _THREADS = 50
@@ -28,7 +28,7 @@ _TASKS = 200
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
-class Where(msgspec.Struct, frozen=True):
+class FrameInfo(msgspec.Struct, frozen=True):
     """A line of a stack."""
 
     file: str
@@ -37,14 +37,14 @@ class Where(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-class Look(msgspec.Struct, frozen=True):
+class StackDump(msgspec.Struct, frozen=True):
     """Where every thread and every task is: names and frames, outermost first."""
 
-    threads: list[tuple[str, list[Where]]]
-    tasks: list[tuple[str, list[Where]]]
+    threads: list[tuple[str, list[FrameInfo]]]
+    tasks: list[tuple[str, list[FrameInfo]]]
 
 
-class MostUsed(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True):
     """Processor seconds so far, resident bytes and number of the process with all below it."""
 
     cpu: float
@@ -52,7 +52,7 @@ class MostUsed(msgspec.Struct, frozen=True):
     processes: int
 
 
-def look_around(loop: asyncio.AbstractEventLoop) -> Look:
+def dump_stacks(loop: asyncio.AbstractEventLoop) -> StackDump:
     """Where everything is. In any thread."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     threads = []
@@ -65,11 +65,11 @@ def look_around(loop: asyncio.AbstractEventLoop) -> Look:
         frames = _task_frames(task)
         if frames:
             tasks.append((task.get_name(), frames))
-    return Look(threads, tasks)
+    return StackDump(threads, tasks)
 
 
-def _thread_frames(frame: FrameType | None) -> list[Where]:
-    found: list[Where] = []
+def _thread_frames(frame: FrameType | None) -> list[FrameInfo]:
+    found: list[FrameInfo] = []
     while frame is not None and len(found) < _FRAMES:
         where = _where(frame.f_code, frame.f_lineno)
         if where is not None:
@@ -78,9 +78,9 @@ def _thread_frames(frame: FrameType | None) -> list[Where]:
     return found[::-1]
 
 
-def _task_frames(task: asyncio.Task[Any]) -> list[Where]:
+def _task_frames(task: asyncio.Task[Any]) -> list[FrameInfo]:
     """The whole chain of what a task awaits; `Task.get_stack` gives its first frame alone."""
-    found: list[Where] = []
+    found: list[FrameInfo] = []
     awaited: Any = task.get_coro()
     while awaited is not None and len(found) < _FRAMES:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
@@ -92,15 +92,17 @@ def _task_frames(task: asyncio.Task[Any]) -> list[Where]:
     return found
 
 
-def _where(code: CodeType, line: int) -> Where | None:
+def _where(code: CodeType, line: int) -> FrameInfo | None:
     """A line of somebody else's code: the framework's own frames say nothing to whoever asks."""
     if code.co_filename.startswith(_PACKAGE):
         return None
     text = linecache.getline(code.co_filename, line).strip()
-    return Where(code.co_filename, line, code.co_qualname if hasattr(code, "co_qualname") else code.co_name, text[:200])
+    return FrameInfo(
+        code.co_filename, line, code.co_qualname if hasattr(code, "co_qualname") else code.co_name, text[:200]
+    )
 
 
-def usage() -> MostUsed:
+def usage() -> Usage:
     """What the process and all below it use."""
     own = resource.getrusage(resource.RUSAGE_SELF)
     cpu = own.ru_utime + own.ru_stime
@@ -108,14 +110,14 @@ def usage() -> MostUsed:
     cpu += ended.ru_utime + ended.ru_stime
     memory, processes = _resident("self"), 1
     if not memory:  # no Linux: the highest that it ever was has to do
-        return MostUsed(cpu, own.ru_maxrss, 1)
+        return Usage(cpu, own.ru_maxrss, 1)
     for pid in _descendants():
         used = _processor(pid)
         if used is not None:
             cpu += used
             memory += _resident(pid)
             processes += 1
-    return MostUsed(cpu, memory, processes)
+    return Usage(cpu, memory, processes)
 
 
 def _resident(pid: str) -> int:
@@ -153,12 +155,12 @@ def _descendants() -> list[str]:
 
 
 def stack_bytes(loop: asyncio.AbstractEventLoop) -> bytes:
-    """`look_around`, for the scheduler; never more than it takes."""
-    look = look_around(loop)
+    """`dump_stacks`, for the scheduler; never more than it takes."""
+    look = dump_stacks(loop)
     data = msgspec.json.encode(look)
-    if len(data) > messages.MOST_TOLD:
-        data = msgspec.json.encode(Look(look.threads[:5], look.tasks[:20]))
-    return data if len(data) <= messages.MOST_TOLD else msgspec.json.encode(Look([], []))
+    if len(data) > messages.MAX_QUERY_REPLY:
+        data = msgspec.json.encode(StackDump(look.threads[:5], look.tasks[:20]))
+    return data if len(data) <= messages.MAX_QUERY_REPLY else msgspec.json.encode(StackDump([], []))
 
 
 def usage_bytes() -> bytes:
@@ -168,4 +170,4 @@ def usage_bytes() -> bytes:
 
 def write_stack(loop: asyncio.AbstractEventLoop) -> None:
     """Write the answer to the output, in one piece: the loop is blocked, and the link with it."""
-    os.write(1, messages.TOLD_MARK + stack_bytes(loop) + b"\n")
+    os.write(1, messages.QUERY_REPLY_MARK + stack_bytes(loop) + b"\n")

@@ -62,7 +62,7 @@ class StateStream:
         self._credit = float(_BURST)
         self._credited_at = 0.0
         self._is_scheduled = False
-        self._proposals: deque[messages.FlowDelta] = deque()
+        self._proposals: deque[messages.Propose] = deque()
         self._is_deciding = False
         self.latest_proposal = 0
         peer.on_writable = self.flush
@@ -130,7 +130,7 @@ class StateStream:
             self._send_ops(ops[:middle])
             self._send_ops(ops[middle:])
 
-    def propose(self, frame: messages.FlowDelta, group: asyncio.TaskGroup) -> None:
+    def propose(self, frame: messages.Propose, group: asyncio.TaskGroup) -> None:
         """Let the work take or refuse what the flow proposes, after what was proposed before; `group` may be used."""
         self._proposals.append(frame)
         self.latest_proposal = frame.proposal
@@ -150,13 +150,13 @@ class StateStream:
             else:
                 self._answer(frame, error)
 
-    def _apply(self, frame: messages.FlowDelta) -> Any:
+    def _apply(self, frame: messages.Propose) -> Any:
         from lightwork.components.flow_delta import FlowDelta
 
         return self._work.apply_flow_delta(FlowDelta(frame.op, unpacked(frame.expected), frame.has_expected))
 
     async def _decide_later(
-        self, frame: messages.FlowDelta, outcome: Coroutine[Any, Any, Any], group: asyncio.TaskGroup
+        self, frame: messages.Propose, outcome: Coroutine[Any, Any, Any], group: asyncio.TaskGroup
     ) -> None:
         error = None
         try:
@@ -166,16 +166,16 @@ class StateStream:
         self._answer(frame, error)
         self._decide(group)
 
-    def _answer(self, frame: messages.FlowDelta, error: Exception | None) -> None:
+    def _answer(self, frame: messages.Propose, error: Exception | None) -> None:
         with self._work._state.lock:
             self._is_deciding = False
             ops = self._buffer.take()
             info = None if error is None else describe_error(error)
             try:
-                self._peer.send(messages.Answer(frame.proposal, ops, info))
+                self._peer.send(messages.ProposalResult(frame.proposal, ops, info))
             except FrameTooLarge:
                 self._send_ops(ops)
-                self._peer.send(messages.Answer(frame.proposal, [], info))
+                self._peer.send(messages.ProposalResult(frame.proposal, [], info))
 
 
 def _spell(op: Op) -> str:

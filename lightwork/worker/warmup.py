@@ -22,7 +22,7 @@ from lightwork.link.handshake import LAUNCH_SIZE, NONCE_SIZE, ServerHandshake
 from lightwork.link.peer import Peer
 from lightwork.worker.agent import Agent
 
-__all__ = ["rehearse"]
+__all__ = ["warm_up"]
 
 _WITHIN = 5.0
 """Seconds after which it is given up: it takes a few milliseconds."""
@@ -31,7 +31,7 @@ _MAX_FRAME = 1 << 20
 _OVER = "over"
 
 
-class _Part(Work):
+class _WarmupWork(Work):
     """What is played: one call, one change of the state."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Part(Work):
         return self.count
 
 
-def rehearse() -> bool:
+def warm_up() -> bool:
     """Be a worker once, from the dial to the end, with a scheduler in the same loop; says whether it came to that.
 
     It leaves no thread, descriptor or task, and no signal handler: a process can be forked afterwards. Where the
@@ -54,7 +54,7 @@ def rehearse() -> bool:
     keep_buffers()
     try:
         with asyncio.Runner() as runner:
-            runner.run(_play())
+            runner.run(_run_once())
     except OSError:  # a sandbox may forbid the socket, and a machine may be too slow
         return False
     helper = threading.Thread(target=_nothing)
@@ -67,7 +67,7 @@ def _nothing() -> None:
     """The first thread of a process is the dearest, as everything that is first."""
 
 
-async def _play() -> None:
+async def _run_once() -> None:
     launch, secret, name = os.urandom(LAUNCH_SIZE), os.urandom(32), f"lightwork-{os.urandom(8).hex()}"
     loop = asyncio.get_running_loop()
     notes: list[str] = []  # of how it went
@@ -113,7 +113,7 @@ class _Scheduler:
 
     def _on_hello(self, frames: Frames) -> None:
         messages.decode_from_worker(frames[0][1])
-        welcome = messages.Welcome(0, pickle.dumps(_Part()), "", [], None, _WITHIN, _MAX_FRAME)
+        welcome = messages.Welcome(0, pickle.dumps(_WarmupWork()), "", [], None, _WITHIN, _MAX_FRAME)
         self._connection.send(messages.pack(messages.encode(welcome)))
         self._connection.on_closed = lambda error: self._peer.close()
         self._peer.attach(self._connection, 0)
@@ -121,7 +121,7 @@ class _Scheduler:
     def _on_frame(self, frame: messages.FromWorker) -> None:
         match frame:
             case messages.Ready():
-                self._peer.send(messages.Call(1, *_Part()._signature.bind((1,), {})))
+                self._peer.send(messages.Call(1, *_WarmupWork()._signature.bind((1,), {})))
             case messages.Result():
                 self._peer.send(messages.Stop(0.0))
             case messages.Bye():

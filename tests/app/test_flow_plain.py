@@ -101,7 +101,7 @@ async def test_one_consistent_state() -> None:
 
 def bytes_held_by(app: App[Any]) -> int:
     """What has come from workers and waits for the end of the pass."""
-    return sum(len(act.args[-1]) for act in app._running().scheduler.core.held or [] if isinstance(act, partial))
+    return sum(len(act.args[-1]) for act in app._running().engine.core.held or [] if isinstance(act, partial))
 
 
 async def test_what_is_held_is_bounded() -> None:

@@ -17,7 +17,7 @@ import pytest
 from lightwork import App, Work
 from lightwork.changes import Change, StateChanged
 from lightwork.errors import WorkerDied
-from lightwork.runtime import Route
+from lightwork.runtime import Address
 from lightwork.state.ops import OpBuffer
 from lightwork.state.values import packed
 from lightwork.status import Reason
@@ -172,11 +172,11 @@ async def test_a_route_that_is_somebody_elses_is_passed_over() -> None:
         await asyncio.start_server(talk, "127.0.0.1", 0) as talks,
         await asyncio.start_server(listen, "127.0.0.1", 0) as listens,
     ):
-        others = [Route(*one.sockets[0].getsockname()) for one in (talks, listens)]
+        others = [Address(*one.sockets[0].getsockname()) for one in (talks, listens)]
 
         class Elsewhere(ThroughProxies):
-            async def routes(self, listener: Route) -> list[Route]:
-                return [*others, Route(listener.host, listener.port)]
+            async def routes(self, listener: Address) -> list[Address]:
+                return [*others, Address(listener.host, listener.port)]
 
         runtimes: Any = {"inprocess": Elsewhere([])}
         async with running(runtimes=runtimes, settings={"launch_timeout": 6.0}, work=work):

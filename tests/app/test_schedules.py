@@ -228,7 +228,7 @@ async def test_no_timer_without_schedules() -> None:
 
     root: Any = Plain(script)
     async with app_of(root) as app:
-        schedules = app._running().scheduler.schedules
+        schedules = app._running().engine.schedules
         assert schedules._timer is None
         root.done = 1
         await app.wait_for(lambda: root.passes)

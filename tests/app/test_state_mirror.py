@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightwork import FlowDelta, Work
-from lightwork.engine.workers.replica import Mirror
+from lightwork.engine.workers.replica import Replica
 from lightwork.errors import StateError
 from lightwork.link import messages
 from lightwork.state.ops import OpBuffer
@@ -52,7 +52,7 @@ class Pair:
         for name, value in self.flow._state.snapshot().items():
             self.watcher.restore(name, value)
         self.work._state.sink = self.buffer.add
-        self.mirror = Mirror(self.flow._state, lambda frame: self.to_work.append(messages.encode(frame)), self.tell)
+        self.replica = Replica(self.flow._state, lambda frame: self.to_work.append(messages.encode(frame)), self.tell)
 
     def tell(self, op: Any) -> None:
         self.watcher.apply([copy.deepcopy(op)])
@@ -66,10 +66,10 @@ class Pair:
             return
         frame = messages.decode_from_worker(self.to_flow.popleft())
         if isinstance(frame, messages.Delta):
-            shown = self.mirror.apply(frame.ops)
+            shown = self.replica.apply(frame.ops)
         else:
-            assert isinstance(frame, messages.Answer)
-            shown = self.mirror.answer(frame.proposal, frame.ops)
+            assert isinstance(frame, messages.ProposalResult)
+            shown = self.replica.answer(frame.proposal, frame.ops)
         for op in shown:
             self.tell(op)
 
@@ -77,12 +77,12 @@ class Pair:
         if not self.to_work:
             return
         frame = messages.decode_from_scheduler(self.to_work.popleft())
-        assert isinstance(frame, messages.FlowDelta)
+        assert isinstance(frame, messages.Propose)
         try:
             self.work.apply_flow_delta(FlowDelta(frame.op, unpacked(frame.expected), frame.has_expected))
         except Exception:
             self.refused = True
-        self.to_flow.append(messages.encode(messages.Answer(frame.proposal, self.buffer.take(), None)))
+        self.to_flow.append(messages.encode(messages.ProposalResult(frame.proposal, self.buffer.take(), None)))
 
     def settle(self) -> None:
         while self.to_work or self.to_flow or self.buffer:
@@ -150,7 +150,7 @@ def test_both_sides_end_equal(script: list[tuple[str, str, int]]) -> None:
     pair = Pair()
     _play(pair, script)
     pair.settle()
-    assert pair.mirror.num_pending == 0
+    assert pair.replica.num_pending == 0
     assert _same(pair.flow._state, pair.work._state)
     assert pair.watcher.snapshot() == pair.flow._state.snapshot()
 
@@ -161,7 +161,7 @@ def test_worker_dies_at_any_moment(script: list[tuple[str, str, int]]) -> None:
     """A worker that dies leaves the flow with a state of its own: edits work, and the watcher sees the same."""
     pair = Pair()
     _play(pair, script)
-    pair.mirror.close(pair.tell)
+    pair.replica.close(pair.tell)
     assert pair.watcher.snapshot() == pair.flow._state.snapshot()
     assert pair.flow._state.guard is None
     pair.flow.items.append("after")
@@ -231,9 +231,9 @@ def test_frames_after_the_work_has_left() -> None:
     pair.flow.n = 5
     pair.work.text = "late"
     pair.flow._bound(None)
-    new = Mirror(pair.flow._state, lambda frame: None, lambda op: None)
+    new = Replica(pair.flow._state, lambda frame: None, lambda op: None)
     pair.settle()
-    pair.mirror.close(lambda op: None)
+    pair.replica.close(lambda op: None)
     assert pair.flow.text is None
     assert new.is_tied
 
@@ -242,9 +242,9 @@ def test_diverged() -> None:
     """An edit that does not fit, and an answer to nothing, are errors."""
     pair = Pair()
     with pytest.raises(StateError, match="diverged"):
-        pair.mirror.apply([(2, ["items"], 9, 0, [1])])
+        pair.replica.apply([(2, ["items"], 9, 0, [1])])
     with pytest.raises(StateError, match="answers proposal 7, which was never made"):
-        pair.mirror.answer(7, [])
+        pair.replica.answer(7, [])
 
 
 def test_what_waits_for_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,12 +261,12 @@ def test_no_worker_outlives_a_killed_scheduler(tmp_path: Path) -> None:
         "LIGHTWORK_RUNTIMES__LOCAL__HOME": str(tmp_path / "home"),
     }
     command = [sys.executable, "-m", "tests.app.support_orphans"]
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as scheduler:
-        assert scheduler.stdout is not None
-        workers = [psutil.Process(int(pid)) for pid in scheduler.stdout.readline().split()]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as engine:
+        assert engine.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in engine.stdout.readline().split()]
         assert len(workers) == 7
-        everybody = [*workers, *psutil.Process(scheduler.pid).children(recursive=True)]
-        scheduler.kill()
+        everybody = [*workers, *psutil.Process(engine.pid).children(recursive=True)]
+        engine.kill()
     left = psutil.wait_procs(everybody, timeout=20)[1]
     assert left == []
 

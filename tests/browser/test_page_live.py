@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lightwork import App
-from lightwork.runtime import Route
+from lightwork.runtime import Address
 from tests.browser.live_app import Training
 from tests.browser.support import SCREENSHOTS, Open
 from tests.chaos.proxy import proxies
@@ -99,7 +99,7 @@ async def test_the_feed_is_resumed_after_a_cut(open_page: Open, tmp_path: Path) 
         upstream = urlsplit(url)
         assert upstream.hostname is not None
         assert upstream.port is not None
-        async with proxies(1, Route(upstream.hostname, upstream.port)) as (proxy,):
+        async with proxies(1, Address(upstream.hostname, upstream.port)) as (proxy,):
             page = await open_page(f"http://127.0.0.1:{proxy.route.port}/", "#/works/root.trainer/state")
             await expect(value(page, "root.trainer.epoch").locator(".value")).to_have_text(re.compile(r"^\d\d+$"))
             # What tells a snapshot from a resumption: the page's own objects for works are made anew.

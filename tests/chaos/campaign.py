@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from lightwork.runtime import Route
+from lightwork.runtime import Address
 from lightwork_runtimes.local._launchdir import Record
 from tests.chaos import faults as f
 from tests.chaos.flow import Settings, Verdict
@@ -102,7 +102,7 @@ class Campaign:
         for path in (self.home, self.ledgers):
             path.mkdir(mode=0o700, exist_ok=True)
         for one in made:
-            one.upstream = Route("127.0.0.1", self._port)
+            one.upstream = Address("127.0.0.1", self._port)
 
     # --- the app ----------------------------------------------------------------------------------
 

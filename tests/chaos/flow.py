@@ -20,7 +20,7 @@ import msgspec
 from lightwork import App, Flow
 from lightwork.changes import Change, StateChanged, StatusChanged
 from lightwork.errors import LightworkError
-from lightwork.runtime import Route
+from lightwork.runtime import Address
 from lightwork.status import Stage, WorkStatus
 from lightwork_runtimes.local import LocalOptions
 from tests.chaos.proxy import LocalThroughProxies
@@ -246,7 +246,7 @@ async def main(settings: Settings) -> None:
     loop.add_signal_handler(signal.SIGUSR1, flow._is_ending.set)
     reported: list[str] = []
     loop.set_exception_handler(lambda loop, context: reported.append(repr(context)))
-    routes = [Route(*route) for route in settings.routes]
+    routes = [Address(*route) for route in settings.routes]
     runtime = LocalThroughProxies(LocalOptions(home=settings.home), routes, settings.environ)
     app = App(flow, runtimes={"local": runtime}, port=settings.port, **settings.options)
     async with app:

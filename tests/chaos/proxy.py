@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal, Self
 
-from lightwork.runtime import Route
+from lightwork.runtime import Address
 from lightwork_runtimes.inprocess import InProcessRuntime
 from lightwork_runtimes.local import LocalOptions, LocalRuntime
 
@@ -146,9 +146,9 @@ class FaultProxy:
         came: How many connections have come.
     """
 
-    def __init__(self, upstream: Route) -> None:
+    def __init__(self, upstream: Address) -> None:
         self.upstream = upstream
-        self.route = Route("127.0.0.1", 0)
+        self.route = Address("127.0.0.1", 0)
         self.lines: list[Line] = []
         self.plans: deque[Plan] = deque()
         self.is_closed_to_new = False
@@ -160,7 +160,7 @@ class FaultProxy:
     async def start(self) -> None:
         """Listen."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=256)
-        self.route = Route(*self._server.sockets[0].getsockname())
+        self.route = Address(*self._server.sockets[0].getsockname())
 
     async def aclose(self) -> None:
         """End every connection."""
@@ -215,9 +215,9 @@ async def _both(*carried: object) -> None:
 
 
 @contextlib.asynccontextmanager
-async def proxies(number: int = 1, upstream: Route | None = None) -> AsyncIterator[list[FaultProxy]]:
+async def proxies(number: int = 1, upstream: Address | None = None) -> AsyncIterator[list[FaultProxy]]:
     """So many proxies; where their scheduler is may be told later."""
-    made = [FaultProxy(upstream or Route("127.0.0.1", 0)) for _ in range(number)]
+    made = [FaultProxy(upstream or Address("127.0.0.1", 0)) for _ in range(number)]
     try:
         for one in made:
             await one.start()
@@ -234,7 +234,7 @@ class ThroughProxies(InProcessRuntime):
         super().__init__()
         self._made = made
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         for one in self._made:
             one.upstream = listener
         return [one.route for one in self._made]
@@ -249,7 +249,7 @@ class LocalThroughProxies(LocalRuntime):
         environ: Of the works, and of nobody else.
     """
 
-    def __init__(self, options: LocalOptions, routes: Sequence[Route], environ: Mapping[str, str]) -> None:
+    def __init__(self, options: LocalOptions, routes: Sequence[Address], environ: Mapping[str, str]) -> None:
         super().__init__("local", options)
         self._routes = routes
         self._environ = environ
@@ -263,5 +263,5 @@ class LocalThroughProxies(LocalRuntime):
             for name in self._environ:
                 del os.environ[name]
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         return self._routes

@@ -18,7 +18,7 @@ from lightwork.server.types import (
     AppDetail,
     CallDetail,
     CommandView,
-    Component,
+    ComponentView,
     ErrorBody,
     Failed,
     LogEntry,
@@ -169,7 +169,7 @@ class FakeServer:
         return _json(self.app)
 
     async def _get_components(self, request: web.Request) -> web.Response:
-        items = [Component(name, "work" if name in self.works else "flow", "X", []) for name in self.states]
+        items = [ComponentView(name, "work" if name in self.works else "flow", "X", []) for name in self.states]
         return _json({"items": items, "total": len(items)})
 
     async def _get_state(self, request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightwork_runtimes.far import kept
+from lightwork_runtimes.remote import kept
 from tests.cli.invoke import Done
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import lightwork.cli.doctor
 import lightwork.engine.workers.runtimes
-from lightwork.cli.doctor import Report, examine
+from lightwork.cli.doctor import DoctorReport, examine
 from lightwork.runtime import Diagnosable, Finding, Health
 from tests.cli.invoke import invoke
 
@@ -57,7 +57,7 @@ def _others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTWORK_RUNTIME", "inprocess")
 
 
-async def reports(*profiles: str) -> dict[str, Report]:
+async def reports(*profiles: str) -> dict[str, DoctorReport]:
     return {report.about: report async for report in examine(profiles)}
 
 

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from lightwork.components.cron import Schedule, ScheduleBook
+from lightwork.components.cron import Schedule, ScheduleRegistry
 
 NOON = datetime(2026, 5, 6, 12, tzinfo=UTC).timestamp()
 HOUR = 3600.0
@@ -18,7 +18,7 @@ class Story:
 
     def __init__(self, pattern: str = "hourly") -> None:
         self.schedule = Schedule(pattern, NOON - HOUR / 2)
-        self.book: ScheduleBook[str] = ScheduleBook(UTC)
+        self.book: ScheduleRegistry[str] = ScheduleRegistry(UTC)
         self.book.add("a", self.schedule)
 
     def pass_at(self, now: float, *, is_complete: bool = True, asks: bool = True) -> bool:
@@ -85,7 +85,7 @@ def test_wake_at_is_the_earliest() -> None:
     assert story.book.wake_at() == NOON - HOUR / 4
     story.book.advance(NOON)
     assert story.book.wake_at() is None
-    assert ScheduleBook[str](UTC).wake_at() is None
+    assert ScheduleRegistry[str](UTC).wake_at() is None
 
 
 def test_clock_set_back_repeats_nothing(story: Story) -> None:
@@ -114,7 +114,7 @@ def test_repeated_hour_of_daylight_saving() -> None:
     """A daily schedule fires once on the day on which its time is shown twice."""
     berlin = ZoneInfo("Europe/Berlin")
     schedule = Schedule("30 2 * * *", datetime(2026, 10, 24, 12, tzinfo=berlin).timestamp())
-    book: ScheduleBook[str] = ScheduleBook(berlin)
+    book: ScheduleRegistry[str] = ScheduleRegistry(berlin)
     book.add("a", schedule)
     first = datetime(2026, 10, 25, 2, 30, tzinfo=berlin).timestamp()
     assert [book.advance(first - 1), book.advance(first)] == [False, True]
@@ -127,7 +127,7 @@ def test_repeated_hour_of_daylight_saving() -> None:
 
 def test_restored_schedule_catches_up() -> None:
     """A schedule that is restored after its time has passed fires at once; one that was cut short is still true."""
-    book: ScheduleBook[str] = ScheduleBook(UTC)
+    book: ScheduleRegistry[str] = ScheduleRegistry(UTC)
     book.add("missed", Schedule("hourly", NOON - HOUR / 2))
     book.add("cut", Schedule("hourly", NOON + 1, last=NOON, is_open=True))
     book.begin(NOON + 2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightwork.components.status_history import WorkRecord
+from lightwork.components.status_history import StatusHistory
 from lightwork.status import Stage, WorkStatus
 
 pytestmark = pytest.mark.bare
@@ -22,7 +22,7 @@ STAGES = (Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED)
 )
 def test_the_latest_calls_are_kept_in_their_order(added: Sequence[tuple[str, Stage, bool]], kept: int) -> None:
     """By the call that had a status last, however often somebody looks; each with its latest status."""
-    record = WorkRecord(kept)
+    record = StatusHistory(kept)
     expected: dict[str, WorkStatus] = {}
     for number, (call_hash, stage, is_looked_at) in enumerate(added):
         status = WorkStatus(stage, float(number))
@@ -38,7 +38,7 @@ def test_the_latest_calls_are_kept_in_their_order(added: Sequence[tuple[str, Sta
 
 def test_a_record_that_nobody_looks_at_is_bounded() -> None:
     """It never holds more than twice the calls that are kept, and one."""
-    record = WorkRecord(10)
+    record = StatusHistory(10)
     most = 0
     for number in range(1000):
         record.add(WorkStatus(Stage.PENDING, 0.0), str(number))

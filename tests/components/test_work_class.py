@@ -420,7 +420,7 @@ def test_state_that_is_none(state: Any) -> None:
     assert train.lr == 0.1
 
 
-@pytest.mark.parametrize("name", ["_parent", "_key", "_driver", "_state", "_record", "_children"])
+@pytest.mark.parametrize("name", ["_parent", "_key", "_driver", "_state", "_status_history", "_children"])
 def test_names_of_lightwork_s_own(name: str) -> None:
     """A private name that lightwork itself uses is refused, and not silently taken over."""
 

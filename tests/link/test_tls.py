@@ -357,7 +357,7 @@ def test_connections_in_the_tls_handshake_are_counted(run: Run, certificate: Cer
     """Of 40 that stop in the middle of it the oldest go at once, the bound is kept, and a worker is let in."""
 
     async def scenario() -> None:
-        async with door(certificate=certificate, max_strangers=8) as here:
+        async with door(certificate=certificate, max_unauthenticated=8) as here:
             crowd = []
             for _ in range(40):
                 reader, writer = await asyncio.open_connection(*here.address)

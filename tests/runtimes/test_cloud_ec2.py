@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from lightwork import CloudCompute
-from lightwork.runtime import Cause, Health, NoCapacity, Rejected, Route, Spec, TimedOut, Unreachable
+from lightwork.runtime import Address, Cause, Health, NoCapacity, Rejected, Spec, TimedOut, Unreachable
 from tests.runtimes.sshd import free_port
 
 pytest.importorskip("libcloud")
@@ -134,7 +134,7 @@ async def test_order_find_and_give_back(tmp_path: Path, monkeypatch: pytest.Monk
     # moto leaves out the slash at the end of its namespace.
     monkeypatch.setattr(ec2, "NAMESPACE", ec2.NAMESPACE.rstrip("/"))
     async with moto() as port, runtime(port, tmp_path) as one:
-        await one.routes(Route("127.0.0.1", 4321))
+        await one.routes(Address("127.0.0.1", 4321))
         compute = CloudCompute("gpu", disk_size=50, interruptible=True)
         with pytest.raises(TimedOut, match="boot_timeout"):  # there is no machine behind moto's address
             await one.launch(spec(compute=compute))

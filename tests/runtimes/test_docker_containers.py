@@ -10,7 +10,7 @@ import pytest
 
 from lightwork.compute import CloudCompute, Mount
 from lightwork.errors import PlatformError
-from lightwork.runtime import Cause, Rejected, Route, Standing, Unreachable
+from lightwork.runtime import Address, Cause, Rejected, Standing, Unreachable
 from lightwork_runtimes.docker import DockerOptions, DockerRuntime, Machine
 from tests.runtimes import docker_jobs
 from tests.runtimes.docker_base import docker, require_engine
@@ -208,16 +208,16 @@ async def test_loopback_is_no_route(folder: Folder) -> None:
     """A listener on the loopback is refused with what to set; on all addresses it is reached by the engine's name."""
     async with docker_runtime(folder.owner) as runtime:
         with pytest.raises(Rejected, match=r"127\.0\.0\.1.*host = '0\.0\.0\.0'"):
-            await runtime.routes(Route("127.0.0.1", 1))
-        assert Route("host.docker.internal", 1) in await runtime.routes(Route("0.0.0.0", 1))
-        assert await runtime.routes(Route("10.1.2.3", 1)) == [Route("10.1.2.3", 1)]
+            await runtime.routes(Address("127.0.0.1", 1))
+        assert Address("host.docker.internal", 1) in await runtime.routes(Address("0.0.0.0", 1))
+        assert await runtime.routes(Address("10.1.2.3", 1)) == [Address("10.1.2.3", 1)]
     async with docker_runtime(folder.owner, network="host") as runtime:
-        assert await runtime.routes(Route("0.0.0.0", 1)) == [Route("127.0.0.1", 1)]
+        assert await runtime.routes(Address("0.0.0.0", 1)) == [Address("127.0.0.1", 1)]
     async with docker_runtime(folder.owner, network="no-such-network") as runtime:
         with pytest.raises(Rejected, match="no-such-network"):
-            await runtime.routes(Route("0.0.0.0", 1))
+            await runtime.routes(Address("0.0.0.0", 1))
     async with docker_runtime(folder.owner, address="me.example") as runtime:
-        assert await runtime.routes(Route("127.0.0.1", 1)) == [Route("me.example", 1)]
+        assert await runtime.routes(Address("127.0.0.1", 1)) == [Address("me.example", 1)]
 
 
 async def test_published_port_is_reachable(folder: Folder) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lightwork.errors import PlatformError
-from lightwork.runtime import Route
+from lightwork.runtime import Address
 from lightwork.testing.conformance import CHECKS, run_check
 from lightwork_runtimes.docker import DockerOptions, DockerRuntime
 from tests.runtimes.docker_base import base_image, require_engine
@@ -105,12 +105,12 @@ async def test_engine_of_another_authority_is_refused(tmp_path: Path) -> None:
 async def test_route_from_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """For an engine elsewhere the route is the address that this machine has towards it, and ports are published."""
     from lightwork_runtimes.docker import _routes
-    from lightwork_runtimes.docker._address import Address
+    from lightwork_runtimes.docker._address import EngineAddress
     from lightwork_runtimes.docker._engine import Engine
 
-    engine = Engine(Address("tcp://192.0.2.7:2376", tls="/certs"))
+    engine = Engine(EngineAddress("tcp://192.0.2.7:2376", tls="/certs"))
     monkeypatch.setattr(_routes, "_own_address", lambda engine: "192.0.2.1")
     options = DockerOptions()
-    assert await _routes.find_routes(engine, options, Route("0.0.0.0", 5)) == [Route("192.0.2.1", 5)]
+    assert await _routes.find_routes(engine, options, Address("0.0.0.0", 5)) == [Address("192.0.2.1", 5)]
     assert _routes.publish_address(engine, options) == "192.0.2.7"
     assert _routes.publish_address(engine, DockerOptions(publish=False)) is None

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from lightwork.runtime import Cause, Conflict, Rejected, Route, RuntimeFailure, Standing
+from lightwork.runtime import Address, Cause, Conflict, Rejected, RuntimeFailure, Standing
 from lightwork_runtimes import inprocess
 from lightwork_runtimes.inprocess import InProcessRuntime
 from tests.runtimes.support import spec
@@ -81,4 +81,4 @@ async def test_other_spec_conflicts_and_routes_avoid_wildcards() -> None:
         await runtime.launch(spec("nothing", entry=ENTRY))
         with pytest.raises(Conflict):
             await runtime.launch(spec("leave 1", entry=ENTRY))
-        assert await runtime.routes(Route("0.0.0.0", 5)) == [Route("127.0.0.1", 5)]
+        assert await runtime.routes(Address("0.0.0.0", 5)) == [Address("127.0.0.1", 5)]

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import pytest
 
-from lightwork_runtimes.far import kept
+from lightwork_runtimes.remote import kept
 
 MARKER = kept.MARKER
 

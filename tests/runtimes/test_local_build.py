@@ -18,11 +18,11 @@ import pytest
 
 from lightwork.build import BuildConfig
 from lightwork.runtime import NoCapacity, Rejected, Runtime
-from lightwork_runtimes.far.kept import MARKER, cache_folder
-from lightwork_runtimes.far.venv import find_uv
 from lightwork_runtimes.inprocess import InProcessRuntime
 from lightwork_runtimes.local import LocalRuntime, _venvs
 from lightwork_runtimes.local._venvs import Venvs
+from lightwork_runtimes.remote.kept import MARKER, cache_folder
+from lightwork_runtimes.remote.venv import find_uv
 from tests.runtimes.support import OWNER, first_output, is_alive, local, output, read_bytes, spec
 
 PROBE = """

@@ -23,13 +23,13 @@ from lightwork import App, BuildConfig, CloudCompute, Flow, Mount
 from lightwork.config import Config
 from lightwork.errors import ConfigError, PlatformError
 from lightwork.runtime import (
+    Address,
     Cause,
-    Door,
     Health,
+    ListenerAddress,
     NoCapacity,
     Ref,
     Rejected,
-    Route,
     Runtime,
     Spec,
     Standing,
@@ -40,7 +40,7 @@ from tests.runtimes.support import first_output, output
 
 from lightwork_runtimes.ssh import SshOptions, SshRuntime  # isort: skip -- after what skips where it cannot be imported
 from lightwork_runtimes.ssh._ports import service_ports, usual_ports  # isort: skip
-from lightwork_runtimes.far.supervise import MARGIN  # isort: skip
+from lightwork_runtimes.remote.supervise import MARGIN  # isort: skip
 from tests.runtimes.ssh_works import Echo  # isort: skip
 
 pytestmark = needs_sshd
@@ -274,7 +274,7 @@ async def test_unreachable_is_unknown_and_not_dead(folder: Path) -> None:
 async def test_half_open_connection_gives_its_port_back(server: Server) -> None:
     """Where the server has not noticed that a connection is dead, the next one ends it and has its port."""
     async with entered(server) as runtime:
-        await runtime.routes(Route("127.0.0.1", 1))
+        await runtime.routes(Address("127.0.0.1", 1))
         await runtime.launch(spec("wait"))
         host = runtime._hosts[server.host]
         session = host._session
@@ -389,7 +389,7 @@ async def door(server: Server) -> AsyncIterator[tuple[list[Upper], int]]:
         return served[-1]
 
     async with entered(server, ports=[free_port()]) as runtime:
-        (route,) = await runtime.routes(Door("127.0.0.1", 1, accept))
+        (route,) = await runtime.routes(ListenerAddress("127.0.0.1", 1, accept))
         await runtime.launch(spec("wait"))
         yield served, route.port
 
@@ -613,12 +613,12 @@ async def test_what_it_cannot_do_is_rejected(server: Server) -> None:
 
 async def test_ports_that_are_taken(server: Server) -> None:
     """The first port that is free is forwarded; where none is, the error says what to do."""
-    listener = Route("127.0.0.1", 1)
+    listener = Address("127.0.0.1", 1)
     taken = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     async with taken:
         port = taken.sockets[0].getsockname()[1]
         async with entered(server, ports=[port]) as runtime:
-            assert await runtime.routes(listener) == [Route("127.0.0.1", port)]
+            assert await runtime.routes(listener) == [Address("127.0.0.1", port)]
             with pytest.raises(NoCapacity, match="AllowTcpForwarding"):
                 await runtime.launch(spec("exit 0"))
         async with entered(server, ports=[port, free_port()]) as runtime:
@@ -629,10 +629,10 @@ async def test_ports_that_are_taken(server: Server) -> None:
 async def test_direct_routes(server: Server) -> None:
     """Works dial the address that the far side sees, and the loopback is refused as one."""
     async with entered(server, direct=True) as runtime:
-        assert await runtime.routes(Route("0.0.0.0", 5)) == [Route("127.0.0.1", 5)]
-        assert await runtime.routes(Route("10.0.0.1", 5)) == [Route("10.0.0.1", 5)]
+        assert await runtime.routes(Address("0.0.0.0", 5)) == [Address("127.0.0.1", 5)]
+        assert await runtime.routes(Address("10.0.0.1", 5)) == [Address("10.0.0.1", 5)]
         with pytest.raises(Rejected, match="direct = true"):
-            await runtime.routes(Route("127.0.0.1", 5))
+            await runtime.routes(Address("127.0.0.1", 5))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from lightwork import App, Flow, Work
 from lightwork.engine.workers.worker import Worker
 from lightwork.link.messages import Ticket
-from lightwork.runtime import Route, Runtime
+from lightwork.runtime import Address, Runtime
 from lightwork_runtimes.inprocess import InProcessRuntime
 
 
@@ -47,11 +47,11 @@ class Live:
 
     @property
     def listener(self) -> Any:
-        return self.app._running().scheduler._listener
+        return self.app._running().engine._listener
 
     @property
     def worker(self) -> Worker:
-        (worker,) = self.app._running().scheduler._core.workers.values()
+        (worker,) = self.app._running().engine._core.workers.values()
         return worker
 
     def ticket(self, secret: bytes | None = None) -> Ticket:
@@ -87,16 +87,16 @@ async def live(
 class Tape:
     """A proxy in front of a listener, and what went through it: first what the worker said, then the scheduler."""
 
-    def __init__(self, upstream: Route) -> None:
+    def __init__(self, upstream: Address) -> None:
         self.upstream = upstream
         self.said: list[tuple[bytearray, bytearray]] = []
-        self.route = Route("", 0)
+        self.route = Address("", 0)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.route = Route(*self._server.sockets[0].getsockname())
+        self.route = Address(*self._server.sockets[0].getsockname())
 
     async def aclose(self) -> None:
         if self._server is not None:
@@ -129,7 +129,7 @@ class Taped(InProcessRuntime):
 
     tape: Tape
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         self.tape = Tape(listener)
         await self.tape.start()
         return [self.tape.route]

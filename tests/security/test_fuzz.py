@@ -19,17 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightwork.engine.listener.certificate import make_certificate, server_context
-from lightwork.engine.workers.replica import Mirror
+from lightwork.engine.workers.replica import Replica
 from lightwork.errors import ProtocolError, StateError
 from lightwork.link import ClientHandshake, Connection, Peer, ServerHandshake, TlsLayer
 from lightwork.link.messages import (
     HEADER,
     Ack,
-    Answer,
     Cancel,
     Failure,
     FrameReader,
     FromWorker,
+    ProposalResult,
     Stopped,
     decode_from_scheduler,
     decode_from_worker,
@@ -124,7 +124,7 @@ def _decode(data: bytes) -> None:
             frame = decode(data)
         except ProtocolError:
             continue
-        info = frame.error if isinstance(frame, Failure | Stopped | Answer) else None
+        info = frame.error if isinstance(frame, Failure | Stopped | ProposalResult) else None
         if info is not None:
             error = rebuild_error(info, work="root.work")
             assert isinstance(error, Exception)
@@ -391,9 +391,9 @@ def test_the_flows_copy_takes_no_harm(ops: list[Any], data: bytes) -> None:
         except ProtocolError:
             continue
         state = _state()
-        mirror = Mirror(state, lambda proposal: None, lambda op: None)
+        replica = Replica(state, lambda proposal: None, lambda op: None)
         state.set("n", 7)
-        _check_apply(state, mirror.apply, frame.ops)  # type: ignore[union-attr]
+        _check_apply(state, replica.apply, frame.ops)  # type: ignore[union-attr]
 
 
 def test_a_pickle_is_no_frame() -> None:

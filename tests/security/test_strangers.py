@@ -151,7 +151,7 @@ def _parrot(data: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter
 @HOSTS
 async def test_a_flood(host: str) -> None:
     """While 300 connections come and stay, every call is answered, and no more than the limit are kept."""
-    async with live(host=host, max_strangers=64) as here:
+    async with live(host=host, max_unauthenticated=64) as here:
         crowd: list[asyncio.StreamWriter] = []
 
         async def flood() -> None:

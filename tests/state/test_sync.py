@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from lightwork.link import messages
 from lightwork.state.ops import OpBuffer
 from lightwork.state.state import State
-from lightwork.state.tracking import Node, locate, plain
+from lightwork.state.tracking import Tracked, locate, plain
 from lightwork.state.values import packed, unpacked
 
 NAMES = ["a", "b", "c"]
@@ -129,15 +129,15 @@ def outcome(edit: Edit, container: Any) -> Any:
     return "itself" if result is container else plain(result)
 
 
-def refill(mirror: Any, fresh: Any) -> None:
+def refill(replica: Any, fresh: Any) -> None:
     """Give a container new contents, with a copy for each place as the state makes them."""
-    mirror.clear()
-    if isinstance(mirror, list):
-        mirror.extend(copy.deepcopy(item) for item in fresh)
-    elif isinstance(mirror, dict):
-        mirror.update((key, copy.deepcopy(item)) for key, item in fresh.items())
+    replica.clear()
+    if isinstance(replica, list):
+        replica.extend(copy.deepcopy(item) for item in fresh)
+    elif isinstance(replica, dict):
+        replica.update((key, copy.deepcopy(item)) for key, item in fresh.items())
     else:
-        mirror.update(fresh)
+        replica.update(fresh)
 
 
 def exact(value: Any) -> bytes:
@@ -177,16 +177,16 @@ class Synced(RuleBasedStateMachine):
     def edit(self, data: st.DataObject) -> None:
         places = [path for name, value in self.model.items() for path in containers(value, (name,))]
         path = data.draw(st.sampled_from(places))
-        mirror: Any = self.model
+        replica: Any = self.model
         for key in path:
-            mirror = mirror[key]
+            replica = replica[key]
         tracked = self.near.at(path)
         kinds: dict[type, st.SearchStrategy[Edit]] = {list: list_edits, dict: dict_edits, set: set_edits}
-        edit = data.draw(kinds[type(mirror)])
+        edit = data.draw(kinds[type(replica)])
         happened = outcome(edit, tracked)
-        fresh = copy.deepcopy(mirror)
+        fresh = copy.deepcopy(replica)
         assert happened == outcome(edit, fresh)
-        refill(mirror, fresh)
+        refill(replica, fresh)
 
     @rule()
     def deliver(self) -> None:
@@ -215,7 +215,7 @@ class Synced(RuleBasedStateMachine):
             for name in state.names:
                 for path in containers(state.values[name], (name,)):
                     node = state.at(path)
-                    assert isinstance(node, Node)
+                    assert isinstance(node, Tracked)
                     assert locate(node) == list(path)
 
     def teardown(self) -> None:

@@ -17,7 +17,7 @@ from lightwork.worker.agent import Agent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
 
 
-class _Fails(warmup._Part):
+class _Fails(warmup._WarmupWork):
     async def run(self, n: int = 1) -> int:
         raise ZeroDivisionError("no count")
 
@@ -30,7 +30,7 @@ def _traces() -> tuple[set[str], list[threading.Thread], list[object]]:
 def test_leaves_nothing() -> None:
     """A rehearsal is played to its end, and leaves no descriptor, no thread and no signal handler."""
     before = _traces()
-    assert warmup.rehearse()
+    assert warmup.warm_up()
     assert _traces() == before
 
 
@@ -44,7 +44,7 @@ def test_whole_life(monkeypatch: pytest.MonkeyPatch) -> None:
             await super().aclose()
 
     monkeypatch.setattr(warmup, "Agent", Watched)
-    assert warmup.rehearse()
+    assert warmup.warm_up()
     (agent,) = agents
     assert agent.work is not None
     assert agent.work.state["vars"]["count"] == 1
@@ -58,11 +58,11 @@ def test_forbidden_socket(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError("sandbox")
 
     monkeypatch.setattr(warmup, "socket", SimpleNamespace(AF_UNIX=1, socket=forbid))
-    assert not warmup.rehearse()
+    assert not warmup.warm_up()
 
 
 def test_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rehearsal that goes wrong raises what went wrong: the launcher says so instead of forking."""
     monkeypatch.setattr(warmup, "_Part", _Fails)
     with pytest.raises(LightworkError, match="ZeroDivisionError: no count"):
-        warmup.rehearse()
+        warmup.warm_up()

@@ -22,7 +22,7 @@ from lightwork._logging import get_logger
 from lightwork.components.component import Component
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
-from lightwork.engine.changes import Tree
+from lightwork.engine.changes import ChangeHub
 from lightwork.engine.flow.layout import Layout, Served, arrange, has_own_layout, resolve_layout
 from lightwork.errors import LayoutError, LightworkError
 from lightwork.frontend import Frontend
@@ -64,7 +64,7 @@ class Layouts:
 
     Args:
         root: The flow.
-        tree: Says whether anything has changed; told when a frontend that was added later is up.
+        hub: Says whether anything has changed; told when a frontend that was added later is up.
         fail: Called with a `LayoutError` that nobody else gets: it fails the app.
         is_held: Whether a plain pass runs, in its thread: no component is asked meanwhile.
         host: Address at which frontends are served.
@@ -75,7 +75,7 @@ class Layouts:
     def __init__(
         self,
         root: Flow,
-        tree: Tree,
+        hub: ChangeHub,
         *,
         fail: Callable[[BaseException], None],
         is_held: Callable[[], bool] = lambda: False,
@@ -84,7 +84,7 @@ class Layouts:
         stop_within: float = 5.0,
     ) -> None:
         self._root = root
-        self._tree = tree
+        self._hub = hub
         self._fail = fail
         self._is_held = is_held
         self._host = host
@@ -162,13 +162,13 @@ class Layouts:
 
     def _ask_all(self) -> None:
         """Ask those that override ``configure_layout``, unless nothing has changed since they were asked."""
-        if self._asked_at == self._tree.version and not self._is_reshaped:
+        if self._asked_at == self._hub.version and not self._is_reshaped:
             return
         if self._is_reshaped:
             self._take_stock()
         for component in self._answers:
             self._answers[component] = self._ask(component)
-        self._asked_at = self._tree.version
+        self._asked_at = self._hub.version
 
     def _take_stock(self) -> None:
         """Find out who overrides ``configure_layout``, and who has left."""
@@ -181,9 +181,9 @@ class Layouts:
         self._is_reshaped = False
 
     def _ask(self, component: Work | Flow) -> Layout:
-        version = self._tree.version
+        version = self._hub.version
         layout = resolve_layout(component)
-        if self._tree.version != version:
+        if self._hub.version != version:
             raise LayoutError(
                 f"configure_layout of {component._label()} changes the state: it is asked again after each change, so "
                 "the app would never come to rest. Change the state in run, and only read it here"
@@ -236,7 +236,7 @@ class Layouts:
             hosted.url = await self._start(hosted)
             hosted.ready.set_result(None)
             if is_late:
-                self._tree.changed()
+                self._hub.changed()
             await hosted.release.wait()
         except LayoutError as error:
             hosted.ready.set_exception(error)

@@ -18,10 +18,10 @@ from typing import Any
 from lightwork.components.call import Call
 from lightwork.status import Stage
 
-__all__ = ["PassMemory"]
+__all__ = ["PassCalls"]
 
 
-class PassMemory:
+class PassCalls:
     """The calls of plain passes. Used by the thread of a pass while that runs, and by the loop's between passes."""
 
     def __init__(self) -> None:
@@ -33,20 +33,20 @@ class PassMemory:
         self._scheduled: set[int] = set()
         self._scheduled_now: set[int] = set()
 
-    def recall(self, work: int, hash: str, *, is_told: bool) -> Call[Any] | None:
+    def recall(self, work: int, hash: str, *, schedule_fired: bool) -> Call[Any] | None:
         """The call that this line of the flow made in an earlier pass, None if it is to be made.
 
         Args:
             work: The work.
             hash: Of the arguments.
-            is_told: Whether the pass was told that a schedule has fired.
+            schedule_fired: Whether the pass was told that a schedule has fired.
         """
         nth = self._asked[work, hash]
         known = self._calls.get(work, {}).get(hash, [])
         if nth >= len(known):
             return None
         call = known[nth]
-        if not is_told:
+        if not schedule_fired:
             self._scheduled.discard(call.id)
         elif call.id in self._scheduled and call.done:
             del known[nth]
@@ -54,16 +54,16 @@ class PassMemory:
         self._asked[work, hash] += 1
         return call
 
-    def note(self, work: int, call: Call[Any], *, is_cached: bool, is_told: bool) -> None:
+    def remember(self, work: int, call: Call[Any], *, is_cached: bool, schedule_fired: bool) -> None:
         """The pass has made a call.
 
         Args:
             work: The work.
             call: The call.
             is_cached: Whether the work keeps its results.
-            is_told: Whether the pass was told that a schedule has fired.
+            schedule_fired: Whether the pass was told that a schedule has fired.
         """
-        if is_told:
+        if schedule_fired:
             self._scheduled_now.add(call.id)
         if not is_cached:
             self._uncached.add(work)

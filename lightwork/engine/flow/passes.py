@@ -10,8 +10,8 @@ from typing import Any
 
 from lightwork.components.driver import PassEnded
 from lightwork.components.flow import Flow
-from lightwork.engine.changes import Tree
-from lightwork.engine.engine import Scheduler, in_pass
+from lightwork.engine.changes import ChangeHub
+from lightwork.engine.engine import Engine, in_pass
 
 __all__ = ["FlowEnded", "Passes"]
 
@@ -29,15 +29,15 @@ class Passes:
 
     Args:
         root: The flow.
-        scheduler: Holds back frames while a plain pass runs.
-        tree: Says whether anything has changed.
+        engine: Holds back frames while a plain pass runs.
+        hub: Says whether anything has changed.
         after: Called after each pass.
     """
 
-    def __init__(self, root: Flow, scheduler: Scheduler, tree: Tree, after: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, root: Flow, engine: Engine, hub: ChangeHub, after: Callable[[], None] = lambda: None) -> None:
         self._root = root
-        self._scheduler = scheduler
-        self._tree = tree
+        self._engine = engine
+        self._hub = hub
         self._after = after
         self._is_coroutine = inspect.iscoroutinefunction(type(root).run)
 
@@ -47,28 +47,28 @@ class Passes:
         Raises:
             BaseException: What a pass raised.
         """
-        in_pass.set(self._scheduler)
+        in_pass.set(self._engine)
         while True:
-            begun = self._tree.version
-            self._scheduler.begin_pass()
+            begun = self._hub.version
+            self._engine.begin_pass()
             try:
                 is_complete = await self._one()
             except FlowEnded as ended:
-                self._scheduler.end_app(is_success=ended.is_success)
+                self._engine.end_app(is_success=ended.is_success)
                 return
             except BaseExceptionGroup as group:
                 # A task group of the flow's in which one task has ended the app.
                 inside, rest = group.split(FlowEnded)
                 if rest is not None or inside is None:
                     raise
-                self._scheduler.end_app(is_success=_first(inside).is_success)
+                self._engine.end_app(is_success=_first(inside).is_success)
                 return
-            self._scheduler.end_pass(is_complete=is_complete)
+            self._engine.end_pass(is_complete=is_complete)
             self._after()
             # A pass that changes its own state and awaits nothing must leave the loop to others in between.
             await asyncio.sleep(0)
-            await self._tree.wait_change(begun)
-            if self._tree.closed:
+            await self._hub.wait_change(begun)
+            if self._hub.closed:
                 return
 
     async def _one(self) -> bool:
@@ -79,11 +79,11 @@ class Passes:
             return True
         from anyio import to_thread
 
-        self._scheduler.hold_frames()
+        self._engine.hold_frames()
         try:
             return await to_thread.run_sync(self._plain, abandon_on_cancel=True)
         finally:
-            self._scheduler.release_frames()
+            self._engine.release_frames()
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
@@ -92,11 +92,11 @@ class Passes:
             yield
         except FlowEnded as ended:
             # Here, since a plain pass is abandoned as soon as its flow has asked for the end.
-            self._scheduler.schedules.end_pass(is_complete=ended.is_success)
+            self._engine.schedules.end_pass(is_complete=ended.is_success)
             raise
 
     def _plain(self) -> bool:
-        self._scheduler.enter_pass_thread()
+        self._engine.enter_pass_thread()
         try:
             with self._ending():
                 outcome: Any = self._root.run()
@@ -107,7 +107,7 @@ class Passes:
         except PassEnded:
             return False
         finally:
-            self._scheduler.leave_pass_thread()
+            self._engine.leave_pass_thread()
 
 
 def _first(group: BaseExceptionGroup[FlowEnded]) -> FlowEnded:

@@ -1,7 +1,7 @@
 """The schedules of a running app: one timer for the earliest of them, and the answers that passes get.
 
-`lightwork.components.cron.ScheduleBook` decides; here are the clock, the time zone and the timer. A plain pass asks in
-a thread of its own, so the book is behind a lock.
+`lightwork.components.cron.ScheduleRegistry` decides. Here are the clock, the time zone and the timer. A plain pass asks
+in a thread of its own, so a lock guards the registry.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from lightwork._logging import get_logger
-from lightwork.components.cron import Schedule, ScheduleBook, ScheduleView
+from lightwork.components.cron import Schedule, ScheduleRegistry, ScheduleView
 from lightwork.components.flow import Flow
-from lightwork.engine.changes import Tree
-from lightwork.engine.flow.wall_timer import WallAlarm, has_wall_alarms
+from lightwork.engine.changes import ChangeHub
+from lightwork.engine.flow.wall_timer import WallClockTimer, has_wall_alarms
 
 __all__ = ["LocalZone", "Schedules"]
 
 _MAX_WAIT = 60.0
-"""Seconds that a timer of the loop may be set for, where there are no `WallAlarm`s: loops count elapsed time, and
+"""Seconds that a timer of the loop may be set for, where there are no `WallClockTimer`s: loops count elapsed time, and
 somebody may set the wall clock meanwhile."""
 
 _MIN_WAIT = 0.001
@@ -55,7 +55,7 @@ class Schedules:
 
     Args:
         loop: The app's event loop.
-        tree: Told when a schedule fires, so that a pass runs.
+        hub: Told when a schedule fires, so that a pass runs.
         clock: Seconds since the epoch.
         tz: Where the clock hangs; None for this machine's zone.
     """
@@ -63,19 +63,19 @@ class Schedules:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        tree: Tree,
+        hub: ChangeHub,
         *,
         clock: Callable[[], float] = time.time,
         tz: tzinfo | None = None,
     ) -> None:
         self._loop = loop
-        self._tree = tree
+        self._hub = hub
         self._clock = clock
         self._tz = tz or LocalZone()
-        self._book: ScheduleBook[tuple[Flow, str]] = ScheduleBook(self._tz)
+        self._registry: ScheduleRegistry[tuple[Flow, str]] = ScheduleRegistry(self._tz)
         self._lock = threading.Lock()
         self._has_alarms = clock is time.time and has_wall_alarms()
-        self._timer: asyncio.TimerHandle | WallAlarm | None = None
+        self._timer: asyncio.TimerHandle | WallClockTimer | None = None
         self._is_closed = False
         self._warned: set[tuple[Flow, str]] = set()
 
@@ -91,13 +91,13 @@ class Schedules:
         now = self._clock()
         with self._lock:
             schedule = flow._progress.schedules.get(key)
-            is_new = schedule is None or schedule is not self._book.get(place)
+            is_new = schedule is None or schedule is not self._registry.get(place)
             if is_new:  # or restored from a checkpoint meanwhile
                 schedule = schedule or Schedule(pattern, self._moment(start, now))
-                self._book.add(place, schedule)
+                self._registry.add(place, schedule)
                 flow._progress.schedules[key] = schedule
-            answer = self._book.ask(place)
-            is_overtaken = not answer and place not in self._warned and self._book.is_overtaken(place, now)
+            answer = self._registry.ask(place)
+            is_overtaken = not answer and place not in self._warned and self._registry.is_overtaken(place, now)
         if is_new:
             self._in_loop_soon(self._arm)
         if is_overtaken:
@@ -131,20 +131,20 @@ class Schedules:
     def begin_pass(self) -> None:
         """A pass of the root begins: what has fired by now is true in it."""
         with self._lock:
-            self._book.begin(self._clock())
+            self._registry.begin(self._clock())
 
     def end_pass(self, *, is_complete: bool) -> bool:
         """It has ended, by itself or at a call that it needs. Gives whether a schedule's answer has changed by that."""
         with self._lock:
-            is_over = self._book.end(is_complete=is_complete)
-            has_due = self._book.has_due
+            is_over = self._registry.end(is_complete=is_complete)
+            has_due = self._registry.has_due
         self._in_loop_soon(self._arm)
         return is_over or has_due
 
     @property
-    def is_told(self) -> bool:
+    def schedule_fired(self) -> bool:
         """Whether the present pass was told that a schedule is true."""
-        return self._book.is_told
+        return self._registry.schedule_fired
 
     # --- for people -------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class Schedules:
         now = self._clock()
         with self._lock:
             self._drop_removed()
-            views = [self._book.view(place, now, place[0].name, place[1]) for place in self._book]
+            views = [self._registry.view(place, now, place[0].name, place[1]) for place in self._registry]
         return sorted(views, key=lambda view: view.next)
 
     def trigger(self, flow: str, key: str) -> None:
@@ -163,11 +163,11 @@ class Schedules:
             KeyError: There is none such.
         """
         with self._lock:
-            found = [place for place in self._book if place[0].name == flow and place[1] == key]
+            found = [place for place in self._registry if place[0].name == flow and place[1] == key]
             if not found:
                 raise KeyError(f"{flow} has asked for no schedule {key!r}")
-            self._book.trigger(found[0], self._clock())
-        self._tree.changed()
+            self._registry.trigger(found[0], self._clock())
+        self._hub.changed()
 
     # --- the timer --------------------------------------------------------------------------------
 
@@ -184,12 +184,12 @@ class Schedules:
     def _arm(self) -> None:
         self._disarm()
         with self._lock:
-            wake_at = self._book.wake_at()
+            wake_at = self._registry.wake_at()
         if wake_at is None or self._is_closed:
             return
         soonest = self._clock() + _MIN_WAIT
         if self._has_alarms:
-            self._timer = WallAlarm(self._loop, max(wake_at, soonest), self._on_timer)
+            self._timer = WallClockTimer(self._loop, max(wake_at, soonest), self._on_timer)
         else:
             delay = min(max(wake_at, soonest) - self._clock(), _MAX_WAIT)
             self._timer = self._loop.call_later(delay, self._on_timer)
@@ -198,11 +198,11 @@ class Schedules:
         self._timer = None
         with self._lock:
             self._drop_removed()
-            has_fired = self._book.advance(self._clock())
+            has_fired = self._registry.advance(self._clock())
         self._arm()
         if has_fired:
-            self._tree.changed()
+            self._hub.changed()
 
     def _drop_removed(self) -> None:
         """Forget the schedules of flows that have left the tree."""
-        self._book.drop([place for place in self._book if place[0]._driver is None])
+        self._registry.drop([place for place in self._registry if place[0]._driver is None])

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["WallAlarm", "has_wall_alarms"]
+__all__ = ["WallClockTimer", "has_wall_alarms"]
 
 _CLOCK_REALTIME = 0
 _ABSOLUTE, _CANCEL_ON_SET = 1, 2
@@ -22,7 +22,7 @@ class _TimeSpec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
-class _Setting(ctypes.Structure):
+class _TimerSetting(ctypes.Structure):
     _fields_ = (("interval", _TimeSpec), ("value", _TimeSpec))
 
 
@@ -31,7 +31,7 @@ def has_wall_alarms() -> bool:
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "timerfd_create")
 
 
-class WallAlarm:
+class WallClockTimer:
     """Calls `fn` once in the loop: at `moment`, or as soon as the clock was set, for then the moment may be another.
 
     Args:
@@ -51,7 +51,7 @@ class WallAlarm:
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "no timer could be made for a schedule")
         seconds, fraction = divmod(max(moment, 0.000_001), 1)  # 0 would turn it off
-        setting = _Setting(_TimeSpec(0, 0), _TimeSpec(int(seconds), int(fraction * 1e9)))
+        setting = _TimerSetting(_TimeSpec(0, 0), _TimeSpec(int(seconds), int(fraction * 1e9)))
         if libc.timerfd_settime(self._fd, _ABSOLUTE | _CANCEL_ON_SET, ctypes.byref(setting), None) < 0:
             number = ctypes.get_errno()
             os.close(self._fd)

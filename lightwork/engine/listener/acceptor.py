@@ -25,7 +25,7 @@ from itertools import islice
 
 from lightwork._logging import get_logger
 
-__all__ = ["Doorway", "Pace"]
+__all__ = ["Acceptor", "Pace"]
 
 _log = get_logger("lightwork.engine")
 
@@ -72,7 +72,7 @@ class Pace:
         self._at = now
 
 
-class _Visitor:
+class _Pending:
     """A connection that has not said enough yet."""
 
     __slots__ = ("deadline", "heard", "is_watched", "sock")
@@ -84,7 +84,7 @@ class _Visitor:
         self.is_watched = False  # by the selector
 
 
-class Doorway:
+class Acceptor:
     """Accepts from any number of listening sockets, and lets in whom `judge` knows.
 
     Args:
@@ -112,13 +112,13 @@ class Doorway:
         self._loop = asyncio.get_running_loop()
         self._selector = selectors.DefaultSelector()
         self._listening: list[socket.socket] = []
-        self._visitors: dict[_Visitor, None] = {}  # all that wait, oldest first: all have the same time
+        self._pending: dict[_Pending, None] = {}  # all that wait, oldest first: all have the same time
         self._tasks: set[asyncio.Task[None]] = set()  # of those who are being let in
         self._pace = Pace()
         self._is_woken = False  # whether the loop waits for the selector
         self._pause: asyncio.TimerHandle | None = None  # running if and only if it does not, once there is a socket
         self._shortage: asyncio.TimerHandle | None = None  # while it runs, nobody is accepted
-        self._due: asyncio.TimerHandle | None = None  # for the oldest visitor, or one that has gone
+        self._due: asyncio.TimerHandle | None = None  # for the oldest connection, or one that has gone
         self._said_at = -_SAY_AGAIN
         self._is_closed = False
         self.came = 0
@@ -126,7 +126,7 @@ class Doorway:
     @property
     def waiting(self) -> int:
         """How many have not said enough yet."""
-        return len(self._visitors)
+        return len(self._pending)
 
     def open(self, sock: socket.socket) -> None:
         """Accept from a socket that listens, which is this one's from now on."""
@@ -138,10 +138,10 @@ class Doorway:
 
     def drop(self, keep: int) -> None:
         """Close the oldest of those who wait, until there are so many."""
-        many = len(self._visitors) - keep
+        many = len(self._pending) - keep
         if many > 0:
-            for visitor in list(islice(self._visitors, many)):
-                self._close(visitor)
+            for pending in list(islice(self._pending, many)):
+                self._close(pending)
 
     async def aclose(self) -> None:
         """Close the sockets and everybody who waits; return when nobody is on the way in. May be repeated.
@@ -196,7 +196,7 @@ class Doorway:
                 has_come = True
             elif heard < _HEARD:
                 heard += 1
-                if key.data in self._visitors:  # else it was dropped since
+                if key.data in self._pending:  # else it was dropped since
                     let_in += self._hear(key.data, now)
         if has_come:
             self._on_crowd()
@@ -206,12 +206,12 @@ class Doorway:
         """The time of the oldest is over, if it is still here."""
         self._due = None
         now = self._loop.time()
-        while self._visitors:
-            visitor = next(iter(self._visitors))
-            if visitor.deadline > now:
-                self._due = self._loop.call_at(visitor.deadline, self._on_due)
+        while self._pending:
+            pending = next(iter(self._pending))
+            if pending.deadline > now:
+                self._due = self._loop.call_at(pending.deadline, self._on_due)
                 return
-            self._close(visitor)
+            self._close(pending)
 
     # --- one of them --------------------------------------------------------------------------------
 
@@ -230,31 +230,31 @@ class Doorway:
                 continue  # that connection's own, as accept(2) says: it went, or a firewall forbids it
             self.came += 1
             sock.setblocking(False)
-            visitor = _Visitor(sock, now + self._timeout)
-            self._visitors[visitor] = None
-            if self._hear(visitor, now):
+            pending = _Pending(sock, now + self._timeout)
+            self._pending[pending] = None
+            if self._hear(pending, now):
                 let_in += 1
-            elif visitor in self._visitors:
-                self._selector.register(sock, selectors.EVENT_READ, visitor)
-                visitor.is_watched = True
+            elif pending in self._pending:
+                self._selector.register(sock, selectors.EVENT_READ, pending)
+                pending.is_watched = True
                 if self._due is None:
-                    self._due = self._loop.call_at(visitor.deadline, self._on_due)
+                    self._due = self._loop.call_at(pending.deadline, self._on_due)
         return let_in
 
-    def _hear(self, visitor: _Visitor, now: float) -> bool:
+    def _hear(self, pending: _Pending, now: float) -> bool:
         """Listen to one who waits: whether that lets it in. If not it waits on, or is closed."""
-        sock = visitor.sock
+        sock = pending.sock
         try:
             data = sock.recv(_MOST, socket.MSG_PEEK)
             verdict = self._judge(data) if data else False
             if verdict:
-                self._let_in(visitor, now)
+                self._let_in(pending, now)
                 return True
-            if verdict is None and len(data) > visitor.heard and sock.family != socket.AF_UNIX:
+            if verdict is None and len(data) > pending.heard and sock.family != socket.AF_UNIX:
                 # It is told of again when there is more, or never will be: and then there is no more than this time. A
                 # Unix socket has no such mark; but there a greeting comes whole, as it was written.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
-                visitor.heard = len(data)
+                pending.heard = len(data)
                 return False
             if data:
                 sock.recv(_MOST)  # what is left unread would make the close a reset
@@ -262,15 +262,15 @@ class Doorway:
             return False
         except OSError:
             pass  # it has gone
-        self._close(visitor)
+        self._close(pending)
         return False
 
-    def _let_in(self, visitor: _Visitor, now: float) -> None:
-        self._forget(visitor)
-        if visitor.heard:
-            visitor.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        been_here = now - (visitor.deadline - self._timeout)
-        task = self._loop.create_task(self._connect(visitor.sock, been_here), name="letting in")
+    def _let_in(self, pending: _Pending, now: float) -> None:
+        self._forget(pending)
+        if pending.heard:
+            pending.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        been_here = now - (pending.deadline - self._timeout)
+        task = self._loop.create_task(self._connect(pending.sock, been_here), name="letting in")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -284,14 +284,14 @@ class Doorway:
             sock.close()
             raise
 
-    def _close(self, visitor: _Visitor) -> None:
-        self._forget(visitor)
-        visitor.sock.close()
+    def _close(self, pending: _Pending) -> None:
+        self._forget(pending)
+        pending.sock.close()
 
-    def _forget(self, visitor: _Visitor) -> None:
-        del self._visitors[visitor]
-        if visitor.is_watched:
-            self._selector.unregister(visitor.sock)
+    def _forget(self, pending: _Pending) -> None:
+        del self._pending[pending]
+        if pending.is_watched:
+            self._selector.unregister(pending.sock)
 
     # --- descriptors --------------------------------------------------------------------------------
 

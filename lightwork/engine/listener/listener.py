@@ -1,7 +1,7 @@
 """Where workers dial in: accepts connections, lets them prove themselves, hands over those that did.
 
 Strangers cost a bounded amount: each has `handshake_timeout` seconds, there are at most so many, and nothing is made
-or computed for one who has not said what only a worker knows: at the sockets the `Doorway` sees to that. A connection
+or computed for one who has not said what only a worker knows: at the sockets the `Acceptor` sees to that. A connection
 that has named a present launch is no stranger any more, so that many silent ones cannot crowd out workers: it counts
 among the few that each launch may have. A worker that was turned away among strangers dials again.
 
@@ -27,7 +27,7 @@ from functools import partial
 from typing import cast
 
 from lightwork._logging import get_logger
-from lightwork.engine.listener.acceptor import Doorway
+from lightwork.engine.listener.acceptor import Acceptor
 from lightwork.engine.listener.certificate import Certificate, make_certificate, server_context
 from lightwork.errors import ConfigError, ProtocolError
 from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, reject_frames
@@ -62,8 +62,8 @@ class Listener:
         on_hello: Called with a connection, the launch that it has proved, and its `Hello`. It takes over the
             connection's callbacks; frames that came with the hello follow at once.
         max_frame: Longest body accepted from a worker that has been let in, in bytes.
-        max_strangers: How many connections that have named no present launch are kept; the oldest goes first. Up to
-            four times as many are held for a tenth of a second, as workers that dial all at once need a moment.
+        max_unauthenticated: How many connections that have named no present launch are kept. The oldest goes first.
+            Up to four times as many are held for a tenth of a second: workers that dial all at once need a moment.
         max_crowd: How many that have shown the way in are listened to however fast they come; beyond that 500 a second
             are. As many as the backlog by default, so that this does not concern workers that dial all at once.
         handshake_timeout: Seconds that a connection has to prove itself, TLS included, and again to say hello.
@@ -81,7 +81,7 @@ class Listener:
         on_hello: Callable[[Connection, bytes, Hello], None],
         max_frame: int,
         *,
-        max_strangers: int = 256,
+        max_unauthenticated: int = 256,
         max_crowd: int = _BACKLOG,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         certificate: Certificate | None = None,
@@ -89,17 +89,17 @@ class Listener:
         self._find_secret = find_secret
         self._on_hello = on_hello
         self._max_frame = max_frame
-        self._max_strangers = max_strangers
+        self._max_unauthenticated = max_unauthenticated
         self._crowd = _Crowd(max_crowd)
         self._handshake_timeout = handshake_timeout
         self.certificate = certificate
         self.bound = "", 0
         self._context: ssl.SSLContext | None = None
-        self._doorway: Doorway | None = None
+        self._acceptor: Acceptor | None = None
         self.socket = ""
         self._closed = False
         self._pending: dict[Connection, asyncio.TimerHandle | None] = {}  # not handed over; the timer is for the hello
-        self._strangers: dict[Connection, None] = {}  # those of them that named no present launch, oldest first
+        self._unauthenticated: dict[Connection, None] = {}  # those of them that named no present launch, oldest first
         self._launches: dict[bytes, list[Connection]] = {}  # those that did, oldest first
         self._sweep: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()  # set while nothing is pending
@@ -113,7 +113,7 @@ class Listener:
     @property
     def _waiting(self) -> int:
         """How many stand in the doorway."""
-        return 0 if self._doorway is None else self._doorway.waiting
+        return 0 if self._acceptor is None else self._acceptor.waiting
 
     @property
     def fingerprint(self) -> bytes:
@@ -151,15 +151,15 @@ class Listener:
                 await asyncio.sleep(_TRY_AGAIN)
         bound = sock.getsockname()
         self.bound = bound[0], bound[1]
-        self._doorway = Doorway(self._judge, self._welcome, self._handshake_timeout, self._limit_strangers)
-        self._doorway.open(sock)
+        self._acceptor = Acceptor(self._judge, self._welcome, self._handshake_timeout, self._limit_unauthenticated)
+        self._acceptor.open(sock)
         self._open_socket(socket.removeprefix("@") or f"lightwork-{os.urandom(8).hex()}")
         return self.bound
 
     def _open_socket(self, name: str) -> None:
         if sys.platform != "linux":
             return
-        assert self._doorway is not None
+        assert self._acceptor is not None
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.bind(f"\0{name}")
@@ -168,7 +168,7 @@ class Listener:
             sock.close()
             _log.info("no Unix socket for works of this machine", error=str(error))
         else:
-            self._doorway.open(sock)
+            self._acceptor.open(sock)
             self.socket = f"@{name}"
 
     async def aclose(self) -> None:
@@ -180,8 +180,8 @@ class Listener:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        if self._doorway is not None:
-            await self._doorway.aclose()
+        if self._acceptor is not None:
+            await self._acceptor.aclose()
         for connection in list(self._pending):
             connection.abort()
         await self._empty.wait()
@@ -218,16 +218,16 @@ class Listener:
         if self._closed:
             connection.abort()
         self._pending[connection] = None
-        self._strangers[connection] = None
+        self._unauthenticated[connection] = None
         self._empty.clear()
-        self._limit_strangers()
+        self._limit_unauthenticated()
         return connection if self._context is None else TlsLayer(connection, self._context)
 
     def _claim(self, connection: Connection, launch: bytes) -> bytes | None:
         """Look up the secret of the launch that a connection names, and count the connection to it."""
         secret = self._find_secret(launch)
-        if secret is not None and connection in self._strangers:
-            del self._strangers[connection]
+        if secret is not None and connection in self._unauthenticated:
+            del self._unauthenticated[connection]
             self._crowd.forgive()
             claims = self._launches.setdefault(launch, [])
             claims.append(connection)
@@ -263,7 +263,7 @@ class Listener:
         timer = self._pending.pop(connection)
         if timer is not None:
             timer.cancel()
-        self._strangers.pop(connection, None)
+        self._unauthenticated.pop(connection, None)
         launch = connection.handshake.launch
         claims = self._launches.get(launch, [])
         if connection in claims:
@@ -275,23 +275,23 @@ class Listener:
 
     # --- how many -----------------------------------------------------------------------------------
 
-    def _limit_strangers(self) -> None:
-        self._drop_oldest(self._max_strangers * _BURST)
-        many = self._waiting + len(self._strangers)
-        if many > self._max_strangers and self._sweep is None and not self._closed:
+    def _limit_unauthenticated(self) -> None:
+        self._drop_oldest(self._max_unauthenticated * _BURST)
+        many = self._waiting + len(self._unauthenticated)
+        if many > self._max_unauthenticated and self._sweep is None and not self._closed:
             self._sweep = asyncio.get_running_loop().call_later(_SETTLE, self._on_sweep)
 
     def _on_sweep(self) -> None:
         self._sweep = None
-        self._drop_oldest(self._max_strangers)
+        self._drop_oldest(self._max_unauthenticated)
 
     def _drop_oldest(self, keep: int) -> None:
         """Those in the doorway first: the others have shown that they know something."""
-        if self._doorway is not None:
-            self._doorway.drop(max(0, keep - len(self._strangers)))
-        while len(self._strangers) > keep:
-            connection = next(iter(self._strangers))
-            del self._strangers[connection]
+        if self._acceptor is not None:
+            self._acceptor.drop(max(0, keep - len(self._unauthenticated)))
+        while len(self._unauthenticated) > keep:
+            connection = next(iter(self._unauthenticated))
+            del self._unauthenticated[connection]
             connection.abort(ProtocolError("dropped for newer connections"))
 
 

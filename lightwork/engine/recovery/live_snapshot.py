@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from lightwork.components.component import Component
 from lightwork.components.flow import Flow
-from lightwork.engine.recovery.records import ComponentImage, Image, WorkerImage, encode
-from lightwork.engine.recovery.snapshot import dump_machine, dump_record, dump_values
+from lightwork.engine.recovery.records import ComponentSnapshot, Snapshot, WorkerSnapshot, encode
+from lightwork.engine.recovery.snapshot import dump_history, dump_machine, dump_values
 
 if TYPE_CHECKING:
     from lightwork.engine.core import Core
     from lightwork.engine.recovery.recorder import Recorder
-    from lightwork.engine.recovery.replay import Known
+    from lightwork.engine.recovery.replay import KnownComponent
     from lightwork.engine.workers.worker import Worker
 
-__all__ = ["live_image"]
+__all__ = ["live_snapshot"]
 
 
-def live_image(
-    core: Core, recorder: Recorder, components: Iterable[tuple[Component, int]], missing: Iterable[Known]
-) -> Image:
+def live_snapshot(
+    core: Core, recorder: Recorder, components: Iterable[tuple[Component, int]], missing: Iterable[KnownComponent]
+) -> Snapshot:
     """Of a scheduler as it is. In the loop's thread, with the locks of all states held.
 
     Args:
@@ -31,19 +31,19 @@ def live_image(
         missing: What was known of components that have not come back after a killed scheduler.
     """
     known = [_component(core, component, number) for component, number in components]
-    known += [ComponentImage(one.name, one.work, dump_values(one.state.snapshot()), one.progress) for one in missing]
+    known += [ComponentSnapshot(one.name, one.work, dump_values(one.state.snapshot()), one.progress) for one in missing]
     entries = core.entries.values()
-    return Image(
+    return Snapshot(
         now=core.tick(),
         works=dump_machine(core.machine),
-        records={entry.id: dump_record(entry.work._record) for entry in entries},
+        records={entry.id: dump_history(entry.work._status_history) for entry in entries},
         timers=core.timers(),
         components=known,
         statics=list(recorder.statics),
         workers=[_worker(entry.worker) for entry in entries if entry.worker is not None],
         due={entry.id: entry.due for entry in entries if entry.due},
-        answers=recorder.answers.answers,
-        asked=recorder.answers.asked,
+        run_results=recorder.run_results.results,
+        calls_made=recorder.run_results.calls_made,
         profiles=list(recorder.profiles),
         calls=recorder.reserved,
         latest_call=recorder.latest_call,
@@ -53,16 +53,16 @@ def live_image(
     )
 
 
-def _component(core: Core, component: Component, number: int) -> ComponentImage:
+def _component(core: Core, component: Component, number: int) -> ComponentSnapshot:
     worker = core.entries[number].worker if number else None
-    mirror = worker.mirror if worker is not None else None
-    values = component._state.snapshot() if mirror is None else mirror.confirmed()
+    replica = worker.replica if worker is not None else None
+    values = component._state.snapshot() if replica is None else replica.confirmed()
     progress = encode(component._progress.snapshot()) if isinstance(component, Flow) else b""
-    return ComponentImage(component.name, number, dump_values(values), progress)
+    return ComponentSnapshot(component.name, number, dump_values(values), progress)
 
 
-def _worker(worker: Worker) -> WorkerImage:
-    return WorkerImage(
+def _worker(worker: Worker) -> WorkerSnapshot:
+    return WorkerSnapshot(
         worker.work,
         worker.attempt,
         worker.name,

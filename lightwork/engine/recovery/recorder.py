@@ -24,7 +24,7 @@ from lightwork.components.work import Work
 from lightwork.engine.listener.certificate import Certificate
 from lightwork.engine.recovery import records as rec
 from lightwork.engine.recovery.replay import Replay
-from lightwork.engine.recovery.run_results import Answers
+from lightwork.engine.recovery.run_results import RunResults
 from lightwork.engine.recovery.snapshot import dump_values
 from lightwork.engine.workers.worker import Worker
 from lightwork.errors import JournalError, LightworkError
@@ -34,7 +34,7 @@ from lightwork.journal.writer import Job, Writer
 from lightwork.state.ops import Op
 from lightwork.state.state import State
 
-__all__ = ["Address", "Opened", "Recorder", "open_journal", "read_journal"]
+__all__ = ["BoundListener", "OpenedJournal", "Recorder", "open_journal", "read_journal"]
 
 _BLOCK = 1024
 """Numbers of calls that are reserved at a time. A call may reach its worker before its record reaches the disk, so a
@@ -55,7 +55,7 @@ _CHECKPOINT_EVERY = 60.0
 """Seconds between two snapshots that are made only for people to go back to."""
 
 
-class Address(msgspec.Struct, frozen=True):
+class BoundListener(msgspec.Struct, frozen=True):
     """Where workers dial, and what they expect there.
 
     Attributes:
@@ -70,7 +70,7 @@ class Address(msgspec.Struct, frozen=True):
     certificate: Certificate | None
 
 
-class Opened(NamedTuple):
+class OpenedJournal(NamedTuple):
     """A journal that was opened for writing.
 
     Attributes:
@@ -84,10 +84,10 @@ class Opened(NamedTuple):
     lock: FileLock
     owner: str
     replay: Replay | None
-    address: Address | None
+    address: BoundListener | None
 
 
-def open_journal(path: Path, app: str, owner: str, *, resume: bool, kept: int) -> Opened:
+def open_journal(path: Path, app: str, owner: str, *, resume: bool, kept: int) -> OpenedJournal:
     """Open a journal for an app, or make it.
 
     Args:
@@ -105,7 +105,7 @@ def open_journal(path: Path, app: str, owner: str, *, resume: bool, kept: int) -
         if not Store.exists(path):
             store = Store.create(path)
             store.set_meta({"app": app.encode(), "owner": owner.encode()})
-            return Opened(store, lock, owner, None, None)
+            return OpenedJournal(store, lock, owner, None, None)
         store = Store.open(path)
         try:
             return _reopen(store, lock, app, owner, resume=resume, kept=kept)
@@ -117,7 +117,7 @@ def open_journal(path: Path, app: str, owner: str, *, resume: bool, kept: int) -
         raise
 
 
-def _reopen(store: Store, lock: FileLock, app: str, owner: str, *, resume: bool, kept: int) -> Opened:
+def _reopen(store: Store, lock: FileLock, app: str, owner: str, *, resume: bool, kept: int) -> OpenedJournal:
     meta = store.meta()
     path, theirs = store.path, meta.get("app", b"").decode()
     if theirs != app:
@@ -126,7 +126,7 @@ def _reopen(store: Store, lock: FileLock, app: str, owner: str, *, resume: bool,
         )
     replay = read_journal(store, kept=kept)
     if not replay.runs:  # its scheduler was killed before it had begun
-        return Opened(store, lock, owner, None, None)
+        return OpenedJournal(store, lock, owner, None, None)
     if not resume:
         if not replay.is_over:
             raise JournalError(
@@ -135,15 +135,15 @@ def _reopen(store: Store, lock: FileLock, app: str, owner: str, *, resume: bool,
             )
         # What that run came to stays in the file as a checkpoint.
         store.set_meta({"owner": owner.encode()})
-        return Opened(store, lock, owner, None, None)
+        return OpenedJournal(store, lock, owner, None, None)
     wrote = meta.get("lightwork", b"").decode()
     if wrote != __version__ and not replay.is_over:
         raise JournalError(
             f"the journal {path} holds a run of lightwork {wrote} that has not ended, and this is {__version__}: go on "
             f"with it under {wrote}, or take its latest checkpoint with `lightwork checkpoint restore`"
         )
-    address = msgspec.msgpack.decode(meta["address"], type=Address) if "address" in meta else None
-    return Opened(store, lock, meta.get("owner", owner.encode()).decode(), replay, address)
+    address = msgspec.msgpack.decode(meta["address"], type=BoundListener) if "address" in meta else None
+    return OpenedJournal(store, lock, meta.get("owner", owner.encode()).decode(), replay, address)
 
 
 def read_journal(store: Store, number: int | None = None, *, kept: int = 100) -> Replay:
@@ -154,8 +154,8 @@ def read_journal(store: Store, number: int | None = None, *, kept: int = 100) ->
     """
     try:
         found = store.snapshot(number)
-        seq, image = (0, None) if found is None else (found[0], rec.decode_image(found[1]))
-        replay = Replay(image, kept=kept)
+        seq, make_snapshot = (0, None) if found is None else (found[0], rec.decode_snapshot(found[1]))
+        replay = Replay(make_snapshot, kept=kept)
         if number is None:
             for batch in store.batches(seq):
                 replay.take_all(rec.decode_batch(batch))
@@ -172,7 +172,7 @@ class Recorder:
     Args:
         opened: The journal.
         failed: Called in the loop with an error of the journal that waiting does not mend.
-        image: Gives an image of the scheduler as it is.
+        make_snapshot: Makes a snapshot of the engine as it is.
         states: Gives every state that is in the image.
 
     Attributes:
@@ -187,29 +187,29 @@ class Recorder:
 
     def __init__(
         self,
-        opened: Opened,
+        opened: OpenedJournal,
         failed: Callable[[BaseException], None],
-        image: Callable[[], rec.Image],
+        make_snapshot: Callable[[], rec.Snapshot],
         states: Callable[[], Iterable[State]],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         self._failed = failed
-        self._image = image
+        self._make_snapshot = make_snapshot
         self._states = states
         self._waiting: deque[rec.Record] = deque()
-        self._is_told = False
+        self._is_woken = False
         self._has_begun = False
         self._is_closed = False
         self._heard: set[Worker] = set()
         self._commits: list[Callable[[], None]] = []
         self._flows: dict[Flow, bytes] = {}
         self._log_size = 0
-        self._image_size = 0
+        self._snapshot_size = 0
         self._snapshot_at = self._loop.time()
         self.replay = opened.replay
         replay = opened.replay or Replay()
-        self.answers = Answers(replay.answers.answers, replay.answers.asked)
+        self.run_results = RunResults(replay.run_results.results, replay.run_results.calls_made)
         self.statics = replay.statics
         self.profiles = replay.profiles
         self.generation = replay.runs + 1
@@ -226,11 +226,11 @@ class Recorder:
         return self._opened.owner
 
     @property
-    def address(self) -> Address | None:
+    def address(self) -> BoundListener | None:
         """Where the workers of the killed scheduler dial."""
         return self._opened.address
 
-    def begin(self, address: Address) -> None:
+    def begin(self, address: BoundListener) -> None:
         """Write from now on: first what everything comes to at this moment, as one snapshot.
 
         Raises:
@@ -247,8 +247,8 @@ class Recorder:
     def put(self, record: rec.Record) -> None:
         """Write this down."""
         self._waiting.append(record)
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_woken:
+            self._is_woken = True
             self._writer.wake()
 
     def put_frame(self, worker: Worker, number: int, now: float, body: bytes) -> None:
@@ -261,10 +261,10 @@ class Recorder:
         """Write down an edit of a state. Call it under the state's lock."""
         self.put(rec.Edited(name, rec.encode(op)))
 
-    def recover(self, asked: rec.Asked) -> None:
+    def recover(self, asked: rec.CallMade) -> None:
         """A call that was not written down is known again. A pass may have made it: its outcome answers that pass."""
         self.put(asked)
-        self.answers.recover(asked)
+        self.run_results.recover(asked)
 
     def put_component(self, component: Flow | Work, work: int, *, is_static: bool) -> None:
         """Write down that a component came into the tree. `work` is its number, 0 for a flow."""
@@ -320,7 +320,7 @@ class Recorder:
 
     def end_run(self) -> None:
         """The flow's code has come to its end."""
-        self.answers.end_run()
+        self.run_results.end_run()
         self.put(rec.RunEnded())
         if self._loop.time() >= self._snapshot_at + _CHECKPOINT_EVERY and self._log_size:
             self._snapshot("after a pass")
@@ -330,7 +330,7 @@ class Recorder:
     def when_committed(self, act: Callable[[], None]) -> None:
         """Call `act` in the loop as soon as what was recorded up to now is on disk."""
         self._commits.append(act)
-        self._is_told = True
+        self._is_woken = True
         self._writer.urge()
 
     async def committed(self) -> None:
@@ -386,7 +386,7 @@ class Recorder:
         """
         if self._is_closed:
             return
-        self._is_told = False  # before the queue is emptied: what comes after that wakes the writer
+        self._is_woken = False  # before the queue is emptied: what comes after that wakes the writer
         self._put_progress()
         waiting = self._waiting
         records = [waiting.popleft() for _ in range(len(waiting))]
@@ -406,7 +406,7 @@ class Recorder:
         def done() -> None:
             if told is not None:
                 told()
-            if heard or commits or self._log_size > max(_MOST_LOG, _LOG_RATIO * self._image_size):
+            if heard or commits or self._log_size > max(_MOST_LOG, _LOG_RATIO * self._snapshot_size):
                 self._soon(lambda: self._on_committed(heard, commits))
 
         self._writer.put(Job(write, done, is_asked=is_asked, is_last=is_last))
@@ -417,7 +417,7 @@ class Recorder:
                 worker.peer.keep(number)
         for act in commits:
             act()
-        if self._log_size > max(_MOST_LOG, _LOG_RATIO * self._image_size) and not self._is_closed:
+        if self._log_size > max(_MOST_LOG, _LOG_RATIO * self._snapshot_size) and not self._is_closed:
             self._snapshot("the log was long")
 
     def _snapshot(self, label: str) -> None:
@@ -426,8 +426,8 @@ class Recorder:
         with ExitStack() as stack:
             for state in self._states():  # no edit in another thread comes between the records and the image
                 stack.enter_context(state.lock)
-            data = rec.encode(self._image())
-            self._image_size = len(data)
+            data = rec.encode(self._make_snapshot())
+            self._snapshot_size = len(data)
             self._log_size = 0
             self._hand_over(snapshot=(data, label))
 

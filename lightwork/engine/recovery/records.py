@@ -17,45 +17,45 @@ from lightwork.status import Reason, WorkStatus
 
 __all__ = [
     "Added",
-    "Answer",
-    "Asked",
-    "CallImage",
-    "ComponentImage",
+    "CallMade",
+    "CallSnapshot",
+    "ComponentSnapshot",
     "Edited",
     "Framed",
     "Happened",
-    "Image",
+    "HistorySnapshot",
+    "JournalRecord",
     "LaunchBegun",
     "Placed",
     "Progressed",
-    "Put",
     "Record",
-    "RecordImage",
     "Removed",
     "Reserved",
     "RunEnded",
+    "RunResult",
+    "Snapshot",
     "Welcomed",
-    "WorkImage",
-    "WorkerImage",
+    "WorkSnapshot",
     "WorkerOutput",
+    "WorkerSnapshot",
     "decode_batch",
-    "decode_image",
+    "decode_snapshot",
     "encode",
 ]
 
 
-class Put(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class JournalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of the records."""
 
 
-class Happened(Put, frozen=True, tag="event"):
+class Happened(JournalRecord, frozen=True, tag="event"):
     """The machine was told this, at that time."""
 
     now: float
     event: Event
 
 
-class Framed(Put, frozen=True, tag="frame"):
+class Framed(JournalRecord, frozen=True, tag="frame"):
     """A worker's numbered frame was taken in, at that time. `body` is as it came."""
 
     work: int
@@ -65,14 +65,14 @@ class Framed(Put, frozen=True, tag="frame"):
     body: bytes
 
 
-class Edited(Put, frozen=True, tag="edit"):
+class Edited(JournalRecord, frozen=True, tag="edit"):
     """A component's state was edited on this side, and no worker owned it. `op` is msgpack."""
 
     name: str
     op: bytes
 
 
-class Added(Put, frozen=True, tag="add"):
+class Added(JournalRecord, frozen=True, tag="add"):
     """A component came into the tree.
 
     Attributes:
@@ -90,13 +90,13 @@ class Added(Put, frozen=True, tag="add"):
     is_static: bool
 
 
-class Removed(Put, frozen=True, tag="remove"):
+class Removed(JournalRecord, frozen=True, tag="remove"):
     """A component left the tree."""
 
     name: str
 
 
-class LaunchBegun(Put, frozen=True, tag="launch"):
+class LaunchBegun(JournalRecord, frozen=True, tag="launch"):
     """A worker is about to be launched. On disk before it is."""
 
     work: int
@@ -107,7 +107,7 @@ class LaunchBegun(Put, frozen=True, tag="launch"):
     profile: str
 
 
-class Placed(Put, frozen=True, tag="place"):
+class Placed(JournalRecord, frozen=True, tag="place"):
     """It was launched, and is here."""
 
     work: int
@@ -115,7 +115,7 @@ class Placed(Put, frozen=True, tag="place"):
     ref: Ref
 
 
-class Welcomed(Put, frozen=True, tag="welcome"):
+class Welcomed(JournalRecord, frozen=True, tag="welcome"):
     """It is given the work as that is now. On disk before it is."""
 
     work: int
@@ -123,7 +123,7 @@ class Welcomed(Put, frozen=True, tag="welcome"):
     picks_port: bool
 
 
-class WorkerOutput(Put, frozen=True, tag="output"):
+class WorkerOutput(JournalRecord, frozen=True, tag="output"):
     """Its output up to this byte was told."""
 
     work: int
@@ -131,14 +131,14 @@ class WorkerOutput(Put, frozen=True, tag="output"):
     offset: int
 
 
-class Progressed(Put, frozen=True, tag="progress"):
+class Progressed(JournalRecord, frozen=True, tag="progress"):
     """A flow's schedules and iterations are these now, in msgpack."""
 
     name: str
     progress: bytes
 
 
-class Asked(Put, frozen=True, tag="ask"):
+class CallMade(JournalRecord, frozen=True, tag="ask"):
     """A pass of the flow has made this call, of a work that caches nothing."""
 
     work: int
@@ -146,13 +146,13 @@ class Asked(Put, frozen=True, tag="ask"):
     hash: str
 
 
-class Reserved(Put, frozen=True, tag="reserve"):
+class Reserved(JournalRecord, frozen=True, tag="reserve"):
     """Calls get numbers up to this one. On disk before the first of them is given out."""
 
     calls: int
 
 
-class RunEnded(Put, frozen=True, tag="end"):
+class RunEnded(JournalRecord, frozen=True, tag="end"):
     """The flow's code has come to its end, in one pass or over several that were cut short."""
 
 
@@ -167,7 +167,7 @@ Record = (
     | Welcomed
     | WorkerOutput
     | Progressed
-    | Asked
+    | CallMade
     | Reserved
     | RunEnded
 )
@@ -175,7 +175,7 @@ Record = (
 # --- images ---------------------------------------------------------------------------------------
 
 
-class CallImage(msgspec.Struct, frozen=True, array_like=True):
+class CallSnapshot(msgspec.Struct, frozen=True, array_like=True):
     """A `lightwork.engine.rules.model.ModelCall`."""
 
     id: int
@@ -188,7 +188,7 @@ class CallImage(msgspec.Struct, frozen=True, array_like=True):
     delayed: bool
 
 
-class WorkImage(msgspec.Struct, frozen=True):
+class WorkSnapshot(msgspec.Struct, frozen=True):
     """A `lightwork.engine.rules.model.ModelWork`; what refers to calls does so by number."""
 
     id: int
@@ -196,7 +196,7 @@ class WorkImage(msgspec.Struct, frozen=True):
     policy: Policy
     phase: Phase
     attempt: int
-    calls: list[CallImage]
+    calls: list[CallSnapshot]
     queue: list[int]
     running: list[int]
     in_flight: dict[str, int]
@@ -209,7 +209,7 @@ class WorkImage(msgspec.Struct, frozen=True):
     removed: bool
 
 
-class RecordImage(msgspec.Struct, frozen=True):
+class HistorySnapshot(msgspec.Struct, frozen=True):
     """A `lightwork.components.status_history.WorkRecord`."""
 
     statuses: list[WorkStatus]
@@ -221,7 +221,7 @@ class RecordImage(msgspec.Struct, frozen=True):
     latest_call: str | None
 
 
-class ComponentImage(msgspec.Struct, frozen=True):
+class ComponentSnapshot(msgspec.Struct, frozen=True):
     """A component; see `Added`. A work that has left the tree has none."""
 
     name: str
@@ -230,7 +230,7 @@ class ComponentImage(msgspec.Struct, frozen=True):
     progress: bytes
 
 
-class WorkerImage(msgspec.Struct):
+class WorkerSnapshot(msgspec.Struct):
     """A worker that is not gone.
 
     Attributes:
@@ -256,7 +256,7 @@ class WorkerImage(msgspec.Struct):
         return f"WorkerImage({self.name!r}, received={self.received})"
 
 
-class Answer(msgspec.Struct, frozen=True):
+class RunResult(msgspec.Struct, frozen=True):
     """What a call of an unfinished run of the flow's code came to; see `lightwork.engine.recovery.run_results`."""
 
     work: int
@@ -265,7 +265,7 @@ class Answer(msgspec.Struct, frozen=True):
     outcome: Outcome
 
 
-class Image(msgspec.Struct):
+class Snapshot(msgspec.Struct):
     """Everything that a scheduler must know to go on.
 
     Attributes:
@@ -287,15 +287,15 @@ class Image(msgspec.Struct):
     """
 
     now: float = 0.0
-    works: list[WorkImage] = []
-    records: dict[int, RecordImage] = {}
+    works: list[WorkSnapshot] = []
+    records: dict[int, HistorySnapshot] = {}
     timers: list[tuple[Timer, float]] = []
-    components: list[ComponentImage] = []
+    components: list[ComponentSnapshot] = []
     statics: list[str] = []
-    workers: list[WorkerImage] = []
+    workers: list[WorkerSnapshot] = []
     due: dict[int, int] = {}
-    answers: list[Answer] = []
-    asked: list[Asked] = []
+    run_results: list[RunResult] = []
+    calls_made: list[CallMade] = []
     profiles: list[str] = []
     calls: int = 0
     latest_call: int = 0
@@ -306,4 +306,4 @@ class Image(msgspec.Struct):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_batch = msgspec.msgpack.Decoder(list[Record]).decode
-decode_image = msgspec.msgpack.Decoder(Image).decode
+decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode

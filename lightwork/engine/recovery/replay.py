@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from lightwork.components.status_history import WorkRecord
+from lightwork.components.status_history import StatusHistory
 from lightwork.engine.recovery import records as rec
-from lightwork.engine.recovery.run_results import Answers
+from lightwork.engine.recovery.run_results import RunResults
 from lightwork.engine.recovery.snapshot import (
+    dump_history,
     dump_machine,
-    dump_record,
     dump_values,
+    load_history,
     load_machine,
-    load_record,
     load_values,
 )
 from lightwork.engine.rules import events as ev
@@ -31,14 +31,14 @@ from lightwork.link import messages
 from lightwork.state.state import State
 from lightwork.status import Reason
 
-__all__ = ["Known", "Replay", "abandon_workers"]
+__all__ = ["KnownComponent", "Replay", "abandon_workers"]
 
 _LEFT_BEHIND = "its worker was left behind when a checkpoint was restored"
 
 _decode_op = msgspec.msgpack.Decoder().decode
 
 
-class Known:
+class KnownComponent:
     """A component of the tree.
 
     Attributes:
@@ -61,7 +61,7 @@ class Replay:
     """What a journal comes to.
 
     Args:
-        image: Where it begins; None at the beginning.
+        snapshot: Where it begins; None at the beginning.
         kept: How many statuses are kept of each work.
 
     Attributes:
@@ -72,43 +72,45 @@ class Replay:
         answers: See `lightwork.engine.recovery.run_results`.
     """
 
-    def __init__(self, image: rec.Image | None = None, *, kept: int = 100) -> None:
-        image = image or rec.Image()
+    def __init__(self, snapshot: rec.Snapshot | None = None, *, kept: int = 100) -> None:
+        snapshot = snapshot or rec.Snapshot()
         self._kept = kept
-        self.machine = load_machine(image.works)
-        self.records = {number: load_record(one, kept) for number, one in image.records.items()}
-        self.timers = dict(image.timers)
-        self.components = {one.name: Known(one.name, one.work, one.values, one.progress) for one in image.components}
+        self.machine = load_machine(snapshot.works)
+        self.records = {number: load_history(one, kept) for number, one in snapshot.records.items()}
+        self.timers = dict(snapshot.timers)
+        self.components = {
+            one.name: KnownComponent(one.name, one.work, one.values, one.progress) for one in snapshot.components
+        }
         self._by_work = {one.work: one for one in self.components.values() if one.work}
-        self.statics = dict.fromkeys(image.statics)
-        self.workers = {one.work: one for one in image.workers}
-        self.due = dict(image.due)
-        self.answers = Answers(image.answers, image.asked)
-        self.profiles = dict.fromkeys(image.profiles)
-        self.now = image.now
-        self.calls = image.calls
-        self.latest_call = image.latest_call
-        self.latest_work = image.latest_work
-        self.runs = image.runs
-        self.is_over = image.is_over
+        self.statics = dict.fromkeys(snapshot.statics)
+        self.workers = {one.work: one for one in snapshot.workers}
+        self.due = dict(snapshot.due)
+        self.run_results = RunResults(snapshot.run_results, snapshot.calls_made)
+        self.profiles = dict.fromkeys(snapshot.profiles)
+        self.now = snapshot.now
+        self.calls = snapshot.calls
+        self.latest_call = snapshot.latest_call
+        self.latest_work = snapshot.latest_work
+        self.runs = snapshot.runs
+        self.is_over = snapshot.is_over
 
-    def image(self) -> rec.Image:
+    def snapshot(self) -> rec.Snapshot:
         """All of it as data."""
         components = [
-            rec.ComponentImage(one.name, one.work, dump_values(one.state.snapshot()), one.progress)
+            rec.ComponentSnapshot(one.name, one.work, dump_values(one.state.snapshot()), one.progress)
             for one in self.components.values()
         ]
-        return rec.Image(
+        return rec.Snapshot(
             now=self.now,
             works=dump_machine(self.machine),
-            records={number: dump_record(record) for number, record in self.records.items()},
+            records={number: dump_history(record) for number, record in self.records.items()},
             timers=list(self.timers.items()),
             components=components,
             statics=list(self.statics),
             workers=list(self.workers.values()),
             due=self.due,
-            answers=self.answers.answers,
-            asked=self.answers.asked,
+            run_results=self.run_results.results,
+            calls_made=self.run_results.calls_made,
             profiles=list(self.profiles),
             calls=self.calls,
             latest_call=self.latest_call,
@@ -145,17 +147,17 @@ class Replay:
             case rec.Progressed():
                 if record.name in self.components:
                     self.components[record.name].progress = record.progress
-            case rec.Asked():
-                self.answers.ask(record)
+            case rec.CallMade():
+                self.run_results.call_made(record)
             case rec.RunEnded():
-                self.answers.end_run()
+                self.run_results.end_run()
             case rec.Reserved():
                 self.calls = record.calls
             case _:
                 self._worker(record)
 
     def _add(self, record: rec.Added) -> None:
-        known = Known(record.name, record.work, record.values, record.progress)
+        known = KnownComponent(record.name, record.work, record.values, record.progress)
         self.components[record.name] = known
         if record.work:
             self._by_work[record.work] = known
@@ -166,7 +168,7 @@ class Replay:
         if isinstance(record, rec.LaunchBegun):
             self.due.pop(record.work, None)
             self.profiles[record.profile] = None
-            self.workers[record.work] = rec.WorkerImage(
+            self.workers[record.work] = rec.WorkerSnapshot(
                 record.work, record.attempt, record.name, record.launch, record.secret, record.profile
             )
             return
@@ -199,7 +201,7 @@ class Replay:
 
     def _apply(self, work: int, frame: Any) -> None:
         known = self._by_work.get(work)
-        if known is not None and isinstance(frame, (messages.Delta, messages.Answer)):
+        if known is not None and isinstance(frame, (messages.Delta, messages.ProposalResult)):
             try:
                 known.state.apply(frame.ops)
             except StateError:
@@ -215,7 +217,7 @@ class Replay:
             self.timers.pop(event.timer, None)
         elif isinstance(event, ev.WorkAdded):
             self.latest_work = max(self.latest_work, event.work)
-            self.records.setdefault(event.work, WorkRecord(self._kept))
+            self.records.setdefault(event.work, StatusHistory(self._kept))
         try:
             commands = self.machine.handle(event, now)
         except MachineError:
@@ -225,21 +227,21 @@ class Replay:
 
     def _note(self, command: ev.Command) -> None:
         match command:
-            case ev.Publish():
+            case ev.PublishStatus():
                 self.records[command.work].add(command.status, command.hash)
             case ev.StartTimer():
                 self.timers[command.timer] = self.now + command.delay
             case ev.StopTimer():
                 self.timers.pop(command.timer, None)
-            case ev.Adopt():
+            case ev.ResolveSubmit():
                 if command.status is not None:
                     self.records[command.work].add(command.status, command.hash)
-            case ev.Settle():
+            case ev.SettleCall():
                 if command.ran is not None:
                     self.records[command.work].add(command.ran, command.hash)
                 self.records[command.work].add(command.outcome.status, command.hash)
-                self.answers.settle(command.call, command.outcome)
-            case ev.Launch():
+                self.run_results.settle(command.call, command.outcome)
+            case ev.LaunchWorker():
                 self.due[command.work] = command.attempt
             case ev.WorkerGone():
                 self.workers.pop(command.work, None)
@@ -250,7 +252,7 @@ class Replay:
                 return  # what was sent or done then was sent or done
 
 
-def abandon_workers(replay: Replay) -> rec.Image:
+def abandon_workers(replay: Replay) -> rec.Snapshot:
     """An image of a replay as of an app that has ended in order: states and results, no worker. Uses the replay up."""
     for work in replay.machine.works():
         replay.take(rec.Happened(replay.now, ev.StopRequested(work.id)))
@@ -264,4 +266,4 @@ def abandon_workers(replay: Replay) -> rec.Image:
     replay.timers.clear()
     replay.profiles.clear()
     replay.is_over = True
-    return replay.image()
+    return replay.snapshot()

@@ -17,17 +17,17 @@ import msgspec
 from lightwork._logging import get_logger
 from lightwork.components.component import Component
 from lightwork.components.flow import Flow
-from lightwork.components.status_history import WorkRecord
+from lightwork.components.status_history import StatusHistory
 from lightwork.components.work import Work
-from lightwork.engine.calls import CallBook
-from lightwork.engine.core import Core, Entry
+from lightwork.engine.calls import CallRegistry
+from lightwork.engine.core import Core, WorkEntry
 from lightwork.engine.recovery.recorder import Recorder
 from lightwork.engine.recovery.records import Removed
-from lightwork.engine.recovery.replay import Known, Replay
+from lightwork.engine.recovery.replay import KnownComponent, Replay
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
-from lightwork.engine.workers.connections import Links
-from lightwork.engine.workers.launcher import Launching
+from lightwork.engine.workers.connections import Connections
+from lightwork.engine.workers.launcher import Launcher
 from lightwork.engine.workers.runtimes import Runtimes
 from lightwork.errors import StateError
 from lightwork.runtime import Report
@@ -59,22 +59,28 @@ class Resume:
     """What is left of a killed scheduler, until everything has found its place.
 
     Args:
-        core, book, launching, links: Parts of the present one.
+        core, calls, launcher, connections: Parts of the present one.
         recorder: Writes the journal on.
         replay: What the journal holds.
     """
 
     def __init__(
-        self, core: Core, book: CallBook, launching: Launching, links: Links, recorder: Recorder, replay: Replay
+        self,
+        core: Core,
+        calls: CallRegistry,
+        launcher: Launcher,
+        connections: Connections,
+        recorder: Recorder,
+        replay: Replay,
     ) -> None:
         self._core = core
-        self._book = book
-        self._launching = launching
-        self._links = links
+        self._calls = calls
+        self._launcher = launcher
+        self._connections = connections
         self._recorder = recorder
         self._replay = replay
-        self._known: dict[str, Known] = dict(replay.components)
-        recorder.answers.reopen()
+        self._known: dict[str, KnownComponent] = dict(replay.components)
+        recorder.run_results.reopen()
         self._reports: dict[str, Report] = {}
         self._has_ended = False
         self._saying: asyncio.TimerHandle | None = None
@@ -91,17 +97,19 @@ class Resume:
         core, replay = self._core, self._replay
         core.resume(replay.machine, replay.now, replay.latest_work)
         by_work = {known.work: known for known in self._known.values() if known.work}
-        workers = {image.work: image for image in replay.workers.values()}
+        workers = {snapshot.work: snapshot for snapshot in replay.workers.values()}
         for work in replay.machine.works():
             known = by_work.get(work.id)
             stand_in = _Missing()
             stand_in.__dict__["_state"] = known.state if known is not None else State(work.name, {})
-            stand_in.__dict__["_record"] = replay.records.get(work.id) or WorkRecord(core.config.statuses_kept)
-            entry = core.entries[work.id] = Entry(work.id, stand_in, work.name)
+            stand_in.__dict__["_status_history"] = replay.records.get(work.id) or StatusHistory(
+                core.config.statuses_kept
+            )
+            entry = core.entries[work.id] = WorkEntry(work.id, stand_in, work.name)
             entry.is_missing = True
             entry.due = replay.due.get(work.id, 0)
             if work.id in workers and not entry.due:
-                self._launching.adopt(entry, workers[work.id])
+                self._launcher.adopt(entry, workers[work.id])
         self._start_timers()
         for work in replay.machine.works():
             if work.phase is Phase.UP:
@@ -130,7 +138,7 @@ class Resume:
         """Enter a runtime, and ask it what became of the workers."""
         runtime = await runtimes.get(profile)
         try:
-            await runtime.routes(self._launching.address)  # a way that leads through the runtime is open again
+            await runtime.routes(self._launcher.address)  # a way that leads through the runtime is open again
         except Exception as error:
             _log.warning("works may not find their way back", profile=profile, error=str(error))
         workers = [worker for worker in self._core.workers.values() if worker.profile == profile]
@@ -143,9 +151,9 @@ class Resume:
         for entry in list(self._core.entries.values()):
             worker = entry.worker
             if worker is not None and worker.is_adopted:
-                self._launching.follow(entry, worker, self._reports.get(worker.name))
+                self._launcher.follow(entry, worker, self._reports.get(worker.name))
         for profile in self.profiles():
-            self._launching.clear_up(profile)
+            self._launcher.clear_up(profile)
 
     async def wait_returned(self) -> None:
         """Return when it is known where every worker stands, or one of them keeps everybody waiting for too long.
@@ -164,7 +172,7 @@ class Resume:
 
     # --- the tree ---------------------------------------------------------------------------------
 
-    def take_back(self, work: Work) -> Entry | None:
+    def take_back(self, work: Work) -> WorkEntry | None:
         """The entry of a work that has come back, None if this is a new one.
 
         Raises:
@@ -177,22 +185,22 @@ class Resume:
         _check_fits(known, work, self._known)
         del self._known[work.name]
         _give_back(known, work)
-        work.__dict__["_record"] = entry.work._record
+        work.__dict__["_status_history"] = entry.work._status_history
         entry.work, entry.is_missing = work, False
-        if entry.worker is not None and entry.worker.mirror is not None:
-            self._links.tie(entry, entry.worker, entry.worker.mirror.latest)
+        if entry.worker is not None and entry.worker.replica is not None:
+            self._connections.tie(entry, entry.worker, entry.worker.replica.latest)
         model = self._core.machine.work(entry.id)
         for call in model.calls.values():
-            self._book.restore(entry, call.id, call.hash)
+            self._calls.restore(entry, call.id, call.hash)
         return entry
 
-    def go_on(self, entry: Entry) -> None:
+    def go_on(self, entry: WorkEntry) -> None:
         """A work has come back, and its policy is known: what had to wait for that happens."""
         if entry.due:
             attempt, entry.due = entry.due, 0
-            self._launching.launch(entry, attempt, is_again=True)
-        knocks, entry.knocks = entry.knocks, []
-        for knock in knocks:
+            self._launcher.launch(entry, attempt, is_again=True)
+        on_returned, entry.on_returned = entry.on_returned, []
+        for knock in on_returned:
             knock()
 
     def take_back_flow(self, flow: Flow) -> bool:
@@ -251,7 +259,7 @@ class Resume:
                 "these works run on, and the flow has not made them again: `lightwork stop WORK` ends them", works=works
             )
 
-    def states(self) -> Iterator[Known]:
+    def states(self) -> Iterator[KnownComponent]:
         """What was known of the components that have not come back."""
         return iter(self._known.values())
 
@@ -279,7 +287,7 @@ def check_tree(root: Flow, replay: Replay) -> None:
         )
 
 
-def _differences(known: Known, component: Component, others: Iterable[str]) -> list[str]:
+def _differences(known: KnownComponent, component: Component, others: Iterable[str]) -> list[str]:
     """What the attributes of a component have in common with what they were, the other way round.
 
     One that held nothing may have become a child since, and the other way round: `others` are all components' names.
@@ -298,13 +306,13 @@ def _differences(known: Known, component: Component, others: Iterable[str]) -> l
     return gone + come
 
 
-def _check_fits(known: Known, component: Component, others: Iterable[str]) -> None:
+def _check_fits(known: KnownComponent, component: Component, others: Iterable[str]) -> None:
     problems = _differences(known, component, others)
     if problems:
         raise StateError(f"the journal does not fit {known.name}: {'; '.join(problems)}")
 
 
-def _give_back(known: Known, component: Component) -> None:
+def _give_back(known: KnownComponent, component: Component) -> None:
     """Set the attributes to what they were; one that is a child now stays that."""
     taken = {node._key for node in component._child_nodes()}
     for name, value in known.state.snapshot().items():

@@ -12,54 +12,54 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from lightwork.engine.recovery.records import Answer, Asked
+from lightwork.engine.recovery.records import CallMade, RunResult
 from lightwork.engine.rules.events import Outcome
 from lightwork.status import Stage
 
-__all__ = ["Answers"]
+__all__ = ["RunResults"]
 
 _MOST = 10_000
 _MOST_BYTES = 64 << 20
 
 
-class Answers:
+class RunResults:
     """The calls that the present run of the flow's code has made of works that cache nothing.
 
     Args:
-        answers: What some of them have come to.
-        asked: Those that are not over.
+        results: What some of them have come to.
+        calls_made: Those that are not over.
     """
 
-    def __init__(self, answers: Iterable[Answer] = (), asked: Iterable[Asked] = ()) -> None:
-        self._kept: list[Answer] = []
+    def __init__(self, results: Iterable[RunResult] = (), calls_made: Iterable[CallMade] = ()) -> None:
+        self._kept: list[RunResult] = []
         self._bytes = 0
-        self._asked: dict[int, Asked] = {one.call: one for one in asked}
-        self._open: dict[tuple[int, str], deque[Answer]] = {}
+        self._calls_made: dict[int, CallMade] = {one.call: one for one in calls_made}
+        self._open: dict[tuple[int, str], deque[RunResult]] = {}
         self._unclaimed: set[int] = set()
-        for answer in answers:
+        for answer in results:
             self._keep(answer)
 
     @property
-    def answers(self) -> list[Answer]:
+    def results(self) -> list[RunResult]:
         """What is kept, in the order in which it came."""
         return list(self._kept)
 
     @property
-    def asked(self) -> list[Asked]:
+    def calls_made(self) -> list[CallMade]:
         """The calls that are not over."""
-        return list(self._asked.values())
+        return list(self._calls_made.values())
 
-    def ask(self, asked: Asked) -> None:
+    def call_made(self, call: CallMade) -> None:
         """The run has made a call."""
-        self._asked[asked.call] = asked
+        self._calls_made[call.call] = call
 
     def settle(self, call: int, outcome: Outcome) -> None:
         """A call is over, whoever made it."""
-        asked = self._asked.pop(call, None)
-        if asked is None:
+        made = self._calls_made.pop(call, None)
+        if made is None:
             return
         if outcome.status.stage is Stage.SUCCEEDED:
-            answer = Answer(asked.work, call, asked.hash, outcome)
+            answer = RunResult(made.work, call, made.hash, outcome)
             self._keep(answer)
             if call in self._unclaimed:
                 self._offer(answer)
@@ -69,7 +69,7 @@ class Answers:
         """The run has come to its end: the next one makes its calls anew."""
         self._kept.clear()
         self._bytes = 0
-        self._asked.clear()
+        self._calls_made.clear()
         self._open.clear()
         self._unclaimed.clear()
 
@@ -80,26 +80,26 @@ class Answers:
         self._open.clear()
         for answer in self._kept:
             self._offer(answer)
-        self._unclaimed = set(self._asked)
+        self._unclaimed = set(self._calls_made)
 
-    def recall(self, work: int, hash: str) -> Answer | None:
+    def recall(self, work: int, hash: str) -> RunResult | None:
         """What answers a call that the repeated run makes, None if it is to be made."""
         found = self._open.get((work, hash))
         return found.popleft() if found else None
 
-    def recover(self, asked: Asked) -> None:
+    def recover(self, call: CallMade) -> None:
         """A call of the interrupted run has come to light."""
-        self._asked[asked.call] = asked
-        self._unclaimed.add(asked.call)
+        self._calls_made[call.call] = call
+        self._unclaimed.add(call.call)
 
     def claim(self, call: int) -> None:
         """The repeated run has joined a call that was in flight: its outcome answers that, and no other."""
         self._unclaimed.discard(call)
 
-    def _offer(self, answer: Answer) -> None:
+    def _offer(self, answer: RunResult) -> None:
         self._open.setdefault((answer.work, answer.hash), deque()).append(answer)
 
-    def _keep(self, answer: Answer) -> None:
+    def _keep(self, answer: RunResult) -> None:
         size = len(answer.outcome.value or b"")
         if len(self._kept) < _MOST and self._bytes + size <= _MOST_BYTES:
             self._kept.append(answer)

@@ -7,40 +7,40 @@ from typing import Any
 
 import msgspec
 
-from lightwork.components.status_history import WorkRecord
+from lightwork.components.status_history import StatusHistory
 from lightwork.engine.recovery.records import (
-    CallImage,
-    RecordImage,
-    WorkImage,
+    CallSnapshot,
+    HistorySnapshot,
+    WorkSnapshot,
     encode,
 )
 from lightwork.engine.rules.machine import Machine
 from lightwork.engine.rules.model import ModelCall, ModelWork
 from lightwork.state.values import packed, unpacked
 
-__all__ = ["dump_machine", "dump_record", "dump_values", "load_machine", "load_record", "load_values"]
+__all__ = ["dump_history", "dump_machine", "dump_values", "load_history", "load_machine", "load_values"]
 
 _decode = msgspec.msgpack.Decoder().decode
 
 
-def dump_machine(machine: Machine) -> list[WorkImage]:
+def dump_machine(machine: Machine) -> list[WorkSnapshot]:
     """Everything that a machine knows, but for its story."""
     return [_dump_work(work) for work in machine.works()]
 
 
-def load_machine(works: list[WorkImage]) -> Machine:
+def load_machine(works: list[WorkSnapshot]) -> Machine:
     """A machine that decides as the one that was dumped would have."""
     machine = Machine()
     machine.restore(_load_work(work) for work in works)
     return machine
 
 
-def _dump_work(work: ModelWork) -> WorkImage:
+def _dump_work(work: ModelWork) -> WorkSnapshot:
     calls = [
-        CallImage(call.id, call.hash, call.args, call.attempt, call.sent, call.ran, call.ending, call.delayed)
+        CallSnapshot(call.id, call.hash, call.args, call.attempt, call.sent, call.ran, call.ending, call.delayed)
         for call in work.calls.values()
     ]
-    return WorkImage(
+    return WorkSnapshot(
         work.id,
         work.name,
         work.policy,
@@ -60,26 +60,26 @@ def _dump_work(work: ModelWork) -> WorkImage:
     )
 
 
-def _load_work(image: WorkImage) -> ModelWork:
-    work = ModelWork(image.id, image.name, image.policy)
-    for one in image.calls:
+def _load_work(snapshot: WorkSnapshot) -> ModelWork:
+    work = ModelWork(snapshot.id, snapshot.name, snapshot.policy)
+    for one in snapshot.calls:
         call = work.calls[one.id] = ModelCall(one.id, one.hash, one.args)
         call.attempt, call.sent, call.ran = one.attempt, one.sent, one.ran
         call.ending, call.delayed = one.ending, one.delayed
-    work.phase, work.attempt = image.phase, image.attempt
-    work.queue = deque(work.calls[number] for number in image.queue)
-    work.running = {number: work.calls[number] for number in image.running}
-    work.in_flight = {hash: work.calls[number] for hash, number in image.in_flight.items()}
-    work.results = dict(image.results)
-    work.failed = OrderedDict(image.failed)
-    work.verdict, work.failure = image.verdict, image.failure
-    work.halted, work.restart, work.removed = image.halted, image.restart, image.removed
+    work.phase, work.attempt = snapshot.phase, snapshot.attempt
+    work.queue = deque(work.calls[number] for number in snapshot.queue)
+    work.running = {number: work.calls[number] for number in snapshot.running}
+    work.in_flight = {hash: work.calls[number] for hash, number in snapshot.in_flight.items()}
+    work.results = dict(snapshot.results)
+    work.failed = OrderedDict(snapshot.failed)
+    work.verdict, work.failure = snapshot.verdict, snapshot.failure
+    work.halted, work.restart, work.removed = snapshot.halted, snapshot.restart, snapshot.removed
     return work
 
 
-def dump_record(record: WorkRecord) -> RecordImage:
+def dump_history(record: StatusHistory) -> HistorySnapshot:
     """The statuses of a work, and what is counted over all of them."""
-    return RecordImage(
+    return HistorySnapshot(
         list(record.statuses),
         record.num_successes,
         record.num_timeouts,
@@ -90,14 +90,14 @@ def dump_record(record: WorkRecord) -> RecordImage:
     )
 
 
-def load_record(image: RecordImage, kept: int) -> WorkRecord:
+def load_history(snapshot: HistorySnapshot, kept: int) -> StatusHistory:
     """A record as it was dumped; it keeps `kept` statuses from now on."""
-    record = WorkRecord(kept)
-    record.statuses.extend(image.statuses)
-    record.num_successes, record.num_timeouts = image.num_successes, image.num_timeouts
-    record.first_request, record.started = image.first_request, image.started
-    record.calls.update(image.calls[-kept:])
-    record.latest_call = image.latest_call
+    record = StatusHistory(kept)
+    record.statuses.extend(snapshot.statuses)
+    record.num_successes, record.num_timeouts = snapshot.num_successes, snapshot.num_timeouts
+    record.first_request, record.started = snapshot.first_request, snapshot.started
+    record.calls.update(snapshot.calls[-kept:])
+    record.latest_call = snapshot.latest_call
     return record
 
 

@@ -10,7 +10,6 @@ import zlib
 from typing import Final
 
 from lightwork.engine.rules.events import (
-    Adopt,
     CallCancelled,
     CallFailed,
     CallRecovered,
@@ -21,10 +20,11 @@ from lightwork.engine.rules.events import (
     Command,
     Outcome,
     Policy,
-    Publish,
+    PublishStatus,
+    ResolveSubmit,
     SendCall,
     SendCancel,
-    Settle,
+    SettleCall,
     StartTimer,
     StopTimer,
     Timer,
@@ -72,7 +72,7 @@ class CallRules:
         self._commands.append(command)
 
     def _publish(self, work: ModelWork, stage: Stage, reason: Reason | None = None, message: str | None = None) -> None:
-        self._do(Publish(work.id, WorkStatus(stage, self._now, reason, message)))
+        self._do(PublishStatus(work.id, WorkStatus(stage, self._now, reason, message)))
 
     def _status(
         self, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None
@@ -82,7 +82,7 @@ class CallRules:
     def _publish_call(
         self, work: ModelWork, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None
     ) -> None:
-        self._commands.append(Publish(work.id, self._status(call, stage, reason, message), call.hash))
+        self._commands.append(PublishStatus(work.id, self._status(call, stage, reason, message), call.hash))
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -91,15 +91,17 @@ class CallRules:
         joined = work.in_flight.get(event.hash)
         if joined is not None:
             reason = f"joined call {joined.id}, in flight with the same arguments"
-            self._do(Adopt(work.id, event.call, joined.id, reason))
+            self._do(ResolveSubmit(work.id, event.call, joined.id, reason))
             return
         known = work.results.get(event.hash)
         if known is not None:
             earlier, outcome = known
-            self._do(Adopt(work.id, event.call, earlier, _answered_by(earlier), outcome))
+            self._do(ResolveSubmit(work.id, event.call, earlier, _answered_by(earlier), outcome))
             return
         call = ModelCall(event.call, event.hash, event.args)
-        adopt = Adopt(work.id, call.id, None, _why_new(work, call.hash), None, self._status(call, _PENDING), call.hash)
+        adopt = ResolveSubmit(
+            work.id, call.id, None, _why_new(work, call.hash), None, self._status(call, _PENDING), call.hash
+        )
         work.calls[call.id] = call
         work.in_flight[call.hash] = call
         work.queue.append(call)
@@ -182,7 +184,7 @@ class CallRules:
             work.failed[call.hash] = call.id
             if len(work.failed) > _FAILED_KEPT:
                 work.failed.popitem(last=False)
-        self._commands.append(Settle(work.id, call.id, outcome, call.hash, ran))
+        self._commands.append(SettleCall(work.id, call.id, outcome, call.hash, ran))
 
     def _withdraw(self, work: ModelWork, call: ModelCall) -> None:
         """Take a call from its worker, from the queue, or from its delay, with its timers."""

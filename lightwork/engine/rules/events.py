@@ -18,7 +18,6 @@ from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, WorkStatus
 
 __all__ = [
-    "Adopt",
     "CallCancelled",
     "CallFailed",
     "CallRecovered",
@@ -27,22 +26,22 @@ __all__ = [
     "CallSucceeded",
     "CancelRequested",
     "Command",
+    "CommandBase",
     "EndWorker",
     "Event",
-    "Fact",
+    "EventBase",
     "Forget",
-    "Launch",
-    "LaunchFailed",
+    "LaunchWorker",
     "LinkLost",
     "LinkRestored",
-    "Order",
     "Outcome",
     "Policy",
-    "Publish",
+    "PublishStatus",
+    "ResolveSubmit",
     "SendCall",
     "SendCancel",
     "SendStop",
-    "Settle",
+    "SettleCall",
     "StartRequested",
     "StartTimer",
     "StopRequested",
@@ -53,6 +52,7 @@ __all__ = [
     "WorkRemoved",
     "WorkerExited",
     "WorkerGone",
+    "WorkerLaunchFailed",
     "WorkerReady",
     "WorkerStopping",
     "WorkerUp",
@@ -118,42 +118,42 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 # --- events --------------------------------------------------------------------------------------
 
 
-class Fact(msgspec.Struct, frozen=True, tag=True, gc=False):
+class EventBase(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of the events: `work` is the one it is about."""
 
     work: int
 
 
-class WorkAdded(Fact, frozen=True):
+class WorkAdded(EventBase, frozen=True):
     """The work came into the tree."""
 
     name: str
     policy: Policy
 
 
-class WorkRemoved(Fact, frozen=True):
+class WorkRemoved(EventBase, frozen=True):
     """The work left the tree: stop it, then forget it."""
 
 
-class StartRequested(Fact, frozen=True):
+class StartRequested(EventBase, frozen=True):
     """A worker is wanted, calls or none. Answered by `WorkerUp`, or by a `WorkerGone` with a failure."""
 
 
-class StopRequested(Fact, frozen=True):
+class StopRequested(EventBase, frozen=True):
     """No worker is wanted. Answered by `WorkerGone`. `reason` goes into the statuses of what this stops."""
 
     reason: Reason | None = None
 
 
-class CallSubmitted(Fact, frozen=True):
-    """A call is wanted. Answered by `Adopt`, and, where that says that it is a new one, at last by `Settle`."""
+class CallSubmitted(EventBase, frozen=True):
+    """A call is wanted. Answered by `ResolveSubmit`. A call that this makes new is ended by a `SettleCall`."""
 
     call: int
     hash: str
     args: bytes
 
 
-class CallRecovered(Fact, frozen=True):
+class CallRecovered(EventBase, frozen=True):
     """The worker has a call, or its outcome is on the way, that a killed scheduler has sent and not written down."""
 
     attempt: int
@@ -161,13 +161,13 @@ class CallRecovered(Fact, frozen=True):
     hash: str
 
 
-class CancelRequested(Fact, frozen=True):
+class CancelRequested(EventBase, frozen=True):
     """Nobody wants the call any more."""
 
     call: int
 
 
-class LaunchFailed(Fact, frozen=True):
+class WorkerLaunchFailed(EventBase, frozen=True):
     """The runtime could not launch the worker, or was told to stop it before it had."""
 
     attempt: int
@@ -175,20 +175,20 @@ class LaunchFailed(Fact, frozen=True):
     message: str
 
 
-class WorkerReady(Fact, frozen=True):
+class WorkerReady(EventBase, frozen=True):
     """The worker has unpacked the work, and ``on_start`` has returned."""
 
     attempt: int
 
 
-class CallRunning(Fact, frozen=True):
+class CallRunning(EventBase, frozen=True):
     """The worker is about to enter ``run``."""
 
     attempt: int
     call: int
 
 
-class CallSucceeded(Fact, frozen=True):
+class CallSucceeded(EventBase, frozen=True):
     """``run`` returned `value`, in msgpack."""
 
     attempt: int
@@ -196,7 +196,7 @@ class CallSucceeded(Fact, frozen=True):
     value: bytes
 
 
-class CallFailed(Fact, frozen=True):
+class CallFailed(EventBase, frozen=True):
     """``run`` raised, could not be entered, or returned what cannot be encoded."""
 
     attempt: int
@@ -206,14 +206,14 @@ class CallFailed(Fact, frozen=True):
     swallowed: bool = False
 
 
-class CallCancelled(Fact, frozen=True):
+class CallCancelled(EventBase, frozen=True):
     """``run`` was cancelled, or cancelled itself."""
 
     attempt: int
     call: int
 
 
-class WorkerStopping(Fact, frozen=True):
+class WorkerStopping(EventBase, frozen=True):
     """The worker says that it ends in order: nothing more comes from it. `error` where it never became ready."""
 
     attempt: int
@@ -221,19 +221,19 @@ class WorkerStopping(Fact, frozen=True):
     error: ErrorInfo | None = None
 
 
-class LinkLost(Fact, frozen=True):
+class LinkLost(EventBase, frozen=True):
     """The worker has no connection."""
 
     attempt: int
 
 
-class LinkRestored(Fact, frozen=True):
+class LinkRestored(EventBase, frozen=True):
     """The worker has a connection again; nothing that was sent either way is missing."""
 
     attempt: int
 
 
-class WorkerExited(Fact, frozen=True):
+class WorkerExited(EventBase, frozen=True):
     """The runtime says that the worker is over. `reason` is what that means for what it was doing."""
 
     attempt: int
@@ -241,7 +241,7 @@ class WorkerExited(Fact, frozen=True):
     message: str
 
 
-class TimerFired(Fact, frozen=True):
+class TimerFired(EventBase, frozen=True):
     """A timer that was started, and neither stopped nor started anew, is over."""
 
     timer: Timer
@@ -255,7 +255,7 @@ Event = (
     | CallSubmitted
     | CallRecovered
     | CancelRequested
-    | LaunchFailed
+    | WorkerLaunchFailed
     | WorkerReady
     | CallRunning
     | CallSucceeded
@@ -271,19 +271,19 @@ Event = (
 # --- commands ------------------------------------------------------------------------------------
 
 
-class Order(msgspec.Struct, frozen=True, tag=True, gc=False):
+class CommandBase(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of the commands: `work` is the one it is about."""
 
     work: int
 
 
-class Launch(Order, frozen=True):
+class LaunchWorker(CommandBase, frozen=True):
     """Bring a worker up; no other one of the work is left."""
 
     attempt: int
 
 
-class SendCall(Order, frozen=True):
+class SendCall(CommandBase, frozen=True):
     """Have the worker run this."""
 
     call: int
@@ -291,49 +291,50 @@ class SendCall(Order, frozen=True):
     hash: str
 
 
-class SendCancel(Order, frozen=True):
+class SendCancel(CommandBase, frozen=True):
     """Have the worker cancel a call that it was sent, which it may have answered by now."""
 
     call: int
 
 
-class SendStop(Order, frozen=True):
+class SendStop(CommandBase, frozen=True):
     """Have the worker cancel what it runs and end, within `grace` seconds. One without a connection is not told."""
 
     grace: float
 
 
-class EndWorker(Order, frozen=True):
+class EndWorker(CommandBase, frozen=True):
     """End the process tree through the runtime; `grace` 0 forces at once."""
 
     attempt: int
     grace: float
 
 
-class StartTimer(Order, frozen=True):
+class StartTimer(CommandBase, frozen=True):
     """Send `TimerFired` in `delay` seconds; one of the same name that still runs is replaced."""
 
     timer: Timer
     delay: float
 
 
-class StopTimer(Order, frozen=True):
+class StopTimer(CommandBase, frozen=True):
     """Do not send it after all. The timer may never have been started."""
 
     timer: Timer
 
 
-class Publish(Order, frozen=True):
+class PublishStatus(CommandBase, frozen=True):
     """The work has a new status; `hash` is that of the call it belongs to.
 
-    The first status of a call comes with `Adopt`, its last one with `Settle`, which may bring that before it, too.
+    The first status of a call comes with `ResolveSubmit`. The last one comes with `SettleCall`, which may also bring
+    the one before it.
     """
 
     status: WorkStatus
     hash: str | None = None
 
 
-class Adopt(Order, frozen=True):
+class ResolveSubmit(CommandBase, frozen=True):
     """What becomes of the call just submitted.
 
     Attributes:
@@ -353,7 +354,7 @@ class Adopt(Order, frozen=True):
     hash: str = ""
 
 
-class Settle(Order, frozen=True):
+class SettleCall(CommandBase, frozen=True):
     """The call is over; the status of its outcome is its last.
 
     Attributes:
@@ -369,11 +370,11 @@ class Settle(Order, frozen=True):
     ran: WorkStatus | None = None
 
 
-class WorkerUp(Order, frozen=True):
+class WorkerUp(CommandBase, frozen=True):
     """The worker is up: every start that was asked for is done."""
 
 
-class WorkerGone(Order, frozen=True):
+class WorkerGone(CommandBase, frozen=True):
     """No worker is left: every stop that was asked for is done.
 
     `failure` says why to the starts that were asked for and are not done; None where those stay in force, since the
@@ -383,21 +384,21 @@ class WorkerGone(Order, frozen=True):
     failure: str | None = None
 
 
-class Forget(Order, frozen=True):
+class Forget(CommandBase, frozen=True):
     """The work was removed and nothing of it is left."""
 
 
 Command = (
-    Launch
+    LaunchWorker
     | SendCall
     | SendCancel
     | SendStop
     | EndWorker
     | StartTimer
     | StopTimer
-    | Publish
-    | Adopt
-    | Settle
+    | PublishStatus
+    | ResolveSubmit
+    | SettleCall
     | WorkerUp
     | WorkerGone
     | Forget

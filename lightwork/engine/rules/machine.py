@@ -43,8 +43,7 @@ from lightwork.engine.rules.events import (
     EndWorker,
     Event,
     Forget,
-    Launch,
-    LaunchFailed,
+    LaunchWorker,
     LinkLost,
     LinkRestored,
     SendStop,
@@ -57,6 +56,7 @@ from lightwork.engine.rules.events import (
     WorkAdded,
     WorkerExited,
     WorkerGone,
+    WorkerLaunchFailed,
     WorkerReady,
     WorkerStopping,
     WorkerUp,
@@ -226,7 +226,7 @@ class Machine(CallRules):
         work.phase = Phase.STARTING
         work.verdict = work.failure = None
         work.halted = work.restart = False
-        self._do(Launch(work.id, work.attempt))
+        self._do(LaunchWorker(work.id, work.attempt))
         self._do(StartTimer(work.id, Timer("launch", work.id), work.policy.launch_timeout))
 
     def _start(self, work: ModelWork, event: StartRequested) -> None:
@@ -330,14 +330,14 @@ class Machine(CallRules):
             self._begin_stop(work, (Stage.STOPPED, reason, "the worker was asked to end"))
         self._do(StartTimer(work.id, Timer("force", work.id), work.policy.grace + _FORCE_MARGIN))
 
-    def _launch_failed(self, work: ModelWork, event: LaunchFailed) -> None:
+    def _launch_failed(self, work: ModelWork, event: WorkerLaunchFailed) -> None:
         """There is no worker; what waited for it fails."""
         self._leave(work)
         work.phase = Phase.ABSENT
         self._fail_start(work, event.reason, event.message)
         self._gone(work)
 
-    def _exited(self, work: ModelWork, event: WorkerExited | LaunchFailed) -> None:
+    def _exited(self, work: ModelWork, event: WorkerExited | WorkerLaunchFailed) -> None:
         """The calls that the worker had fail, or are stopped if it was to end; another is launched if some wait."""
         before = work.phase
         self._leave(work)
@@ -403,8 +403,8 @@ TABLE: Final[dict[tuple[Phase, type], Row]] = {
     (_CUT, TimerFired): Row(_M._timer, (_CUT, _STOPPING)),
     (_STOPPING, TimerFired): Row(_M._timer, (_STOPPING,)),
     # What the runtime says. A launch that is stopped before it is done counts as one that failed.
-    (_STARTING, LaunchFailed): Row(_M._launch_failed, (_ABSENT,)),
-    (_STOPPING, LaunchFailed): Row(_M._exited, (_ABSENT, _STARTING, None)),
+    (_STARTING, WorkerLaunchFailed): Row(_M._launch_failed, (_ABSENT,)),
+    (_STOPPING, WorkerLaunchFailed): Row(_M._exited, (_ABSENT, _STARTING, None)),
     (_STARTING, WorkerExited): Row(_M._exited, (_ABSENT,)),
     (_UP, WorkerExited): Row(_M._exited, (_ABSENT, _STARTING)),
     (_CUT, WorkerExited): Row(_M._exited, (_ABSENT, _STARTING)),
@@ -449,4 +449,11 @@ LATE: Final[frozenset[type]] = frozenset(
 )
 """Facts that may still arrive when the phase in which they matter is over, and then lead to nothing."""
 
-_MAY_BE_UNKNOWN: Final = LATE | {TimerFired, LaunchFailed, WorkerReady, CancelRequested, StopRequested, WorkRemoved}
+_MAY_BE_UNKNOWN: Final = LATE | {
+    TimerFired,
+    WorkerLaunchFailed,
+    WorkerReady,
+    CancelRequested,
+    StopRequested,
+    WorkRemoved,
+}

@@ -10,11 +10,11 @@ from typing import Any
 from lightwork._version import __version__
 from lightwork.components.call import Operation
 from lightwork.components.work import Work
-from lightwork.engine.core import Core, Entry, finish_all
-from lightwork.engine.recovery.records import Asked, Welcomed
+from lightwork.engine.core import Core, WorkEntry, finish_all
+from lightwork.engine.recovery.records import CallMade, Welcomed
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
-from lightwork.engine.workers.replica import Mirror
+from lightwork.engine.workers.replica import Replica
 from lightwork.engine.workers.translate import event_of
 from lightwork.engine.workers.worker import Worker
 from lightwork.errors import ProposalRefused, StateError, UsageError
@@ -24,10 +24,10 @@ from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote_errors import rebuild_error
 from lightwork.state.ops import Op
 
-__all__ = ["Links", "pickle_work"]
+__all__ = ["Connections", "pickle_work"]
 
 
-class Links:
+class Connections:
     """Ties connections to workers, and their frames to the machine and the tree.
 
     Args:
@@ -37,7 +37,7 @@ class Links:
     """
 
     def __init__(
-        self, core: Core, end: Callable[[Worker, float], None], restore: Callable[[Entry, int, str], None]
+        self, core: Core, end: Callable[[Worker, float], None], restore: Callable[[WorkEntry, int, str], None]
     ) -> None:
         self._core = core
         self._end = end
@@ -77,11 +77,11 @@ class Links:
         elif entry.is_missing:
             # There is no work to give it yet: the flow has not made it again.
             worker.returned.set()
-            entry.knocks.append(lambda: self.on_hello(connection, launch, hello) if connection.is_open else None)
+            entry.on_returned.append(lambda: self.on_hello(connection, launch, hello) if connection.is_open else None)
         else:
             self._welcome_first(connection, entry, worker, hello)
 
-    def _welcome_first(self, connection: Connection, entry: Entry, worker: Worker, hello: messages.Hello) -> None:
+    def _welcome_first(self, connection: Connection, entry: WorkEntry, worker: Worker, hello: messages.Hello) -> None:
         try:
             worker.pickled = pickle_work(entry.work)
         except UsageError as error:
@@ -97,7 +97,7 @@ class Links:
         self._welcome_soon(connection, entry, worker, peer, hello)
 
     def _welcome_soon(
-        self, connection: Connection, entry: Entry, worker: Worker, peer: Peer[Any], hello: messages.Hello
+        self, connection: Connection, entry: WorkEntry, worker: Worker, peer: Peer[Any], hello: messages.Hello
     ) -> None:
         """Give the worker its work. It begins with the state as that is now, so a journal must have that before."""
 
@@ -110,7 +110,7 @@ class Links:
         else:
             self._core.recorder.when_committed(welcome)
 
-    def _make_peer(self, entry: Entry, worker: Worker) -> Peer[messages.FromWorker]:
+    def _make_peer(self, entry: WorkEntry, worker: Worker) -> Peer[messages.FromWorker]:
         peer: Peer[messages.FromWorker] = Peer(
             partial(self._on_frame, entry, worker),
             messages.decode_from_worker,
@@ -122,11 +122,11 @@ class Links:
         worker.peer = peer
         return peer
 
-    def tie(self, entry: Entry, worker: Worker, earlier: int = 0) -> None:
-        """Make the worker the owner of the state of the entry's work; `earlier` is that of `Mirror`."""
+    def tie(self, entry: WorkEntry, worker: Worker, earlier: int = 0) -> None:
+        """Make the worker the owner of the state of the entry's work; `earlier` is that of `Replica`."""
         peer = worker.peer
         assert peer is not None
-        worker.mirror = Mirror(
+        worker.replica = Replica(
             entry.work._state,
             lambda frame: self._core.in_loop_soon(lambda: self._propose(entry, peer, frame)),
             lambda op: self.edited(entry, op),
@@ -140,7 +140,7 @@ class Links:
         peer: Peer[Any],
         hello: messages.Hello,
         work: bytes,
-        entry: Entry,
+        entry: WorkEntry,
     ) -> None:
         config = self._core.config
         welcome = messages.Welcome(
@@ -153,7 +153,7 @@ class Links:
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
-    def _welcome_adopted(self, connection: Connection, entry: Entry, worker: Worker, hello: messages.Hello) -> None:
+    def _welcome_adopted(self, connection: Connection, entry: WorkEntry, worker: Worker, hello: messages.Hello) -> None:
         """A worker that a killed scheduler has welcomed: go on where that one was.
 
         What came from the worker and was written down is known, and it sends the rest again. What that scheduler had
@@ -181,7 +181,7 @@ class Links:
         self._core.external(lambda: self._core.feed(ev.LinkRestored(entry.id, worker.attempt)))
         self._core.external(catch_up)
 
-    def _recover(self, entry: Entry, worker: Worker, hello: messages.Hello) -> None:
+    def _recover(self, entry: WorkEntry, worker: Worker, hello: messages.Hello) -> None:
         """Know of the calls that the killed scheduler had sent and not come to write that down."""
         core, recorder = self._core, self._core.recorder
         assert recorder is not None
@@ -197,10 +197,10 @@ class Links:
             is_new = call not in work.calls
             core.feed(ev.CallRecovered(entry.id, worker.attempt, call, hash))
             if is_new and call in work.calls:
-                recorder.recover(Asked(entry.id, call, hash))
+                recorder.recover(CallMade(entry.id, call, hash))
                 self._restore(entry, call, hash)
 
-    def _send_again(self, entry: Entry, worker: Worker, reached: set[int]) -> None:
+    def _send_again(self, entry: WorkEntry, worker: Worker, reached: set[int]) -> None:
         """Everything that the worker had sent has come in: send what has not reached it, and what is in force."""
         assert worker.peer is not None
         if entry.worker is not worker or worker.peer.closed:
@@ -215,7 +215,7 @@ class Links:
             if call.ending is not None:
                 worker.peer.send(messages.Cancel(call.id))
 
-    def _on_cut(self, entry: Entry, worker: Worker, connection: Connection) -> None:
+    def _on_cut(self, entry: WorkEntry, worker: Worker, connection: Connection) -> None:
         assert worker.peer is not None
         if worker.peer.connection is not connection and worker.peer.connection is not None:
             return
@@ -225,7 +225,7 @@ class Links:
 
     # --- sending ----------------------------------------------------------------------------------
 
-    def send(self, entry: Entry, frame: messages.Frame) -> None:
+    def send(self, entry: WorkEntry, frame: messages.Frame) -> None:
         """Send to the present worker; without one that was welcomed, nothing happens.
 
         Nor where that is catching up after a killed scheduler: what is in force then is sent when it has.
@@ -234,7 +234,7 @@ class Links:
         if worker is not None and worker.peer is not None and not worker.is_catching_up:
             worker.peer.send(frame)
 
-    def stop(self, entry: Entry, grace: float) -> None:
+    def stop(self, entry: WorkEntry, grace: float) -> None:
         """Have the present worker end in order: where a journal is kept, when it has what came from the worker.
 
         A worker that has ended cannot send anything again.
@@ -245,7 +245,7 @@ class Links:
             return
         recorder.when_committed(lambda: self.send(entry, messages.Stop(grace)) if entry.worker is worker else None)
 
-    def _propose(self, entry: Entry, peer: Peer[Any], frame: messages.FlowDelta) -> None:
+    def _propose(self, entry: WorkEntry, peer: Peer[Any], frame: messages.Propose) -> None:
         if peer.closed:
             return  # proposed in another thread while the worker went: the flow owns the state again, edit included
         try:
@@ -253,36 +253,36 @@ class Links:
         except FrameTooLarge as error:
             self._core.fail(StateError(f"the value assigned to {entry.name}.{frame.op[1][0]} is too large: {error}"))
 
-    def propose(self, entry: Entry, edit: Callable[[], None]) -> Operation:
+    def propose(self, entry: WorkEntry, edit: Callable[[], None]) -> Operation:
         """See `Scheduler.propose`."""
         operation = Operation(self._core.loop)
         worker = entry.worker
-        mirror = worker.mirror if worker is not None else None
-        if worker is None or mirror is None or not mirror.is_tied:
+        replica = worker.replica if worker is not None else None
+        if worker is None or replica is None or not replica.is_tied:
             edit()
             operation.finish()
             return operation
-        before = mirror.latest
+        before = replica.latest
         try:
             edit()
         finally:
-            latest = mirror.latest
+            latest = replica.latest
             worker.outside.update(dict.fromkeys(range(before + 1, latest + 1), operation))
         if latest == before:  # nothing that changes anything
             operation.finish()
         return operation
 
-    def edited(self, entry: Entry, op: Op) -> None:
+    def edited(self, entry: WorkEntry, op: Op) -> None:
         """The flow has edited its copy of a work's state."""
-        self._core.in_loop_soon(lambda: self._core.tree.edited(entry.name, (op,)))
+        self._core.in_loop_soon(lambda: self._core.hub.edited(entry.name, (op,)))
 
     # --- receiving --------------------------------------------------------------------------------
 
-    def _on_frame(self, entry: Entry, worker: Worker, frame: messages.FromWorker) -> None:
+    def _on_frame(self, entry: WorkEntry, worker: Worker, frame: messages.FromWorker) -> None:
         peer = worker.peer
         assert peer is not None
-        if type(frame) is messages.Told:
-            self._core.asking.told(worker, frame)
+        if type(frame) is messages.QueryReply:
+            self._core.queries.told(worker, frame)
         elif type(frame) is messages.Bye and self._core.recorder is None:
             peer.acknowledge()
         elif self._core.held is not None:
@@ -292,7 +292,7 @@ class Links:
         else:
             self._take(entry, worker, frame, peer.number, peer.body)
 
-    def _take(self, entry: Entry, worker: Worker, frame: messages.FromWorker, number: int, body: bytes) -> None:
+    def _take(self, entry: WorkEntry, worker: Worker, frame: messages.FromWorker, number: int, body: bytes) -> None:
         if entry.worker is not worker:
             return
         now = None
@@ -304,10 +304,10 @@ class Links:
             self._core.feed(ev.CallSucceeded(entry.id, worker.attempt, frame.call, bytes(frame.value)), now)
             return
         if type(frame) is messages.Delta:
-            self._apply(entry, worker, Mirror.apply, frame.ops)
+            self._apply(entry, worker, Replica.apply, frame.ops)
             return
-        if type(frame) is messages.Answer:
-            self._apply(entry, worker, Mirror.answer, frame.proposal, frame.ops)
+        if type(frame) is messages.ProposalResult:
+            self._apply(entry, worker, Replica.answer, frame.proposal, frame.ops)
             self._on_answer(entry, worker, frame)
             return
         if type(frame) is messages.Bye:
@@ -323,23 +323,23 @@ class Links:
         if event is not None:
             self._core.feed(event, now)
 
-    def _apply(self, entry: Entry, worker: Worker, apply: Callable[..., Sequence[Op]], *args: Any) -> None:
-        assert worker.mirror is not None
+    def _apply(self, entry: WorkEntry, worker: Worker, apply: Callable[..., Sequence[Op]], *args: Any) -> None:
+        assert worker.replica is not None
         try:
-            ops = apply(worker.mirror, *args)
+            ops = apply(worker.replica, *args)
         except StateError as error:
             worker.refusal = f"its state cannot be followed: {error}"
             self._end(worker, 0.0)
             return
         if ops:
-            self._core.tree.edited(entry.name, ops)
+            self._core.hub.edited(entry.name, ops)
 
     def _on_bye(self, worker: Worker) -> None:
         """The worker leaves as soon as it knows that everything is here, and written down."""
         if worker.peer is not None and self._core.recorder is not None:
             self._core.recorder.when_committed(worker.peer.acknowledge)
 
-    def _on_answer(self, entry: Entry, worker: Worker, frame: messages.Answer) -> None:
+    def _on_answer(self, entry: WorkEntry, worker: Worker, frame: messages.ProposalResult) -> None:
         outside = worker.outside.pop(frame.proposal, None)
         error = None
         if frame.error is not None:
@@ -354,23 +354,23 @@ class Links:
                 self._core.fail(error)
         self.check_confirmed(entry)
 
-    def check_confirmed(self, entry: Entry) -> None:
+    def check_confirmed(self, entry: WorkEntry) -> None:
         """End the waits for proposals if none is open."""
-        mirror = entry.worker.mirror if entry.worker is not None else None
-        if entry.confirms and (mirror is None or not mirror.num_pending):
+        replica = entry.worker.replica if entry.worker is not None else None
+        if entry.confirms and (replica is None or not replica.num_pending):
             refusals, entry.refusals = entry.refusals, []
             finish_all(entry.confirms, refusals[0] if refusals else None)
 
-    def close(self, entry: Entry, worker: Worker) -> None:
+    def close(self, entry: WorkEntry, worker: Worker) -> None:
         """The worker is gone: the flow owns the state again."""
         worker.returned.set()
         self._core.workers.pop(worker.launch, None)
         if worker.peer is not None:
             worker.peer.close()
-        if worker.mirror is not None:
+        if worker.replica is not None:
             recorder, name = self._core.recorder, entry.name
             made = None if recorder is None else (lambda op: recorder.put_edit(name, op))
-            worker.mirror.close(entry.work._edited, made)
+            worker.replica.close(entry.work._edited, made)
         finish_all(list(worker.outside.values()))  # who has asked for edits has them: nobody is there to refuse
         worker.outside.clear()
 

@@ -15,18 +15,18 @@ from typing import Any
 import msgspec
 
 from lightwork._logging import get_logger
-from lightwork.engine.core import Core, Entry
-from lightwork.engine.recovery.records import LaunchBegun, Placed, WorkerImage, WorkerOutput
+from lightwork.engine.core import Core, WorkEntry
+from lightwork.engine.recovery.records import LaunchBegun, Placed, WorkerOutput, WorkerSnapshot
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
 from lightwork.engine.workers.output import LineCutter
 from lightwork.engine.workers.runtimes import Runtimes
 from lightwork.engine.workers.worker import Worker, explain
 from lightwork.link import messages
-from lightwork.runtime import Door, Ref, Rejected, Report, Route, Runtime, Spec, Standing, TimedOut
+from lightwork.runtime import Address, ListenerAddress, Ref, Rejected, Report, Runtime, Spec, Standing, TimedOut
 from lightwork.status import Reason
 
-__all__ = ["Launching"]
+__all__ = ["Launcher"]
 
 _ENTRY = "lightwork.worker:main"
 
@@ -43,7 +43,7 @@ _LONGEST_PAUSE = 30.0
 _log = get_logger("lightwork.engine")
 
 
-class Launching:
+class Launcher:
     """Starts and ends workers.
 
     Args:
@@ -53,7 +53,7 @@ class Launching:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._owner = f"lw{os.urandom(8).hex()}"
-        self._address = Door("", 0)
+        self._address = ListenerAddress("", 0)
         self._fingerprint = b""
         # Tasks of works must not look as if they belonged to the pass that happened to launch them.
         self._context = contextvars.copy_context()
@@ -61,7 +61,9 @@ class Launching:
         self._runtimes: Runtimes | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, group: asyncio.TaskGroup, runtimes: Runtimes, address: Door, fingerprint: bytes = b"") -> None:
+    def open(
+        self, group: asyncio.TaskGroup, runtimes: Runtimes, address: ListenerAddress, fingerprint: bytes = b""
+    ) -> None:
         """From now on workers can be launched; their tasks go into `group`, and they dial `address`.
 
         `fingerprint` is that of the listener's certificate, empty where the link is plain.
@@ -76,7 +78,7 @@ class Launching:
         return self._owner
 
     @property
-    def address(self) -> Route:
+    def address(self) -> Address:
         """Where workers dial."""
         return self._address
 
@@ -115,7 +117,7 @@ class Launching:
 
     # --- launching --------------------------------------------------------------------------------
 
-    def launch(self, entry: Entry, attempt: int, *, is_again: bool = False) -> None:
+    def launch(self, entry: WorkEntry, attempt: int, *, is_again: bool = False) -> None:
         """Start a worker; what becomes of it is fed to the machine.
 
         `is_again` says that a killed scheduler may have begun this launch: what it has made, if it did, is another's.
@@ -143,7 +145,7 @@ class Launching:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _supervise(self, entry: Entry, worker: Worker) -> None:
+    async def _supervise(self, entry: WorkEntry, worker: Worker) -> None:
         assert worker.launching is not None
         try:
             worker.ref = await worker.launching
@@ -162,7 +164,7 @@ class Launching:
         if self._core.recorder is not None:
             self._core.recorder.put(Placed(worker.work, worker.attempt, ref))
 
-    async def _serve(self, entry: Entry, worker: Worker) -> None:
+    async def _serve(self, entry: WorkEntry, worker: Worker) -> None:
         """Follow a worker that was launched to its end, and give back what the launch has made."""
         if worker.is_unwanted:  # it was launched in the moment in which that was to be cancelled
             self.end(worker, 0.0)
@@ -173,7 +175,7 @@ class Launching:
         finally:
             await self._release(worker)
 
-    async def _bring_up(self, entry: Entry, worker: Worker) -> Ref:
+    async def _bring_up(self, entry: WorkEntry, worker: Worker) -> Ref:
         assert self._runtimes is not None
         config = self._core.config
         runtime = await self._runtimes.get(worker.profile)
@@ -209,14 +211,14 @@ class Launching:
             await self._core.recorder.committed()  # a scheduler that goes on must know of it
         return await runtime.launch(spec)
 
-    def _on_failed(self, entry: Entry, worker: Worker, error: BaseException) -> None:
+    def _on_failed(self, entry: WorkEntry, worker: Worker, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
             reason, text = Reason.CANCELLED, "stopped while it was launched"
         else:
             reason = Reason.TIMEOUT if isinstance(error, TimedOut) else Reason.LAUNCH_FAILED
             text = str(error) or repr(error)
             entry.start_error = error
-        self._core.feed(ev.LaunchFailed(entry.id, worker.attempt, reason, text))
+        self._core.feed(ev.WorkerLaunchFailed(entry.id, worker.attempt, reason, text))
 
     async def _clean_up_launch(self, worker: Worker) -> None:
         """Give back what a launch that failed has made."""
@@ -230,17 +232,19 @@ class Launching:
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
-    def adopt(self, entry: Entry, image: WorkerImage) -> Worker:
+    def adopt(self, entry: WorkEntry, snapshot: WorkerSnapshot) -> Worker:
         """Know a worker that a killed scheduler has launched. It may dial from now on; `follow` is due."""
-        worker = Worker(image.work, image.attempt, image.name, image.profile, image.launch, image.secret)
-        worker.ref = image.ref
-        worker.received, worker.picks_port = image.received, image.picks_port
-        worker.offset = worker.output_read = image.offset
+        worker = Worker(
+            snapshot.work, snapshot.attempt, snapshot.name, snapshot.profile, snapshot.launch, snapshot.secret
+        )
+        worker.ref = snapshot.ref
+        worker.received, worker.picks_port = snapshot.received, snapshot.picks_port
+        worker.offset = worker.output_read = snapshot.offset
         entry.worker = worker
         self._core.workers[worker.launch] = worker
         return worker
 
-    def follow(self, entry: Entry, worker: Worker, report: Report | None) -> None:
+    def follow(self, entry: WorkEntry, worker: Worker, report: Report | None) -> None:
         """Do for an adopted worker what is done for one that was launched here.
 
         `report` says what became of it while there was no scheduler, where that is known: if it is over, that is dealt
@@ -252,7 +256,7 @@ class Launching:
         self._on_over(entry, worker, report)
         self._start_task(self._bury(entry, worker), f"lightwork {worker.name}")
 
-    async def _bury(self, entry: Entry, worker: Worker) -> None:
+    async def _bury(self, entry: WorkEntry, worker: Worker) -> None:
         assert self._runtimes is not None
         worker.runtime = await self._runtimes.get(worker.profile)
         try:
@@ -263,7 +267,7 @@ class Launching:
         finally:
             await self._release(worker)
 
-    async def _follow_adopted(self, entry: Entry, worker: Worker) -> None:
+    async def _follow_adopted(self, entry: WorkEntry, worker: Worker) -> None:
         assert self._runtimes is not None
         worker.runtime = await self._runtimes.get(worker.profile)
         await self._lead_here(worker.runtime)
@@ -293,7 +297,7 @@ class Launching:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _on_never_launched(self, entry: Entry, worker: Worker) -> None:
+    def _on_never_launched(self, entry: WorkEntry, worker: Worker) -> None:
         """The scheduler was killed when it was about to launch it."""
         if entry.worker is not worker:
             return
@@ -308,7 +312,7 @@ class Launching:
                 self.launch(entry, worker.attempt, is_again=True)
         elif phase in (Phase.STARTING, Phase.STOPPING):
             text = "stopped before it was launched"
-            self._core.feed(ev.LaunchFailed(entry.id, worker.attempt, Reason.CANCELLED, text))
+            self._core.feed(ev.WorkerLaunchFailed(entry.id, worker.attempt, Reason.CANCELLED, text))
         else:
             self._core.feed(ev.WorkerExited(entry.id, worker.attempt, *explain(Report(Standing.ABSENT))))
 
@@ -330,7 +334,7 @@ class Launching:
 
     # --- following --------------------------------------------------------------------------------
 
-    async def _follow(self, entry: Entry, worker: Worker) -> Report:
+    async def _follow(self, entry: WorkEntry, worker: Worker) -> Report:
         """What became of it, when it is over and its output was told, or nobody can end it and tell."""
         async with asyncio.TaskGroup() as group:
             output = group.create_task(self._follow_output(entry, worker))
@@ -360,7 +364,7 @@ class Launching:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _follow_output(self, entry: Entry, worker: Worker) -> None:
+    async def _follow_output(self, entry: WorkEntry, worker: Worker) -> None:
         """Tell of each line that the worker writes, until it is over and everything was told."""
         assert worker.runtime is not None
         assert worker.ref is not None
@@ -372,8 +376,8 @@ class Launching:
                 try:
                     async for offset, data in worker.runtime.logs(worker.ref, worker.output_read, follow=True):
                         lines = cutter.feed(data)
-                        if messages.TOLD_MARK in lines:
-                            lines = self._core.asking.take_out(worker, lines)
+                        if messages.QUERY_REPLY_MARK in lines:
+                            lines = self._core.queries.take_out(worker, lines)
                         output.take(name, lines)
                         worker.output_read, pause = offset + len(data), _FIRST_PAUSE
                         if recorder is not None:
@@ -389,7 +393,7 @@ class Launching:
         finally:
             output.take(name, cutter.rest())
 
-    def _on_over(self, entry: Entry, worker: Worker, report: Report) -> None:
+    def _on_over(self, entry: WorkEntry, worker: Worker, report: Report) -> None:
         reason, message = explain(report)
         self._core.feed(ev.WorkerExited(entry.id, worker.attempt, reason, worker.refusal or message))
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lightwork.changes import LogLine
-from lightwork.engine.changes import Tree
+from lightwork.engine.changes import ChangeHub
 
 if TYPE_CHECKING:
     from lightwork.logfiles import LogWriter
@@ -20,14 +20,14 @@ class Output:
     """Numbers the lines of all works, and passes them on. Belongs to the loop's thread.
 
     Args:
-        tree: Told of each line, where somebody watches.
+        hub: Told of each line, where somebody watches.
 
     Attributes:
         writer: Puts them on the disk; None where they are not kept.
     """
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    def __init__(self, hub: ChangeHub) -> None:
+        self._hub = hub
         self._next = 1
         self.writer: LogWriter | None = None
 
@@ -41,9 +41,9 @@ class Output:
             first = self.writer.write(work, data, count, now)
         else:
             first, self._next = self._next, self._next + count
-        if self._tree.is_watched:
+        if self._hub.is_watched:
             lines = data[:-1].split(b"\n")
-            self._tree.tell([LogLine(work, _text(line), now, seq) for seq, line in enumerate(lines, first)])
+            self._hub.tell([LogLine(work, _text(line), now, seq) for seq, line in enumerate(lines, first)])
 
     async def wait_room(self) -> None:
         """Return when the disk keeps up: who reads output waits for it, so that what waits here is bounded."""

@@ -9,20 +9,20 @@ from lightwork.engine.workers.worker import Worker
 from lightwork.errors import ProtocolError
 from lightwork.link import messages
 
-__all__ = ["Asking"]
+__all__ = ["Queries"]
 
 _URGENT_AFTER = 0.5
 """Seconds that a worker's loop has to answer before its other thread is asked."""
 
 
-class Asking:
+class Queries:
     """The questions that are open. Belongs to the loop's thread."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._open: dict[int, tuple[Worker, asyncio.Future[bytes]]] = {}
 
-    async def ask(self, worker: Worker, what: messages.Asked, timeout: float) -> bytes:
+    async def ask(self, worker: Worker, what: messages.QueryKind, timeout: float) -> bytes:
         """What a worker answers, in JSON. Cancelling forgets the question.
 
         Raises:
@@ -35,7 +35,7 @@ class Asking:
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._open[number] = worker, answered
         try:
-            peer.post(messages.Ask(number, what))
+            peer.post(messages.Query(number, what))
             async with asyncio.timeout(timeout):
                 if what == "stack":
                     await asyncio.wait({answered}, timeout=_URGENT_AFTER)
@@ -45,13 +45,13 @@ class Asking:
         finally:
             del self._open[number]
 
-    def told(self, worker: Worker, frame: messages.Told) -> None:
+    def told(self, worker: Worker, frame: messages.QueryReply) -> None:
         """A worker has answered.
 
         Raises:
             ProtocolError: It says more than it may.
         """
-        if len(frame.data) > messages.MOST_TOLD:
+        if len(frame.data) > messages.MAX_QUERY_REPLY:
             raise ProtocolError("a worker says more of itself than it may")
         asked, answered = self._open.get(frame.number, (None, None))
         if asked is worker and answered is not None and not answered.done():
@@ -61,7 +61,7 @@ class Asking:
         """Take the answers of a worker whose loop is blocked out of its output; gives the rest."""
         kept = []
         for line in lines.splitlines(keepends=True):
-            before, mark, data = line.partition(messages.TOLD_MARK)
+            before, mark, data = line.partition(messages.QUERY_REPLY_MARK)
             if not mark:
                 kept.append(line)
                 continue

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lightwork.components.rollback import note
+from lightwork.components.rollback import remember
 from lightwork.errors import StateError
 from lightwork.link import messages
 from lightwork.state.ops import DELETE, SET, SPLICE, Op
@@ -20,7 +20,7 @@ from lightwork.state.state import State
 from lightwork.state.tracking import MISSING, plain
 from lightwork.state.values import most_bytes, packed
 
-__all__ = ["MOST_UNANSWERED", "Mirror"]
+__all__ = ["MOST_UNANSWERED", "Replica"]
 
 MOST_UNANSWERED = 64 << 20
 """Bytes of edits that may wait for a worker's answers; with more, the next edit is refused until some have come."""
@@ -32,7 +32,7 @@ _KEPT = 512
 """Bytes that a proposal takes besides what it says, about."""
 
 
-class Mirror:
+class Replica:
     """Ties a work's `State` to its worker, from the welcome to the worker's end.
 
     A work that leaves the tree meanwhile is untied: `Work` removes the guard, and frames that are still on their way
@@ -49,7 +49,7 @@ class Mirror:
     def __init__(
         self,
         state: State,
-        send: Callable[[messages.FlowDelta], None],
+        send: Callable[[messages.Propose], None],
         edited: Callable[[Op], None],
         earlier: int = 0,
     ) -> None:
@@ -189,7 +189,7 @@ class Mirror:
                 f"{self._state.owner}.{path[0]} cannot be changed now: {self._unanswered >> 20} MB of changes wait for "
                 "the worker's answer, because it is cut off or slow; await work.wait_confirmed() between large ones"
             )
-        note(self._state, path)
+        remember(self._state, path)
         name = path[0]
         if name not in self._pending and name in self._state.names:
             self._confirmed.restore(name, plain(self._state.at([name])))
@@ -210,7 +210,7 @@ class Mirror:
         self._pending[name] = self._pending.get(name, 0) + 1
         self._proposals[self._latest] = sent
         self._unanswered += _size(sent)
-        self._send(messages.FlowDelta(self._latest, sent, expected, has_expected))
+        self._send(messages.Propose(self._latest, sent, expected, has_expected))
         self._edited(op)
 
     def _expected(self, op: Op, seen: Any) -> tuple[Any, bool | None]:

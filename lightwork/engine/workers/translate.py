@@ -18,7 +18,7 @@ def event_of(work: int, attempt: int, frame: messages.FromWorker) -> ev.Event | 
         LightworkError: It is no frame of a worker that was welcomed.
     """
     match frame:
-        case messages.Delta() | messages.Answer() | messages.Bye():
+        case messages.Delta() | messages.ProposalResult() | messages.Bye():
             return None
         case messages.Running():
             return ev.CallRunning(work, attempt, frame.call)

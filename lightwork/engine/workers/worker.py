@@ -14,7 +14,7 @@ from lightwork.status import Reason
 
 if TYPE_CHECKING:
     from lightwork.components.call import Operation
-    from lightwork.engine.workers.replica import Mirror
+    from lightwork.engine.workers.replica import Replica
 
 __all__ = ["Worker", "explain"]
 
@@ -31,7 +31,7 @@ class Worker:
         launching: The task that launches it.
         is_unwanted: Whether it was to be ended while it was launched.
         peer: Its end of the link, from the first welcome on.
-        mirror: The flow's copy of its state, from the first welcome on.
+        replica: The flow's copy of its state, from the first welcome on.
         pickled: The work as it was sent along with the first welcome, until the worker is ready: that welcome may have
             been lost on its way.
         hello: What it said of itself when it came, the latest.
@@ -72,7 +72,7 @@ class Worker:
         self.launching: asyncio.Task[Ref] | None = None
         self.is_unwanted = False
         self.peer: Peer[messages.FromWorker] | None = None
-        self.mirror: Mirror | None = None
+        self.replica: Replica | None = None
         self.pickled = b""
         self.hello: messages.Hello | None = None
         self.outside: dict[int, Operation] = {}

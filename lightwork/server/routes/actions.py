@@ -81,7 +81,7 @@ async def _patch_state(api: Api, request: Request) -> Applied:
         try:
             prepared = state_edits.prepare(component, wanted)
             if isinstance(component, Work):
-                operation = api.scheduler.propose(component, lambda: state_edits.make(component, prepared))
+                operation = api.engine.propose(component, lambda: state_edits.make(component, prepared))
             else:
                 state_edits.make(component, prepared)
                 operation = None
@@ -92,7 +92,7 @@ async def _patch_state(api: Api, request: Request) -> Applied:
             if not answered.done():
                 answered.set_result(operation)
 
-    api.scheduler.core.external(make)
+    api.engine.core.external(make)
     try:
         operation = await answered
         if operation is not None:
@@ -122,7 +122,7 @@ async def _stop_work(api: Api, request: Request) -> Response:
     One that the flow has not made again after ``--resume`` is given up, and not waited for.
     """
     name = request.params["name"]
-    if api.views.find(name) is None and api.scheduler.give_up(name):
+    if api.views.find(name) is None and api.engine.give_up(name):
         return json_response(Accepted(), 202)
     work = find_work(api, name)
     return await _operate(api, request, work, work.stop)
@@ -209,7 +209,7 @@ async def _cancel_call(api: Api, request: Request) -> Accepted:
         raise Problem("conflict", f"{record.work} is in the app no more")
     if record.ended_at is not None:
         raise Problem("conflict", f"call {record.id} is over: {record.status.stage.value}")
-    api.scheduler.cancel_call(entry, record.id)
+    api.engine.cancel_call(entry, record.id)
     return Accepted()
 
 

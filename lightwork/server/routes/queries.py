@@ -140,7 +140,7 @@ async def _get_app(api: Api, request: Request) -> AppDetail:
         counts=api.views.counts(),
         failures=api.views.failures(),
         load=api.load(),
-        unclaimed=api.scheduler.unclaimed,
+        unclaimed=api.engine.unclaimed,
     )
 
 

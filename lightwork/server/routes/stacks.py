@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lightwork.server.lookup import find_work
-from lightwork.server.types import Frame, StackView, TaskStack, ThreadStack, UsagePage
+from lightwork.server.types import StackFrame, StackView, TaskStack, ThreadStack, UsagePage
 from lightwork.server.usage import ask_worker
 from lightwork.server.web import Problem, Request, Route
 
@@ -21,8 +21,8 @@ _STACK_WITHIN = 5.0
 
 
 class _Look(msgspec.Struct):
-    threads: list[tuple[str, list[Frame]]]
-    tasks: list[tuple[str, list[Frame]]]
+    threads: list[tuple[str, list[StackFrame]]]
+    tasks: list[tuple[str, list[StackFrame]]]
 
 
 async def _get_usage(api: Api, request: Request) -> UsagePage:
@@ -37,7 +37,7 @@ async def _get_stack(api: Api, request: Request) -> StackView:
     if entry is None or entry.worker is None:
         raise Problem("conflict", f"{work.name} has no process at the moment")
     try:
-        look = msgspec.json.decode(await ask_worker(api.scheduler, entry, "stack", _STACK_WITHIN), type=_Look)
+        look = msgspec.json.decode(await ask_worker(api.engine, entry, "stack", _STACK_WITHIN), type=_Look)
     except TimeoutError:
         raise Problem("timeout", f"{work.name} does not answer") from None
     except msgspec.DecodeError as error:

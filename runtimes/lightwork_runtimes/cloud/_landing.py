@@ -13,7 +13,7 @@ import anyio.abc
 import anyio.to_thread
 import asyncssh
 
-from lightwork.runtime import Rejected, Route, RuntimeFailure, TimedOut
+from lightwork.runtime import Address, Rejected, RuntimeFailure, TimedOut
 from lightwork_runtimes.cloud import _hostkeys
 from lightwork_runtimes.cloud._account import Account
 from lightwork_runtimes.cloud._options import CloudOptions
@@ -64,7 +64,7 @@ class Ways:
         self.options = options
         self.account = account
         self.tasks = tasks
-        self.listener: Route | None = None
+        self.listener: Address | None = None
         self._key_files = key_files
         self._ports = ports
 

@@ -18,6 +18,7 @@ import msgspec
 from lightwork.errors import ConfigError
 from lightwork.runtime import (
     ABSENT,
+    Address,
     Cause,
     Conflict,
     Finding,
@@ -26,7 +27,6 @@ from lightwork.runtime import (
     Ref,
     Rejected,
     Report,
-    Route,
     RuntimeFailure,
     Spec,
     Standing,
@@ -135,7 +135,7 @@ class CloudRuntime:
 
     # --- routes ---------------------------------------------------------------------------------
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         """Ports of a machine's loopback, one of which is forwarded; with `CloudOptions.direct` the listener itself.
 
         Raises:
@@ -155,7 +155,7 @@ class CloudRuntime:
         # Those that another scheduler has launched, and that were asked for before.
         landings = [launch.landing for launch in self._register.launches.values() if launch.landing is not None]
         await asyncio.gather(*(landing.ssh.routes(listener) for landing in landings))
-        return [Route("127.0.0.1", port) for port in self.options.ports or self._parts.ports(self.name)]
+        return [Address("127.0.0.1", port) for port in self.options.ports or self._parts.ports(self.name)]
 
     # --- launching ------------------------------------------------------------------------------
 

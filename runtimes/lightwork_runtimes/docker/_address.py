@@ -16,12 +16,12 @@ import msgspec
 from lightwork.errors import PlatformError
 from lightwork_runtimes.docker._options import DockerOptions
 
-__all__ = ["Address", "find_engine"]
+__all__ = ["EngineAddress", "find_engine"]
 
 _SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "~/.docker/run/docker.sock")
 
 
-class Address(msgspec.Struct, frozen=True):
+class EngineAddress(msgspec.Struct, frozen=True):
     """Where an engine listens.
 
     Attributes:
@@ -85,18 +85,18 @@ class Address(msgspec.Struct, frozen=True):
         return f"{self.url} ({self.source})" if self.source else self.url
 
 
-def find_engine(options: DockerOptions) -> Address:
+def find_engine(options: DockerOptions) -> EngineAddress:
     """Where the profile's engine is.
 
     Raises:
         PlatformError: A context is not there, or is of a kind that cannot be used.
     """
     if options.host is not None:
-        return _checked(Address(options.host, options.tls or _tls_variable(), source="`host` of the profile"))
+        return _checked(EngineAddress(options.host, options.tls or _tls_variable(), source="`host` of the profile"))
     if options.context is not None:
         return _with_tls(_context(options.context, "`context` of the profile"), options)
     if host := os.environ.get("DOCKER_HOST"):
-        return _checked(Address(host, options.tls or _tls_variable(), source="DOCKER_HOST"))
+        return _checked(EngineAddress(host, options.tls or _tls_variable(), source="DOCKER_HOST"))
     name = os.environ.get("DOCKER_CONTEXT", "")
     source = "DOCKER_CONTEXT"
     if not name:
@@ -104,12 +104,12 @@ def find_engine(options: DockerOptions) -> Address:
     if name and name != "default":
         return _with_tls(_context(name, source), options)
     paths = [os.path.expanduser(path) for path in _SOCKETS]
-    return Address(
+    return EngineAddress(
         "unix://" + next((path for path in paths if os.path.exists(path)), paths[0]), source="the usual socket"
     )
 
 
-def _checked(address: Address) -> Address:
+def _checked(address: EngineAddress) -> EngineAddress:
     if address.url.startswith(("unix://", "tcp://", "http://", "https://")):
         return address
     raise PlatformError(
@@ -118,7 +118,7 @@ def _checked(address: Address) -> Address:
     )
 
 
-def _with_tls(address: Address, options: DockerOptions) -> Address:
+def _with_tls(address: EngineAddress, options: DockerOptions) -> EngineAddress:
     return msgspec.structs.replace(address, tls=options.tls) if options.tls else address
 
 
@@ -132,7 +132,7 @@ def _folder() -> Path:
     return Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
 
 
-def _context(name: str, source: str) -> Address:
+def _context(name: str, source: str) -> EngineAddress:
     digest = hashlib.sha256(name.encode()).hexdigest()
     meta = _folder() / "contexts" / "meta" / digest / "meta.json"
     endpoint = _read_json(meta).get("Endpoints", {}).get("docker", {})
@@ -142,7 +142,9 @@ def _context(name: str, source: str) -> Address:
         )
     tls = _folder() / "contexts" / "tls" / digest / "docker"
     verify = not endpoint.get("SkipTLSVerify", False)
-    found = Address(endpoint["Host"], str(tls) if tls.exists() else None, verify, f"the context {name!r} of {source}")
+    found = EngineAddress(
+        endpoint["Host"], str(tls) if tls.exists() else None, verify, f"the context {name!r} of {source}"
+    )
     return _checked(found)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightwork.runtime import Cached
-from lightwork_runtimes.far.kept import cache_folder
+from lightwork_runtimes.remote.kept import cache_folder
 
 if TYPE_CHECKING:
     from lightwork_runtimes.docker._engine import Engine

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from lightwork.errors import PlatformError
 from lightwork.runtime import RuntimeFailure, Unreachable
-from lightwork_runtimes.docker._address import Address
+from lightwork_runtimes.docker._address import EngineAddress
 
 if TYPE_CHECKING:
     import aiodocker
@@ -64,7 +64,7 @@ class Engine:
         is_desktop: Whether containers run in a virtual machine of this one (Docker Desktop).
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: EngineAddress) -> None:
         self.address = address
         self.id = ""
         self.now = 0
@@ -311,7 +311,7 @@ def _text(error: Exception) -> str:
     return str(getattr(error, "message", "") or error)
 
 
-def _how_to_start(address: Address, error: Exception) -> str:
+def _how_to_start(address: EngineAddress, error: Exception) -> str:
     if address.socket is not None:
         how = "start it (`sudo systemctl start docker`, or Docker Desktop); your user must be allowed to use its socket"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from lightwork.runtime import Rejected, Route
+from lightwork.runtime import Address, Rejected
 from lightwork_runtimes.docker._engine import Engine, EngineError
 from lightwork_runtimes.docker._options import DockerOptions
 
@@ -16,7 +16,7 @@ _WILDCARDS = ("", "0.0.0.0", "::")
 _LOOPBACK = ("127.", "localhost", "::1")
 
 
-async def find_routes(engine: Engine, options: DockerOptions, listener: Route) -> Sequence[Route]:
+async def find_routes(engine: Engine, options: DockerOptions, listener: Address) -> Sequence[Address]:
     """Addresses of the listener as a container sees them, best first.
 
     Raises:
@@ -26,18 +26,18 @@ async def find_routes(engine: Engine, options: DockerOptions, listener: Route) -
     here = engine.address.is_here
     shares_network = options.network == "host" and here and not engine.is_desktop
     if options.address is not None:
-        return [Route(options.address, listener.port)]
+        return [Address(options.address, listener.port)]
     if shares_network:
-        return [Route("127.0.0.1" if listener.host in _WILDCARDS else listener.host, listener.port)]
+        return [Address("127.0.0.1" if listener.host in _WILDCARDS else listener.host, listener.port)]
     if listener.host.startswith(_LOOPBACK):
         raise Rejected(await _loopback_only(engine, options, listener))
     if listener.host not in _WILDCARDS:
-        return [Route(listener.host, listener.port)]
+        return [Address(listener.host, listener.port)]
     if not here:
-        return [Route(_own_address(engine), listener.port)]
+        return [Address(_own_address(engine), listener.port)]
     gateway = None if engine.is_desktop else await _gateway(engine, options)
     hosts = [gateway, _INSIDE] if gateway else [_INSIDE]
-    return [Route(host, listener.port) for host in hosts]
+    return [Address(host, listener.port) for host in hosts]
 
 
 def publish_address(engine: Engine, options: DockerOptions) -> str | None:
@@ -59,7 +59,7 @@ async def _gateway(engine: Engine, options: DockerOptions) -> str | None:
         raise
 
 
-async def _loopback_only(engine: Engine, options: DockerOptions, listener: Route) -> str:
+async def _loopback_only(engine: Engine, options: DockerOptions, listener: Address) -> str:
     here = f"the scheduler listens on {listener.host}, which no container reaches"
     text = f"{here}: set host = '0.0.0.0' in its configuration"
     if engine.address.is_here and not engine.is_desktop and (gateway := await _gateway(engine, options)):

@@ -20,6 +20,7 @@ import anyio.abc
 import msgspec
 
 from lightwork.runtime import (
+    Address,
     Cached,
     Conflict,
     Finding,
@@ -27,7 +28,6 @@ from lightwork.runtime import (
     Ref,
     Rejected,
     Report,
-    Route,
     RuntimeFailure,
     Spec,
     Standing,
@@ -116,7 +116,7 @@ class DockerRuntime:
             raise RuntimeError("use the runtime in its context: `async with runtime:`")
         return self._engine
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         """The listener as containers see it: by the network's gateway, and by ``host.docker.internal``.
 
         Raises:

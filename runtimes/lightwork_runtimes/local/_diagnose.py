@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightwork.runtime import Finding, Health
-from lightwork_runtimes.far.venv import find_uv
 from lightwork_runtimes.local._launchdir import home_of
+from lightwork_runtimes.remote.venv import find_uv
 
 __all__ = ["look"]
 

@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.errors import PlatformError
-from lightwork.runtime import ABSENT, Cached, Cause, Finding, Ref, Rejected, Report, Route, Spec, Standing
+from lightwork.runtime import ABSENT, Address, Cached, Cause, Finding, Ref, Rejected, Report, Spec, Standing
 from lightwork_runtimes.local import _diagnose
 from lightwork_runtimes.local._launchdir import LaunchDir, View, check_name, open_home
 from lightwork_runtimes.local._link import LauncherDied, LauncherLink
@@ -127,7 +127,7 @@ class LocalRuntime:
         options = options or LocalOptions()
         return list(_diagnose.look(options.home, options.start_method))
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
         return listener.from_here
 

@@ -8,9 +8,9 @@ import signal
 import site
 import sys
 
-from lightwork_runtimes.far import kept
 from lightwork_runtimes.local._launchdir import LaunchDir, SpecFile
 from lightwork_runtimes.local._process import STAMP, interpreter_flags
+from lightwork_runtimes.remote import kept
 
 __all__ = ["spawn"]
 

@@ -1,9 +1,9 @@
 """The virtual environments that works with requirements run in: one for each set, made once and kept.
 
-Which one it is, is a digest of all that went into it; so nothing is ever changed in one that is there, and
-works that want the same share it. The making is done by `lightwork_runtimes.far.venv`, a process of its own. Within one
-runtime a single launch runs it, and the others wait for that; several schedulers wait for each other at the maker's
-lock. What is used is held, see `lightwork_runtimes.far.kept`, and so not removed.
+The name of an environment is a digest of all that went into it. So an environment never changes, and works that want
+the same one share it. `lightwork_runtimes.remote.venv` makes it, in a process of its own. Within one runtime a single
+launch runs the maker, and the others wait for it. Several schedulers wait for each other at the maker's lock. An
+environment in use is held (`lightwork_runtimes.remote.kept`), and so is not removed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ import msgspec
 
 from lightwork.build import BuildConfig
 from lightwork.runtime import Cached, NoCapacity, Rejected, RuntimeFailure
-from lightwork_runtimes import far
-from lightwork_runtimes.far import kept
-from lightwork_runtimes.far.venv import find_uv
+from lightwork_runtimes import remote
+from lightwork_runtimes.remote import kept
+from lightwork_runtimes.remote.venv import find_uv
 
 __all__ = ["Venvs"]
 
@@ -50,9 +50,9 @@ _MAKER = """\
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 folder = sys.argv[1]
-found = spec_from_file_location("far", folder + "/__init__.py", submodule_search_locations=[folder])
-sys.modules["far"] = module_from_spec(found)
-from far.venv import main
+found = spec_from_file_location("remote", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["remote"] = module_from_spec(found)
+from remote.venv import main
 sys.exit(main())
 """
 """The maker is imported from where it is, without the packages that are around it."""
@@ -67,7 +67,7 @@ _KIND = "environment"
 
 
 class _Job(msgspec.Struct, frozen=True):
-    """What the maker is told; see `lightwork_runtimes.far.venv`."""
+    """What the maker is told; see `lightwork_runtimes.remote.venv`."""
 
     folder: str
     requirements: list[str]
@@ -212,7 +212,7 @@ async def _run_maker(job: _Job) -> None:
     """Run the maker to its end; cancelled, it ends with its installer and leaves nothing half-made."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-I", "-c", _MAKER, os.path.dirname(far.__file__)),
+        *("-I", "-c", _MAKER, os.path.dirname(remote.__file__)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

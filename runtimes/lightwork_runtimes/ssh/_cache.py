@@ -11,7 +11,7 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.runtime import Cached
-from lightwork_runtimes.far import kept
+from lightwork_runtimes.remote import kept
 
 if TYPE_CHECKING:
     from lightwork_runtimes.ssh._host import Host

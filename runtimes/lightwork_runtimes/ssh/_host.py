@@ -14,7 +14,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from lightwork.runtime import NoCapacity, Route, RuntimeFailure, Spec, Unreachable
+from lightwork.runtime import Address, NoCapacity, RuntimeFailure, Spec, Unreachable
 from lightwork.runtime.bundle import Bundle
 from lightwork_runtimes.ssh import _code, _tunnel
 from lightwork_runtimes.ssh._claims import claimed
@@ -81,7 +81,7 @@ class Host:
         self.where = f"runtimes.{profile}: host {target.label}"
         self.kept: set[tuple[str, str]] = set()
         self.owed: set[tuple[str | None, str]] = set()
-        self.listener: Route | None = None
+        self.listener: Address | None = None
         self._options = options
         self._instance = instance
         self._ports = ports
@@ -257,7 +257,7 @@ class Host:
 
     # --- making ready ---------------------------------------------------------------------------
 
-    async def lead_to(self, listener: Route) -> None:
+    async def lead_to(self, listener: Address) -> None:
         """From now on workers there reach this listener, over the connection that is open too."""
         self.listener = listener
         if self._session is not None and self._session.is_open and not self._options.direct:

@@ -43,7 +43,7 @@ def check_spec(profile: str, spec: Spec) -> None:
 
 
 def job_for(spec: Spec, options: SshOptions, ready: Prepared, service: tuple[int, int]) -> dict[str, Any]:
-    """How to start the worker; see `lightwork_runtimes.far.supervise`.
+    """How to start the worker; see `lightwork_runtimes.remote.supervise`.
 
     Args:
         spec: What to start.

@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 
 from lightwork.runtime import Rejected
-from lightwork_runtimes.far import kept
+from lightwork_runtimes.remote import kept
 
 __all__ = ["Wheel", "download_wheels", "downloaded_wheels", "helper_files", "lightwork_wheel", "pins"]
 
@@ -39,9 +39,9 @@ Wheel = tuple[str, bytes]
 @functools.cache
 def helper_files() -> tuple[str, Mapping[str, bytes]]:
     """Digest and files, by path in their folder, of what runs on the far side."""
-    source = Path(__file__).parents[1] / "far"
-    files = {f"far/{path.name}": path.read_bytes() for path in sorted(source.glob("*.py"))}
-    files["__main__.py"] = files.pop("far/__main__.py")
+    source = Path(__file__).parents[1] / "remote"
+    files = {f"remote/{path.name}": path.read_bytes() for path in sorted(source.glob("*.py"))}
+    files["__main__.py"] = files.pop("remote/__main__.py")
     digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:32]
     return digest, files
 

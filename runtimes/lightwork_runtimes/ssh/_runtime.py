@@ -20,13 +20,13 @@ import msgspec
 from lightwork.errors import ConfigError
 from lightwork.runtime import (
     ABSENT,
+    Address,
     Cached,
     Cause,
     Finding,
     Ref,
     Rejected,
     Report,
-    Route,
     RuntimeFailure,
     Spec,
     Standing,
@@ -81,7 +81,7 @@ class SshRuntime:
         self._places: dict[str, Host] = {}
         self._pool: Pool | None = None
         self._code: Code | None = None
-        self._listener: Route | None = None
+        self._listener: Address | None = None
 
     @functools.cached_property
     def _ports(self) -> Sequence[int]:
@@ -130,7 +130,7 @@ class SshRuntime:
 
     # --- routes ---------------------------------------------------------------------------------
 
-    async def routes(self, listener: Route) -> Sequence[Route]:
+    async def routes(self, listener: Address) -> Sequence[Address]:
         """Ports of the far side's loopback, one of which is forwarded; with `SshOptions.direct` the listener itself.
 
         Which port that is can differ from machine to machine, where some are taken. The others refuse a worker at
@@ -150,9 +150,9 @@ class SshRuntime:
             )
         self._listener = local
         await asyncio.gather(*(host.lead_to(local) for host in self._hosts.values()))
-        return [Route("127.0.0.1", port) for port in self._ports]
+        return [Address("127.0.0.1", port) for port in self._ports]
 
-    async def _direct_routes(self, listener: Route) -> Sequence[Route]:
+    async def _direct_routes(self, listener: Address) -> Sequence[Address]:
         if listener.host not in _LOOPBACK:
             if listener.host == "localhost" or listener.host.startswith("127.") or listener.host == "::1":
                 raise Rejected(
@@ -165,7 +165,7 @@ class SshRuntime:
         addresses = {session.local_address: None for session in found if not isinstance(session, BaseException)}
         if not addresses:
             raise next(error for error in found if isinstance(error, BaseException))
-        return [Route(address, listener.port) for address in addresses]
+        return [Address(address, listener.port) for address in addresses]
 
     async def touch(self) -> None:
         """Connect to every machine that is not, and leave a sign of life there, which its ``alive`` shows.

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 import asyncssh
 
-from lightwork.runtime import Conflict, NoCapacity, Rejected, Route, RuntimeFailure, Unreachable
+from lightwork.runtime import Address, Conflict, NoCapacity, Rejected, RuntimeFailure, Unreachable
 from lightwork_runtimes.ssh import _tunnel
 from lightwork_runtimes.ssh._login import explain, log_in
 from lightwork_runtimes.ssh._options import SshOptions, Target
@@ -24,7 +24,7 @@ from lightwork_runtimes.ssh._packages import helper_files
 __all__ = ["Facts", "Session"]
 
 Facts = Mapping[str, Any]
-"""What the helper says of its machine: see `far.serve`."""
+"""What the helper says of its machine: see `lightwork_runtimes.remote.serve`."""
 
 _HELLO = b"lightwork-helper "
 _LENGTHS = struct.Struct(">II")
@@ -185,7 +185,7 @@ class Session:
 
     # --- the tunnel -----------------------------------------------------------------------------
 
-    async def forward(self, ports: Sequence[int], listener: Route) -> None:
+    async def forward(self, ports: Sequence[int], listener: Address) -> None:
         """Forward one of these ports of the far side's loopback to `listener`, unless one is already.
 
         Raises:

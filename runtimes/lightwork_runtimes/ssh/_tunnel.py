@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import asyncssh
 
-from lightwork.runtime import Door, Route
+from lightwork.runtime import Address, ListenerAddress
 
 __all__ = ["OpenChannel", "SessionFactory", "forward", "listen_here"]
 
@@ -28,13 +28,13 @@ _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
 
 
 async def forward(
-    connection: asyncssh.SSHClientConnection, ports: Sequence[int], listener: Route
+    connection: asyncssh.SSHClientConnection, ports: Sequence[int], listener: Address
 ) -> asyncssh.SSHListener | None:
     """Listen on the first of these ports of the far side's loopback that is free; None if none is.
 
     Each connection there becomes one to `listener`, for as long as the connection lives.
     """
-    door = listener.accept if isinstance(listener, Door) else None
+    door = listener.accept if isinstance(listener, ListenerAddress) else None
 
     async def accept(host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
         if door is not None:

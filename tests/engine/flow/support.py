@@ -14,7 +14,7 @@ from lightwork.components.component import Component, Node
 from lightwork.components.driver import Driver
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
-from lightwork.engine.changes import Tree
+from lightwork.engine.changes import ChangeHub
 from lightwork.engine.flow.layouts import Layouts
 from lightwork.frontend import Frontend
 from lightwork.state.ops import Op
@@ -93,10 +93,10 @@ class Bed:
 
     def __init__(self, root: Flow, group: asyncio.TaskGroup, **options: Any) -> None:
         self.root = root
-        self.tree = Tree(asyncio.get_running_loop())
+        self.hub = ChangeHub(asyncio.get_running_loop())
         self.failures: list[BaseException] = []
         self.is_held = False
-        self.layouts = Layouts(root, self.tree, fail=self.failures.append, is_held=lambda: self.is_held, **options)
+        self.layouts = Layouts(root, self.hub, fail=self.failures.append, is_held=lambda: self.is_held, **options)
         self._group = group
         if not root._key:
             object.__setattr__(root, "_key", "root")
@@ -107,12 +107,12 @@ class Bed:
 
     def added(self, node: Node) -> None:
         self.layouts.reshaped()
-        self.tree.changed()
+        self.hub.changed()
 
     removed = added
 
     def edited(self, component: Component, op: Op) -> None:
-        self.tree.edited(component.name, (op,))
+        self.hub.edited(component.name, (op,))
 
     def target(self, name: str) -> Any:
         return self.layouts.snapshot()[name]["target"]

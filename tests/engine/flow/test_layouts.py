@@ -92,7 +92,7 @@ async def test_who_has_no_layout_of_its_own_costs_a_pass_nothing(monkeypatch: py
         app.layouts.refresh()
         asked: list[Any] = []
         monkeypatch.setattr(layouts_module, "resolve_layout", asked.append)
-        app.tree.changed()
+        app.hub.changed()
         app.layouts.refresh()
     assert [work.name or work for work in asked] == [app.root.works_shown[0].name]  # type: ignore[attr-defined]
 
@@ -162,7 +162,7 @@ async def test_a_site_is_served_while_the_app_runs(tmp_path: Path) -> None:
     async with bed(Sites(lambda: StaticWebFrontend(site))) as app:
         url = app.target("root.works_shown.0")
         assert await get(url) == "the index"
-        app.tree.changed()
+        app.hub.changed()
         app.layouts.refresh()
         assert app.failures == []
         assert app.target("root.works_shown.0") == url
@@ -449,9 +449,9 @@ async def test_a_component_made_later_brings_its_frontend_along() -> None:
     frontend = Told()
     async with bed(Sites()) as app:
         app.root.later = Shown(lambda: frontend)
-        before = app.tree.version
+        before = app.hub.version
         app.layouts.refresh()
-        await app.tree.wait_change(before)
+        await app.hub.wait_change(before)
         assert app.target("root.later") == f"http://127.0.0.1:{frontend.calls[0][2]}/"
         del app.root.later  # type: ignore[attr-defined]
         app.layouts.refresh()

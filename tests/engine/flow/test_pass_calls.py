@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightwork.engine.flow.pass_calls import PassMemory
+from lightwork.engine.flow.pass_calls import PassCalls
 from lightwork.status import Stage, WorkStatus
 
 
@@ -28,17 +28,17 @@ class Story:
     """A flow that makes calls of one work; `asks` says by their hashes what a pass makes, the same each time."""
 
     def __init__(self, *, is_cached: bool = False) -> None:
-        self.memory = PassMemory()
+        self.calls = PassCalls()
         self.is_cached = is_cached
         self.made: list[FakeCall] = []
 
-    def run(self, *asks: str, is_complete: bool, is_told: bool = False) -> bool:
+    def run(self, *asks: str, is_complete: bool, schedule_fired: bool = False) -> bool:
         for hash in asks:
-            if self.memory.recall(1, hash, is_told=is_told) is None:
+            if self.calls.recall(1, hash, schedule_fired=schedule_fired) is None:
                 call: Any = FakeCall(hash, len(self.made))
                 self.made.append(call)
-                self.memory.note(1, call, is_cached=self.is_cached, is_told=is_told)
-        return self.memory.end_pass(is_complete=is_complete)
+                self.calls.remember(1, call, is_cached=self.is_cached, schedule_fired=schedule_fired)
+        return self.calls.end_pass(is_complete=is_complete)
 
 
 @pytest.fixture
@@ -106,30 +106,30 @@ def test_forgotten_work(story: Story) -> None:
     """What is asked of a work after it was started or stopped is made anew."""
     story.run("a", is_complete=True)
     story.made[0].end(Stage.FAILED)
-    story.memory.forget(1)
+    story.calls.forget(1)
     story.run("a", is_complete=True)
     assert len(story.made) == 2
 
 
 def test_failure_of_an_earlier_firing_is_made_anew(story: Story) -> None:
     """A failed call of one firing is made anew for the next, though no pass came between them; and once for it."""
-    story.run("a", is_complete=True, is_told=True)
+    story.run("a", is_complete=True, schedule_fired=True)
     story.made[0].end(Stage.FAILED)
-    story.run("a", "a", is_complete=True, is_told=True)
+    story.run("a", "a", is_complete=True, schedule_fired=True)
     assert len(story.made) == 3
 
 
 def test_failure_beside_a_firing_is_not(story: Story) -> None:
     """A failed call that is asked for in other passes too is not made anew for a firing."""
-    story.run("a", is_complete=True, is_told=True)
+    story.run("a", is_complete=True, schedule_fired=True)
     story.made[0].end(Stage.FAILED)
     story.run("a", is_complete=True)
-    story.run("a", is_complete=True, is_told=True)
+    story.run("a", is_complete=True, schedule_fired=True)
     assert len(story.made) == 1
 
 
 def test_call_in_flight_is_joined_by_the_next_firing(story: Story) -> None:
     """A call that is still in flight at the next firing is that firing's call too."""
-    story.run("a", is_complete=True, is_told=True)
-    story.run("a", is_complete=True, is_told=True)
+    story.run("a", is_complete=True, schedule_fired=True)
+    story.run("a", is_complete=True, schedule_fired=True)
     assert len(story.made) == 1

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from lightwork import Flow
-from lightwork.engine.changes import Tree
+from lightwork.engine.changes import ChangeHub
 from lightwork.engine.flow.schedules import LocalZone, Schedules
 
 NOON = datetime(2026, 5, 6, 12, tzinfo=UTC).timestamp()
@@ -59,9 +59,9 @@ class Story:
     def __init__(self) -> None:
         self.loop = FakeLoop()
         loop: Any = self.loop
-        self.tree = Tree(loop)
+        self.hub = ChangeHub(loop)
         self.flow = self.member()
-        self.schedules = Schedules(loop, self.tree, clock=lambda: self.loop.now, tz=UTC)
+        self.schedules = Schedules(loop, self.hub, clock=lambda: self.loop.now, tz=UTC)
 
     def member(self) -> Nightly:
         flow = Nightly()
@@ -104,21 +104,21 @@ def test_one_timer_for_all(story: Story) -> None:
 def test_timer_is_capped(story: Story) -> None:
     """Where the system has no wall alarms the clock is looked at once a minute, and no pass runs for that."""
     story.ask()
-    version = story.tree.version
+    version = story.hub.version
     for minute in range(1, 30):
         story.loop.fire()
         assert story.loop.now == NOON - HOUR / 2 + minute * 60
-    assert story.tree.version == version
+    assert story.hub.version == version
 
 
 def test_firing_wakes_the_flow(story: Story) -> None:
     """When the time comes the tree has changed, once, and the next pass is told yes, once."""
     story.ask()
-    version = story.tree.version
+    version = story.hub.version
     for _ in range(30):
         story.loop.fire()
     assert story.loop.now == NOON
-    assert story.tree.version == version + 1
+    assert story.hub.version == version + 1
     assert story.loop.timers == []  # nothing to wait for until a pass has seen it
     assert [story.pass_of(), story.pass_of()] == [True, False]
     assert len(story.loop.timers) == 1
@@ -209,11 +209,11 @@ def test_restored_flow_replaces_what_was_known(story: Story) -> None:
 def test_trigger(story: Story) -> None:
     """A schedule fires when it is triggered by its name; an unknown one is an error."""
     story.ask()
-    version = story.tree.version
+    version = story.hub.version
     (view,) = story.schedules.views()
     assert view.next == NOON
     story.schedules.trigger(view.flow, view.key)
-    assert story.tree.version == version + 1
+    assert story.hub.version == version + 1
     assert story.pass_of() is True
     with pytest.raises(KeyError, match="no schedule 'other'"):
         story.schedules.trigger(view.flow, "other")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lightwork import App, Flow
-from lightwork.engine.flow.wall_timer import WallAlarm, has_wall_alarms
+from lightwork.engine.flow.wall_timer import WallClockTimer, has_wall_alarms
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="wall alarms are Linux's")
 
@@ -20,7 +20,7 @@ async def test_goes_off_at_its_moment(ahead: float) -> None:
     """An alarm goes off once, not before its moment, and at once where that has passed."""
     rung = asyncio.Event()
     moment = time.time() + ahead
-    alarm = WallAlarm(asyncio.get_running_loop(), moment, rung.set)
+    alarm = WallClockTimer(asyncio.get_running_loop(), moment, rung.set)
     await rung.wait()
     assert time.time() >= moment - 0.001  # the kernel's clock and ours are read at different precision
     alarm.cancel()
@@ -29,11 +29,11 @@ async def test_goes_off_at_its_moment(ahead: float) -> None:
 async def test_cancelled_never_goes_off() -> None:
     """A cancelled alarm keeps no descriptor and does not go off; cancelling again does nothing."""
     rung: list[int] = []
-    alarm = WallAlarm(asyncio.get_running_loop(), time.time(), lambda: rung.append(1))
+    alarm = WallClockTimer(asyncio.get_running_loop(), time.time(), lambda: rung.append(1))
     alarm.cancel()
     alarm.cancel()
     later = asyncio.Event()
-    WallAlarm(asyncio.get_running_loop(), time.time() + 0.02, later.set)
+    WallClockTimer(asyncio.get_running_loop(), time.time() + 0.02, later.set)
     await later.wait()
     assert rung == []
 
@@ -41,7 +41,7 @@ async def test_cancelled_never_goes_off() -> None:
 async def test_goes_off_when_the_clock_is_set() -> None:
     """Whoever sets the system's clock, be it to the time that it has, sets off an alarm whose moment is far away."""
     rung = asyncio.Event()
-    alarm = WallAlarm(asyncio.get_running_loop(), time.time() + 1e6, rung.set)
+    alarm = WallClockTimer(asyncio.get_running_loop(), time.time() + 1e6, rung.set)
     try:
         # A few microseconds late by the time it is set: nobody else notices.
         time.clock_settime(time.CLOCK_REALTIME, time.clock_gettime(time.CLOCK_REALTIME))

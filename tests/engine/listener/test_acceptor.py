@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lightwork.engine.listener.acceptor import Doorway, Pace
+from lightwork.engine.listener.acceptor import Acceptor, Pace
 from lightwork.link import Connection
 from lightwork.link.messages import Ticket
 from tests.engine.listener.listeners import Door, Run, answer, door, ended, let_in, stranger
@@ -43,7 +43,7 @@ class House:
     def __init__(self, timeout: float = 10.0) -> None:
         self.guests: asyncio.Queue[Guest] = asyncio.Queue()
         self.crowds = 0
-        self.doorway = Doorway(self._judge, self._welcome, timeout, self._on_crowd)
+        self.doorway = Acceptor(self._judge, self._welcome, timeout, self._on_crowd)
         sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.address = sock.getsockname()
         self.doorway.open(sock)

@@ -287,7 +287,7 @@ def test_many_strangers_do_not_stop_a_worker(run: Run) -> None:
     """Of 300 silent connections the oldest go, the bound is kept, and a worker is let in."""
 
     async def scenario() -> None:
-        async with door(max_strangers=256) as here:
+        async with door(max_unauthenticated=256) as here:
             crowd = [await asyncio.open_connection(*here.address) for _ in range(300)]
             near, far = await let_in(here)
             for reader, _ in crowd[:44]:
@@ -362,7 +362,7 @@ def test_workers_are_not_strangers(run: Run) -> None:
 
     async def scenario() -> None:
         secrets = {number.to_bytes(16, "big"): SECRET for number in range(150)}
-        listener = Listener(secrets.get, lambda *_: None, 1 << 20, max_strangers=4)
+        listener = Listener(secrets.get, lambda *_: None, 1 << 20, max_unauthenticated=4)
         address = await listener.start("127.0.0.1", 0)
         tickets = [Ticket(launch, SECRET, [address], 10.0, 10.0) for launch in secrets]
         ends = await asyncio.gather(*(dial(ticket, timeout=20) for ticket in tickets))

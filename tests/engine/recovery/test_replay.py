@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightwork.components.status_history import WorkRecord
+from lightwork.components.status_history import StatusHistory
 from lightwork.engine.recovery import records as rec
 from lightwork.engine.recovery.replay import Replay, abandon_workers
 from lightwork.engine.recovery.snapshot import dump_machine, dump_values
@@ -50,7 +50,7 @@ EVENTS: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.WorkerStopping, WORKS, ATTEMPTS),
     st.builds(ev.LinkLost, WORKS, ATTEMPTS),
     st.builds(ev.LinkRestored, WORKS, ATTEMPTS),
-    st.builds(ev.LaunchFailed, WORKS, ATTEMPTS, st.just(Reason.LAUNCH_FAILED), st.just("no room")),
+    st.builds(ev.WorkerLaunchFailed, WORKS, ATTEMPTS, st.just(Reason.LAUNCH_FAILED), st.just("no room")),
     st.builds(ev.WorkerExited, WORKS, ATTEMPTS, st.just(Reason.CRASHED), st.just("gone")),
     TIMERS.map(lambda timer: ev.TimerFired(timer.work, timer)),
 )
@@ -68,7 +68,7 @@ class Live:
 
     def __init__(self) -> None:
         self.machine = Machine()
-        self.records: dict[int, WorkRecord] = {}
+        self.records: dict[int, StatusHistory] = {}
         self.timers: dict[ev.Timer, float] = {}
         self.submitted: set[int] = set()
 
@@ -79,7 +79,7 @@ class Live:
                 return False  # numbers are given out once
             self.submitted.add(event.call)
         if isinstance(event, ev.WorkAdded):
-            self.records[event.work] = WorkRecord()
+            self.records[event.work] = StatusHistory()
         if isinstance(event, ev.TimerFired) and self.timers.pop(event.timer, None) is None:
             return False
         try:
@@ -88,11 +88,11 @@ class Live:
             return True  # the scheduler has written it down before
         for command in commands:
             match command:
-                case ev.Publish():
+                case ev.PublishStatus():
                     self.records[command.work].add(command.status, command.hash)
-                case ev.Adopt(status=WorkStatus() as status, hash=hash):
+                case ev.ResolveSubmit(status=WorkStatus() as status, hash=hash):
                     self.records[command.work].add(status, hash)
-                case ev.Settle():
+                case ev.SettleCall():
                     if command.ran is not None:
                         self.records[command.work].add(command.ran, command.hash)
                     self.records[command.work].add(command.outcome.status, command.hash)
@@ -127,7 +127,7 @@ def test_a_replayed_machine_is_the_machine(
     whole.take_all(written(records))
     first = Replay()
     first.take_all(written(records[:cut]))
-    second = Replay(rec.decode_image(rec.encode(first.image())))
+    second = Replay(rec.decode_snapshot(rec.encode(first.snapshot())))
     second.take_all(written(records[cut:]))
     for replay in (whole, second):
         assert dump_machine(replay.machine) == dump_machine(live.machine)
@@ -135,7 +135,7 @@ def test_a_replayed_machine_is_the_machine(
         assert {work: list(one.statuses) for work, one in replay.records.items()} == {
             work: list(one.statuses) for work, one in live.records.items()
         }
-    assert whole.image() == second.image()
+    assert whole.snapshot() == second.snapshot()
     ended = Replay(abandon_workers(second))
     assert ended.machine.is_idle
     assert ended.is_over
@@ -210,7 +210,7 @@ def test_a_call_goes_its_way_through_the_log() -> None:
                 [
                     rec.Happened(0.0, ev.WorkAdded(1, "root.w", ev.Policy(cache_calls=cache_calls))),
                     rec.Happened(1.0, ev.CallSubmitted(1, 7, "h", b"\x90")),
-                    rec.Asked(1, 7, "h"),
+                    rec.CallMade(1, 7, "h"),
                     rec.LaunchBegun(1, 1, "x", b"l" * 16, b"s" * 32, "local"),
                     rec.Framed(1, 1, 1, 2.0, messages.encode(messages.Ready())),
                     rec.Framed(1, 1, 2, 3.0, messages.encode(messages.Result(7, msgspec.Raw(b"\x2a")))),
@@ -220,11 +220,11 @@ def test_a_call_goes_its_way_through_the_log() -> None:
         assert ("h" in replay.machine.work(1).results) is cache_calls
         assert replay.records[1].status.stage is Stage.SUCCEEDED
         assert replay.latest_call == 7
-        replay.answers.reopen()
-        answer = replay.answers.recall(1, "h")
+        replay.run_results.reopen()
+        answer = replay.run_results.recall(1, "h")
         assert answer is not None
         assert (answer.call, answer.outcome.value) == (7, b"\x2a")
-        assert replay.answers.recall(1, "h") is None
+        assert replay.run_results.recall(1, "h") is None
         replay.take(rec.RunEnded())
-        replay.answers.reopen()
-        assert replay.answers.recall(1, "h") is None
+        replay.run_results.reopen()
+        assert replay.run_results.recall(1, "h") is None

@@ -72,7 +72,7 @@ class Watch:
         self.now = 0.0
         self.works: dict[int, SeenWork] = {}
         self.calls: dict[int, SeenCall] = {}
-        self.adopted: dict[int, ev.Adopt] = {}
+        self.adopted: dict[int, ev.ResolveSubmit] = {}
         self.timers: set[ev.Timer] = set()
         self.published: list[tuple[int, WorkStatus]] = []
         self.edges: set[tuple[Phase, type, Phase | None]] = set()
@@ -84,7 +84,7 @@ class Watch:
         self._note_event(event)
         commands = self.machine.handle(event, self.now)
         # A call that a worker can take at once is sent first: what becomes of it was decided before.
-        for command in sorted(commands, key=lambda command: not isinstance(command, ev.Adopt)):
+        for command in sorted(commands, key=lambda command: not isinstance(command, ev.ResolveSubmit)):
             self._note(command)
         self._check_edge(before, event)
         check_model(self.machine)
@@ -145,7 +145,7 @@ class Watch:
                 if event.work in self.works:
                     self.works[event.work].stops = True
                     self.works[event.work].stopped = True
-            case ev.WorkerExited() | ev.LaunchFailed():
+            case ev.WorkerExited() | ev.WorkerLaunchFailed():
                 work = self.works.get(event.work)
                 if work is not None and work.live == event.attempt:
                     work.live, work.is_up, work.end_asked = 0, False, False
@@ -172,7 +172,7 @@ class Watch:
     def _note(self, command: ev.Command) -> None:
         work = self.works[command.work]
         match command:
-            case ev.Launch():
+            case ev.LaunchWorker():
                 assert not work.live, "a worker was launched while another one lives"
                 assert not work.stopped, "a worker was launched after a stop, and nobody asked for it"
                 work.live = command.attempt
@@ -197,10 +197,10 @@ class Watch:
                 self.timers.add(command.timer)
             case ev.StopTimer():
                 self.timers.discard(command.timer)
-            case ev.Publish():
+            case ev.PublishStatus():
                 assert command.status.call is None or not command.status.stage.is_final, "Settle brings that"
                 self._note_status(command.work, command.status, command.hash)
-            case ev.Adopt():
+            case ev.ResolveSubmit():
                 assert command.call not in self.adopted
                 self.adopted[command.call] = command
                 assert command.reason
@@ -214,7 +214,7 @@ class Watch:
                     earlier = self.calls[command.to]
                     assert (earlier.outcome is None) == (command.outcome is None)
                     assert command.outcome is None or command.outcome.status.stage is Stage.SUCCEEDED
-            case ev.Settle():
+            case ev.SettleCall():
                 seen = self.calls[command.call]
                 assert seen.outcome is None, "a call was settled twice"
                 if command.ran is not None:

@@ -114,7 +114,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.broken = False
         for command in commands:
             match command:
-                case ev.Launch():
+                case ev.LaunchWorker():
                     self.workers[command.work] = Worker(command.work, command.attempt)
                 case ev.SendCall() | ev.SendCancel() | ev.SendStop():
                     self.workers[command.work].inbox.append(command)
@@ -212,7 +212,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def end_launch(self, worker: Worker) -> None:
         del self.workers[worker.work]
-        self.feed(ev.LaunchFailed(worker.work, worker.attempt, Reason.LAUNCH_FAILED, "no room"))
+        self.feed(ev.WorkerLaunchFailed(worker.work, worker.attempt, Reason.LAUNCH_FAILED, "no room"))
 
     @precondition(lambda self: self.having(launched=True))
     @rule(data=st.data(), reason=EXITS, says_lost=st.booleans())

@@ -110,7 +110,7 @@ class Play:
         return self(ev.WorkerExited(1, self.attempt, reason, message))
 
     def launch_fails(self, reason: Reason = Reason.LAUNCH_FAILED) -> list[ev.Command]:
-        return self(ev.LaunchFailed(1, self.attempt, reason, "no room"))
+        return self(ev.WorkerLaunchFailed(1, self.attempt, reason, "no room"))
 
     def work_statuses(self) -> list[tuple[Stage, Reason | None]]:
         return [(one.stage, one.reason) for _, one in self.watch.published if one.call is None]
@@ -140,10 +140,10 @@ def one() -> Iterator[Play]:
 def test_first_call_launches_and_is_sent_when_the_worker_is_ready(one: Play) -> None:
     """A call of a work without a worker launches one, waits for it, and goes pending, running, succeeded."""
     one.add()
-    assert only(one.submit(1), ev.Launch) == [ev.Launch(1, 1)]
+    assert only(one.submit(1), ev.LaunchWorker) == [ev.LaunchWorker(1, 1)]
     assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 1, b"args", "hash 1")]
     one.running(1)
-    (settled,) = only(one.succeed(1), ev.Settle)
+    (settled,) = only(one.succeed(1), ev.SettleCall)
     assert settled.outcome.value == b"\x01"
     assert one.watch.stages(1) == [PENDING, RUNNING, SUCCEEDED]
 
@@ -173,7 +173,7 @@ def test_same_call_in_flight_is_joined(one: Play, cache_calls: bool) -> None:
     one.up(cache_calls=cache_calls)
     one.submit(1, "same")
     (adopt,) = one.submit(2, "same")
-    assert adopt == ev.Adopt(1, 2, 1, "joined call 1, in flight with the same arguments")
+    assert adopt == ev.ResolveSubmit(1, 2, 1, "joined call 1, in flight with the same arguments")
 
 
 def test_success_answers_later_calls(one: Play) -> None:
@@ -182,7 +182,7 @@ def test_success_answers_later_calls(one: Play) -> None:
     one.succeed(1)
     one.exit()
     (adopt,) = one.submit(2, "hash 1")
-    assert isinstance(adopt, ev.Adopt)
+    assert isinstance(adopt, ev.ResolveSubmit)
     assert (adopt.to, adopt.outcome) == (1, one.watch.calls[1].outcome)
     assert adopt.reason == "answered by call 1, which succeeded with the same arguments"
     assert one.phase is Phase.ABSENT
@@ -208,7 +208,7 @@ def test_without_cache_every_call_runs(one: Play) -> None:
 def test_swallowed_failure_is_a_failure_and_not_tried_again(one: Play) -> None:
     """A failure that on_exception took is final though tries are left."""
     one.run(STUBBORN)
-    (settled,) = only(one.fail(1, swallowed=True), ev.Settle)
+    (settled,) = only(one.fail(1, swallowed=True), ev.SettleCall)
     assert settled.outcome.swallowed
     assert one.ended(1) == (FAILED, Reason.USER_EXCEPTION)
 
@@ -216,7 +216,7 @@ def test_swallowed_failure_is_a_failure_and_not_tried_again(one: Play) -> None:
 def test_failure_carries_the_error(one: Play) -> None:
     """The outcome of a call that raised has the exception as data."""
     one.run()
-    (settled,) = only(one.fail(1), ev.Settle)
+    (settled,) = only(one.fail(1), ev.SettleCall)
     assert settled.outcome.error == ERROR
     assert settled.outcome.status.message == "broken"
 
@@ -255,7 +255,7 @@ def test_others_run_while_a_retry_waits(one: Play) -> None:
     one.submit(2)
     assert only(one.fail(1), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
     (adopt,) = one.submit(3, "hash 1")
-    assert isinstance(adopt, ev.Adopt)
+    assert isinstance(adopt, ev.ResolveSubmit)
     assert adopt.to == 1
 
 
@@ -344,7 +344,7 @@ def test_ignored_cancellation_ends_the_process_and_queued_calls_go_on(one: Play)
     one.submit(2)
     one.cancel(1)
     assert only(one.fire("cancel", 1), ev.EndWorker) == [ev.EndWorker(1, 1, 0.0)]
-    assert only(one.exit(), ev.Launch) == [ev.Launch(1, 2)]
+    assert only(one.exit(), ev.LaunchWorker) == [ev.LaunchWorker(1, 2)]
     assert one.ended(1) == (STOPPED, Reason.CANCELLED)
     assert one.work_statuses()[-1] == (STOPPED, Reason.CANCELLED)
     assert only(one.ready(), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
@@ -393,7 +393,7 @@ def test_run_that_cancels_itself_is_cancelled(one: Play) -> None:
 def test_start_launches_once(one: Play) -> None:
     """Starting twice launches once; a start of a work that is up is done at once."""
     one.add()
-    assert only(one.start() + one.start(), ev.Launch) == [ev.Launch(1, 1)]
+    assert only(one.start() + one.start(), ev.LaunchWorker) == [ev.LaunchWorker(1, 1)]
     assert ev.WorkerUp(1) in one.ready()
     assert one.start() == [ev.WorkerUp(1)]
     assert one.work_statuses() == [(Stage.STARTED, None)]
@@ -470,7 +470,7 @@ def test_start_while_stopping_launches_again(one: Play) -> None:
     one.start()
     commands = one.exit()
     assert only(commands, ev.WorkerGone) == [ev.WorkerGone(1, None)]
-    assert only(commands, ev.Launch) == [ev.Launch(1, 2)]
+    assert only(commands, ev.LaunchWorker) == [ev.LaunchWorker(1, 2)]
     assert ev.WorkerUp(1) in one.ready()
 
 
@@ -529,7 +529,7 @@ def test_worker_that_stops_by_itself_stops_its_calls(one: Play) -> None:
     one.run()
     one.submit(2)
     assert only(one.leave(), ev.StartTimer) == [ev.StartTimer(1, Timer("force", 1), 6.0)]
-    assert only(one.exit(), ev.Launch)
+    assert only(one.exit(), ev.LaunchWorker)
     assert one.ended(1) == (STOPPED, Reason.SIGTERM_SIGNAL_HANDLER)
     assert one.work_statuses()[-1] == (STOPPED, Reason.SIGTERM_SIGNAL_HANDLER)
 
@@ -539,7 +539,7 @@ def test_calls_of_a_machine_taken_back_are_tried_again(one: Play) -> None:
     one.run(STUBBORN)
     one.leave(Reason.SPOT_RETRIEVAL)
     one.exit(Reason.SPOT_RETRIEVAL)
-    assert only(one.fire("retry", 1), ev.Launch) == [ev.Launch(1, 2)]
+    assert only(one.fire("retry", 1), ev.LaunchWorker) == [ev.LaunchWorker(1, 2)]
 
 
 # --- workers without a call ---------------------------------------------------------------------------
@@ -554,7 +554,7 @@ def test_idle_worker_is_ended_and_the_next_call_gets_another(one: Play) -> None:
     assert ev.StartTimer(1, idle, 30.0) in one.succeed(1)
     assert only(one.fire("idle"), ev.SendStop) == [ev.SendStop(1, 5.0)]
     one.submit(2)
-    assert only(one.exit(), ev.Launch) == [ev.Launch(1, 2)]
+    assert only(one.exit(), ev.LaunchWorker) == [ev.LaunchWorker(1, 2)]
     assert (STOPPED, None) in one.work_statuses()
     assert idle not in one.watch.timers
 
@@ -584,7 +584,7 @@ def test_crash_while_running(one: Play) -> None:
     commands = one.exit(Reason.OOM, "memory ran out")
     assert one.ended(1) == (FAILED, Reason.OOM)
     assert one.work_statuses()[-1] == (FAILED, Reason.OOM)
-    assert only(commands, ev.Launch) == [ev.Launch(1, 2)]
+    assert only(commands, ev.LaunchWorker) == [ev.LaunchWorker(1, 2)]
 
 
 def test_crash_is_tried_again(one: Play) -> None:
@@ -602,7 +602,7 @@ def test_crash_between_calls(one: Play) -> None:
     one.succeed(1)
     one.exit()
     assert one.work_statuses()[-1] == (FAILED, Reason.CRASHED)
-    assert only(one.submit(2), ev.Launch) == [ev.Launch(1, 2)]
+    assert only(one.submit(2), ev.LaunchWorker) == [ev.LaunchWorker(1, 2)]
 
 
 def test_crash_before_ready(one: Play) -> None:
@@ -629,7 +629,7 @@ def test_launch_that_fails_is_tried_again(one: Play) -> None:
     one.add(STUBBORN)
     one.submit(1)
     one.launch_fails()
-    assert only(one.fire("retry", 1), ev.Launch) == [ev.Launch(1, 2)]
+    assert only(one.fire("retry", 1), ev.LaunchWorker) == [ev.LaunchWorker(1, 2)]
 
 
 def test_launch_that_takes_too_long(one: Play) -> None:
@@ -647,7 +647,7 @@ def test_on_start_that_raises(one: Play) -> None:
     """A worker whose on_start raised fails the start and the calls that waited, with that error, and stays failed."""
     one.launch()
     one.submit(1)
-    (settled,) = only(one.leave(Reason.USER_EXCEPTION, ERROR), ev.Settle)
+    (settled,) = only(one.leave(Reason.USER_EXCEPTION, ERROR), ev.SettleCall)
     assert settled.outcome.error == ERROR
     (gone,) = only(one.exit(), ev.WorkerGone)
     assert gone.failure == "broken"
@@ -790,7 +790,7 @@ EVENTS: dict[type, ev.Event] = {
         ev.StopRequested(1),
         ev.CallSubmitted(1, 50, "hash 50", b""),
         ev.CancelRequested(1, 1),
-        ev.LaunchFailed(1, 1, Reason.LAUNCH_FAILED, "no room"),
+        ev.WorkerLaunchFailed(1, 1, Reason.LAUNCH_FAILED, "no room"),
         ev.WorkerReady(1, 1),
         ev.CallRunning(1, 1, 1),
         ev.CallSucceeded(1, 1, 1, b"\x01"),
@@ -857,7 +857,7 @@ EDGES: dict[tuple[Phase, type, Phase | None], str] = {
     (Phase.STARTING, ev.StopRequested, Phase.STOPPING): "launch; stop",
     (Phase.STARTING, ev.WorkRemoved, Phase.STOPPING): "launch; remove",
     (Phase.STARTING, ev.TimerFired, Phase.STOPPING): "launch; fire launch",
-    (Phase.STARTING, ev.LaunchFailed, Phase.ABSENT): "launch; launch_fails",
+    (Phase.STARTING, ev.WorkerLaunchFailed, Phase.ABSENT): "launch; launch_fails",
     (Phase.STARTING, ev.WorkerExited, Phase.ABSENT): "launch; exit",
     (Phase.STARTING, ev.WorkerReady, Phase.UP): "launch; ready",
     (Phase.STARTING, ev.WorkerStopping, Phase.STOPPING): "launch; leave",
@@ -875,9 +875,9 @@ EDGES: dict[tuple[Phase, type, Phase | None], str] = {
     (Phase.CUT, ev.WorkerExited, Phase.STARTING): "up; cut; submit 1; exit",
     (Phase.CUT, ev.LinkRestored, Phase.UP): "up; cut; restore",
     (Phase.CUT, ev.WorkerStopping, Phase.STOPPING): "up; cut; leave",
-    (Phase.STOPPING, ev.LaunchFailed, Phase.ABSENT): "launch; stop; launch_fails",
-    (Phase.STOPPING, ev.LaunchFailed, Phase.STARTING): "launch; stop; start; launch_fails",
-    (Phase.STOPPING, ev.LaunchFailed, None): "launch; remove; launch_fails",
+    (Phase.STOPPING, ev.WorkerLaunchFailed, Phase.ABSENT): "launch; stop; launch_fails",
+    (Phase.STOPPING, ev.WorkerLaunchFailed, Phase.STARTING): "launch; stop; start; launch_fails",
+    (Phase.STOPPING, ev.WorkerLaunchFailed, None): "launch; remove; launch_fails",
     (Phase.STOPPING, ev.WorkerExited, Phase.ABSENT): "up; stop; exit",
     (Phase.STOPPING, ev.WorkerExited, Phase.STARTING): "up; stop; submit 1; exit",
     (Phase.STOPPING, ev.WorkerExited, None): "up; remove; exit",

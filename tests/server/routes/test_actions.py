@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lightwork import Flow
-from lightwork.engine.engine import Scheduler
+from lightwork.engine.engine import Engine
 from lightwork.errors import FlowFailed, ProposalRefused
 from tests.server.support import Root, Stubborn, serving
 
@@ -121,13 +121,13 @@ async def test_stop_of_a_work_that_the_flow_has_not_made_again(monkeypatch: pyte
     """It is named with the app, and given up when it is stopped."""
     left = ["root.extra"]
 
-    def give_up(scheduler: Scheduler, name: str) -> bool:
+    def give_up(engine: Engine, name: str) -> bool:
         was_there = name in left
         left[:] = [one for one in left if one != name]
         return was_there
 
-    monkeypatch.setattr(Scheduler, "unclaimed", left)
-    monkeypatch.setattr(Scheduler, "give_up", give_up)
+    monkeypatch.setattr(Engine, "unclaimed", left)
+    monkeypatch.setattr(Engine, "give_up", give_up)
     async with serving() as client:
         assert (await client.get("/app"))["unclaimed"] == ["root.extra"]
         assert await client.ask("POST", "/works/root.extra/stop?wait=1") == (202, {"accepted": True})

@@ -1,4 +1,4 @@
-"""Where the far side begins: ``python -I FOLDER COMMAND ...``. Lies beside the package `far` there."""
+"""Where the far side begins: ``python -I FOLDER COMMAND ...``. Lies beside the package `remote` there."""
 
 import importlib
 import json
@@ -10,4 +10,4 @@ if sys.version_info < (3, 9) or sys.platform != "linux":
     sys.exit(1)
 
 # Only what the command needs: a supervisor starts with each work.
-sys.exit(importlib.import_module("far." + sys.argv[1]).main(*sys.argv[2:]))
+sys.exit(importlib.import_module("remote." + sys.argv[1]).main(*sys.argv[2:]))
