@@ -89,7 +89,7 @@ async def _run_once() -> None:
             server.close()
             await server.wait_closed()
     if notes != [_OVER]:
-        raise LightworkError(f"the rehearsal of a worker went wrong: {'; '.join(notes) or 'it was broken off'}")
+        raise LightworkError(f"the warm-up of a worker went wrong: {'; '.join(notes) or 'it was broken off'}")
 
 
 class _Scheduler:

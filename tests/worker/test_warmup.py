@@ -28,14 +28,14 @@ def _traces() -> tuple[set[str], list[threading.Thread], list[object]]:
 
 
 def test_leaves_nothing() -> None:
-    """A rehearsal is played to its end, and leaves no descriptor, no thread and no signal handler."""
+    """A warm-up runs to its end, and leaves no descriptor, no thread and no signal handler."""
     before = _traces()
     assert warmup.warm_up()
     assert _traces() == before
 
 
 def test_whole_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rehearsal dials, unpacks, takes a call, streams its change, and ends as a worker does that was told to."""
+    """A warm-up dials, unpacks, takes a call, streams its change, and ends like a worker that was told to stop."""
     agents: list[Agent] = []
 
     class Watched(Agent):
@@ -62,7 +62,7 @@ def test_forbidden_socket(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rehearsal that goes wrong raises what went wrong: the launcher says so instead of forking."""
-    monkeypatch.setattr(warmup, "_Part", _Fails)
+    """A warm-up that fails raises its error: the launcher reports it and does not fork."""
+    monkeypatch.setattr(warmup, "_WarmupWork", _Fails)
     with pytest.raises(LightworkError, match="ZeroDivisionError: no count"):
         warmup.warm_up()

@@ -242,7 +242,7 @@ class _Launcher:
         except BaseException:
             error = traceback.format_exc()
         if setup.fork and not error:
-            resolve_entry(setup.rehearsal)()
+            resolve_entry(setup.warmup)()
         self._signals = _child.prepare()
         gc.collect()
         gc.freeze()

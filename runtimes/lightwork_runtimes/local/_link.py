@@ -69,8 +69,8 @@ class Answer:
 class LauncherLink:
     """One launcher. `start` once, `submit` any number of times, `finish` once."""
 
-    def __init__(self, *, fork: bool, entry_module: str, preload: list[str], rehearsal: str) -> None:
-        self._setup = Setup(fork, entry_module, preload, rehearsal, scheduler=os.getpid())
+    def __init__(self, *, fork: bool, entry_module: str, preload: list[str], warmup: str) -> None:
+        self._setup = Setup(fork, entry_module, preload, warmup, scheduler=os.getpid())
         self._frames = FrameBuffer()
         self._outbox: deque[tuple[bytes, int | None]] = deque()
         self._answers: dict[str, Answer] = {}

@@ -38,7 +38,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
         fork: Whether workers are forked; else they are spawned.
         entry_module: Imported before the first fork if it can be.
         preload: Imported before the first fork; a failure is an error.
-        rehearsal: ``package.module:function`` called before the first fork, so that what it does for the first time is
+        warmup: ``package.module:function`` called before the first fork, so that what it does for the first time is
             done.
         scheduler: Pid of the scheduler, the launcher's parent.
     """
@@ -46,7 +46,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     fork: bool
     entry_module: str
     preload: list[str]
-    rehearsal: str
+    warmup: str
     scheduler: int
 
 

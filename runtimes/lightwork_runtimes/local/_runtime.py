@@ -28,7 +28,7 @@ from lightwork_runtimes.local._watch import CONTENT, RECORD, Deaths, Files, Tick
 __all__ = ["LocalOptions", "LocalRuntime"]
 
 _ENTRY_MODULE = "lightwork.worker"
-_REHEARSAL = "lightwork.worker.warmup:rehearse"
+_WARMUP = "lightwork.worker.warmup:warm_up"
 # What nearly every work's module imports (`from lightwork import App, ...`), or what unpacks it: once for all of them.
 _COMMON_MODULES = ["lightwork.app", "cloudpickle"]
 _CHUNK = 65536
@@ -176,7 +176,7 @@ class LocalRuntime:
         method = self.options.start_method
         fork = method == "fork" or (method == "auto" and sys.platform == "linux")
         preload = [*_COMMON_MODULES, *self.options.preload]
-        link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=preload, rehearsal=_REHEARSAL)
+        link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=preload, warmup=_WARMUP)
         with anyio.CancelScope(shield=True):  # a few milliseconds; cancelled half-way it would be nobody's
             await link.start()
         return link
