@@ -74,7 +74,13 @@ def test_the_search_finds_what_it_is_for(text: str) -> None:
 def test_the_search_looks_where_it_should() -> None:
     """The modules that read frames are among those that are searched, and the worker's are the only ones left out."""
     searched = {str(path.relative_to(PACKAGE)) for path in sources()}
-    assert {"engine/links.py", "engine/listener.py", "link/connection.py", "wire.py", "app.py"} <= searched
+    assert {
+        "engine/workers/connections.py",
+        "engine/listener/listener.py",
+        "link/connection.py",
+        "link/messages.py",
+        "app.py",
+    } <= searched
     opening = [
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
