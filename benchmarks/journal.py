@@ -82,9 +82,7 @@ async def hold(path: str, count: int) -> None:
     async with App(Waiting(works), journal=path) as app:
         calls = [work.submit() for work in works]
         await app.wait_for(lambda: all(work.is_held for work in works))
-        recorder = app._running().engine.core.recorder
-        assert recorder is not None
-        await recorder.committed()
+        await app._running().engine.core.journal.committed()
         print("ready", flush=True)
         await asyncio.gather(*calls)
 

@@ -204,7 +204,7 @@ async def dialling(first: bytes | None, host: str, count: int) -> list[float]:
     async with App(Waiting([work]), host=host) as app:
         await work.run(0)
         engine = app._running().engine
-        (worker,) = engine._core.workers.values()
+        (worker,) = engine.entries.workers.values()
         route = "127.0.0.1", app.address.port
         async with nullcontext() if first is None else strangers(route[1], first):
             times += await dial_times(route, engine._listener.fingerprint, worker.launch, worker.secret, count)

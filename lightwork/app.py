@@ -19,9 +19,9 @@ from lightwork.components.structures import find
 from lightwork.components.work import Work
 from lightwork.config import LOG_DIR, Config, load_config
 from lightwork.engine.changes import ChangeHub, ChangeStream
-from lightwork.engine.engine import Engine, in_pass
+from lightwork.engine.engine import Engine
 from lightwork.engine.flow.layouts import Layouts
-from lightwork.engine.flow.passes import FlowEnded, Passes
+from lightwork.engine.flow.passes import FlowEnded, Passes, in_pass
 from lightwork.errors import AppEnded, ComponentError, ConfigError, FlowFailed, LightworkError, UsageError
 from lightwork.runtime import Address, Runtime
 
@@ -375,7 +375,7 @@ class _Run:
 
     async def _keep_output(self) -> None:
         """Put the output of works on the disk from now on, where that is wanted."""
-        config, output = self._app.config, self.engine.core.output
+        config, output = self._app.config, self.engine.output
         wanted = config.log_dir
         if wanted is None:
             wanted = LOG_DIR if config.http else ""
@@ -392,7 +392,7 @@ class _Run:
             get_logger("lightwork").warning("the output of works is not kept", folder=wanted, error=str(error))
 
     async def _close_output(self) -> None:
-        writer, self.engine.core.output.writer = self.engine.core.output.writer, None
+        writer, self.engine.output.writer = self.engine.output.writer, None
         if writer is not None:
             await writer.aclose()
 

@@ -6,16 +6,16 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightwork.components.call import Call, Queued
 from lightwork.components.driver import Driver, PassEnded
 from lightwork.components.work import Work
-from lightwork.engine.core import Core, WorkEntry
+from lightwork.engine.core import Core
 from lightwork.engine.flow.pass_calls import PassCalls
-from lightwork.engine.recovery.records import CallMade
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.events import Outcome
+from lightwork.engine.workers.entries import Entries, WorkEntry
 from lightwork.errors import (
     ArgumentsError,
     CallStopped,
@@ -28,9 +28,6 @@ from lightwork.errors import (
 from lightwork.remote_errors import rebuild_error
 from lightwork.status import Reason, Stage, WorkStatus
 
-if TYPE_CHECKING:
-    from lightwork.engine.recovery.recorder import Recorder
-
 __all__ = ["CallRegistry", "call_error", "decode_value"]
 
 _ROOM = 1024
@@ -42,6 +39,7 @@ class CallRegistry:
 
     Args:
         core: What the calls are fed to.
+        entries: The works that are called.
         driver: What a `Call` talks to.
         schedule_fired: Says whether a schedule is true in the present pass: a plain one then waits at its calls.
 
@@ -50,11 +48,12 @@ class CallRegistry:
         memory: What the calls of plain passes have come to.
     """
 
-    def __init__(self, core: Core, driver: Driver, schedule_fired: Callable[[], bool]) -> None:
+    def __init__(self, core: Core, entries: Entries, driver: Driver, schedule_fired: Callable[[], bool]) -> None:
         self._core = core
+        self._entries = entries
         self._driver = driver
         self._calls: dict[int, Call[Any]] = {}
-        self._replaced: dict[int, Call[Any]] = {}
+        self._resolved: Call[Any] | None = None
         # Failed calls that somebody holds, with the pass in which they failed; a call that is dropped leaves it.
         self._failed: dict[int, tuple[int, weakref.ref[Call[Any]]]] = {}
         self.passes = 0
@@ -78,26 +77,28 @@ class CallRegistry:
     def _submit(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
         """The same in the loop's thread."""
         core = self._core
-        entry = core.entry(work)
+        entry = self._entries.of(work)
         data, hash = work._signature.bind(args, kwargs)
         if len(data) > core.config.max_frame - _ROOM:
             raise ArgumentsError(
                 f"the arguments of {type(work).__name__}.run are {len(data):,} bytes; a call takes at most max_frame, "
                 f"{core.config.max_frame:,} bytes. Pass the path of a file, or raise max_frame in the configuration"
             )
-        if core.recorder is not None and not work._cache_calls and self._driver.in_pass():
-            answered = self._repeat(core.recorder, entry, hash)
+        if not work._cache_calls and self._driver.in_pass():
+            answered = self._repeat(entry, hash)
             if answered is not None:
                 return answered
-        number = core.next_call()
-        call: Call[Any] = Call(self._driver, core.loop, number, entry.id, entry.name, hash, work._parallel)
-        self._calls[number] = call
-        core.feed(ev.CallSubmitted(entry.id, number, hash, data))
-        return self._replaced.pop(number, call) if self._replaced else call
+        core.feed(ev.CallSubmitted(entry.id, core.journal.next_call(), hash, data))
+        call, self._resolved = self._resolved, None
+        assert call is not None  # the machine answers every submitted call with a `ResolveSubmit`
+        return call
+
+    def _make(self, entry: WorkEntry, number: int, hash: str) -> Call[Any]:
+        return Call(self._driver, self._core.loop, number, entry.id, entry.name, hash, entry.work._parallel)
 
     def _run_in_plain_pass(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of a plain pass: its result if it has one, else the pass ends here."""
-        entry = self._core.entry(work)
+        entry = self._entries.of(work)
         schedule_fired = self._schedule_fired()
         call = self.pass_calls.recall(entry.id, work._signature.bind(args, kwargs)[1], schedule_fired=schedule_fired)
         if call is None:
@@ -113,24 +114,30 @@ class CallRegistry:
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
-    def _repeat(self, recorder: Recorder, entry: WorkEntry, hash: str) -> Call[Any] | None:
+    def _repeat(self, entry: WorkEntry, hash: str) -> Call[Any] | None:
         """A call of a work that caches nothing, which the interrupted run has made already, and which succeeded."""
-        answer = recorder.run_results.recall(entry.id, hash)
-        if answer is None or answer.outcome.value is None:
+        found = self._core.journal.recall(entry.id, hash)
+        if found is None or found[1].value is None:
             return None
-        call: Call[Any] = Call(
-            self._driver, self._core.loop, answer.call, entry.id, entry.name, hash, entry.work._parallel
+        number, outcome = found
+        return self._answered(
+            entry, number, hash, outcome, f"answered by call {number} of the run that was interrupted"
         )
+
+    def _answered(self, entry: WorkEntry, number: int, hash: str, outcome: ev.Outcome, reason: str) -> Call[Any]:
+        """A call that has succeeded without running."""
+        assert outcome.value is not None
+        call = self._make(entry, number, hash)
         call.cached = True
-        call.cache_reason = f"answered by call {answer.call} of the run that was interrupted"
-        self._succeed(entry, call, answer.outcome, answer.outcome.value)
+        call.cache_reason = reason
+        self._succeed(entry, call, outcome, outcome.value)
         return call
 
     def restore(self, entry: WorkEntry, number: int, hash: str) -> None:
         """A call of a killed scheduler is not over: the flow may join it, and nobody need."""
         if entry.is_missing:
             return  # there is nobody yet who could
-        call: Call[Any] = Call(self._driver, self._core.loop, number, entry.id, entry.name, hash, entry.work._parallel)
+        call = self._make(entry, number, hash)
         status = entry.work._status_history.calls.get(hash)
         call.status = status if status is not None and status.call == number else WorkStatus(Stage.PENDING, 0.0)
         call._interest = 0
@@ -139,46 +146,41 @@ class CallRegistry:
 
     # --- what the machine orders ------------------------------------------------------------------
 
-    def publish(self, entry: WorkEntry, command: ev.PublishStatus) -> None:
+    def publish(self, command: ev.PublishStatus) -> None:
         """The work has a status, or a call has one that is neither its first nor its last."""
         status = command.status
-        self._core.publish(entry, status, command.hash)
+        self._entries.publish(self._entries.by_number[command.work], status, command.hash)
         call = self._calls.get(status.call or 0)
         if call is not None:
             call.status = status
 
-    def adopt(self, entry: WorkEntry, command: ev.ResolveSubmit) -> None:
-        """The call just submitted is a new one, answered already, or another one that is in flight."""
-        call = self._calls[command.call]
-        call.cache_reason = command.reason
-        if command.status is not None:
-            call.status = command.status
-            self._core.publish(entry, command.status, command.hash)
-        recorder = self._core.recorder
-        if recorder is not None and command.to is None and not entry.work._cache_calls and self._driver.in_pass():
-            asked = CallMade(entry.id, command.call, call.hash)
-            recorder.put(asked)
-            recorder.run_results.call_made(asked)
-        if command.outcome is not None and command.outcome.value is not None:
-            del self._calls[call.id]
-            call.cached = True
-            self._succeed(entry, call, command.outcome, command.outcome.value)
+    def resolve(self, command: ev.ResolveSubmit) -> None:
+        """The call just submitted is new, answered already, or another call that is in flight."""
+        entry = self._entries.by_number[command.work]
+        if command.outcome is not None:
+            self._resolved = self._answered(entry, command.call, command.hash, command.outcome, command.reason)
         elif command.to is not None:
-            del self._calls[call.id]
-            joined = self._calls[command.to]
+            self._resolved = joined = self._calls[command.to]
             joined._join()
-            if self._core.recorder is not None:
-                self._core.recorder.run_results.claim(joined.id)
-            self._replaced[call.id] = joined
+            self._core.journal.call_joined(joined.id)
+        else:
+            self._resolved = call = self._make(entry, command.call, command.hash)
+            self._calls[call.id] = call
+            call.cache_reason = command.reason
+            if command.status is not None:
+                call.status = command.status
+                self._entries.publish(entry, command.status, command.hash)
+            if not entry.work._cache_calls and self._driver.in_pass():
+                self._core.journal.call_made(entry.id, call.id, call.hash)
 
-    def settle(self, entry: WorkEntry, command: ev.SettleCall) -> None:
-        """The call is over: whoever awaits it goes on."""
-        outcome = command.outcome
+    def settle(self, command: ev.SettleCall) -> None:
+        """The call has ended: whoever awaits it goes on."""
+        entries, outcome = self._entries, command.outcome
+        entry = entries.by_number[command.work]
         if command.ran is not None:
-            self._core.publish(entry, command.ran, command.hash)
-        self._core.publish(entry, outcome.status, command.hash)
-        if self._core.recorder is not None:
-            self._core.recorder.run_results.settle(command.call, outcome)
+            entries.publish(entry, command.ran, command.hash)
+        entries.publish(entry, outcome.status, command.hash)
+        self._core.journal.call_settled(command.call, outcome)
         call = self._calls.pop(command.call, None)
         if call is None:
             return

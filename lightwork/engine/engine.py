@@ -7,11 +7,11 @@ them, `lightwork.engine.core` holds what these parts share.
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from lightwork._logging import get_logger
 from lightwork.changes import Change, ComponentAdded, ComponentRemoved
@@ -23,29 +23,29 @@ from lightwork.components.work import Work
 from lightwork.config import Config
 from lightwork.engine.calls import CallRegistry
 from lightwork.engine.changes import ChangeHub
-from lightwork.engine.core import Core, WorkEntry, finish_all
+from lightwork.engine.core import Core
+from lightwork.engine.flow.passes import in_pass
 from lightwork.engine.flow.schedules import Schedules
+from lightwork.engine.handlers import CommandHandlers
+from lightwork.engine.journal import BoundListener, NoJournal
 from lightwork.engine.listener.listener import Listener
 from lightwork.engine.rules import events as ev
 from lightwork.engine.workers.connections import Connections
+from lightwork.engine.workers.entries import Entries, WorkEntry
 from lightwork.engine.workers.launcher import Launcher
+from lightwork.engine.workers.output import Output
+from lightwork.engine.workers.queries import Queries
 from lightwork.engine.workers.runtimes import Runtimes
-from lightwork.engine.workers.worker import Worker
-from lightwork.errors import LaunchFailed
 from lightwork.link import messages
 from lightwork.runtime import Address, ListenerAddress, Runtime
 from lightwork.state.ops import Op
 from lightwork.state.state import State
-from lightwork.status import Reason
 
 if TYPE_CHECKING:
     from lightwork.engine.recovery.records import Snapshot
     from lightwork.engine.recovery.resume import Resume
 
-__all__ = ["Engine", "in_pass"]
-
-in_pass: contextvars.ContextVar[object] = contextvars.ContextVar("lightwork_in_pass", default=None)
-"""The scheduler whose flow's pass the code is, or was started by; None outside of one."""
+__all__ = ["Engine"]
 
 _FORCE_MARGIN = 2.0
 """Seconds beyond the grace period after which the end of an app is forced, if the works' own ends were not."""
@@ -73,6 +73,9 @@ class Engine:
 
     Attributes:
         schedules: Of all its flows.
+        entries: Every work of the tree, and its worker.
+        output: Takes what works print.
+        queries: Ask workers about themselves.
     """
 
     def __init__(
@@ -92,14 +95,16 @@ class Engine:
         self.request_stop = request_stop
         self.request_fail = request_fail
         self._reshaped = reshaped
-        # By type, since a `match` asks isinstance for each case.
-        orders: dict[type[ev.Command], Callable[[WorkEntry, Any], None]]
-        orders = dict.fromkeys(get_args(ev.Command), self._carry_out)
-        self._core = Core(config, hub, orders, fail)
-        self.schedules = Schedules(self._core.loop, hub)
-        self._calls = CallRegistry(self._core, self, lambda: self.schedules.schedule_fired)
-        self._launcher = Launcher(self._core)
-        self._connections = Connections(self._core, self._launcher.end, self._calls.restore)
+        self._core = core = Core(config, hub, NoJournal(f"lw{os.urandom(8).hex()}"), fail)
+        self.entries = Entries(core)
+        self.output = Output(hub)
+        self.queries = Queries()
+        self.schedules = Schedules(core.loop, hub)
+        self._calls = CallRegistry(core, self.entries, self, lambda: self.schedules.schedule_fired)
+        self._launcher = Launcher(core, self.entries, self.output, self.queries)
+        self._connections = Connections(
+            core, self.entries, self.queries, end=self._launcher.end, restore=self._calls.restore
+        )
         self._listener = Listener(
             self._connections.find_secret,
             self._connections.on_hello,
@@ -111,10 +116,8 @@ class Engine:
         self._resume: Resume | None = None
         self._has_begun = False
         self._force = asyncio.Event()
-        orders[ev.ResolveSubmit] = self._calls.adopt
-        orders[ev.SendCall] = self._send_call
-        orders[ev.PublishStatus] = self._calls.publish
-        orders[ev.SettleCall] = self._calls.settle
+        handlers = CommandHandlers(core, self.entries, self._calls, self._launcher, self._connections)
+        core.carry_out_with(handlers.table())
         self.run = self._calls.run
         self.submit = self._calls.submit
         self.schedule = self.schedules.ask
@@ -145,10 +148,17 @@ class Engine:
 
     async def _open_journal(self, path: str, root: Flow) -> None:
         # SQLite is loaded where a journal is kept.
+        from lightwork.engine.recovery.live_snapshot import live_snapshot
         from lightwork.engine.recovery.recorder import Recorder, open_journal
         from lightwork.engine.recovery.resume import Resume, check_tree
 
-        app, owner, kept = _app_name(root), self._launcher.owner, self._config.statuses_kept
+        app, owner, kept = _app_name(root), self._core.journal.owner, self._config.statuses_kept
+
+        def take_snapshot() -> Snapshot:
+            """Everything that another scheduler must know to continue."""
+            missing = self._resume.states() if self._resume is not None else ()
+            return live_snapshot(self._core, self.entries, recorder, self._components(), missing)
+
         opened = await asyncio.to_thread(open_journal, Path(path), app, owner, resume=self._config.resume, kept=kept)
         try:
             replay = opened.replay
@@ -157,20 +167,22 @@ class Engine:
                 for profile in replay.profiles:
                     assert self._runtimes is not None
                     self._runtimes.check(profile)
-            recorder = Recorder(opened, self._core.fail, self._snapshot, self._states)
+            recorder = Recorder(opened, self._core.fail, take_snapshot, self._states)
         except BaseException:
             opened.store.close()
             opened.lock.release()
             raise
-        self._core.recorder = recorder
+        self._core.journal = recorder
         if replay is not None:
-            self._resume = Resume(self._core, self._calls, self._launcher, self._connections, recorder, replay)
+            self._resume = Resume(
+                self._core, self.entries, self._calls, self._launcher, self._connections, recorder, replay
+            )
             self._resume.restore()
 
     async def _listen(self) -> tuple[str, int]:
         """Where the configuration says; where workers of a killed scheduler dial, there."""
-        config, recorder = self._config, self._core.recorder
-        there = None if recorder is None or self._resume is None or self._resume.was_over else recorder.address
+        config = self._config
+        there = self._core.journal.address if self.is_resumed else None
         if there is None:
             return await self._listener.start(config.host, config.port)
         self._listener.certificate = there.certificate
@@ -184,13 +196,9 @@ class Engine:
         Raises:
             JournalError: The journal cannot be written.
         """
-        recorder = self._core.recorder
-        if recorder is not None:
-            from lightwork.engine.recovery.recorder import BoundListener
-
-            # Not the address that is advertised: this one is bound again.
-            listener = self._listener
-            recorder.begin(BoundListener(*listener.bound, listener.socket, listener.certificate))
+        # Not the address that is advertised: this one is bound again.
+        listener = self._listener
+        self._core.journal.begin(BoundListener(*listener.bound, listener.socket, listener.certificate))
         self._has_begun = True
         if self._resume is not None:
             self._resume.follow()
@@ -221,7 +229,7 @@ class Engine:
         if self._resume is not None and not self._has_begun:
             await self._abandon()
             return
-        for entry in list(self._core.entries.values()):
+        for entry in list(self.entries.by_number.values()):
             self._core.feed(ev.StopRequested(entry.id))
         gone = asyncio.create_task(self._launcher.wait_gone())
         forced = asyncio.create_task(self._force.wait())
@@ -235,13 +243,12 @@ class Engine:
             await self._launcher.give_up()
         await gone
         await asyncio.wait({forced})  # no task is left of this
-        is_over = not self._core.workers
+        is_over = not self.entries.workers
         await self._let_go()
-        if self._core.recorder is not None:
-            if self._has_begun:
-                await self._core.recorder.aclose(is_over=is_over)
-            else:
-                self._core.recorder.release()
+        if self._has_begun:
+            await self._core.journal.aclose(is_over=is_over)
+        else:
+            self._core.journal.release()
 
     async def _let_go(self) -> None:
         if self._resume is not None:
@@ -254,19 +261,18 @@ class Engine:
 
     async def _abandon(self) -> None:
         """It could not go on: leave everything to the next try, within the reconnect window."""
-        for worker in list(self._core.workers.values()):
+        for worker in list(self.entries.workers.values()):
             if worker.peer is not None:
                 worker.peer.close()
         await self._let_go()
-        if self._core.recorder is not None:
-            self._core.recorder.release()
+        self._core.journal.release()
 
     def kill(self) -> None:
         """End every work by force, now or as soon as the end begins."""
         self._force.set()
 
     def _kill_all(self) -> None:
-        workers = list(self._core.workers.values())
+        workers = list(self.entries.workers.values())
         if not workers:
             return  # the last one is just being let go of
         _log.warning("works are ended by force", works=[worker.name for worker in workers])
@@ -288,63 +294,6 @@ class Engine:
         assert self._runtimes is not None
         self._runtimes.check(self._config.runtime_for(work.name, work._runtime))
 
-    # --- what the machine orders ------------------------------------------------------------------
-
-    def _send_call(self, entry: WorkEntry, command: ev.SendCall) -> None:
-        self._connections.send(entry, messages.Call(command.call, command.args, command.hash))
-
-    def _carry_out(self, entry: WorkEntry, command: ev.Command) -> None:
-        match command:
-            case ev.StartTimer():
-                self._core.start_timer(command.timer, command.delay)
-            case ev.StopTimer():
-                self._core.stop_timer(command.timer)
-            case ev.SendCancel():
-                self._connections.send(entry, messages.Cancel(command.call))
-            case ev.SendStop():
-                self._connections.stop(entry, command.grace)
-            case ev.LaunchWorker():
-                if entry.is_missing:
-                    entry.due = command.attempt
-                else:
-                    self._launcher.launch(entry, command.attempt)
-            case ev.EndWorker():
-                if entry.worker is not None:
-                    self._launcher.end(entry.worker, command.grace)
-                elif entry.due:
-                    attempt, entry.due = entry.due, 0
-                    never = ev.WorkerLaunchFailed(entry.id, attempt, Reason.CANCELLED, "stopped before it was launched")
-                    self._core.loop.call_soon(self._core.feed, never)
-            case ev.WorkerUp():
-                finish_all(entry.starts)
-            case ev.WorkerGone():
-                self._on_gone(entry, command.failure)
-            case ev.Forget():
-                del self._core.entries[entry.id]
-                self._core.by_work.pop(entry.work, None)
-
-    def _on_gone(self, entry: WorkEntry, failure: str | None) -> None:
-        worker, entry.worker = entry.worker, None
-        if worker is not None:
-            self._connections.close(entry, worker)
-            self._forget_address(entry, worker)
-        self._connections.check_confirmed(entry)
-        finish_all(entry.stops)
-        if entry.starts and failure is not None:
-            error = LaunchFailed(f"{entry.name} did not start: {failure}", work=entry.name)
-            error.__cause__ = entry.start_error
-            finish_all(entry.starts, error)
-
-    def _forget_address(self, entry: WorkEntry, worker: Worker) -> None:
-        """Nothing answers for a work without a worker."""
-        if self._core.by_work.get(entry.work, entry) is not entry:
-            return  # it was taken out of the tree and put back: another entry's worker may answer for it already
-        state = entry.work._state
-        gone = {"_url": "", "_internal_ip": "", "_public_ip": "", **({"_port": None} if worker.picks_port else {})}
-        for name, value in gone.items():
-            if state.values[name] != value:
-                state.set(name, value)
-
     # --- what components ask for ------------------------------------------------------------------
 
     def cancel(self, call: Call[Any]) -> None:
@@ -353,7 +302,7 @@ class Engine:
 
     def start(self, work: Work) -> Operation:
         """See `Work.start`."""
-        entry = self._core.entry(work)
+        entry = self.entries.of(work)
         self._calls.pass_calls.forget(entry.id)
         operation = Operation(self._core.loop)
         entry.starts.append(operation)
@@ -362,7 +311,7 @@ class Engine:
 
     def stop(self, work: Work, *, delete: bool) -> Operation:
         """See `Work.stop`. Every runtime's things are released when the worker has ended, so `delete` adds nothing."""
-        entry = self._core.entry(work)
+        entry = self.entries.of(work)
         self._calls.pass_calls.forget(entry.id)
         operation = Operation(self._core.loop)
         entry.stops.append(operation)
@@ -371,7 +320,7 @@ class Engine:
 
     def wait_confirmed(self, work: Work) -> Operation:
         """See `Work.wait_confirmed`."""
-        entry = self._core.entry(work)
+        entry = self.entries.of(work)
         operation = Operation(self._core.loop)
         entry.confirms.append(operation)
         self._core.in_loop(lambda: self._connections.check_confirmed(entry))
@@ -385,7 +334,7 @@ class Engine:
         Raises:
             UsageError: The work is in no running app.
         """
-        return self._connections.propose(self._core.entry(work), edit)
+        return self._connections.propose(self.entries.of(work), edit)
 
     def cancel_call(self, entry: WorkEntry, number: int) -> None:
         """Cancel a call by its number; one that is over is left alone. In the loop's thread."""
@@ -414,19 +363,17 @@ class Engine:
         self._hub.changed(changes)
 
     def _add_flow(self, flow: Flow) -> None:
-        recorder = self._core.recorder
-        if recorder is not None and not (self._resume is not None and self._resume.take_back_flow(flow)):
-            recorder.put_component(flow, 0, is_static=not self._has_begun)
+        if self._resume is None or not self._resume.take_back_flow(flow):
+            self._core.journal.component_added(flow, 0, is_static=not self._has_begun)
 
     def _add_work(self, work: Work) -> None:
         core, config = self._core, self._config
         known = self._resume.take_back(work) if self._resume is not None else None
-        entry = known or WorkEntry(core.next_work(), work)
-        core.entries[entry.id] = core.by_work[work] = entry
+        entry = known or WorkEntry(self.entries.next_number(), work)
+        self.entries.by_number[entry.id] = self.entries.by_work[work] = entry
         if known is None:
             work.__dict__["_status_history"] = StatusHistory(config.statuses_kept)
-            if core.recorder is not None:
-                core.recorder.put_component(work, entry.id, is_static=not self._has_begun)
+            core.journal.component_added(work, entry.id, is_static=not self._has_begun)
         work._state.max_bytes = messages.max_value(config.max_frame)
         profile = config.runtime_for(work.name, work._runtime)
         extra, is_costly = (0.0, False) if self._runtimes is None else self._runtimes.nature(profile)
@@ -454,18 +401,16 @@ class Engine:
         changes: list[Change] = []
         for one in node._walk():
             if isinstance(one, (Flow, Work)):
-                if self._core.recorder is not None:
-                    self._core.recorder.put_removed(one)
+                self._core.journal.component_removed(one.name, one)
                 changes.append(ComponentRemoved(one.name))
-            if isinstance(one, Work) and (entry := self._core.by_work.pop(one, None)) is not None:
+            if isinstance(one, Work) and (entry := self.entries.by_work.pop(one, None)) is not None:
                 self._core.feed(ev.WorkRemoved(entry.id))
         self._reshaped()
         self._hub.changed(changes)
 
     def edited(self, component: Component, op: Op) -> None:
         """See `Driver.edited`."""
-        if self._core.recorder is not None:
-            self._core.recorder.put_edit(component.name, op)
+        self._core.journal.edited(component.name, op)
         if threading.get_ident() == self._core.thread:
             self._hub.edited(component.name, (op,))
         else:
@@ -477,6 +422,10 @@ class Engine:
         """A pass of the flow begins."""
         self._calls.passes += 1
         self.schedules.begin_pass()
+
+    def leave_pass(self, *, is_complete: bool) -> None:
+        """The flow's code has left a pass by ending the app: what it was told of schedules is dealt with."""
+        self.schedules.end_pass(is_complete=is_complete)
 
     def end_pass(self, *, is_complete: bool) -> None:
         """A pass has ended, by itself or cut short. Another follows at once where it would be told something else.
@@ -496,8 +445,7 @@ class Engine:
             self._end_run()
 
     def _end_run(self) -> None:
-        if self._core.recorder is not None:
-            self._core.recorder.end_run()
+        self._core.journal.run_ended()
         if self._resume is not None and self._has_begun:
             self._resume.end()
 
@@ -508,19 +456,11 @@ class Engine:
         for node in self._root._walk() if self._root is not None else ():
             if isinstance(node, Flow):
                 yield node, 0
-            elif isinstance(node, Work) and (entry := self._core.by_work.get(node)) is not None:
+            elif isinstance(node, Work) and (entry := self.entries.by_work.get(node)) is not None:
                 yield node, entry.id
 
     def _states(self) -> Iterator[State]:
         return (component._state for component, _ in self._components())
-
-    def _snapshot(self) -> Snapshot:
-        """Everything that another scheduler must know to go on."""
-        core, recorder = self._core, self._core.recorder
-        assert recorder is not None
-        from lightwork.engine.recovery.live_snapshot import live_snapshot
-
-        return live_snapshot(core, recorder, self._components(), self._resume.states() if self._resume else ())
 
     @property
     def is_held(self) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from lightwork.components.signature import RunSignature
-from lightwork.engine.core import Core, WorkEntry
+from lightwork.engine.core import Core
 from lightwork.engine.rules import events as ev
+from lightwork.engine.workers.entries import Entries, WorkEntry
 from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Stage, WorkStatus
 
@@ -136,15 +137,17 @@ class History:
     """The calls of an app, newest last. Belongs to the loop's thread.
 
     Args:
-        core: Looked at as it is fed, from now on.
+        core: Observed from now on.
+        entries: The works that the calls belong to.
 
     Attributes:
         failures: The latest calls that failed, oldest first.
         touched: Called with each record that has changed; None where nobody wants to know.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, entries: Entries) -> None:
         self._core = core
+        self._entries = entries
         self._calls: OrderedDict[int, CallRecord] = OrderedDict()
         self._works: dict[int, WorkHistory] = {}
         self._over: deque[CallRecord] = deque()
@@ -181,7 +184,7 @@ class History:
     # --- looking on -------------------------------------------------------------------------------
 
     def _observe(self, event: ev.Event, commands: Sequence[ev.Command], now: float) -> None:
-        entry = self._core.entries.get(event.work)
+        entry = self._entries.by_number.get(event.work)
         if entry is None:
             return
         work = self.work(entry)

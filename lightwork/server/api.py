@@ -74,12 +74,12 @@ class Api:
         self.engine = engine
         self.run = run
         self.started_at = time.time()
-        self.history = History(engine.core)
+        self.history = History(engine.core, engine.entries)
         self.views = Views(app, engine, self.history, run, self.started_at)
         self.usages = Usages(engine, lambda found: self.feed.use(found))
         self.feed = Feed(app, self.views, self.history, hub, run, self.usages.follow)
         self.guard = Guard(None)
-        writer = engine.core.output.writer
+        writer = engine.output.writer
         self.log_folder = writer.folder if writer is not None else None
         self.own = UserRoutes(app.root)
         self.routes = tuple(routes)

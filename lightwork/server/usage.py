@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from lightwork.engine.core import WorkEntry
 from lightwork.engine.engine import Engine
+from lightwork.engine.workers.entries import WorkEntry
 from lightwork.errors import LightworkError
 from lightwork.link import messages
 from lightwork.server.types import Usage, UsageTotal
@@ -41,7 +41,7 @@ async def ask_worker(engine: Engine, entry: WorkEntry, what: messages.QueryKind,
     worker = entry.worker
     if worker is None:
         raise TimeoutError
-    return await engine.core.queries.ask(worker, what, timeout)
+    return await engine.queries.ask(worker, what, timeout)
 
 
 class Usages:
@@ -88,7 +88,7 @@ class Usages:
 
     async def sample(self) -> list[Usage]:
         """What every work uses that has a process and answers in time."""
-        entries = [entry for entry in self._engine.core.by_work.values() if entry.worker is not None]
+        entries = [entry for entry in self._engine.entries.by_work.values() if entry.worker is not None]
         if any(self._key(entry) not in self._before for entry in entries):
             await self._take(entries)
             await asyncio.sleep(_APART)

@@ -40,8 +40,8 @@ from lightwork.status import Stage
 if TYPE_CHECKING:
     from lightwork.components.cron import ScheduleView
     from lightwork.config import Config
-    from lightwork.engine.core import WorkEntry
     from lightwork.engine.engine import Engine
+    from lightwork.engine.workers.entries import WorkEntry
 
 __all__ = ["MOST_STATE", "AppLike", "Views", "describe"]
 
@@ -205,7 +205,7 @@ class Views:
 
     def entry(self, work: Work) -> WorkEntry | None:
         """The scheduler's entry of a work, None where it has none (any more)."""
-        return self._engine.core.by_work.get(work)
+        return self._engine.entries.by_work.get(work)
 
     def work(self, work: Work) -> WorkView:
         """One work."""

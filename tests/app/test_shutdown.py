@@ -324,7 +324,7 @@ async def test_strangers_change_nothing(runtime: str) -> None:
 
 async def _say_hello(app: App[Any], hello: Hello) -> Any:
     """Dial as the app's one worker, say this, and give the answer."""
-    (worker,) = app._running().engine._core.workers.values()
+    (worker,) = app._running().engine.entries.workers.values()
     route = (app.address.host, app.address.port)
     connection = await dial(Ticket(worker.launch, worker.secret, [route], 5.0, 5.0), timeout=5.0)
     answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -362,7 +362,7 @@ async def test_app_whose_works_have_ended_uses_nothing() -> None:
         await work.start()
         await work.stop()
         assert not psutil.pid_exists(work.pid)
-        assert app._running().engine._core.workers == {}
+        assert app._running().engine.entries.workers == {}
         assert printed == []
 
 

@@ -51,7 +51,7 @@ class Live:
 
     @property
     def worker(self) -> Worker:
-        (worker,) = self.app._running().engine._core.workers.values()
+        (worker,) = self.app._running().engine.entries.workers.values()
         return worker
 
     def ticket(self, secret: bytes | None = None) -> Ticket:

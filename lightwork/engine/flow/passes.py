@@ -4,16 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from lightwork.components.driver import PassEnded
 from lightwork.components.flow import Flow
 from lightwork.engine.changes import ChangeHub
-from lightwork.engine.engine import Engine, in_pass
 
-__all__ = ["FlowEnded", "Passes"]
+__all__ = ["FlowEnded", "PassHost", "Passes", "in_pass"]
+
+in_pass: contextvars.ContextVar[object] = contextvars.ContextVar("lightwork_in_pass", default=None)
+"""The engine whose flow's pass the code belongs to, or was started by; None outside of a pass."""
+
+
+class PassHost(Protocol):
+    """What is notified of passes; the engine."""
+
+    def begin_pass(self) -> None:
+        """A pass of the flow begins."""
+        ...
+
+    def leave_pass(self, *, is_complete: bool) -> None:
+        """The flow's code has left a pass by ending the app. Called before the pass has ended."""
+        ...
+
+    def end_pass(self, *, is_complete: bool) -> None:
+        """A pass has ended, by itself or cut short."""
+        ...
+
+    def end_app(self, *, is_success: bool) -> None:
+        """A pass has ended the app."""
+        ...
+
+    def hold_frames(self) -> None:
+        """A plain pass begins: what comes from outside waits."""
+        ...
+
+    def release_frames(self) -> None:
+        """A plain pass has ended: what has waited happens now."""
+        ...
+
+    def enter_pass_thread(self) -> None:
+        """Called in the thread of a plain pass, before it."""
+        ...
+
+    def leave_pass_thread(self) -> None:
+        """Called in the thread of a plain pass, after it."""
+        ...
 
 
 class FlowEnded(BaseException):
@@ -29,12 +68,12 @@ class Passes:
 
     Args:
         root: The flow.
-        engine: Holds back frames while a plain pass runs.
+        engine: Notified of the passes.
         hub: Says whether anything has changed.
         after: Called after each pass.
     """
 
-    def __init__(self, root: Flow, engine: Engine, hub: ChangeHub, after: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, root: Flow, engine: PassHost, hub: ChangeHub, after: Callable[[], None] = lambda: None) -> None:
         self._root = root
         self._engine = engine
         self._hub = hub
@@ -92,7 +131,7 @@ class Passes:
             yield
         except FlowEnded as ended:
             # Here, since a plain pass is abandoned as soon as its flow has asked for the end.
-            self._engine.schedules.end_pass(is_complete=ended.is_success)
+            self._engine.leave_pass(is_complete=ended.is_success)
             raise
 
     def _plain(self) -> bool:

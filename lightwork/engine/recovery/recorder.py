@@ -11,30 +11,32 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from lightwork._version import __version__
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
-from lightwork.engine.listener.certificate import Certificate
+from lightwork.engine.journal import BoundListener
 from lightwork.engine.recovery import records as rec
 from lightwork.engine.recovery.replay import Replay
 from lightwork.engine.recovery.run_results import RunResults
 from lightwork.engine.recovery.snapshot import dump_values
-from lightwork.engine.workers.worker import Worker
+from lightwork.engine.rules.events import Event, Outcome
 from lightwork.errors import JournalError, LightworkError
 from lightwork.journal.lock import FileLock
 from lightwork.journal.store import Store
 from lightwork.journal.writer import Job, Writer
+from lightwork.link.peer import Peer
+from lightwork.runtime import Ref
 from lightwork.state.ops import Op
 from lightwork.state.state import State
 
-__all__ = ["BoundListener", "OpenedJournal", "Recorder", "open_journal", "read_journal"]
+__all__ = ["OpenedJournal", "Recorder", "open_journal", "read_journal"]
 
 _BLOCK = 1024
 """Numbers of calls that are reserved at a time. A call may reach its worker before its record reaches the disk, so a
@@ -53,21 +55,6 @@ _END_WITHIN = 10.0
 
 _CHECKPOINT_EVERY = 60.0
 """Seconds between two snapshots that are made only for people to go back to."""
-
-
-class BoundListener(msgspec.Struct, frozen=True):
-    """Where workers dial, and what they expect there.
-
-    Attributes:
-        host, port: As bound.
-        socket: Name of the Unix socket, empty where there is none.
-        certificate: None where the link is plain.
-    """
-
-    host: str
-    port: int
-    socket: str
-    certificate: Certificate | None
 
 
 class OpenedJournal(NamedTuple):
@@ -167,7 +154,9 @@ def read_journal(store: Store, number: int | None = None, *, kept: int = 100) ->
 
 
 class Recorder:
-    """Of a running app. `put` is for any thread, the rest for the loop's.
+    """The `Journal` of a running app: what it is given becomes a record, and the writer's thread writes the records.
+
+    `put` and `edited` may be called in any thread, everything else in the loop's thread.
 
     Args:
         opened: The journal.
@@ -185,6 +174,8 @@ class Recorder:
         reserved: Numbers of calls are reserved up to this one.
     """
 
+    is_kept = True
+
     def __init__(
         self,
         opened: OpenedJournal,
@@ -201,7 +192,7 @@ class Recorder:
         self._is_woken = False
         self._has_begun = False
         self._is_closed = False
-        self._heard: set[Worker] = set()
+        self._heard: dict[Peer[Any], int] = {}  # the latest number of each peer that waits to be acknowledged
         self._commits: list[Callable[[], None]] = []
         self._flows: dict[Flow, bytes] = {}
         self._log_size = 0
@@ -230,13 +221,13 @@ class Recorder:
         """Where the workers of the killed scheduler dial."""
         return self._opened.address
 
-    def begin(self, address: BoundListener) -> None:
+    def begin(self, listener: BoundListener) -> None:
         """Write from now on: first what everything comes to at this moment, as one snapshot.
 
         Raises:
             JournalError: It cannot be written.
         """
-        self._opened.store.set_meta({"address": rec.encode(address), "lightwork": __version__.encode()})
+        self._opened.store.set_meta({"address": rec.encode(listener), "lightwork": __version__.encode()})
         self._writer.start()
         self._has_begun = True
         self._reserve()
@@ -251,35 +242,82 @@ class Recorder:
             self._is_woken = True
             self._writer.wake()
 
-    def put_frame(self, worker: Worker, number: int, now: float, body: bytes) -> None:
-        """Write down a frame that is taken in; when that is on disk, it is acknowledged."""
-        worker.received = number
-        self._heard.add(worker)
-        self.put(rec.Framed(worker.work, worker.attempt, number, now, body))
+    def happened(self, event: Event, now: float) -> None:
+        """See `Journal`."""
+        self.put(rec.Happened(now, event))
 
-    def put_edit(self, name: str, op: Op) -> None:
-        """Write down an edit of a state. Call it under the state's lock."""
+    def frame_received(
+        self, work: int, attempt: int, number: int, now: float, body: bytes, peer: Peer[Any] | None
+    ) -> None:
+        """See `Journal`."""
+        if peer is not None:
+            self._heard[peer] = number
+        self.put(rec.Framed(work, attempt, number, now, body))
+
+    def edited(self, name: str, op: Op) -> None:
+        """See `Journal`."""
         self.put(rec.Edited(name, rec.encode(op)))
 
-    def recover(self, asked: rec.CallMade) -> None:
-        """A call that was not written down is known again. A pass may have made it: its outcome answers that pass."""
-        self.put(asked)
-        self.run_results.recover(asked)
+    def launch_begun(self, work: int, attempt: int, name: str, launch: bytes, secret: bytes, profile: str) -> None:
+        """See `Journal`."""
+        self.profiles[profile] = None
+        self.put(rec.LaunchBegun(work, attempt, name, launch, secret, profile))
 
-    def put_component(self, component: Flow | Work, work: int, *, is_static: bool) -> None:
-        """Write down that a component came into the tree. `work` is its number, 0 for a flow."""
+    def placed(self, work: int, attempt: int, ref: Ref) -> None:
+        """See `Journal`."""
+        self.put(rec.Placed(work, attempt, ref))
+
+    def welcomed(self, work: int, attempt: int, *, picks_port: bool) -> None:
+        """See `Journal`."""
+        self.put(rec.Welcomed(work, attempt, picks_port))
+
+    def output_read(self, work: int, attempt: int, offset: int) -> None:
+        """See `Journal`."""
+        self.put(rec.WorkerOutput(work, attempt, offset))
+
+    # --- calls of works that cache nothing ----------------------------------------------------------
+
+    def call_made(self, work: int, call: int, hash: str) -> None:
+        """See `Journal`."""
+        made = rec.CallMade(work, call, hash)
+        self.put(made)
+        self.run_results.call_made(made)
+
+    def call_recovered(self, work: int, call: int, hash: str) -> None:
+        """See `Journal`. A pass may have made the call: its outcome then answers that pass."""
+        made = rec.CallMade(work, call, hash)
+        self.put(made)
+        self.run_results.recover(made)
+
+    def call_joined(self, call: int) -> None:
+        """See `Journal`."""
+        self.run_results.claim(call)
+
+    def call_settled(self, call: int, outcome: Outcome) -> None:
+        """See `Journal`."""
+        self.run_results.settle(call, outcome)
+
+    def recall(self, work: int, hash: str) -> tuple[int, Outcome] | None:
+        """See `Journal`."""
+        found = self.run_results.recall(work, hash)
+        return None if found is None else (found.call, found.outcome)
+
+    # --- components -------------------------------------------------------------------------------
+
+    def component_added(self, component: Flow | Work, number: int, *, is_static: bool) -> None:
+        """See `Journal`."""
         name, state = component.name, component._state
         progress = self._watch_progress(component) if isinstance(component, Flow) else b""
         if is_static:
             self.statics[name] = None
         with state.lock:
-            self.put(rec.Added(name, work, dump_values(state.snapshot()), progress, is_static))
+            self.put(rec.Added(name, number, dump_values(state.snapshot()), progress, is_static))
 
-    def put_removed(self, component: Flow | Work) -> None:
-        """Write down that it left the tree."""
+    def component_removed(self, name: str, component: Flow | Work | None = None) -> None:
+        """See `Journal`."""
         if isinstance(component, Flow):
             self._flows.pop(component, None)
-        self.put(rec.Removed(component.name))
+        self.put(rec.Removed(name))
 
     def watch(self, flow: Flow) -> None:
         """Write down the progress of a flow whose component is known already."""
@@ -318,8 +356,8 @@ class Recorder:
 
         self.when_committed(on_disk)
 
-    def end_run(self) -> None:
-        """The flow's code has come to its end."""
+    def run_ended(self) -> None:
+        """See `Journal`."""
         self.run_results.end_run()
         self.put(rec.RunEnded())
         if self._loop.time() >= self._snapshot_at + _CHECKPOINT_EVERY and self._log_size:
@@ -392,9 +430,8 @@ class Recorder:
         records = [waiting.popleft() for _ in range(len(waiting))]
         # Encoded here: while the writer's thread holds the interpreter's lock nothing else happens either.
         data = rec.encode(records) if records and snapshot is None else b""
-        heard = [(worker, worker.received) for worker in self._heard]
+        heard, self._heard = self._heard, {}
         commits, self._commits = self._commits, []
-        self._heard.clear()
 
         def write(store: Store) -> None:
             if snapshot is not None:
@@ -411,10 +448,9 @@ class Recorder:
 
         self._writer.put(Job(write, done, is_asked=is_asked, is_last=is_last))
 
-    def _on_committed(self, heard: list[tuple[Worker, int]], commits: list[Callable[[], None]]) -> None:
-        for worker, number in heard:
-            if worker.peer is not None:
-                worker.peer.keep(number)
+    def _on_committed(self, heard: Mapping[Peer[Any], int], commits: list[Callable[[], None]]) -> None:
+        for peer, number in heard.items():
+            peer.keep(number)
         for act in commits:
             act()
         if self._log_size > max(_MOST_LOG, _LOG_RATIO * self._snapshot_size) and not self._is_closed:

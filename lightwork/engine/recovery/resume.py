@@ -20,15 +20,17 @@ from lightwork.components.flow import Flow
 from lightwork.components.status_history import StatusHistory
 from lightwork.components.work import Work
 from lightwork.engine.calls import CallRegistry
-from lightwork.engine.core import Core, WorkEntry
+from lightwork.engine.core import Core
+from lightwork.engine.recovery.live_snapshot import load_worker
 from lightwork.engine.recovery.recorder import Recorder
-from lightwork.engine.recovery.records import Removed
 from lightwork.engine.recovery.replay import KnownComponent, Replay
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
 from lightwork.engine.workers.connections import Connections
+from lightwork.engine.workers.entries import Entries, WorkEntry
 from lightwork.engine.workers.launcher import Launcher
 from lightwork.engine.workers.runtimes import Runtimes
+from lightwork.engine.workers.worker import Adoption
 from lightwork.errors import StateError
 from lightwork.runtime import Report
 from lightwork.state.state import State
@@ -59,7 +61,7 @@ class Resume:
     """What is left of a killed scheduler, until everything has found its place.
 
     Args:
-        core, calls, launcher, connections: Parts of the present one.
+        core, entries, calls, launcher, connections: Parts of the present engine.
         recorder: Writes the journal on.
         replay: What the journal holds.
     """
@@ -67,6 +69,7 @@ class Resume:
     def __init__(
         self,
         core: Core,
+        entries: Entries,
         calls: CallRegistry,
         launcher: Launcher,
         connections: Connections,
@@ -74,6 +77,7 @@ class Resume:
         replay: Replay,
     ) -> None:
         self._core = core
+        self._entries = entries
         self._calls = calls
         self._launcher = launcher
         self._connections = connections
@@ -95,7 +99,8 @@ class Resume:
     def restore(self) -> None:
         """Know every work and every worker again; workers may dial from now on."""
         core, replay = self._core, self._replay
-        core.resume(replay.machine, replay.now, replay.latest_work)
+        core.resume(replay.machine, replay.now)
+        self._entries.latest = replay.latest_work
         by_work = {known.work: known for known in self._known.values() if known.work}
         workers = {snapshot.work: snapshot for snapshot in replay.workers.values()}
         for work in replay.machine.works():
@@ -105,11 +110,11 @@ class Resume:
             stand_in.__dict__["_status_history"] = replay.records.get(work.id) or StatusHistory(
                 core.config.statuses_kept
             )
-            entry = core.entries[work.id] = WorkEntry(work.id, stand_in, work.name)
+            entry = self._entries.by_number[work.id] = WorkEntry(work.id, stand_in, work.name)
             entry.is_missing = True
             entry.due = replay.due.get(work.id, 0)
             if work.id in workers and not entry.due:
-                self._launcher.adopt(entry, workers[work.id])
+                self._launcher.adopt(entry, load_worker(workers[work.id]))
         self._start_timers()
         for work in replay.machine.works():
             if work.phase is Phase.UP:
@@ -141,16 +146,16 @@ class Resume:
             await runtime.routes(self._launcher.address)  # a way that leads through the runtime is open again
         except Exception as error:
             _log.warning("works may not find their way back", profile=profile, error=str(error))
-        workers = [worker for worker in self._core.workers.values() if worker.profile == profile]
+        workers = [worker for worker in self._entries.workers.values() if worker.profile == profile]
         placed = [(worker.name, worker.ref) for worker in workers if worker.ref is not None]
         reports = await runtime.poll([ref for _, ref in placed]) if placed else ()
         self._reports.update({name: report for (name, _), report in zip(placed, reports, strict=True)})
 
     def follow(self) -> None:
         """Every worker's runtime says from now on what becomes of it, and gives back what nobody knows of."""
-        for entry in list(self._core.entries.values()):
+        for entry in list(self._entries.by_number.values()):
             worker = entry.worker
-            if worker is not None and worker.is_adopted:
+            if worker is not None and worker.adoption is not Adoption.NONE:
                 self._launcher.follow(entry, worker, self._reports.get(worker.name))
         for profile in self.profiles():
             self._launcher.clear_up(profile)
@@ -160,7 +165,7 @@ class Resume:
 
         The flow must not ask again for what a worker has done, or does, of which this scheduler has not heard yet.
         """
-        adopted = [worker for worker in self._core.workers.values() if worker.is_adopted]
+        adopted = [worker for worker in self._entries.workers.values() if worker.adoption is not Adoption.NONE]
         try:
             async with asyncio.timeout(min(_RETURN_WITHIN, self._core.config.reconnect_window)):
                 for worker in adopted:
@@ -179,7 +184,7 @@ class Resume:
             StateError: It has other attributes than it had; names them.
         """
         known = self._known.get(work.name)
-        entry = None if known is None else self._core.entries.get(known.work)
+        entry = None if known is None else self._entries.by_number.get(known.work)
         if known is None or entry is None or not entry.is_missing:
             return None
         _check_fits(known, work, self._known)
@@ -226,9 +231,9 @@ class Resume:
         self._has_ended = True
         self.close()
         for known in self._known.values():
-            self._recorder.put(Removed(known.name))
+            self._recorder.component_removed(known.name)
         self._known.clear()
-        for entry in list(self._core.entries.values()):
+        for entry in list(self._entries.by_number.values()):
             if entry.is_missing:
                 self._core.feed(ev.WorkRemoved(entry.id))
 
@@ -240,15 +245,17 @@ class Resume:
     @property
     def unclaimed(self) -> list[str]:
         """Names of the works that run, and that the flow has not made again."""
-        return [entry.name for entry in self._core.entries.values() if entry.is_missing and entry.worker is not None]
+        return [
+            entry.name for entry in self._entries.by_number.values() if entry.is_missing and entry.worker is not None
+        ]
 
     def give_up(self, name: str) -> bool:
         """End a work that the flow has not made again; False if there is none of that name. Made later, it is new."""
-        found = [entry for entry in self._core.entries.values() if entry.is_missing and entry.name == name]
+        found = [entry for entry in self._entries.by_number.values() if entry.is_missing and entry.name == name]
         if not found or name not in self._known:
             return False
         del self._known[name]
-        self._recorder.put(Removed(name))
+        self._recorder.component_removed(name)
         for entry in found:
             self._core.feed(ev.WorkRemoved(entry.id))
         return True

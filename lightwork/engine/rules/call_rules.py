@@ -91,12 +91,12 @@ class CallRules:
         joined = work.in_flight.get(event.hash)
         if joined is not None:
             reason = f"joined call {joined.id}, in flight with the same arguments"
-            self._do(ResolveSubmit(work.id, event.call, joined.id, reason))
+            self._do(ResolveSubmit(work.id, event.call, joined.id, reason, hash=event.hash))
             return
         known = work.results.get(event.hash)
         if known is not None:
             earlier, outcome = known
-            self._do(ResolveSubmit(work.id, event.call, earlier, _answered_by(earlier), outcome))
+            self._do(ResolveSubmit(work.id, event.call, earlier, _answered_by(earlier), outcome, hash=event.hash))
             return
         call = ModelCall(event.call, event.hash, event.args)
         adopt = ResolveSubmit(

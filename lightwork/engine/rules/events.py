@@ -343,7 +343,7 @@ class ResolveSubmit(CommandBase, frozen=True):
         reason: Which of those and why, for people.
         outcome: That of `to` where that has succeeded, else None.
         status: With which a new one begins.
-        hash: Of that.
+        hash: Of its arguments.
     """
 
     call: int

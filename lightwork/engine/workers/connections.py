@@ -10,13 +10,14 @@ from typing import Any
 from lightwork._version import __version__
 from lightwork.components.call import Operation
 from lightwork.components.work import Work
-from lightwork.engine.core import Core, WorkEntry, finish_all
-from lightwork.engine.recovery.records import CallMade, Welcomed
+from lightwork.engine.core import Core
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
+from lightwork.engine.workers.entries import Entries, WorkEntry, finish_all
+from lightwork.engine.workers.queries import Queries
 from lightwork.engine.workers.replica import Replica
 from lightwork.engine.workers.translate import event_of
-from lightwork.engine.workers.worker import Worker
+from lightwork.engine.workers.worker import Adoption, Worker
 from lightwork.errors import ProposalRefused, StateError, UsageError
 from lightwork.link import messages
 from lightwork.link.connection import Connection
@@ -31,15 +32,25 @@ class Connections:
     """Ties connections to workers, and their frames to the machine and the tree.
 
     Args:
-        core: What the frames are fed to.
+        core: Given the frames, as events.
+        entries: Every work and worker.
+        queries: Takes the replies to queries.
         end: Ends a worker by force.
         restore: Makes the `Call` of a call that a killed scheduler has sent.
     """
 
     def __init__(
-        self, core: Core, end: Callable[[Worker, float], None], restore: Callable[[WorkEntry, int, str], None]
+        self,
+        core: Core,
+        entries: Entries,
+        queries: Queries,
+        *,
+        end: Callable[[Worker, float], None],
+        restore: Callable[[WorkEntry, int, str], None],
     ) -> None:
         self._core = core
+        self._entries = entries
+        self._queries = queries
         self._end = end
         self._restore = restore
 
@@ -47,13 +58,13 @@ class Connections:
 
     def find_secret(self, launch: bytes) -> bytes | None:
         """The secret of a launch whose worker is wanted."""
-        worker = self._core.workers.get(launch)
+        worker = self._entries.workers.get(launch)
         return None if worker is None else worker.secret
 
     def on_hello(self, connection: Connection, launch: bytes, hello: messages.Hello) -> None:
         """A worker has proved its launch: welcome it, or tell it to end itself."""
-        worker = self._core.workers.get(launch)
-        entry = None if worker is None else self._core.entries.get(worker.work)
+        worker = self._entries.workers.get(launch)
+        entry = None if worker is None else self._entries.by_number.get(worker.work)
         if worker is None or entry is None or entry.worker is not worker:
             _refuse(connection, "this worker is not wanted any more")
             return
@@ -72,7 +83,7 @@ class Connections:
             self._core.external(lambda: self._core.feed(ev.LinkRestored(entry.id, worker.attempt)))
         elif worker.peer is not None:  # the first welcome was lost on its way
             self._welcome_soon(connection, entry, worker, worker.peer, hello)
-        elif worker.is_adopted and hello.welcomed:
+        elif worker.adoption is not Adoption.NONE and hello.welcomed:
             self._welcome_adopted(connection, entry, worker, hello)
         elif entry.is_missing:
             # There is no work to give it yet: the flow has not made it again.
@@ -92,8 +103,7 @@ class Connections:
         peer = self._make_peer(entry, worker)
         worker.picks_port = entry.work._port is None
         self.tie(entry, worker)
-        if self._core.recorder is not None:
-            self._core.recorder.put(Welcomed(entry.id, worker.attempt, worker.picks_port))
+        self._core.journal.welcomed(entry.id, worker.attempt, picks_port=worker.picks_port)
         self._welcome_soon(connection, entry, worker, peer, hello)
 
     def _welcome_soon(
@@ -105,10 +115,7 @@ class Connections:
             if connection.is_open and not peer.closed:
                 self._welcome(connection, worker, peer, hello, worker.pickled, entry)
 
-        if self._core.recorder is None:
-            welcome()
-        else:
-            self._core.recorder.when_committed(welcome)
+        self._core.journal.when_committed(welcome)
 
     def _make_peer(self, entry: WorkEntry, worker: Worker) -> Peer[messages.FromWorker]:
         peer: Peer[messages.FromWorker] = Peer(
@@ -116,7 +123,7 @@ class Connections:
             messages.decode_from_worker,
             self._core.config.max_frame,
             ack_delay=None,
-            keeps=self._core.recorder is not None,
+            keeps=self._core.journal.is_kept,
         )
         peer.beat(self._core.config.heartbeat)
         worker.peer = peer
@@ -162,15 +169,15 @@ class Connections:
         peer = self._make_peer(entry, worker)
         peer.resume(hello.received, worker.received)
         self.tie(entry, worker, hello.proposal)
-        worker.is_catching_up = True
+        worker.adoption = Adoption.CATCHING_UP
 
         def on_frame(frame: messages.FromWorker) -> None:
             self._on_frame(entry, worker, frame)
             self._core.external(catch_up)
 
         def catch_up() -> None:
-            if worker.is_catching_up and worker.received >= hello.sent:
-                worker.is_catching_up = False
+            if worker.adoption is Adoption.CATCHING_UP and worker.received >= hello.sent:
+                worker.adoption = Adoption.RETURNED
                 peer.on_frame = partial(self._on_frame, entry, worker)
                 self._send_again(entry, worker, {call for call, _, number in hello.calls if not number})
                 worker.returned.set()
@@ -183,8 +190,7 @@ class Connections:
 
     def _recover(self, entry: WorkEntry, worker: Worker, hello: messages.Hello) -> None:
         """Know of the calls that the killed scheduler had sent and not come to write that down."""
-        core, recorder = self._core, self._core.recorder
-        assert recorder is not None
+        core = self._core
         if entry.worker is not worker:
             return
         work = core.machine.work(entry.id)
@@ -197,7 +203,7 @@ class Connections:
             is_new = call not in work.calls
             core.feed(ev.CallRecovered(entry.id, worker.attempt, call, hash))
             if is_new and call in work.calls:
-                recorder.recover(CallMade(entry.id, call, hash))
+                core.journal.call_recovered(entry.id, call, hash)
                 self._restore(entry, call, hash)
 
     def _send_again(self, entry: WorkEntry, worker: Worker, reached: set[int]) -> None:
@@ -231,7 +237,7 @@ class Connections:
         Nor where that is catching up after a killed scheduler: what is in force then is sent when it has.
         """
         worker = entry.worker
-        if worker is not None and worker.peer is not None and not worker.is_catching_up:
+        if worker is not None and worker.peer is not None and worker.adoption is not Adoption.CATCHING_UP:
             worker.peer.send(frame)
 
     def stop(self, entry: WorkEntry, grace: float) -> None:
@@ -239,11 +245,10 @@ class Connections:
 
         A worker that has ended cannot send anything again.
         """
-        worker, recorder = entry.worker, self._core.recorder
-        if recorder is None:
-            self.send(entry, messages.Stop(grace))
-            return
-        recorder.when_committed(lambda: self.send(entry, messages.Stop(grace)) if entry.worker is worker else None)
+        worker = entry.worker
+        self._core.journal.when_committed(
+            lambda: self.send(entry, messages.Stop(grace)) if entry.worker is worker else None
+        )
 
     def _propose(self, entry: WorkEntry, peer: Peer[Any], frame: messages.Propose) -> None:
         if peer.closed:
@@ -254,7 +259,7 @@ class Connections:
             self._core.fail(StateError(f"the value assigned to {entry.name}.{frame.op[1][0]} is too large: {error}"))
 
     def propose(self, entry: WorkEntry, edit: Callable[[], None]) -> Operation:
-        """See `Scheduler.propose`."""
+        """See `Engine.propose`."""
         operation = Operation(self._core.loop)
         worker = entry.worker
         replica = worker.replica if worker is not None else None
@@ -282,8 +287,8 @@ class Connections:
         peer = worker.peer
         assert peer is not None
         if type(frame) is messages.QueryReply:
-            self._core.queries.told(worker, frame)
-        elif type(frame) is messages.Bye and self._core.recorder is None:
+            self._queries.replied(worker, frame)
+        elif type(frame) is messages.Bye and not self._core.journal.is_kept:
             peer.acknowledge()
         elif self._core.held is not None:
             if peer.withhold():  # so that a worker that streams on comes to the end of its window, and waits as well
@@ -295,10 +300,9 @@ class Connections:
     def _take(self, entry: WorkEntry, worker: Worker, frame: messages.FromWorker, number: int, body: bytes) -> None:
         if entry.worker is not worker:
             return
-        now = None
-        if self._core.recorder is not None:
-            now = self._core.tick()
-            self._core.recorder.put_frame(worker, number, now, body)
+        now = self._core.tick()
+        worker.received = number
+        self._core.journal.frame_received(entry.id, worker.attempt, number, now, body, worker.peer)
         # First those that come all the time, by their very type: a `match` asks isinstance for each case.
         if type(frame) is messages.Result:
             self._core.feed(ev.CallSucceeded(entry.id, worker.attempt, frame.call, bytes(frame.value)), now)
@@ -336,8 +340,8 @@ class Connections:
 
     def _on_bye(self, worker: Worker) -> None:
         """The worker leaves as soon as it knows that everything is here, and written down."""
-        if worker.peer is not None and self._core.recorder is not None:
-            self._core.recorder.when_committed(worker.peer.acknowledge)
+        if worker.peer is not None:
+            self._core.journal.when_committed(worker.peer.acknowledge)
 
     def _on_answer(self, entry: WorkEntry, worker: Worker, frame: messages.ProposalResult) -> None:
         outside = worker.outside.pop(frame.proposal, None)
@@ -364,13 +368,11 @@ class Connections:
     def close(self, entry: WorkEntry, worker: Worker) -> None:
         """The worker is gone: the flow owns the state again."""
         worker.returned.set()
-        self._core.workers.pop(worker.launch, None)
+        self._entries.workers.pop(worker.launch, None)
         if worker.peer is not None:
             worker.peer.close()
         if worker.replica is not None:
-            recorder, name = self._core.recorder, entry.name
-            made = None if recorder is None else (lambda op: recorder.put_edit(name, op))
-            worker.replica.close(entry.work._edited, made)
+            worker.replica.close(entry.work._edited, partial(self._core.journal.edited, entry.name))
         finish_all(list(worker.outside.values()))  # who has asked for edits has them: nobody is there to refuse
         worker.outside.clear()
 

@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from lightwork._logging import get_logger
-from lightwork.engine.core import Core, WorkEntry
-from lightwork.engine.recovery.records import LaunchBegun, Placed, WorkerOutput, WorkerSnapshot
+from lightwork.engine.core import Core
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.model import Phase
-from lightwork.engine.workers.output import LineCutter
+from lightwork.engine.workers.entries import Entries, WorkEntry
+from lightwork.engine.workers.output import LineCutter, Output
+from lightwork.engine.workers.queries import Queries
 from lightwork.engine.workers.runtimes import Runtimes
 from lightwork.engine.workers.worker import Worker, explain
 from lightwork.link import messages
@@ -47,12 +48,17 @@ class Launcher:
     """Starts and ends workers.
 
     Args:
-        core: Told of what becomes of them.
+        core: Given what becomes of them, as events.
+        entries: Every work and worker.
+        output: Takes what workers print.
+        queries: Takes replies to queries out of what workers print.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, entries: Entries, output: Output, queries: Queries) -> None:
         self._core = core
-        self._owner = f"lw{os.urandom(8).hex()}"
+        self._entries = entries
+        self._output = output
+        self._queries = queries
         self._address = ListenerAddress("", 0)
         self._fingerprint = b""
         # Tasks of works must not look as if they belonged to the pass that happened to launch them.
@@ -69,13 +75,6 @@ class Launcher:
         `fingerprint` is that of the listener's certificate, empty where the link is plain.
         """
         self._group, self._runtimes, self._address, self._fingerprint = group, runtimes, address, fingerprint
-        if self._core.recorder is not None:
-            self._owner = self._core.recorder.owner
-
-    @property
-    def owner(self) -> str:
-        """Id of this scheduler, which its runtimes know."""
-        return self._owner
 
     @property
     def address(self) -> Address:
@@ -91,7 +90,7 @@ class Launcher:
 
     async def give_up(self) -> None:
         """Wait no longer for runtimes that do not end what they were told to end."""
-        names = [worker.name for worker in self._core.workers.values()]
+        names = [worker.name for worker in self._entries.workers.values()]
         _log.error("these works could not be ended, and may be left behind", works=names)
         for task in self._tasks:
             task.cancel()
@@ -122,18 +121,16 @@ class Launcher:
 
         `is_again` says that a killed scheduler may have begun this launch: what it has made, if it did, is another's.
         """
-        recorder = self._core.recorder
-        name = f"{self._owner}-{entry.name}-{entry.id}-{attempt}"
-        if is_again and recorder is not None:
-            name += f"-{recorder.generation}"
+        journal = self._core.journal
+        name = f"{journal.owner}-{entry.name}-{entry.id}-{attempt}"
+        if is_again:
+            name += f"-{journal.generation}"
         profile = self._core.config.runtime_for(entry.name, entry.work._runtime)
         worker = Worker(entry.id, attempt, name, profile)
         entry.worker = worker
         entry.start_error = None
-        self._core.workers[worker.launch] = worker
-        if recorder is not None:
-            recorder.profiles[profile] = None
-            recorder.put(LaunchBegun(entry.id, attempt, name, worker.launch, worker.secret, profile))
+        self._entries.workers[worker.launch] = worker
+        journal.launch_begun(entry.id, attempt, name, worker.launch, worker.secret, profile)
         bring_up = self._bring_up(entry, worker)
         name = f"lightwork launch {worker.name}"
         worker.launching = self._core.loop.create_task(bring_up, name=name, context=self._context)
@@ -157,12 +154,8 @@ class Launcher:
                 raise
             self._core.external(lambda: self._on_failed(entry, worker, failure))
             return
-        self._put_place(worker, worker.ref)
+        self._core.journal.placed(worker.work, worker.attempt, worker.ref)
         await self._serve(entry, worker)
-
-    def _put_place(self, worker: Worker, ref: Ref) -> None:
-        if self._core.recorder is not None:
-            self._core.recorder.put(Placed(worker.work, worker.attempt, ref))
 
     async def _serve(self, entry: WorkEntry, worker: Worker) -> None:
         """Follow a worker that was launched to its end, and give back what the launch has made."""
@@ -195,7 +188,7 @@ class Launcher:
         work = entry.work
         spec = Spec(
             name=worker.name,
-            owner=self._owner,
+            owner=self._core.journal.owner,
             entry=_ENTRY,
             ticket=msgspec.msgpack.encode(ticket),
             env={"LIGHTWORK_WORK": entry.name},
@@ -207,8 +200,7 @@ class Launcher:
             dial_within=config.launch_timeout,
             orphan_after=config.reconnect_window,
         )
-        if self._core.recorder is not None:
-            await self._core.recorder.committed()  # a scheduler that goes on must know of it
+        await self._core.journal.committed()  # a scheduler that resumes must know of the launch
         return await runtime.launch(spec)
 
     def _on_failed(self, entry: WorkEntry, worker: Worker, error: BaseException) -> None:
@@ -232,16 +224,10 @@ class Launcher:
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
-    def adopt(self, entry: WorkEntry, snapshot: WorkerSnapshot) -> Worker:
-        """Know a worker that a killed scheduler has launched. It may dial from now on; `follow` is due."""
-        worker = Worker(
-            snapshot.work, snapshot.attempt, snapshot.name, snapshot.profile, snapshot.launch, snapshot.secret
-        )
-        worker.ref = snapshot.ref
-        worker.received, worker.picks_port = snapshot.received, snapshot.picks_port
-        worker.offset = worker.output_read = snapshot.offset
+    def adopt(self, entry: WorkEntry, worker: Worker) -> Worker:
+        """Take over a worker that a killed scheduler has launched. It may dial from now on; `follow` is due."""
         entry.worker = worker
-        self._core.workers[worker.launch] = worker
+        self._entries.workers[worker.launch] = worker
         return worker
 
     def follow(self, entry: WorkEntry, worker: Worker, report: Report | None) -> None:
@@ -276,7 +262,7 @@ class Launcher:
             if worker.ref is None:
                 self._core.external(lambda: self._on_never_launched(entry, worker))
                 return
-            self._put_place(worker, worker.ref)
+            self._core.journal.placed(worker.work, worker.attempt, worker.ref)
         await self._serve(entry, worker)
 
     async def _lead_here(self, runtime: Runtime) -> None:
@@ -291,7 +277,7 @@ class Launcher:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return {ref.name: ref for ref in await runtime.find(self._owner)}
+                return {ref.name: ref for ref in await runtime.find(self._core.journal.owner)}
             except Exception as error:
                 _log.warning("a runtime cannot say what runs", profile=runtime.name, error=str(error), again_in=pause)
             await asyncio.sleep(pause)
@@ -301,7 +287,7 @@ class Launcher:
         """The scheduler was killed when it was about to launch it."""
         if entry.worker is not worker:
             return
-        self._core.workers.pop(worker.launch, None)
+        self._entries.workers.pop(worker.launch, None)
         worker.returned.set()
         entry.worker = None
         phase = self._core.machine.phase(entry.id)
@@ -324,7 +310,7 @@ class Launcher:
         assert self._runtimes is not None
         runtime = await self._runtimes.get(profile)
         found = await self._find(runtime)
-        known = {worker.name for worker in self._core.workers.values()}
+        known = {worker.name for worker in self._entries.workers.values()}
         for name, ref in found.items():
             if name not in known:
                 try:
@@ -368,8 +354,8 @@ class Launcher:
         """Tell of each line that the worker writes, until it is over and everything was told."""
         assert worker.runtime is not None
         assert worker.ref is not None
-        output, name, cutter = self._core.output, entry.name, LineCutter()
-        recorder = self._core.recorder
+        output, name, cutter = self._output, entry.name, LineCutter()
+        journal = self._core.journal
         pause = _FIRST_PAUSE
         try:
             while True:
@@ -377,12 +363,11 @@ class Launcher:
                     async for offset, data in worker.runtime.logs(worker.ref, worker.output_read, follow=True):
                         lines = cutter.feed(data)
                         if messages.QUERY_REPLY_MARK in lines:
-                            lines = self._core.queries.take_out(worker, lines)
+                            lines = self._queries.take_out(worker, lines)
                         output.take(name, lines)
                         worker.output_read, pause = offset + len(data), _FIRST_PAUSE
-                        if recorder is not None:
-                            worker.offset = worker.output_read - cutter.waiting
-                            recorder.put(WorkerOutput(worker.work, worker.attempt, worker.offset))
+                        worker.offset = worker.output_read - cutter.waiting
+                        journal.output_read(worker.work, worker.attempt, worker.offset)
                         await asyncio.sleep(0)  # a work that writes without end must leave the loop to others
                         await output.wait_room()
                     return

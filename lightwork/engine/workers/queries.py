@@ -45,7 +45,7 @@ class Queries:
         finally:
             del self._open[number]
 
-    def told(self, worker: Worker, frame: messages.QueryReply) -> None:
+    def replied(self, worker: Worker, frame: messages.QueryReply) -> None:
         """A worker has answered.
 
         Raises:

@@ -134,7 +134,7 @@ class Replica:
         del self._pending[name]
         return [*shown, *self._restore(name)]
 
-    def close(self, sink: Callable[[Op], None], made: Callable[[Op], None] | None = None) -> None:
+    def close(self, sink: Callable[[Op], None], made: Callable[[Op], None] = lambda op: None) -> None:
         """The worker is gone: the flow owns the state again, its unanswered edits included where they still fit.
 
         Args:
@@ -151,9 +151,8 @@ class Replica:
         for proposed in unanswered.values():
             redone = list(self._redo(proposed))
             told += redone
-            if made is not None:
-                for op in redone:
-                    made(op)
+            for op in redone:
+                made(op)
         for op in told:
             self._edited(op)
 

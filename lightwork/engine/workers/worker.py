@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import secrets
 import signal
 from typing import TYPE_CHECKING
@@ -16,7 +17,20 @@ if TYPE_CHECKING:
     from lightwork.components.call import Operation
     from lightwork.engine.workers.replica import Replica
 
-__all__ = ["Worker", "explain"]
+__all__ = ["Adoption", "Worker", "explain"]
+
+
+class Adoption(enum.Enum):
+    """How far a worker has come back that a killed scheduler has launched.
+
+    `NONE`: this scheduler has launched it. `AWAITED`: it has not connected yet. `CATCHING_UP`: it has connected, and
+    frames that it sent to the killed scheduler are still coming in. `RETURNED`: all of them have come in.
+    """
+
+    NONE = "none"
+    AWAITED = "awaited"
+    CATCHING_UP = "catching up"
+    RETURNED = "returned"
 
 
 class Worker:
@@ -40,12 +54,11 @@ class Worker:
         cut: Set while there is no connection.
         refusal: Why it was turned away or given up by the scheduler itself; explains its end.
         given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
-        is_adopted: Whether another scheduler has launched it, which was killed.
-        is_catching_up: Whether such a one is back, and not everything that it had sent has come in.
-        is_known_ready: Whether that was clear before such a one has said that it is ready.
-        returned: Set when it is known where such a one stands: it is back, and everything that it had sent has come in;
-            or it is over, or waits for its work.
-        received: The number of its latest frame that was taken in, where a journal is kept.
+        adoption: Whether a killed scheduler has launched it, and how far it has come back.
+        is_known_ready: Whether an adopted worker was found to be ready before it has said so.
+        returned: Set once it is known where an adopted worker stands: it has come back, it has ended, or it waits for
+            its work.
+        received: The number of its latest frame that was taken in.
         picks_port: Whether the port was free to choose when it was welcomed.
         offset: How much of its output was told, in bytes.
         profile: Of its runtime.
@@ -60,8 +73,7 @@ class Worker:
         self.profile = profile
         self.launch = launch or secrets.token_bytes(16)
         self.secret = secret or secrets.token_bytes(32)
-        self.is_adopted = bool(launch)
-        self.is_catching_up = False
+        self.adoption = Adoption.AWAITED if launch else Adoption.NONE
         self.is_known_ready = False
         self.returned = asyncio.Event()
         self.received = 0

@@ -73,7 +73,7 @@ async def _get_logs(api: Api, request: Request) -> LogsPage:
 
 
 async def _settle(api: Api) -> None:
-    writer = api.engine.core.output.writer
+    writer = api.engine.output.writer
     if writer is None:
         return
     try:

@@ -63,7 +63,7 @@ class _Collector:
         yield works
         yield from self._calls(CounterMetricFamily, GaugeMetricFamily)
         yield GaugeMetricFamily("lightwork_feed_clients", "WebSockets that follow the app.", api.feed.num_clients)
-        writer = api.engine.core.output.writer
+        writer = api.engine.output.writer
         backlog = 0 if writer is None else writer.backlog
         yield GaugeMetricFamily("lightwork_log_backlog_bytes", "Output that waits for the disk.", backlog)
         yield CounterMetricFamily("lightwork_changes", "Changes of the tree so far.", api.hub.version)

@@ -35,7 +35,7 @@ def note(folder: str, name: str) -> None:
 async def written(flow: Flow) -> None:
     """Return when everything that has happened is on disk."""
     driver: Any = flow._driver
-    await driver._core.recorder.committed()
+    await driver._core.journal.committed()
 
 
 class Job(Work):

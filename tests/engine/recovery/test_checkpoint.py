@@ -106,9 +106,7 @@ async def test_a_checkpoint_of_a_running_app(tmp_path: Path) -> None:
     try:
         async with App(root, journal=path, runtime="inprocess") as app:
             assert await root.work.submit(1) == 2
-            recorder = app._running().engine.core.recorder
-            assert recorder is not None
-            await recorder.committed()
+            await app._running().engine.core.journal.committed()
             assert "runs = 1" in invoke("checkpoint", "show", path).out
             assert invoke("checkpoint", "restore", path, "1", new).code == 0
             with pytest.raises(JournalError, match="in use by the scheduler with pid"):

@@ -52,7 +52,7 @@ APP = """
             call = self.work.submit()
             while not self.work.container:
                 await asyncio.sleep(0.02)
-            await self._driver._core.recorder.committed()
+            await self._driver._core.journal.committed()
             print("waiting", self.work.container, flush=True)
             if "resume" in sys.argv:
                 self.work.is_free = True

@@ -173,7 +173,7 @@ def test_same_call_in_flight_is_joined(one: Play, cache_calls: bool) -> None:
     one.up(cache_calls=cache_calls)
     one.submit(1, "same")
     (adopt,) = one.submit(2, "same")
-    assert adopt == ev.ResolveSubmit(1, 2, 1, "joined call 1, in flight with the same arguments")
+    assert adopt == ev.ResolveSubmit(1, 2, 1, "joined call 1, in flight with the same arguments", hash="same")
 
 
 def test_success_answers_later_calls(one: Play) -> None:
