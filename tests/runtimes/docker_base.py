@@ -1,7 +1,7 @@
-"""An image with this machine's Python, made without a registry; and whether an engine answers at all.
+"""An image with this machine's Python, built without a registry; and a check whether an engine answers.
 
-The interpreter's folder and the closure of its shared libraries go into a tar, which becomes the only layer. The
-image's tag names what went into it, so it is made once for each engine and Python.
+The interpreter's folder and all shared libraries that it needs go into a tar, the only layer. The image's tag is a
+digest of its contents, so it is built once for each engine and Python.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOADED_LATE = [
 
 
 def docker(*args: str, input: bytes | None = None) -> str:
-    """Run the engine's own command line; returns what it prints."""
+    """Run Docker's own command line and return its output."""
     done = subprocess.run(["docker", *args], input=input, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"docker {' '.join(args)}: {done.stderr.decode()}")
@@ -39,7 +39,7 @@ def docker(*args: str, input: bytes | None = None) -> str:
 
 
 def why_not() -> str:
-    """Why there is no engine to test with; empty if there is one."""
+    """Return why there is no engine to test with, an empty string if there is one."""
     try:
         docker("version", "--format", "{{.Server.Version}}")
     except FileNotFoundError:
@@ -50,13 +50,13 @@ def why_not() -> str:
 
 
 def require_engine() -> None:
-    """Skip the test, or the module, where no engine answers."""
+    """Skip the test, or the module, if no engine answers."""
     if reason := why_not():
         pytest.skip(reason, allow_module_level=True)
 
 
 def base_image() -> str:
-    """Name of an image with this Python at its path here, made if the engine does not have it."""
+    """Return the name of an image with this Python at its path here. Build it if the engine does not have it."""
     facts = f"{sys.version} {STDLIB} {Path(__file__).read_text()}"
     name = f"{REPOSITORY}:{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
     if not docker("images", "--quiet", name):
@@ -79,7 +79,7 @@ def _root() -> bytes:
             tar.add(path, str(path).lstrip("/"), recursive=False)
         needing = [PREFIX / "bin" / "python3", *_PROGRAMS, *(STDLIB / "lib-dynload").glob("*.so")]
         for path in (*libraries(needing), *_PROGRAMS):
-            # Under its own name here and not a link's: the loader looks for the name.
+            # Under the name by which it was found, not its link's target: the loader looks for that name.
             info = tar.gettarinfo(os.path.realpath(path), str(path).lstrip("/"))
             with open(path, "rb") as file:
                 tar.addfile(info, file)
@@ -92,7 +92,7 @@ def _root() -> bytes:
 
 
 def _files() -> Iterator[Path]:
-    """The interpreter and the standard library, compiled files included: they halve the time to start."""
+    """Yield the interpreter and the standard library, with the compiled files, which halve the start time."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     yield from (PREFIX / "bin" / program for program in (name, "python3", "python"))
     for folder, folders, files in os.walk(STDLIB):
@@ -102,7 +102,7 @@ def _files() -> Iterator[Path]:
 
 
 def libraries(needing: Iterable[Path]) -> set[Path]:
-    """Shared libraries that any of these programs and libraries needs."""
+    """Return the shared libraries that these programs and libraries need."""
     listed = subprocess.run(["ldd", *map(str, needing)], capture_output=True, text=True, check=False).stdout
     found = {Path(match) for match in re.findall(r"(/\S+\.so\S*)", listed) if os.path.exists(match)}
     system = {path.parent for path in found if path.name.startswith("libc.so")}

@@ -1,4 +1,4 @@
-"""What the launches of the docker tests run. It is sent along as the app's code; the ticket is a command in text."""
+"""The program that the docker tests launch, sent as the app's code. The ticket is its command, as text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def main() -> int:
 
 
 def _eat(rest: str) -> int:
-    """Use memory up."""
+    """Use up memory."""
     held = [bytearray(1 << 20) for _ in range(int(rest))]
     return len(held) and 0
 
 
 def _eat_in_child(rest: str) -> int:
-    """Let a child use memory up, and go on."""
+    """Let a child use up memory, and go on."""
     child = os.fork()
     if not child:
         _eat(rest)
@@ -52,7 +52,7 @@ TEXT = (
 
 
 def _text(rest: str) -> int:
-    """Write `TEXT`, in turns to both streams."""
+    """Write `TEXT`, alternating between both streams."""
     data = TEXT.encode()
     for number, start in enumerate(range(0, len(data), 100)):
         os.write(1 + number % 2, data[start : start + 100])
@@ -60,7 +60,7 @@ def _text(rest: str) -> int:
 
 
 def _facts(rest: str) -> int:
-    """Print what the process sees of its container."""
+    """Print the facts that the process sees of its container."""
     import lightwork
 
     shm = os.statvfs("/dev/shm")
@@ -88,7 +88,7 @@ def _read(path: str) -> str | None:
 
 
 def _version(rest: str) -> int:
-    """Print the version of a package that a requirement has brought."""
+    """Print the version of a package that a requirement installed."""
     import importlib
 
     print(importlib.import_module(rest).__version__)

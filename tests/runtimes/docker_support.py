@@ -1,4 +1,4 @@
-"""What the docker tests share: a runtime on the test image, and specs that send a folder with `docker_jobs`."""
+"""Helpers of the docker tests: a runtime on the test image, and specs that send a folder with `docker_jobs`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOBS = Path(__file__).with_name("docker_jobs.py")
 
 
 class Folder:
-    """A folder of an app, and specs that run its jobs."""
+    """An app's folder, and specs that run its jobs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Folder:
 
 @contextlib.asynccontextmanager
 async def docker_runtime(owner: str, *, keep_images: bool = False, **options: Any) -> AsyncIterator[DockerRuntime]:
-    """A docker runtime; whatever the owner still has at the end is released, and the images of its code are removed."""
+    """A docker runtime. At the end all containers of the owner are released and the images of its code are removed."""
     fields = {"image": base_image(), "pull": "never", **options}
     async with DockerRuntime("docker", DockerOptions(**fields)) as runtime:
         try:
@@ -56,7 +56,7 @@ async def docker_runtime(owner: str, *, keep_images: bool = False, **options: An
 
 @contextlib.asynccontextmanager
 async def counted_engine(folder: Path) -> AsyncIterator[tuple[str, bytearray]]:
-    """The local engine behind another socket: its address, and everything that is sent to it there."""
+    """Forward a new socket to the local engine. Yield its address, and all bytes that are sent through it."""
     sent = bytearray()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -91,14 +91,14 @@ async def counted_engine(folder: Path) -> AsyncIterator[tuple[str, bytearray]]:
 
 
 def forget_images(runtime: DockerRuntime) -> None:
-    """Remove the images with the code of a test's folder, which nobody needs again."""
+    """Remove the images with the code of a test's folder, which no other test needs."""
     for image in runtime._images._known.values():
         if str(image).startswith("lightwork-app:") and docker("images", "--quiet", str(image)):
             docker("rmi", "--force", str(image))
 
 
 async def forget_code_of(folder: Path, runtime: DockerRuntime) -> None:
-    """The same for a folder whose images another process has made."""
+    """Remove the images with the code of a folder that another process has built."""
     async with runtime:
         for entry in await runtime.cached():
             if str(folder) in entry.detail.split(", "):
@@ -110,7 +110,7 @@ async def output(runtime: Runtime, ref: Ref, start: int = 0) -> bytes:
 
 
 async def first_output(runtime: Runtime, ref: Ref) -> bytes:
-    """Wait until it has printed something."""
+    """Wait until the container has printed something."""
     stream = runtime.logs(ref, follow=True)
     try:
         _, data = await anext(stream)

@@ -1,4 +1,4 @@
-"""Whole apps on docker: the scheduler here, each work in a container that dials back over the bridge."""
+"""Whole apps on docker: the scheduler runs here, each work in a container that connects back over the bridge."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ APP = """
     import os
     from pathlib import Path
 
-    import helper  # of the app's own folder
+    import helper  # from the app's own folder
     from lightwork import Work
 
 
@@ -73,7 +73,7 @@ APP = """
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The app's module, imported from a folder that is the working directory and the code that is sent."""
+    """The app's module, imported from a folder that is the working directory and is sent as code."""
     folder = tmp_path / "app"
     folder.mkdir()
     name = f"app_{uuid.uuid4().hex[:8]}"
@@ -88,7 +88,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
 
 
 class Recording(DockerRuntime):
-    """Remembers what it launched."""
+    """Records the refs that it launched."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("docker", DockerOptions(**{"image": base_image(), "pull": "never", **options}))
@@ -146,7 +146,7 @@ async def test_url_works_from_here(module: ModuleType, make_app: Callable[..., t
 async def test_memory_that_runs_out_is_a_reason(
     module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]
 ) -> None:
-    """A call whose container was ended for its memory fails with the reason `oom`."""
+    """A call whose container is killed for its memory fails with the reason `oom`."""
     app, _ = make_app(module.Eat(), memory=96)
     async with app:
         work = app.root.work
@@ -200,7 +200,7 @@ ORPHAN = """
 
 
 async def test_container_ends_itself_without_its_scheduler(tmp_path: Path) -> None:
-    """After kill -9 of the scheduler a container whose worker was running ends by itself when the window is over."""
+    """After kill -9 of the scheduler, the container of a running worker ends by itself after the reconnect window."""
     folder = tmp_path / "orphan"
     folder.mkdir()
     (folder / "orphan.py").write_text(textwrap.dedent(ORPHAN))
@@ -234,7 +234,7 @@ async def test_container_ends_itself_without_its_scheduler(tmp_path: Path) -> No
 async def test_listener_on_loopback_is_told(
     module: ModuleType, make_app: Callable[..., tuple[App[Any], Recording]]
 ) -> None:
-    """With the default host no container would reach the scheduler: the call fails at once and says what to set."""
+    """With the default host no container reaches the scheduler: the call fails at once and names the setting."""
     app, runtime = make_app(module.Count(), host="127.0.0.1")
     async with app:
         with pytest.raises(LaunchFailed, match=r"set host = '0\.0\.0\.0'"):

@@ -1,4 +1,4 @@
-"""What the docker runtime keeps, with a real engine."""
+"""The images that the docker runtime keeps, with a real engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Signs of use are left in a folder of the test."""
+    """Keep the records of last use in a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -34,14 +34,14 @@ def folder(tmp_path: Path) -> Folder:
 
 
 async def of(runtime: DockerRuntime, repository: str, folder: Folder | None = None) -> list[Cached]:
-    """Entries of a repository; those with the code of one folder alone, if that is given."""
+    """Return the entries of a repository; with `folder`, only those with the code of that folder."""
     found = [entry for entry in await runtime.cached() if entry.name.startswith(f"{repository}:")]
     return [entry for entry in found if folder is None or str(folder.path) in entry.detail.split(", ")]
 
 
 async def test_image_is_kept_while_a_container_uses_it(folder: Folder) -> None:
-    """An app's image and its environment are in use while there is a container, and can go after that."""
-    build = _commands(f"echo {folder.owner}")  # so that the environment is the test's own
+    """An app's image and its environment are in use while they have a container, and can be removed afterwards."""
+    build = _commands(f"echo {folder.owner}")  # so that no other test uses the environment
     async with docker_runtime(folder.owner) as runtime:
         ref = await runtime.launch(folder.spec("wait", build=build))
         await first_output(runtime, ref)
@@ -71,7 +71,7 @@ async def test_image_is_kept_while_a_container_uses_it(folder: Folder) -> None:
 
 
 async def test_what_is_built_on_others_comes_first(folder: Folder) -> None:
-    """All can be discarded in the order in which they are listed: apps, environments, bases."""
+    """All images can be discarded in the listed order: apps, environments, bases."""
     async with docker_runtime(folder.owner) as runtime:
         await runtime.wait(await runtime.launch(folder.spec("exit 0", entry=ENTRY)))
         kinds = [entry.name.partition(":")[0] for entry in await runtime.cached()]
@@ -81,7 +81,7 @@ async def test_what_is_built_on_others_comes_first(folder: Folder) -> None:
 
 
 async def test_last_use_is_remembered(folder: Folder) -> None:
-    """An image is unused since its last launch from here; without one that is known, since it was made."""
+    """An image is unused since its last launch from here; without a known launch, since it was built."""
     async with docker_runtime(folder.owner) as runtime:
         ref = await runtime.launch(folder.spec("exit 0", entry=ENTRY))
         await runtime.release(ref)
@@ -91,7 +91,7 @@ async def test_last_use_is_remembered(folder: Folder) -> None:
         os.utime(sign, (day_ago, day_ago))
         (app,) = await of(runtime, "lightwork-app", folder)
         assert app.unused_for is not None
-        assert app.unused_for < 3600  # it was made just now
+        assert app.unused_for < 3600  # it has just been built
         await runtime.release(await runtime.launch(folder.spec("exit 0", entry=ENTRY)))
         assert sign.stat().st_mtime > day_ago + 80000
 
@@ -100,7 +100,7 @@ async def test_last_use_is_remembered(folder: Folder) -> None:
 async def test_launch_that_finds_its_image_gone_makes_it_again(
     what: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is removed after a launch has found it, and before it is built on or run, is built again."""
+    """An image that is removed after a launch found it, and before that launch uses it, is built again."""
     build = _commands(f"echo {folder.owner}")
     async with docker_runtime(folder.owner) as runtime:
         await runtime.wait(await runtime.launch(folder.spec("exit 0", entry=ENTRY, build=build)))
@@ -128,7 +128,7 @@ async def test_launch_that_finds_its_image_gone_makes_it_again(
 
 
 async def test_strangers_images_are_neither_listed_nor_removed(folder: Folder) -> None:
-    """An image that lightwork has not built is no entry, and is left whatever is asked."""
+    """An image that lightwork has not built is not listed and never removed."""
     async with docker_runtime(folder.owner) as runtime:
         base = runtime.options.base_image
         entries = await runtime.cached()
@@ -140,7 +140,7 @@ async def test_strangers_images_are_neither_listed_nor_removed(folder: Folder) -
 
 
 async def test_folder_that_cannot_be_written_is_no_matter(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no sign of use can be left, works run all the same, and images are as old as they are."""
+    """Where no record of use can be written, works run all the same, and an image's last use is its creation."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     async with docker_runtime(folder.owner) as runtime:
         assert (await runtime.wait(await runtime.launch(folder.spec("exit 3", entry=ENTRY)))).exit_code == 3
@@ -158,7 +158,7 @@ def _commands(command: str) -> BuildConfig:
 
 
 async def _environment_of(runtime: DockerRuntime, app: Cached) -> Cached:
-    """The environment that an app's image was built on."""
+    """Return the environment that an app's image was built on."""
     tag = docker("inspect", "--format", '{{index .Config.Labels "lightwork.env"}}', app.name).strip()
     (found,) = (entry for entry in await runtime.cached() if entry.name == tag)
     return found

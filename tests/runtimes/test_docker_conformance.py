@@ -17,6 +17,6 @@ def _name(check: Check) -> str:
 
 @pytest.mark.parametrize("check", CHECKS, ids=_name)
 async def test_docker_keeps_the_contract(check: Check) -> None:
-    """The docker runtime passes every check. The network is the host's, as the check's listener is on the loopback."""
+    """The docker runtime passes every check. It uses the host's network, as the check's listener is on the loopback."""
     options = DockerOptions(image=base_image(), pull="never", network="host")
     await run_check(check, lambda: DockerRuntime("docker", options))

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 async def test_memory_that_runs_out_is_the_cause(folder: Folder) -> None:
-    """A worker that needs more than its memory is ended as `oom`, with the limit in the detail."""
+    """A worker that needs more than its memory ends as `oom`, with the limit in the detail."""
     async with docker_runtime(folder.owner, memory=48) as runtime:
         report = await runtime.wait(await runtime.launch(folder.spec("eat 500")))
         assert (report.exit_code, report.cause) == (-signal.SIGKILL, Cause.OOM)
@@ -35,14 +35,14 @@ async def test_memory_that_runs_out_is_the_cause(folder: Folder) -> None:
 
 
 async def test_memory_that_runs_out_in_a_child_is_not_the_end(folder: Folder) -> None:
-    """Where only a child was ended, and the worker went on, the exit is the worker's own."""
+    """If only a child is killed for its memory and the worker goes on, the report has the worker's own exit code."""
     async with docker_runtime(folder.owner, memory=48) as runtime:
         report = await runtime.wait(await runtime.launch(folder.spec("eat-in-child 500")))
         assert (report.standing, report.exit_code, report.cause) == (Standing.EXITED, 0, Cause.EXIT)
 
 
 async def test_container_is_what_was_asked_for(folder: Folder, tmp_path: Path) -> None:
-    """Folder, variables, user, shared memory and mounts are the work's own, and lightwork is this one's copy."""
+    """The container has the work's folder, variables, user, shared memory and mounts, and this copy of lightwork."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("from outside")
     compute = CloudCompute("big", shm_size=32, mounts=Mount(str(tmp_path / "data"), "/mounted"))
@@ -62,7 +62,7 @@ async def test_container_is_what_was_asked_for(folder: Folder, tmp_path: Path) -
 
 
 async def test_mount_of_nothing_is_rejected(folder: Folder) -> None:
-    """A folder that is not there is refused, not made, and nothing is left."""
+    """Mounting a missing folder is rejected. The folder is not created, and no container is left."""
     compute = CloudCompute(mounts=Mount("/no/such/folder", "/mounted"))
     async with docker_runtime(folder.owner) as runtime:
         with pytest.raises(Rejected, match="/no/such/folder"):
@@ -71,7 +71,7 @@ async def test_mount_of_nothing_is_rejected(folder: Folder) -> None:
 
 
 async def test_secret_is_nowhere_to_be_seen(folder: Folder) -> None:
-    """The ticket is in no description of the container, in no layer of its file system, and in no log."""
+    """The ticket is in no description of the container, no layer of its file system, and no log."""
     secret = "s3cr3t-of-this-test"
     async with docker_runtime(folder.owner) as runtime:
         ref = await runtime.launch(folder.spec(f"graceful {secret}"))
@@ -83,7 +83,7 @@ async def test_secret_is_nowhere_to_be_seen(folder: Folder) -> None:
 
 
 async def test_output_is_whole(folder: Folder) -> None:
-    """All text arrives as it was written, both streams in their order, long lines whole, from any offset."""
+    """All text arrives as it was written, both streams in order, long lines complete, from any offset."""
     async with docker_runtime(folder.owner) as runtime:
         ref = await runtime.launch(folder.spec("text"))
         data = await output(runtime, ref)
@@ -92,7 +92,7 @@ async def test_output_is_whole(folder: Folder) -> None:
 
 
 async def test_second_controller_adopts_everything(folder: Folder) -> None:
-    """After kill -9 another process finds the containers, launches nothing twice, follows, stops and releases them."""
+    """After kill -9 another process finds the containers, starts none twice, and follows, stops and releases them."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -123,7 +123,7 @@ async def test_second_controller_adopts_everything(folder: Folder) -> None:
 
 
 async def test_container_that_never_started_can_be_ended(folder: Folder) -> None:
-    """One that its creator left behind unstarted is pending, and a stop removes it."""
+    """A container that its creator never started is pending, and a stop removes it."""
     async with docker_runtime(folder.owner) as runtime:
         ref = await runtime.launch(folder.spec("say x"))
         image = json.loads(docker("inspect", ref.name))[0]["Image"]
@@ -137,7 +137,7 @@ async def test_container_that_never_started_can_be_ended(folder: Folder) -> None
 
 
 async def test_foreign_container_is_not_ours(folder: Folder) -> None:
-    """A container without our label is absent to us, whatever its name, and is never removed."""
+    """A container without lightwork's label is absent, whatever its name, and is never removed."""
     name = f"{folder.owner}-foreign"
     async with docker_runtime(folder.owner) as runtime:
         ref = await runtime.launch(folder.spec("say x"))
@@ -154,14 +154,14 @@ async def test_foreign_container_is_not_ours(folder: Folder) -> None:
 
 
 async def test_engine_that_is_not_there() -> None:
-    """Without an engine the error says where it was looked for and how to start it."""
+    """Without an engine the error names the tried address and how to start the engine."""
     runtime = DockerRuntime("docker", DockerOptions(host="unix:///no/docker.sock"))
     with pytest.raises(PlatformError, match=r"(?s)unix:///no/docker.sock.*running\? Start it"):
         await runtime.__aenter__()
 
 
 async def test_engine_that_goes_away_is_unknown(folder: Folder, tmp_path: Path) -> None:
-    """While the engine cannot be asked nothing is dead: polls are unknown, waits say that it is unreachable."""
+    """While the engine does not answer, no work counts as dead: polls are unknown, waits raise `Unreachable`."""
     upstream = "/var/run/docker.sock"
     connections: set[asyncio.StreamWriter] = set()
 
@@ -205,7 +205,7 @@ async def test_engine_that_goes_away_is_unknown(folder: Folder, tmp_path: Path) 
 
 
 async def test_loopback_is_no_route(folder: Folder) -> None:
-    """A listener on the loopback is refused with what to set; on all addresses it is reached by the engine's name."""
+    """A listener on the loopback is refused with the setting to change; on all addresses it has a route by name."""
     async with docker_runtime(folder.owner) as runtime:
         with pytest.raises(Rejected, match=r"127\.0\.0\.1.*host = '0\.0\.0\.0'"):
             await runtime.routes(Address("127.0.0.1", 1))
@@ -221,7 +221,7 @@ async def test_loopback_is_no_route(folder: Folder) -> None:
 
 
 async def test_published_port_is_reachable(folder: Folder) -> None:
-    """With `publish` the container's service port answers here, at the address that the worker is told."""
+    """With `publish` the container's service port answers here, at the address that the worker received."""
     async with docker_runtime(folder.owner, publish=True) as runtime:
         ref = await runtime.launch(folder.spec("facts"))
         facts = json.loads(await output(runtime, ref))

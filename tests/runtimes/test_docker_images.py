@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def make_wheel(folder: Path, version: str) -> str:
-    """A wheel with one module, written by hand; returns its path."""
+    """Write a wheel with one module by hand and return its path."""
     path = folder / f"tinything-{version}-py3-none-any.whl"
     info = f"tinything-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
@@ -48,13 +48,13 @@ def make_wheel(folder: Path, version: str) -> str:
 
 
 def builds(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was built, by the tag's repository."""
+    """Return the repository of each image that was built."""
     names = [record.getMessage() for record in caplog.records if record.getMessage().startswith("building ")]
     return [name.rpartition(" as ")[2].partition(":")[0] for name in names if " as " in name]
 
 
 async def test_second_start_builds_nothing(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
-    """Unchanged code is found by another run; changed code gives a new image, and the former one is removed."""
+    """Another run finds the image of unchanged code. Changed code makes a new image, and the former one is removed."""
     caplog.set_level(logging.INFO, "lightwork")
     async with docker_runtime(folder.owner, keep_images=True) as runtime:
         await runtime.wait(await runtime.launch(folder.spec("say x")))
@@ -73,7 +73,7 @@ async def test_second_start_builds_nothing(folder: Folder, caplog: pytest.LogCap
 
 
 async def test_second_start_sends_next_to_nothing(folder: Folder, tmp_path: Path) -> None:
-    """With unchanged code and requirements the engine gets no archive, and fewer bytes than a page of text has."""
+    """With unchanged code and requirements the engine receives no archive, and fewer bytes than a page of text."""
     (folder.path / "data.bin").write_bytes(os.urandom(300_000))
     build = BuildConfig(requirements=[make_wheel(tmp_path, "1.0")])
     sizes = []
@@ -91,7 +91,7 @@ async def test_second_start_sends_next_to_nothing(folder: Folder, tmp_path: Path
 
 
 async def test_image_that_was_removed_is_made_again(folder: Folder) -> None:
-    """An image that somebody removes between two launches of one run is built once more."""
+    """An image that is removed between two launches of one run is built again."""
     async with docker_runtime(folder.owner) as runtime:
         await runtime.release(await runtime.launch(folder.spec("say x")))
         docker("rmi", "--force", await runtime._images.ready(None, str(folder.path)))
@@ -100,7 +100,7 @@ async def test_image_that_was_removed_is_made_again(folder: Folder) -> None:
 
 
 async def test_image_that_is_nowhere(folder: Folder) -> None:
-    """An image that is not on the engine and cannot be pulled is an error that names it; nothing is left."""
+    """An image that is not on the engine and cannot be pulled is an error with its name; no container is left."""
     async with docker_runtime(folder.owner, image="lightwork.invalid/nowhere:1", pull="missing") as runtime:
         with pytest.raises(
             RuntimeFailure, match=r"'lightwork.invalid/nowhere:1' is not on the engine and cannot be pulled"
@@ -113,7 +113,7 @@ async def test_image_that_is_nowhere(folder: Folder) -> None:
 
 
 async def test_requirement_is_there(folder: Folder, tmp_path: Path) -> None:
-    """A requirement is importable in the container; another file of its name is another environment."""
+    """A requirement is importable in the container. Another file of the same name makes another environment."""
     for version in ("1.0", "1.1"):
         build = BuildConfig(requirements=[make_wheel(tmp_path, version)])
         async with docker_runtime(folder.owner) as runtime:
@@ -122,7 +122,7 @@ async def test_requirement_is_there(folder: Folder, tmp_path: Path) -> None:
 
 
 async def test_requirement_that_does_not_exist(folder: Folder) -> None:
-    """The error has the requirement and what the installer said about it."""
+    """The error has the requirement and the installer's output."""
     build = BuildConfig(requirements=["/no/such/file-1.0-py3-none-any.whl"])
     async with docker_runtime(folder.owner) as runtime:
         with pytest.raises(Rejected, match=r"(?s)requirements .* cannot be installed:.*no/such/file"):
@@ -131,10 +131,10 @@ async def test_requirement_that_does_not_exist(folder: Folder) -> None:
 
 
 async def test_requirements_in_the_image_need_uv_or_pip(folder: Folder) -> None:
-    """With neither in the image the error says so; with uv alone it is what installs them there."""
+    """With neither uv nor pip in the image the error names both; with uv alone, uv installs the requirements."""
     build = BuildConfig(requirements=["tinything"])
     async with docker_runtime(folder.owner, requirements="image") as runtime:
-        with pytest.raises(Rejected, match="neither uv nor pip to install with"):
+        with pytest.raises(Rejected, match="the image has neither uv nor pip: use an image"):
             await runtime.launch(folder.spec("version tinything", build=build))
     uv = f"#!{sys.base_prefix}/bin/python3\n" + textwrap.dedent("""\
         import os, sys
@@ -155,7 +155,7 @@ async def test_requirements_in_the_image_need_uv_or_pip(folder: Folder) -> None:
 
 
 async def test_build_commands_run(folder: Folder) -> None:
-    """What a build command makes is in the container; one that fails is an error with its last lines."""
+    """The container has the files that a build command made. A failing command is an error with its last lines."""
     async with docker_runtime(folder.owner) as runtime:
         ref = await runtime.launch(folder.spec("facts", build=Commands()))
         assert b'"marker": "built"' in await output(runtime, ref)
@@ -164,10 +164,10 @@ async def test_build_commands_run(folder: Folder) -> None:
 
 
 async def test_dockerfile_is_built(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
-    """A Dockerfile's text is built with the app's folder as its context, once for each state of both."""
+    """A Dockerfile given as text is built with the app's folder as its context, once for each state of both."""
     caplog.set_level(logging.INFO, "lightwork")
     (folder.path / "file.txt").write_text("copied")
-    (folder.path / "new.txt").write_text(folder.owner)  # never built before, on whatever engine
+    (folder.path / "new.txt").write_text(folder.owner)  # never built before, on any engine
     build = BuildConfig(dockerfile=f"FROM {base_image()}\nCOPY file.txt /marker\n")
     for _ in range(2):
         async with docker_runtime(folder.owner) as runtime:
@@ -181,7 +181,7 @@ async def test_dockerfile_is_built(folder: Folder, caplog: pytest.LogCaptureFixt
 
 
 async def test_image_without_the_interpreter(folder: Folder) -> None:
-    """An image without Python is refused with the key to set."""
+    """An image without Python is refused; the error names the key to set."""
     async with docker_runtime(folder.owner, python="/no/python3.11") as runtime:
         with pytest.raises(Rejected, match=r"has no '/no/python3\.11': set `python`"):
             await runtime.launch(folder.spec("say x"))
@@ -189,7 +189,7 @@ async def test_image_without_the_interpreter(folder: Folder) -> None:
 
 
 async def test_image_with_another_python(folder: Folder) -> None:
-    """Another minor version is refused with both versions; what is no Python is shown with what it said."""
+    """Another minor version is refused with both versions. For a program other than Python the error has its output."""
     facts = '{"version": [3, 9, 2], "soabi": "x", "purelib": "/x"}'
     script = f"#!/bin/sh\necho {facts!r}\n"
     (folder.path / "old").write_text(script)
@@ -198,14 +198,14 @@ async def test_image_with_another_python(folder: Folder) -> None:
         with pytest.raises(Rejected, match=r"has Python 3\.9, the scheduler 3\.\d+"):
             await runtime.launch(folder.spec("say x", build=BuildConfig(dockerfile="\n".join(lines))))
     async with docker_runtime(folder.owner, python="/bin/true") as runtime:
-        with pytest.raises(Rejected, match=r"'/bin/true' of the image .* is no Python that works"):
+        with pytest.raises(Rejected, match=r"'/bin/true' of the image .* is not a working Python"):
             await runtime.launch(folder.spec("say x"))
 
 
 async def test_folder_that_must_not_be_sent(folder: Folder) -> None:
-    """A home folder, and one with links that lead out, are refused before anything is made."""
+    """A home folder, and a folder with links that lead out of it, are refused before any image is built."""
     async with docker_runtime(folder.owner) as runtime:
-        with pytest.raises(Rejected, match="start the app from a folder of its own"):
+        with pytest.raises(Rejected, match="start the app from a separate folder"):
             await runtime.launch(folder.spec("say x", cwd=str(Path.home())))
         (folder.path / "out").symlink_to("/etc/passwd")
         with pytest.raises(Rejected, match="out -> /etc/passwd"):
@@ -213,7 +213,7 @@ async def test_folder_that_must_not_be_sent(folder: Folder) -> None:
 
 
 async def test_work_s_own_patterns_are_left_out(folder: Folder) -> None:
-    """What a work's `lightningignore` names is in another image than that of a work which leaves nothing out."""
+    """Files in a work's `lightningignore` are left out of its image, and kept in the image of a work without one."""
     (folder.path / "marker").write_text("big")
     async with docker_runtime(folder.owner) as runtime:
         names = [await runtime._images.ready(None, str(folder.path), patterns) for patterns in [("marker",), ()]]
@@ -224,7 +224,7 @@ async def test_work_s_own_patterns_are_left_out(folder: Folder) -> None:
 
 
 async def test_container_s_user_can_read_all(folder: Folder) -> None:
-    """Code that only its owner can read here, and lightwork, are readable to another user in the container."""
+    """Code that only its owner can read here, and lightwork, are readable by another user in the container."""
     (folder.path / "jobs.py").chmod(0o600)
     async with docker_runtime(folder.owner, user="1234:1234") as runtime:
         ref = await runtime.launch(folder.spec("facts"))

@@ -1,4 +1,4 @@
-"""What of the docker runtime needs no engine."""
+"""The parts of the docker runtime that need no engine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_bad_option_is_named(key: str, value: object, said: str, tmp_path: Path)
 
 
 def test_engine_is_found_as_docker_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The profile wins over DOCKER_HOST, that over DOCKER_CONTEXT, that over the chosen context."""
+    """The profile comes before DOCKER_HOST, DOCKER_HOST before DOCKER_CONTEXT, and that before the chosen context."""
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -71,10 +71,10 @@ def test_engine_is_found_as_docker_finds_it(tmp_path: Path, monkeypatch: pytest.
     assert find_engine(DockerOptions()).tls == str(tmp_path)
     assert find_engine(DockerOptions(context="chosen")).url == "tcp://chosen:2376"
     assert find_engine(DockerOptions(host="unix:///x.sock", tls="/certs")).socket == "/x.sock"
-    with pytest.raises(PlatformError, match=r"no Docker context 'other' \(`context` of the profile\)"):
+    with pytest.raises(PlatformError, match=r"Docker context 'other' not found \(from `context` of the profile\)"):
         find_engine(DockerOptions(context="other"))
     monkeypatch.setenv("DOCKER_HOST", "ssh://me@there")
-    with pytest.raises(PlatformError, match="take the runtime `ssh`"):
+    with pytest.raises(PlatformError, match="use the runtime `ssh`"):
         find_engine(DockerOptions())
 
 
@@ -86,7 +86,7 @@ def test_certificates_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_machine_by_name() -> None:
-    """A machine of the profile's table gives the limits; one that is not in it is rejected with those that are."""
+    """A machine of the profile's table sets the limits. An unknown one is rejected with the names of the known ones."""
     options = DockerOptions(memory=100, machines={"big": Machine(cpus=1.5, gpus="all")})
     plain = describe(make_spec(), options, "image", None)["HostConfig"]
     assert (plain["Memory"], plain["MemorySwap"]) == (100 * 2**20, 100 * 2**20)
@@ -95,12 +95,12 @@ def test_machine_by_name() -> None:
     assert big["NanoCpus"] == 1_500_000_000
     assert big["DeviceRequests"] == [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]
     assert big["StorageOpt"] == {"size": "20G"}
-    with pytest.raises(Rejected, match=r"'huge'.*it has: big"):
+    with pytest.raises(Rejected, match=r"'huge'.*only: big"):
         describe(make_spec(compute=CloudCompute("huge")), options, "image", None)
 
 
 def test_mounts_are_paths_and_volumes() -> None:
-    """An absolute path is bound, a name is a volume, anything else is rejected."""
+    """An absolute path is a bind mount, a name is a volume, anything else is rejected."""
     mounts = [Mount("/data", "/a"), Mount("cache", "/b")]
     host = describe(make_spec(compute=CloudCompute(mounts=mounts)), DockerOptions(), "image", None)["HostConfig"]
     assert [(mount["Type"], mount["Source"]) for mount in host["Mounts"]] == [("bind", "/data"), ("volume", "cache")]
@@ -110,14 +110,14 @@ def test_mounts_are_paths_and_volumes() -> None:
 
 
 def test_ticket_is_not_described() -> None:
-    """The description of a container does not have the ticket; labels say whose it is from the start."""
+    """A container's description does not have the ticket. Its labels name the owner from the start."""
     config = describe(make_spec(), DockerOptions(), "image", "127.0.0.1")
     assert "secret" not in json.dumps(config)
     assert config["Labels"]["lightwork.owner"] == "o"
 
 
 def test_port_of_the_work_is_published() -> None:
-    """Where the work names a port of its own that is the one which is published, else 8000."""
+    """The port of the work is published if it names one, otherwise 8000."""
     for port, inside in ((None, 8000), (9000, 9000)):
         config = describe(make_spec(port=port), DockerOptions(), "image", "127.0.0.1")
         assert list(config["HostConfig"]["PortBindings"]) == list(config["ExposedPorts"]) == [f"{inside}/tcp"]
@@ -129,7 +129,7 @@ def test_port_of_the_work_is_published() -> None:
     "changes", [{"name": "a b"}, {"owner": ""}, {"entry": "main"}, {"env": {"A=B": "x"}}, {"name": "../x"}]
 )
 def test_bad_spec_is_rejected(changes: dict[str, Any]) -> None:
-    """What cannot be a container's name, entry or variable is refused before anything is made."""
+    """A name, entry or variable that no container can have is refused before anything is created."""
     with pytest.raises(Rejected):
         check_spec(make_spec(**changes))
 
@@ -164,13 +164,13 @@ def container(status: str, code: int = 0, **state: Any) -> dict[str, Any]:
     ],
 )
 def test_report(given: dict[str, Any] | None, stopped: bool, expected: tuple[object, ...]) -> None:
-    """The engine's word in the seam's terms, case by case."""
+    """Each state that the engine describes becomes the right report."""
     report = report_of(given, stopped)
     assert (report.standing, report.exit_code, report.cause) == expected
 
 
 def test_code_is_looked_for_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders of the path outside of the app's are sent too; those of packages, of Python and of lightwork are not."""
+    """Folders of the path outside of the app's are sent too, except those of packages, Python and lightwork."""
     for name in ("app/sub", "libs", "env/lib/site-packages"):
         (tmp_path / name).mkdir(parents=True)
     paths = [str(tmp_path / name) for name in ("app", "app/sub", "libs", "env/lib/site-packages", "gone")]
@@ -180,12 +180,12 @@ def test_code_is_looked_for_on_the_path(tmp_path: Path, monkeypatch: pytest.Monk
     import lightwork
 
     assert str(Path(lightwork.__file__).parents[1]) not in roots
-    with pytest.raises(UsageError, match="start the app from a folder of its own"):
+    with pytest.raises(UsageError, match="start the app from a separate folder"):
         code_roots(str(Path.home()))
 
 
 def test_missing_client_names_the_extra() -> None:
-    """Without aiodocker the runtime can be imported and configured; entering it names what to install."""
+    """Without aiodocker the runtime can be imported and configured; entering it names the extra to install."""
     program = """if True:
         import asyncio, sys
         sys.modules["aiodocker"] = None
@@ -201,6 +201,6 @@ def test_missing_client_names_the_extra() -> None:
 
 
 def test_options_are_data() -> None:
-    """The options can be encoded, as every Struct of the configuration."""
+    """The options can be encoded, like every Struct of the configuration."""
     options = DockerOptions(machines={"big": Machine(memory=100)})
     assert msgspec.json.decode(msgspec.json.encode(options), type=DockerOptions) == options

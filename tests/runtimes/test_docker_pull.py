@@ -1,4 +1,4 @@
-"""Pulls from a registry on the loopback, which has one small image and can be told to fail."""
+"""Pulls from a registry on the loopback that has one small image and fails on request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _V2 = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class Registry:
-    """Serves one image; `fails` gives a status for a path that contains its key."""
+    """Serves one image. `fails` maps part of a path to the status that the path fails with."""
 
     def __init__(self) -> None:
         self.fails: dict[str, int] = {}
@@ -115,7 +115,7 @@ async def registry() -> AsyncIterator[Registry]:
 
 
 async def test_pull_tells_how_far_it_is(registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An image that is not there is pulled, layer by layer in the log; one without Python is refused with the key."""
+    """A missing image is pulled and its layers are logged. An image without Python is refused with the key to set."""
     caplog.set_level(logging.INFO, "lightwork")
     folder = Folder(tmp_path / "app")
     async with docker_runtime(folder.owner, pull="missing", image=registry.image) as runtime:
@@ -136,7 +136,7 @@ async def test_pull_tells_how_far_it_is(registry: Registry, tmp_path: Path, capl
 async def test_pull_that_fails(
     registry: Registry, tmp_path: Path, part: str, status: int, kind: type[Exception], said: str
 ) -> None:
-    """What the registry does not have is refused for good, what it cannot give now is not; nothing is left."""
+    """An image missing in the registry is rejected for good, a failing registry is `NoCapacity`; nothing is left."""
     registry.fails[part] = status
     folder = Folder(tmp_path / "app")
     async with docker_runtime(folder.owner, pull="missing") as runtime:
@@ -148,9 +148,9 @@ async def test_pull_that_fails(
 
 
 async def test_pull_that_fails_takes_no_older_image(registry: Registry, tmp_path: Path) -> None:
-    """With `pull = "always"` an image of that name which is there already is not used when the pull fails."""
+    """With `pull = "always"` a failing pull is an error even if an older image of that name exists."""
     folder = Folder(tmp_path / "app")
-    await asyncio.to_thread(docker, "pull", "--quiet", registry.image)  # this loop serves it
+    await asyncio.to_thread(docker, "pull", "--quiet", registry.image)  # this loop serves the registry
     registry.fails["/manifests/"] = 500
     async with docker_runtime(folder.owner, pull="always", image=registry.image) as runtime:
         with pytest.raises(NoCapacity, match="cannot be pulled"):

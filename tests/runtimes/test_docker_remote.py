@@ -1,4 +1,4 @@
-"""An engine behind TCP and TLS, as that of another machine."""
+"""An engine behind TCP and TLS, like the engine of another machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENOUGH = ["exit_code_is_reported", "stop_forces_after_the_grace", "output_is_fol
 
 
 def make_certificates(folder: Path, name: str) -> Path:
-    """An authority, and one certificate of it that serves both ends."""
+    """Make an authority and a certificate of it for both ends."""
     folder.mkdir()
     (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
     new = "openssl req -newkey rsa:2048 -nodes"
@@ -46,7 +46,7 @@ def make_certificates(folder: Path, name: str) -> Path:
 
 @contextlib.asynccontextmanager
 async def engine_behind_tls(certificates: Path) -> AsyncIterator[str]:
-    """The local engine, at a TCP port that asks for a certificate of ours."""
+    """The local engine, at a TCP port that requires a certificate of the test's authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.pem"))
     context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
     context.verify_mode = ssl.CERT_REQUIRED
@@ -86,7 +86,7 @@ async def engine_behind_tls(certificates: Path) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check.__name__ in ENOUGH], ids=lambda c: c.__name__)
 async def test_engine_behind_tls_keeps_the_contract(check: object, tmp_path: Path) -> None:
-    """Launching, the ticket by standard input, output and ending work over TLS as over the socket."""
+    """Launching, the ticket on standard input, output and ending work over TLS as over the socket."""
     certificates = make_certificates(tmp_path / "certificates", "ours")
     async with engine_behind_tls(certificates) as host:
         options = DockerOptions(host=host, tls=str(certificates), image=base_image(), pull="never", network="host")
@@ -94,7 +94,7 @@ async def test_engine_behind_tls_keeps_the_contract(check: object, tmp_path: Pat
 
 
 async def test_engine_of_another_authority_is_refused(tmp_path: Path) -> None:
-    """An engine that cannot prove to be ours is not spoken to, nor does one without TLS get an answer."""
+    """An engine with a certificate of another authority gets no request, nor does an engine without TLS."""
     ours, theirs = (make_certificates(tmp_path / name, name) for name in ("ours", "theirs"))
     async with engine_behind_tls(theirs) as host:
         for options in (DockerOptions(host=host, tls=str(ours)), DockerOptions(host=host)):
@@ -103,7 +103,7 @@ async def test_engine_of_another_authority_is_refused(tmp_path: Path) -> None:
 
 
 async def test_route_from_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For an engine elsewhere the route is the address that this machine has towards it, and ports are published."""
+    """For an engine on another machine, the route is this machine's address towards it, and ports are published."""
     from lightwork_runtimes.docker import _routes
     from lightwork_runtimes.docker._address import EngineAddress
     from lightwork_runtimes.docker._engine import Engine

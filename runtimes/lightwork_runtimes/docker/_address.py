@@ -1,4 +1,4 @@
-"""Where the engine is: the profile's keys, the environment and Docker's contexts, as its command line reads them."""
+"""The engine's address, from the profile, the environment and Docker's contexts, as Docker's command line finds it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "~/.docker/run/docker.so
 
 
 class EngineAddress(msgspec.Struct, frozen=True):
-    """Where an engine listens.
+    """The address of an engine.
 
     Attributes:
         url: ``unix:///path`` or ``tcp://host:port``.
         tls: Folder with the certificates of TLS, None for a plain connection.
         verify: Whether the engine's certificate is checked.
-        source: Which key, variable or context said so.
+        source: The key, variable or context that the address comes from.
     """
 
     url: str
@@ -38,7 +38,7 @@ class EngineAddress(msgspec.Struct, frozen=True):
 
     @property
     def socket(self) -> str | None:
-        """Path of the unix socket, None where it is none."""
+        """Path of the unix socket, None for another kind of address."""
         return self.url.removeprefix("unix://") if self.url.startswith("unix://") else None
 
     @property
@@ -53,7 +53,7 @@ class EngineAddress(msgspec.Struct, frozen=True):
 
     @property
     def is_here(self) -> bool:
-        """Whether the engine is on this machine, as far as its address tells."""
+        """Whether the engine is on this machine, judged by its address alone."""
         host = self.host
         if host is None or host == "localhost":
             return True
@@ -63,10 +63,10 @@ class EngineAddress(msgspec.Struct, frozen=True):
             return False
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The certificates to speak with, None for a plain connection.
+        """Return the TLS context for the connection, None for a plain connection.
 
         Raises:
-            PlatformError: They cannot be read.
+            PlatformError: The certificates cannot be read.
         """
         if self.tls is None:
             return None
@@ -86,10 +86,10 @@ class EngineAddress(msgspec.Struct, frozen=True):
 
 
 def find_engine(options: DockerOptions) -> EngineAddress:
-    """Where the profile's engine is.
+    """Return the address of the profile's engine.
 
     Raises:
-        PlatformError: A context is not there, or is of a kind that cannot be used.
+        PlatformError: The context does not exist, or its kind of address is not supported.
     """
     if options.host is not None:
         return _checked(EngineAddress(options.host, options.tls or _tls_variable(), source="`host` of the profile"))
@@ -113,8 +113,8 @@ def _checked(address: EngineAddress) -> EngineAddress:
     if address.url.startswith(("unix://", "tcp://", "http://", "https://")):
         return address
     raise PlatformError(
-        f"the Docker engine {address} cannot be used: lightwork speaks to unix:///path and tcp://host:port. For a "
-        "machine that is reached by ssh, take the runtime `ssh`, or forward the engine's socket"
+        f"the Docker engine {address} cannot be used: the address must be unix:///path or tcp://host:port. For a "
+        "machine that is reached by ssh, use the runtime `ssh`, or forward the engine's socket"
     )
 
 
@@ -138,7 +138,7 @@ def _context(name: str, source: str) -> EngineAddress:
     endpoint = _read_json(meta).get("Endpoints", {}).get("docker", {})
     if "Host" not in endpoint:
         raise PlatformError(
-            f"there is no Docker context {name!r} ({source}): `docker context ls` shows those there are"
+            f"Docker context {name!r} not found (from {source}): `docker context ls` lists the existing contexts"
         )
     tls = _folder() / "contexts" / "tls" / digest / "docker"
     verify = not endpoint.get("SkipTLSVerify", False)
@@ -154,5 +154,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise PlatformError(f"Docker's own configuration {path} cannot be read: {error}") from error
+        raise PlatformError(f"Docker's configuration file {path} cannot be read: {error}") from error
     return content

@@ -1,8 +1,8 @@
-"""The images that are kept for later launches, and when each was last used; see `lightwork.runtime.Caching`.
+"""The images kept for later launches, and when each was last used; see `lightwork.runtime.Caching`.
 
-An engine knows which image a container uses, and when one was made, but not when it was last used: a container that
-ended is removed. So each launch leaves a sign in a folder of this user, an empty file for each image of each engine,
-whose time is the launch's. What is launched from other machines or by other users leaves none here.
+An engine has the image of each container and the creation time of each image. It does not have the time of last use,
+because a container that ended is removed. So each launch touches an empty file in a folder of this user, one file for
+each image of each engine. Launches from other machines or by other users touch no file here.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["APP", "BASE", "BASED_ON", "ENV", "ENVIRONMENT", "FOLDERS", "Uses", "cached", "discard", "own_tags"]
 
 APP, ENV, BASE = "lightwork-app", "lightwork-env", "lightwork-base"
-"""Repositories of the images that are built, those that are built on others first."""
+"""Repositories of the images that lightwork builds. An image is built on those to its right."""
 
 BASED_ON, ENVIRONMENT, FOLDERS = "lightwork.base", "lightwork.env", "lightwork.folders"
-"""Labels: id of the base of an environment, tag of the environment of an app, and the folders that its code is of."""
+"""Labels: id of an environment's base, tag of an app's environment, and the folders that the app's code comes from."""
 
 _KIND = "image"
 _NO_TAG = "<none>:<none>"
-"""What an engine says of an image that has none."""
+"""The tag that an engine reports for an image without tags."""
 
 
 class Uses:
-    """When the images of one engine were last used from here, in files. What goes wrong with these is passed over."""
+    """When the images of one engine were last used from here, kept as files. Errors with the files are ignored."""
 
     def __init__(self, engine: str) -> None:
         self._folder = os.path.join(cache_folder("docker"), "".join(char if char.isalnum() else "-" for char in engine))
 
     def note(self, tags: Iterable[str]) -> None:
-        """These are used now."""
+        """Record that these images are used now."""
         with contextlib.suppress(OSError):
             os.makedirs(self._folder, 0o700, exist_ok=True)
             for tag in set(tags):
@@ -47,14 +47,14 @@ class Uses:
                 os.utime(self._path(tag))
 
     def since(self, tag: str) -> float | None:
-        """Seconds since it was used from here, None if it was not."""
+        """Return the seconds since the image was last used from here, None if it was not."""
         try:
             return max(0.0, time.time() - os.stat(self._path(tag)).st_mtime)
         except OSError:
             return None
 
     def forget_others(self, tags: Iterable[str]) -> None:
-        """No images but these are there."""
+        """Delete the records of all images except these."""
         names = {os.path.basename(self._path(tag)) for tag in tags}
         with contextlib.suppress(OSError):
             for name in os.listdir(self._folder):
@@ -66,12 +66,12 @@ class Uses:
 
 
 def own_tags(tags: Sequence[str] | None) -> list[str]:
-    """Those of an image's tags that lightwork has given it."""
+    """Return those of an image's tags that lightwork gave it."""
     return [tag for tag in tags or () if tag.partition(":")[0] in (APP, ENV, BASE)]
 
 
 async def cached(engine: Engine) -> list[Cached]:
-    """Every image that was built here, those that are built on others first."""
+    """Return every image that lightwork built. An image comes before the images that it is built on."""
     shelf = await _Shelf.read(engine)
     uses = Uses(engine.id)
     found = []
@@ -93,17 +93,17 @@ async def cached(engine: Engine) -> list[Cached]:
 
 
 async def discard(engine: Engine, entry: Cached) -> bool:
-    """Remove an image unless a container or another image uses it; says whether it is gone.
+    """Remove an image unless a container or another image uses it. Return whether it is gone.
 
     Raises:
-        RuntimeFailure: The engine does not remove it, or does not answer.
+        RuntimeFailure: The engine fails to remove the image, or does not answer.
     """
     if (entry.kind, entry.place) != (_KIND, engine.address.url):
         return True
     shelf = await _Shelf.read(engine)
-    # The engine refuses what a container uses, in one step with the removal; of what others are built on it would take
-    # the name away and free nothing. An image that a launch has found, and that is gone before its container is
-    # created, is made again by that launch.
+    # The engine refuses to remove an image that a container uses, atomically. For an image that others are built on it
+    # would remove the name and free nothing. If an image is removed after a launch found it and before the launch
+    # creates its container, that launch builds it again.
     if entry.name in shelf.own and (shelf.is_needed(entry.name) or not await engine.remove_image(entry.name)):
         return False
     Uses(engine.id).forget_others(shelf.own.keys() - {entry.name})
@@ -114,8 +114,8 @@ class _Shelf:
     """The images of an engine at one moment.
 
     Attributes:
-        own: By tag, those that were built here.
-        used: Ids of those that a container uses, by what was built on them as well.
+        own: By tag, the images that lightwork built.
+        used: Ids of the images that a container uses, directly or through an image built on them.
     """
 
     def __init__(self, images: Sequence[dict[str, Any]], containers: Iterable[str]) -> None:
@@ -125,24 +125,24 @@ class _Shelf:
 
     @classmethod
     async def read(cls, engine: Engine) -> _Shelf:
-        """As it is now; containers are looked at last, so that one which is just created is not missed."""
+        """Read the engine's images and containers. Containers come last, so that a new one is not missed."""
         return cls(await engine.images(), await engine.images_in_use())
 
     def is_needed(self, tag: str) -> bool:
-        """Whether an image or a container uses this one."""
+        """Whether a container or another image uses this image."""
         image_id = self.own[tag]["Id"]
         others = (other["Id"] for other in self.own.values() if other["Id"] != image_id)
         return image_id in self.used or any(image_id in self._ancestry(other) for other in others)
 
     def own_size(self, image: Mapping[str, Any]) -> int:
-        """Bytes of the image that are not of one with a name which it was built on."""
+        """Return the bytes of the image that it does not share with a named image below it."""
         ancestors = [self._images[each] for each in self._ancestry(image["Id"]) if each != image["Id"]]
         named = [each for each in ancestors if any(tag != _NO_TAG for tag in each.get("RepoTags") or ())]
         shared = max((int(each["Size"]) for each in named), default=0)
         return max(0, int(image["Size"]) - shared)
 
     def _ancestry(self, image_id: str) -> list[str]:
-        """The image and all that it was built on, as far as the engine and our labels tell."""
+        """Return the image and all the images below it, as far as the engine and lightwork's labels tell."""
         found: list[str] = []
         open_ends = [image_id]
         while open_ends:

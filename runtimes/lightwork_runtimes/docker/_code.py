@@ -1,6 +1,6 @@
-"""The app's own code: which folders it is in, and what of them is sent along.
+"""The app's own code: the folders that hold it, and the files of them that are sent.
 
-A worker puts the scheduler's ``sys.path`` in front of its own, so in the container each folder is where it is here.
+A worker puts the scheduler's ``sys.path`` before its own. So each folder has the same path in the container as here.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ __all__ = ["AppCode", "code_roots"]
 
 _IN_MEMORY = 16 * 1024 * 1024
 _WORTH_COMPILING = 100_000
-"""Bytes of Python code from which on compiling it once, which takes a second, is cheaper than at each start."""
+"""Bytes of Python code above which compiling once, which takes a second, is cheaper than compiling at each start."""
 
 
 def code_roots(folder: str) -> list[str]:
-    """The folders to send: the app's, and those on ``sys.path`` outside of it that hold code of the user's.
+    """Return the folders to send: the app's folder, and the folders on ``sys.path`` outside of it with the user's code.
 
-    Left out are Python's own folders, those of installed packages, and where lightwork itself is.
+    Python's own folders, those of installed packages and lightwork's own folder are left out.
 
     Raises:
-        UsageError: The app's folder is the root or a home folder, or is not there.
+        UsageError: The app's folder is the root, a home folder or a system folder, or does not exist.
     """
     app = os.path.realpath(folder)
     if not os.path.isdir(app):
         raise UsageError(f"the app's folder {folder!r} is not a folder")
     if app in _never():
         raise UsageError(
-            f"the app's folder is {app!r}, and all of it would be sent: start the app from a folder of its own, or set "
+            f"the app's folder is {app!r}, and all of it would be sent: start the app from a separate folder, or set "
             "`folder` of the profile"
         )
-    # As it is spelled, not where links lead: that is what ``sys.path`` says.
+    # Symbolic links are not resolved: ``sys.path`` has the path as it is spelled.
     roots = [os.path.abspath(folder)]
     for path in dict.fromkeys(os.path.abspath(path) for path in sys.path):
         if os.path.isdir(path) and not _is_left_out(path) and not any(_is_below(path, root) for root in roots):
@@ -51,13 +51,13 @@ def code_roots(folder: str) -> list[str]:
 
 
 class AppCode:
-    """What is sent of the app's folders. Making one reads all files, which blocks.
+    """The files of the app's folders that are sent. The constructor reads all files, which blocks.
 
     Attributes:
         roots: The folders.
-        digest: Of their places and contents.
-        parts: For each folder the name of a tar for an image's root, and what writes it.
-        is_worth_compiling: Whether there is much Python code in them.
+        digest: Digest of the paths and contents of the folders.
+        parts: For each folder the name of a tar for an image's root, and the function that writes it.
+        is_worth_compiling: Whether the folders hold more than 100 kB of Python code.
     """
 
     def __init__(self, roots: Sequence[str], patterns: Sequence[str] = ()) -> None:
@@ -77,7 +77,7 @@ class AppCode:
 
 def _writer(root: str, bundle: Bundle) -> Callable[[IO[bytes]], None]:
     def write(target: IO[bytes]) -> None:
-        """The bundle's files under their absolute path. Folders above it are not named, so theirs stay as they are."""
+        """Write the bundle's files under their absolute path. The tar does not name their parent folders."""
         prefix = PurePosixPath(root).relative_to("/")
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as data:
             bundle.write(data)
@@ -89,7 +89,7 @@ def _writer(root: str, bundle: Bundle) -> Callable[[IO[bytes]], None]:
                 for member in source:
                     content = source.extractfile(member) if member.isfile() else None
                     member.name = str(prefix / member.name)
-                    member.pax_headers = {}  # of the old name
+                    member.pax_headers = {}  # they have the old name
                     tar.addfile(member, content)
 
     return write

@@ -1,4 +1,4 @@
-"""A container's description for the engine, made of a spec, the profile and the image."""
+"""The description of a container for the engine, made from a spec, the profile and the image."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from lightwork_runtimes.docker._report import DIGEST, LIFETIME, OWNER
 __all__ = ["SERVICE", "SERVICE_PORT", "check_spec", "describe", "digest_of"]
 
 SERVICE = "_LIGHTWORK_SERVICE"
-"""Variable that tells a worker where its own service belongs: ``bind host,port,url``; the last two may be empty."""
+"""Variable with the address for a worker's own service: ``bind host,port,url``. The last two may be empty."""
 
 SERVICE_PORT = 8000
-"""Port of a service in a container whose port is published, where the work names none. Each has its own network."""
+"""Port of a published service whose work names none. Each container has its own network, so ports do not collide."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FREE_PORTS = range(20000, 32768)
-"""Below the ports that systems give out by themselves, so that what is drawn is rarely taken."""
+"""Below the range that systems use for ephemeral ports, so that a random port is rarely taken."""
 
 
 def check_spec(spec: Spec) -> None:
-    """Refuse what no container can be made of.
+    """Check the fields of a spec that a container is made from.
 
     Raises:
-        Rejected: Names what.
+        Rejected: A field is invalid; the message names it.
     """
     for what, name in (("the launch's name", spec.name), ("the owner's id", spec.owner)):
         if not _NAME.fullmatch(name):
-            raise Rejected(f"{what} {name!r}: use at most 200 letters, digits, '.', '_' and '-', no dot in front")
+            raise Rejected(f"{what} {name!r}: use 1 to 200 letters, digits, '.', '_' and '-', the first no '.' or '-'")
     module, _, function = spec.entry.partition(":")
     if not module or not function:
         raise Rejected(f"entry {spec.entry!r}: must be `package.module:function`")
     for key, value in spec.env.items():
         if not key or "=" in key or "\0" in key + value:
-            raise Rejected(f"env {key!r}: no variable can have that name and value")
+            raise Rejected(f"env {key!r}: invalid name or value for an environment variable")
 
 
 def digest_of(spec: Spec) -> str:
-    """A digest of everything in the spec. The ticket's secret makes it say nothing about the ticket."""
+    """Return a digest of the whole spec. It reveals nothing about the ticket, because the ticket holds a secret."""
     return hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()
 
 
 def describe(spec: Spec, options: DockerOptions, image: str, publish_at: str | None) -> dict[str, Any]:
-    """What to create. The ticket is not in it.
+    """Return the description to create a container from. It does not contain the ticket.
 
     Args:
-        spec: What to launch.
-        options: The profile's.
-        image: What to run it in.
-        publish_at: Address of the engine's machine at which a port is published, None for no port.
+        spec: The launch.
+        options: The profile's options.
+        image: Name of the image to run.
+        publish_at: Address of the engine's machine at which a port is published, None to publish no port.
 
     Raises:
-        Rejected: The machine that it asks for cannot be had.
+        Rejected: The profile does not have the machine that the spec requests.
     """
     host: dict[str, Any] = {
-        "Init": True,  # without one, Python is the first process of the container and ignores SIGTERM
+        "Init": True,  # without an init process, Python is process 1 of the container and ignores SIGTERM
         "NetworkMode": options.network,
-        # Never rotated: offsets count from the start. Not `local`, which is binary-safe: engine 20.10 loses
-        # the end of a line that is longer than 16 kB with it.
+        # Never rotated: offsets count from the start. The driver `local` is binary-safe, but with it engine 20.10
+        # loses the end of a line that is longer than 16 kB.
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "1t", "max-file": "1"}},
         **_limits(options, spec.compute),
     }
@@ -106,7 +106,7 @@ def _limits(options: DockerOptions, compute: CloudCompute | None) -> dict[str, A
     machine = machine_for(options, compute)
     host: dict[str, Any] = {}
     if machine.memory is not None:
-        # As much with swap as without: no swap. Else a work over its limit would crawl instead of end.
+        # The same limit with and without swap means no swap. With swap, a work over its limit would crawl, not end.
         host["Memory"] = host["MemorySwap"] = machine.memory * 2**20
     if machine.cpus is not None:
         host["NanoCpus"] = int(machine.cpus * 1e9)
@@ -125,12 +125,12 @@ def _limits(options: DockerOptions, compute: CloudCompute | None) -> dict[str, A
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
-    """A folder of the engine's machine, or a volume. A folder that is not there is refused by the engine, not made."""
+    """Return the mount of a folder of the engine's machine, or of a volume. The engine refuses a missing folder."""
     if mount.source.startswith("/"):
         return {"Type": "bind", "Source": mount.source, "Target": mount.mount_path}
     if _VOLUME.fullmatch(mount.source):
         return {"Type": "volume", "Source": mount.source, "Target": mount.mount_path}
     raise Rejected(
-        f"Mount(source={mount.source!r}): the runtime `docker` mounts absolute paths of the engine's machine, "
-        "and volumes by their name"
+        f"Mount(source={mount.source!r}): for the runtime `docker`, source must be an absolute path of the engine's "
+        "machine or the name of a volume"
     )

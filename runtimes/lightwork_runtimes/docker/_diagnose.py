@@ -1,4 +1,4 @@
-"""What the runtime `docker` needs, looked at without making anything."""
+"""Checks of what the runtime `docker` needs. They change nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSTALL = 'pip install "lightwork[docker]"'
 
 
 async def look(options: DockerOptions) -> Sequence[Finding]:
-    """The client library, the engine, and what the link to containers needs."""
+    """Check the client library, the engine, and the TLS library for the link to containers."""
     try:
         require_client()
     except PlatformError as error:
@@ -39,6 +39,6 @@ async def _engine(options: DockerOptions) -> Finding:
 
 def _tls() -> Finding:
     if importlib.util.find_spec("cryptography") is None:
-        detail = "cryptography is missing: containers are off loopback, where the link is TLS"
+        detail = "cryptography is not installed: containers are off loopback, where the link uses TLS"
         return Finding("link", Health.PROBLEM, detail, _INSTALL)
     return Finding("link", Health.OK, "TLS can be used")

@@ -1,4 +1,4 @@
-"""What this runtime asks of an engine, as few calls over aiodocker, with the engine's errors in the seam's words."""
+"""The engine's API calls that this runtime uses, over aiodocker. Its errors become those of `lightwork.runtime`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["BuildFailed", "Engine", "EngineError", "parse_time", "require_client
 
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 _LOG_HEADER = struct.Struct(">BxxxL")
-_NO_ANSWER = 900  # aiodocker's number for a connection that could not be made
+_NO_ANSWER = 900  # the status that aiodocker reports when it cannot connect
 _CONNECT_WITHIN = 15.0
 _KEPT_LINES = 30
 
 
 class EngineError(RuntimeFailure):
-    """The engine refused. `status` is the HTTP status."""
+    """The engine refused a request. `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -36,14 +36,14 @@ class EngineError(RuntimeFailure):
 
 
 class BuildFailed(RuntimeFailure):
-    """A build or a pull failed; the message has the last lines of it."""
+    """A build failed. The message has the last lines of its output."""
 
 
 def require_client() -> ModuleType:
-    """The module aiodocker.
+    """Return the module aiodocker.
 
     Raises:
-        PlatformError: It is not installed.
+        PlatformError: aiodocker is not installed.
     """
     try:
         import aiodocker
@@ -55,13 +55,13 @@ def require_client() -> ModuleType:
 
 
 class Engine:
-    """A connection to an engine. Everything may be called concurrently; what it holds open is not bounded here.
+    """A connection to an engine. Every method may be called concurrently; the number of connections is not limited.
 
     Attributes:
-        address: Where it is.
-        id: Its own name for itself, the same wherever it is reached from.
-        now: The engine's clock when it was opened, in seconds since the epoch.
-        is_desktop: Whether containers run in a virtual machine of this one (Docker Desktop).
+        address: The engine's address.
+        id: The engine's own id, the same from every machine.
+        now: The engine's clock when the connection was opened, in seconds since the epoch.
+        is_desktop: Whether containers run in a virtual machine on this machine (Docker Desktop).
     """
 
     def __init__(self, address: EngineAddress) -> None:
@@ -76,14 +76,14 @@ class Engine:
         """Connect.
 
         Raises:
-            PlatformError: aiodocker is not installed, or the engine does not answer; says how to start it.
+            PlatformError: aiodocker is not installed, or the engine does not answer; the message says how to start it.
         """
         library = require_client()
         import aiohttp
 
         self._error = library.DockerError
-        # No limit: each work that runs keeps a connection for its output open, and more than aiohttp's usual 100
-        # would wait for each other for ever.
+        # No limit: each running work keeps a connection open for its output. With aiohttp's default limit of 100,
+        # more works would block each other for ever.
         if self.address.socket is not None:
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(self.address.socket, limit=0)
             url = "unix://localhost"
@@ -106,7 +106,7 @@ class Engine:
         self.now = int(parse_time(info["SystemTime"]))
 
     async def close(self) -> None:
-        """Let every connection go."""
+        """Close every connection."""
         if self._docker is not None:
             await self._docker.session.close()
             await self._docker.close()
@@ -114,25 +114,25 @@ class Engine:
     # --- containers -------------------------------------------------------------------------------
 
     async def create(self, name: str, config: dict[str, Any]) -> None:
-        """Create a container. Status 409: the name is taken; 404: there is no such image."""
+        """Create a container. Status 409: the name is taken; 404: the image does not exist."""
         with self._translated():
             await self._docker.containers.create(config, name=name)
 
     async def start(self, name: str, stdin: bytes = b"") -> None:
-        """Start a container, and give it its standard input, whole."""
+        """Start a container and send it its whole standard input."""
         container = self._docker.containers.container(name)
         with self._translated():
             if not stdin:
                 await container.start()
                 return
-            # Attached before the start, so that nobody else's attachment gets there first; closed after it: with
-            # StdinOnce the end of this connection is the end of the container's input.
+            # Attach before the start, so that no other client attaches first. Detach after it: with StdinOnce the end
+            # of this connection is the end of the container's input.
             async with container.attach(stdin=True) as stream:
                 await stream.write_in(stdin)
                 await container.start()
 
     async def inspect(self, name: str) -> dict[str, Any] | None:
-        """All that the engine knows of a container, None if there is none."""
+        """Return the engine's description of a container, None if it does not exist."""
         try:
             found: dict[str, Any] = await self._json(f"containers/{name}/json")
         except EngineError as error:
@@ -142,7 +142,7 @@ class Engine:
         return found
 
     async def kill(self, name: str, signal: str) -> None:
-        """Send a signal to the first process of a container; one that does not run gets none."""
+        """Send a signal to the first process of a container. Do nothing if the container does not run."""
         try:
             with self._translated():
                 await self._docker.containers.container(name).kill(signal=signal)
@@ -151,7 +151,7 @@ class Engine:
                 raise
 
     async def remove(self, name: str) -> bool:
-        """Remove a container, running or not, with its anonymous volumes. False: somebody else is at it."""
+        """Remove a container, running or not, and its anonymous volumes. Return False if another client removes it."""
         try:
             with self._translated():
                 await self._docker.containers.container(name).delete(force=True, v=True)
@@ -163,20 +163,20 @@ class Engine:
         return True
 
     async def names(self, label: str, name: str = "") -> list[str]:
-        """Names of the containers with a label, in every state; of those alone that have `name` in theirs, if given."""
+        """Return the names of the containers with a label, in every state. `name` keeps only names that contain it."""
         filters = {"label": [label], **({"name": [name]} if name else {})}
         found = await self._json("containers/json", params={"all": True, "filters": json.dumps(filters)})
         return sorted(container["Names"][0].lstrip("/") for container in found)
 
     async def output(self, name: str, *, follow: bool) -> AsyncIterator[bytes]:
-        """The output of a container from its beginning, both streams as they came."""
+        """Yield the output of a container from its beginning, both streams in the order of writing."""
         params = {"stdout": True, "stderr": True, "follow": follow}
         async with self._stream(f"containers/{name}/logs", params=params) as content:
             while header := await _read_all(content, _LOG_HEADER.size):
                 yield await _read_all(content, _LOG_HEADER.unpack(header)[1])
 
     async def events(self, since: int, label: str, events: list[str]) -> AsyncIterator[dict[str, Any]]:
-        """What happens to containers with a label, from a moment of the engine's clock on. First comes an empty one."""
+        """Yield the events of containers with a label from an engine's time on. The first event is empty."""
         filters = json.dumps({"type": ["container"], "label": [label], "event": events})
         async with self._stream("events", params={"since": since, "filters": filters}) as content:
             yield {}
@@ -186,7 +186,7 @@ class Engine:
     # --- images and networks ----------------------------------------------------------------------
 
     async def image(self, name: str) -> dict[str, Any] | None:
-        """All that the engine knows of an image, None if it has none of that name."""
+        """Return the engine's description of an image, None if it does not exist."""
         try:
             with self._translated():
                 found: dict[str, Any] = await self._docker.images.inspect(name)
@@ -197,16 +197,16 @@ class Engine:
         return found
 
     async def pull(self, name: str) -> AsyncIterator[dict[str, Any]]:
-        """Pull an image; gives the engine's progress."""
+        """Pull an image and yield the engine's progress."""
         with self._translated():
             async for step in self._docker.images.pull(name, stream=True):
                 yield step
 
     async def build(self, context: IO[bytes], tag: str, labels: dict[str, str]) -> AsyncIterator[str]:
-        """Build an image from a tar with a Dockerfile; gives the lines of what it says.
+        """Build an image from a tar with a Dockerfile and yield the lines of its output.
 
         Raises:
-            BuildFailed: A step failed; has the last lines.
+            BuildFailed: A step failed; the message has the last lines.
         """
         said: list[str] = []
         with self._translated():
@@ -220,27 +220,27 @@ class Engine:
                         del said[:-_KEPT_LINES]
                         yield line
             except self._error as error:
-                if not getattr(error, "status", 0):  # it came in the stream: the build itself
+                if not getattr(error, "status", 0):  # an error in the stream: the build itself failed
                     raise BuildFailed("\n".join([*said, _text(error)])) from error
                 raise
 
     async def images(self) -> list[dict[str, Any]]:
-        """A line of the engine's list for each image, those that others were built from too."""
+        """Return the engine's list of images, intermediate ones included."""
         found: list[dict[str, Any]] = await self._json("images/json", params={"all": True})
         return found
 
     async def images_in_use(self) -> set[str]:
-        """Ids of the images that any container is of, running or not: none of them can be removed."""
+        """Return the ids of the images of all containers, running or not. None of these images can be removed."""
         found = await self._json("containers/json", params={"all": True})
         return {container["ImageID"] for container in found}
 
     async def tags(self, label: str) -> list[str]:
-        """Tags of the images with a label."""
+        """Return the tags of the images with a label."""
         found = await self._json("images/json", params={"filters": json.dumps({"label": [label]})})
         return [tag for image in found for tag in image.get("RepoTags") or ()]
 
     async def remove_image(self, tag: str) -> bool:
-        """Remove an image unless a container uses it; says whether it is gone."""
+        """Remove an image unless a container uses it. Return whether it is gone."""
         try:
             await self._json(f"images/{tag}", method="DELETE")
         except EngineError as error:
@@ -250,10 +250,10 @@ class Engine:
         return True
 
     async def gateway(self, network: str) -> str | None:
-        """Address of the engine's machine in a network, None where the network does not say.
+        """Return the address of the engine's machine in a network, None if the network has no gateway.
 
         Raises:
-            EngineError: With status 404 there is no such network.
+            EngineError: With status 404: the network does not exist.
         """
         found = await self._json(f"networks/{network}")
         for config in found.get("IPAM", {}).get("Config") or ():
@@ -269,7 +269,7 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def _stream(self, path: str, params: dict[str, Any]) -> AsyncIterator[Any]:
-        """The body of an answer as it comes. aiodocker's own readers decode output as text, which it need not be."""
+        """Open the body of a response as a stream of bytes. aiodocker's own readers decode output as text."""
         with self._translated():
             response = await self._docker._do_query(path, "GET", params=params, timeout=None)
             try:
@@ -294,12 +294,12 @@ class Engine:
 
 
 def parse_time(text: str) -> float:
-    """A time of the engine's, RFC 3339 with nanoseconds, in seconds since the epoch."""
+    """Parse a time of the engine, RFC 3339 with nanoseconds, into seconds since the epoch."""
     return datetime.fromisoformat(_FRACTION.sub(r"\1", text)).timestamp()
 
 
 async def _read_all(content: Any, size: int) -> bytes:
-    """Exactly `size` bytes, or nothing at the end of the stream."""
+    """Return exactly `size` bytes, or nothing at the end of the stream."""
     try:
         data: bytes = await content.readexactly(size)
     except EOFError:
@@ -313,7 +313,7 @@ def _text(error: Exception) -> str:
 
 def _how_to_start(address: EngineAddress, error: Exception) -> str:
     if address.socket is not None:
-        how = "start it (`sudo systemctl start docker`, or Docker Desktop); your user must be allowed to use its socket"
+        how = "start it (`sudo systemctl start docker`, or Docker Desktop); your user needs access to its socket"
     else:
-        how = "start it there, or set `host` of the profile to another"
+        how = "start it on its machine, or set `host` of the profile to another engine"
     return f"{error}. Is the Docker engine running? {how[0].upper()}{how[1:]}"

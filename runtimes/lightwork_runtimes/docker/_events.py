@@ -1,7 +1,7 @@
-"""The engine's events, read once for all who wait, instead of a waiting request for each container.
+"""The engine's events, read once for all waiting tasks, instead of one waiting request for each container.
 
-An event only wakes who waits for that container: what became of it is then asked. So an event that comes twice, or
-for something else, does no harm, and one that is lost with the stream wakes everybody.
+An event only wakes the tasks that wait for its container. They then query its state. So a repeated event or an event
+for another container does no harm. When the stream breaks, all tasks are woken, so that no lost event matters.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _KINDS = ["start", "die", "destroy"]
 
 
 class Events:
-    """Wakes those who wait for something to happen to a container.
+    """Wakes the tasks that wait for a change of a container.
 
     Args:
-        engine: Whose events.
-        tasks: Holds the task that reads them, from the first wait on.
+        engine: The engine whose events are read.
+        tasks: The task group for the task that reads the events. It starts at the first wait.
     """
 
     def __init__(self, engine: Engine, tasks: anyio.abc.TaskGroup) -> None:
@@ -37,7 +37,7 @@ class Events:
 
     @contextlib.contextmanager
     def watch(self, name: str, changed: asyncio.Event) -> Iterator[None]:
-        """Set `changed` whenever something may have happened to the container."""
+        """Set `changed` whenever the container's state may have changed."""
         waiting = self._waiting.setdefault(name, set())
         waiting.add(changed)
         try:
@@ -48,10 +48,10 @@ class Events:
                 self._waiting.pop(name, None)
 
     async def ready(self) -> None:
-        """Return when events are being read. Call it before asking the engine, then nothing falls in between.
+        """Wait until events are being read. Call it before querying the engine, so that no change is missed.
 
         Raises:
-            Unreachable: They cannot be.
+            Unreachable: The events cannot be read.
         """
         if self._opened is None:
             self._opened = asyncio.get_running_loop().create_future()
@@ -61,19 +61,19 @@ class Events:
     async def _read(self, opened: asyncio.Future[None]) -> None:
         failure: Exception = Unreachable(f"the Docker engine {self._engine.address} has ended its events")
         try:
-            # From a moment in the past, as the engine confirms before it listens: what happened since comes again.
+            # From a past time, because the engine confirms the request before it listens. Recent events are repeated.
             async for event in self._engine.events(self._engine.now, OWNER, _KINDS):
                 if not opened.done():
                     opened.set_result(None)
                 if event:
                     self._wake(event["Actor"]["Attributes"].get("name", ""))
         except Exception as error:
-            failure = error  # who waits gets it, or asks again and finds out
+            failure = error  # a waiting task receives it, or queries again and fails there
         finally:
             self._opened = None
             if not opened.done():
                 opened.set_exception(failure)
-                opened.exception()  # seen: who asked for it may have been cancelled
+                opened.exception()  # mark it as retrieved: the waiting task may have been cancelled
             for name in list(self._waiting):
                 self._wake(name)
 

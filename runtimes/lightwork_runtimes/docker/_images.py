@@ -1,11 +1,11 @@
 """The images that works run in: found, pulled or built, each once.
 
-There are up to three, each named by the digest of all that went into it, so that one that is there is right, and
-nothing is sent or built for what has not changed:
+There are up to three. Each is named by the digest of everything that it is made of. So an existing image is up to date,
+and nothing is sent or built for unchanged parts:
 
-- the base: the profile's, the `BuildConfig`'s, or one built from a Dockerfile (``lightwork-base``);
+- the base: the profile's image, the `BuildConfig`'s, or one built from a Dockerfile (``lightwork-base``);
 - the environment: the base with build commands, lightwork and requirements (``lightwork-env``);
-- the app: the environment with the app's code (``lightwork-app``), at the paths it has on this machine.
+- the app: the environment with the app's code (``lightwork-app``), at the paths that it has on this machine.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ __all__ = ["FOLDER", "Images", "folder_label"]
 
 _log = logging.getLogger("lightwork.runtimes.docker")
 FOLDER = "lightwork.folder"
-"""Label of an app's image: which folder it has, so that those of its older states can be removed."""
+"""Label of an app's image with the digest of its folders, to find and remove the images of their older states."""
 
 _IN_MEMORY = 16 * 1024 * 1024
 _DIGITS = 20
 
 
 class Images:
-    """Prepares images on one engine. What was found or made is remembered until `forget`."""
+    """Prepares images on one engine. The images found or built are remembered until `forget`."""
 
     def __init__(self, engine: Engine, options: DockerOptions) -> None:
         self._engine = engine
@@ -58,19 +58,19 @@ class Images:
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
     def forget(self) -> None:
-        """Look again: an image is gone that was there."""
+        """Forget the known images, because one of them was removed."""
         self._known.clear()
 
     async def ready(self, build: BuildConfig | None, cwd: str | None, patterns: tuple[str, ...] = ()) -> str:
-        """Name of the image for a work, made if need be.
+        """Return the name of the image for a work. Pull and build if necessary.
 
         Args:
-            build: What is to be in it.
-            cwd: The work's folder; the app's where the profile does not name another. None: no code is put in.
-            patterns: Of files of the code that the work leaves out.
+            build: The contents of the image.
+            cwd: The work's folder, sent as the app's folder unless the profile names another. None: no code is added.
+            patterns: Patterns of the files that the work leaves out of the code.
 
         Raises:
-            Rejected: It cannot be made: an image that is nowhere, a build that fails, another Python.
+            Rejected: The image cannot be made: no base image was found, a build failed, or the Python version differs.
             NoCapacity: A registry does not answer.
             Unreachable: The engine does not answer.
         """
@@ -85,7 +85,7 @@ class Images:
             except RuntimeFailure:
                 if not found or await self._engine.image(found[-1]) is not None:
                     raise
-                self.forget()  # somebody has removed what was to be built on
+                self.forget()  # an image to build on was removed meanwhile
             else:
                 self._uses.note(own_tags(found))
                 return found[-1]
@@ -93,7 +93,7 @@ class Images:
     async def _find_or_make(
         self, found: list[str], build: BuildConfig, commands: list[str], cwd: str | None, patterns: tuple[str, ...]
     ) -> None:
-        """Add to `found` each image that there is, the base first."""
+        """Append the name of each image to `found` as soon as it exists, the base first."""
         base = await self._once(f"base {build.image} {build.dockerfile} {cwd}", lambda: self._base(build, cwd))
         found += [*own_tags(base.get("RepoTags")), base["Id"]]
         wants = json.dumps([list(build.requirements), commands, cwd if build.requirements else None])
@@ -123,7 +123,7 @@ class Images:
         return found
 
     async def _pull(self, name: str) -> None:
-        """Pull, telling of each layer that is done. It fails where an older image is there too."""
+        """Pull the image and log each finished layer. Raise if the pull fails, even where an older image exists."""
         _log.info("pulling the image %s", name)
         done: set[str] = set()
         seen: set[str] = set()
@@ -138,11 +138,11 @@ class Images:
         except EngineError as error:
             text = f"the image {name!r} is not on the engine and cannot be pulled: {error}"
             if error.status == 404 or "denied" in str(error) or "not found" in str(error):
-                raise Rejected(f"{text}. Check its name, or log the engine in to its registry") from error
+                raise Rejected(f"{text}. Check its name, or run `docker pull` after a `docker login`") from error
             raise NoCapacity(text) from error
 
     async def _from_dockerfile(self, build: BuildConfig, cwd: str | None) -> dict[str, Any]:
-        """An image built from a Dockerfile. Its context is the file's folder; of a text it is the app's."""
+        """Return an image built from a Dockerfile. The context is the file's folder; for a text, the app's folder."""
         assert build.dockerfile is not None
         try:
             text = build.dockerfile_text() or ""
@@ -209,7 +209,7 @@ class Images:
         return tag
 
     async def _probe(self, base: dict[str, Any]) -> Facts:
-        """Ask the image's interpreter what it is, in a container that is removed afterwards."""
+        """Run the image's interpreter in a temporary container, to read its version and platform."""
         name = (base.get("RepoTags") or [base["Id"]])[0]
         container = f"lightwork-probe-{uuid.uuid4().hex[:12]}"
         config = {
@@ -233,12 +233,12 @@ class Images:
             found = msgspec.json.decode(said, type=Facts)
         except msgspec.DecodeError as error:
             text = said.decode(errors="replace").strip()
-            raise Rejected(f"{self._options.python!r} of the image {name!r} is no Python that works: {text}") from error
+            raise Rejected(f"{self._options.python!r} of the image {name!r} is not a working Python: {text}") from error
         if tuple(found.version[:2]) != sys.version_info[:2]:
             theirs, ours = (f"{version[0]}.{version[1]}" for version in (found.version, sys.version_info))
             raise Rejected(
-                f"the image {name!r} has Python {theirs}, the scheduler {ours}: a work can move between equal minor "
-                f"versions only. Take an image with Python {ours}, or run the scheduler with {theirs}"
+                f"the image {name!r} has Python {theirs}, the scheduler {ours}: both must have the same minor version. "
+                f"Use an image with Python {ours}, or run the scheduler with {theirs}"
             )
         return found
 
@@ -249,7 +249,7 @@ class Images:
             roots = code_roots(self._options.folder or cwd)
             code = await anyio.to_thread.run_sync(AppCode, roots, patterns)
         except (UsageError, OSError) as error:
-            raise Rejected(f"the app's code cannot be sent along: {error}") from error
+            raise Rejected(f"the app's code cannot be sent: {error}") from error
         tag = f"{APP}:{_digest(env, code.digest)}"
         if await self._engine.image(tag) is not None:
             return tag
@@ -262,7 +262,7 @@ class Images:
         return tag
 
     async def _remove_older(self, tag: str, labels: dict[str, str]) -> None:
-        """Remove the images with former states of this app's folder that no container uses."""
+        """Remove the images with older states of this app's folders, except those that a container uses."""
         for other in await self._engine.tags(f"{FOLDER}={labels[FOLDER]}"):
             if other != tag and other.startswith(f"{APP}:"):
                 await self._engine.remove_image(other)
@@ -294,7 +294,7 @@ class Images:
 
 
 def folder_label(roots: Sequence[str], patterns: Sequence[str] = ()) -> str:
-    """Value of the label `FOLDER` of the images with the code of these folders, without what the patterns say."""
+    """Return the value of the label `FOLDER` for the code of these folders, without files that match the patterns."""
     return _digest(*roots, *([list(patterns)] if patterns else []))
 
 
@@ -311,7 +311,7 @@ def _write_context(context: Any, dockerfile: str, parts: dict[str, Callable[[IO[
                 write(part)
                 size = part.tell()
                 part.seek(0)
-                if name == "context":  # not an archive to add, but the files themselves
+                if name == "context":  # the files themselves, not an archive
                     with tarfile.open(fileobj=part, mode="r:") as inner:
                         for inside in inner:
                             tar.addfile(inside, inner.extractfile(inside) if inside.isfile() else None)
@@ -324,7 +324,7 @@ def _write_context(context: Any, dockerfile: str, parts: dict[str, Callable[[IO[
 
 
 def _compile_line(python: str, folder: str) -> str:
-    """Compile what is not compiled yet, once for all starts; a file that is no Python is left as it is."""
+    """Return the Dockerfile line that compiles all code once for all starts. Files with invalid Python are skipped."""
     program = f"import compileall; compileall.compile_dir({folder!r}, quiet=2)"
     return f"RUN {json.dumps([python, '-c', program])}"
 
@@ -334,14 +334,14 @@ def _digest(*facts: object) -> str:
 
 
 def _here() -> list[str]:
-    """What of this interpreter decides over the packages that are sent."""
+    """Return the facts of this interpreter that decide whether its packages can be sent."""
     import sysconfig
 
     return [f"{sys.version_info.major}.{sys.version_info.minor}", str(sysconfig.get_config_var("SOABI"))]
 
 
 def _stamp(requirement: str) -> list[int]:
-    """Size and time of the file that a requirement names, so that another file of its name is noticed."""
+    """Return size and time of the file that a requirement names, so that a changed file of the same name is noticed."""
     path = requirement.rpartition(" @ ")[2].strip().removeprefix("file://")
     try:
         info = os.stat(path)

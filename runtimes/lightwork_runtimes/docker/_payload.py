@@ -1,8 +1,8 @@
-"""What images get besides the app: lightwork itself, what it depends on, and the packages that a work requires.
+"""The parts of an image besides the app: lightwork itself, its dependencies, and the requirements of the work.
 
-Everything is below ``/opt/lightwork``: ``code`` and ``requirements`` come before the image's own packages, and what
-lightwork depends on, in ``packages``, behind them, so that an image or a work decides over versions, not lightwork. A
-``.pth`` file in the image's site-packages says so, for every process of that Python.
+Everything is below ``/opt/lightwork``. On the import path, ``code`` and ``requirements`` come before the image's own
+packages. ``packages``, with the dependencies of lightwork, comes after them. So the image or the work decides over
+versions, not lightwork. A ``.pth`` file in the image's site-packages sets this path for every process of that Python.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ import json, sys, sysconfig
 print(json.dumps({"version": list(sys.version_info[:3]), "soabi": sysconfig.get_config_var("SOABI") or "",
                   "purelib": sysconfig.get_path("purelib")}))
 """
-"""Prints the `Facts` of an interpreter. Old ones must understand it too, to be told apart."""
+"""Prints the `Facts` of an interpreter. Old versions of Python must run it too, so that they can be reported."""
 
 _PTH = f"import sys; sys.path[0:0] = [{CODE!r}, {REQUIREMENTS!r}]\n{PACKAGES}\n"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEPT_LINES = 25
 _AT_HOME = {"click", "rich"}
-"""What only the command line and the terminal need, which are the scheduler's."""
+"""Dependencies of the command line and the terminal only. Workers do not need them."""
 
 _PACKAGES_OF_OURS = ("lightwork", "lightwork_runtimes")
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What an image's interpreter says of itself.
+    """The facts that an image's interpreter reports.
 
     Attributes:
         version: ``sys.version_info``, three numbers.
-        soabi: Names the platform that its extension modules are for.
+        soabi: Name of the platform that its extension modules are built for.
         purelib: Its folder of packages.
     """
 
@@ -78,22 +78,22 @@ class Facts(msgspec.Struct, frozen=True):
 
     @property
     def is_like_here(self) -> bool:
-        """Whether packages of this interpreter can be used by it."""
+        """Whether the image's interpreter can use the packages of this interpreter."""
         return self.soabi == str(sysconfig.get_config_var("SOABI"))
 
 
 @functools.cache
 def load_payload() -> Payload:
-    """The payload of this process, whose code does not change any more. Reads files the first time, which blocks."""
+    """Return the payload of this process, whose code does not change. The first call reads files, which blocks."""
     return Payload()
 
 
 class Payload:
-    """Lightwork and its dependencies as they are installed here. Making one reads files, which blocks.
+    """Lightwork and its dependencies as they are installed here. The constructor reads files, which blocks.
 
     Attributes:
-        digest: Of all that `write` would write.
-        pins: The dependencies as requirements of exactly the versions that are here.
+        digest: Digest of everything that `write` writes.
+        pins: The dependencies as requirements with exactly the installed versions.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Payload:
         self.digest = hashing.hexdigest()
 
     def write(self, target: IO[bytes], facts: Facts) -> None:
-        """Write a tar for the root of an image. The dependencies are in it if they can be used there. Blocks."""
+        """Write a tar for the root of an image, with the dependencies if the image can use them. Blocks."""
         with tarfile.open(fileobj=target, mode="w") as tar:
             add_bytes(tar, START, _start_file().read_bytes())
             add_bytes(tar, f"{facts.purelib}/lightwork-container.pth", _PTH.encode())
@@ -131,14 +131,14 @@ def tar_tree(folder: str, prefix: str, target: IO[bytes]) -> None:
 
 
 def add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file, readable to all."""
+    """Add a file that every user can read."""
     member = tarfile.TarInfo(name.lstrip("/"))
     member.size, member.mode = len(data), 0o644
     tar.addfile(member, io.BytesIO(data))
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Owned by root, readable to all. Times stay: compiled files are valid for those of their sources."""
+    """Make the member owned by root and readable by all. Keep its times, which validate compiled files."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mode |= 0o555 if member.isdir() or member.mode & 0o100 else 0o444
@@ -156,7 +156,7 @@ def _folders_of(package: str) -> Iterator[Path]:
 
 
 def _dependencies(root: Distribution) -> list[Distribution]:
-    """What a worker of lightwork needs, and what that needs, without extras, as far as it is installed here."""
+    """Return the dependencies of a worker, transitive ones included, without extras, as far as they are installed."""
     found: dict[str, Distribution] = {}
     open_ends = [root]
     while open_ends:
@@ -179,7 +179,7 @@ def _dependencies(root: Distribution) -> list[Distribution]:
 
 
 def _files_of(found: Distribution) -> Iterator[tuple[str, str]]:
-    """Names and paths of its files, without programs and other things outside of the folder of packages."""
+    """Yield names and paths of the distribution's files inside the folder of packages, so without its programs."""
     for file in found.files or ():
         path = str(found.locate_file(file))
         if not file.parts[0].startswith("..") and os.path.isfile(path):
@@ -194,10 +194,10 @@ def _files_of(found: Distribution) -> Iterator[tuple[str, str]]:
 async def install_here(requirements: Sequence[str], target: str, cwd: str | None) -> None:
     """Install requirements into a folder by uv or pip of this machine.
 
-    Cancelled, it ends the installer; what is in the folder then is not whole.
+    Cancelling kills the installer and leaves an incomplete folder.
 
     Raises:
-        Rejected: They cannot be installed; has the last lines of what uv or pip said.
+        Rejected: The installation failed; the message has the last lines of uv's or pip's output.
     """
     program = [*_installer(), "--target", target, *requirements]
     process = await asyncio.create_subprocess_exec(
@@ -221,7 +221,7 @@ def _installer() -> list[str]:
         return [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", sys.executable]
     if importlib.util.find_spec("pip") is None:
         raise Rejected(
-            "there is neither uv nor pip here to install requirements with: install one, or set requirements = 'image'"
+            "neither uv nor pip is installed here: install one for the requirements, or set requirements = 'image'"
         )
     return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 
@@ -234,13 +234,13 @@ if uv:
 elif importlib.util.find_spec("pip"):
     command = [sys.executable, "-m", "pip", "install", "--no-cache-dir"]
 else:
-    sys.exit("the image has neither uv nor pip to install with: take one that has, or set requirements = 'here'")
+        sys.exit("the image has neither uv nor pip: use an image with one of them, or set requirements = 'here'")
 sys.exit(subprocess.call([*command, "--target", *sys.argv[1:]]))
 """
-"""Run by an image's interpreter: which of the two it has is only known there."""
+"""Run by an image's interpreter, because only the image shows which of uv and pip it has."""
 
 
 def install_line(python: str, target: str, requirements: Iterable[str]) -> str:
-    """The instruction of a Dockerfile that installs requirements in the image, by uv if it has that, else by pip."""
+    """Return the Dockerfile line that installs requirements in the image, by uv if present, otherwise by pip."""
     program = [python, "-c", _INSTALL, target, *requirements]
     return f"RUN {msgspec.json.encode(program).decode()}"

@@ -1,4 +1,4 @@
-"""What the engine's word on a container means in the seam's terms."""
+"""Translation of the engine's description of a container into a `Report`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["ABSENT", "DIGEST", "LIFETIME", "OWNER", "report_of", "start_failure"
 OWNER = "lightwork.owner"
 DIGEST = "lightwork.digest"
 LIFETIME = "lightwork.lifetime"
-"""Labels of a container: whose it is, of which spec it was made, and the seconds that it may live."""
+"""Labels of a container: its owner, the digest of its spec, and its maximum lifetime in seconds."""
 
 ABSENT = Report(Standing.ABSENT, detail="not launched on this engine, or released")
 
 _PYTHON_MISSING = re.compile(r"executable file not found|no such file or directory", re.IGNORECASE)
 _SIGNALED = 128
 _NEVER = "0001-"
-"""What the engine's times begin with for what has not happened."""
+"""Start of the time that the engine reports for an event that has not happened."""
 
 
 def report_of(container: dict[str, Any] | None, stop_asked: bool) -> Report:
-    """What became of a container.
+    """Return the report of a container.
 
     Args:
-        container: As the engine describes it, None if it is not there.
-        stop_asked: Whether this runtime was told to stop it while it ran.
+        container: The engine's description, None if the container does not exist.
+        stop_asked: Whether this runtime was asked to stop the container while it ran.
     """
     if container is None or OWNER not in (container["Config"].get("Labels") or {}):
         return ABSENT
@@ -45,7 +45,7 @@ def report_of(container: dict[str, Any] | None, stop_asked: bool) -> Report:
         case "running" | "paused" | "restarting":
             return Report(Standing.RUNNING, detail=short)
     if state["StartedAt"].startswith(_NEVER):
-        return ABSENT  # it is being removed and never ran
+        return ABSENT  # it never ran and is being removed
     code = exit_code_of(state["ExitCode"])
     if state.get("Error") and state["ExitCode"] in (126, 127, _SIGNALED):
         return Report(Standing.EXITED, None, Cause.START_FAILED, f"{short}: {state['Error']}")
@@ -54,14 +54,14 @@ def report_of(container: dict[str, Any] | None, stop_asked: bool) -> Report:
     if state.get("OOMKilled"):
         limit = container["HostConfig"].get("Memory") or 0
         limited = f" of {limit // 2**20} MB" if limit else ""
-        detail += f"; a process in it was ended because the memory{limited} was used up"
+        detail += f"; the memory{limited} was used up and a process in the container was killed"
     return Report(Standing.EXITED, code, cause, detail)
 
 
 def exit_code_of(code: int) -> int:
-    """The exit code, or minus the signal: the first process passes on a signal as 128 and its number.
+    """Return the exit code, or minus the signal: the first process reports a signal as 128 plus its number.
 
-    A program that exits with such a code itself cannot be told apart.
+    A program that itself exits with such a code looks the same.
     """
     number = code - _SIGNALED
     return -number if number in signal.valid_signals() else code
@@ -71,7 +71,7 @@ def _cause(container: dict[str, Any], code: int, stop_asked: bool) -> Cause:
     if stop_asked:
         return Cause.STOPPED
     state = container["State"]
-    # Also set where a child alone was ended, and the worker went on: then the exit code says nothing of it.
+    # The flag is also set if only a child was killed and the worker went on. Then the exit code has another cause.
     if state.get("OOMKilled") and code == -signal.SIGKILL:
         return Cause.OOM
     lifetime = container["Config"]["Labels"].get(LIFETIME)
@@ -83,7 +83,7 @@ def _cause(container: dict[str, Any], code: int, stop_asked: bool) -> Cause:
 
 
 def start_failure(message: str, image: str, python: str) -> str:
-    """What the engine said when a container did not start, for people."""
+    """Return the engine's error for a container that did not start, with the fix where it is known."""
     if _PYTHON_MISSING.search(message) and python in message:
         return (
             f"the image {image!r} has no {python!r}: set `python` of the profile to the path of its interpreter, or "

@@ -1,4 +1,4 @@
-"""How a container reaches this machine, and this machine a container."""
+"""Addresses between this machine and its containers, in both directions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LOOPBACK = ("127.", "localhost", "::1")
 
 
 async def find_routes(engine: Engine, options: DockerOptions, listener: Address) -> Sequence[Address]:
-    """Addresses of the listener as a container sees them, best first.
+    """Return the addresses of the listener as a container sees them, best first.
 
     Raises:
-        Rejected: It listens on the loopback only, which no container reaches; says what to set. Or there is no
-            such network.
+        Rejected: The listener is on the loopback only, which no container reaches; the message says what to set.
+            Or the network does not exist.
     """
     here = engine.address.is_here
     shares_network = options.network == "host" and here and not engine.is_desktop
@@ -41,7 +41,7 @@ async def find_routes(engine: Engine, options: DockerOptions, listener: Address)
 
 
 def publish_address(engine: Engine, options: DockerOptions) -> str | None:
-    """Where the ports of containers are to be published, None if they are not."""
+    """Return the address at which to publish the ports of containers, None if they are not published."""
     if options.network == "host":
         return None
     reachable = engine.address.is_here and not engine.is_desktop
@@ -63,12 +63,12 @@ async def _loopback_only(engine: Engine, options: DockerOptions, listener: Addre
     here = f"the scheduler listens on {listener.host}, which no container reaches"
     text = f"{here}: set host = '0.0.0.0' in its configuration"
     if engine.address.is_here and not engine.is_desktop and (gateway := await _gateway(engine, options)):
-        text += f", or host = {gateway!r} to be reached by containers only"
+        text += f", or host = {gateway!r} to accept containers only"
     return text
 
 
 def _own_address(engine: Engine) -> str:
-    """The address that this machine has towards the engine's. Nothing is sent to find out."""
+    """Return this machine's address on the way to the engine. No packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((engine.address.host or "", engine.address.port))
         found: str = probe.getsockname()[0]

@@ -1,8 +1,8 @@
-"""The runtime `docker`: each work in a container of its own.
+"""The runtime `docker`: each work in a separate container.
 
-All that is known of a launch is with the engine: the container's name and labels, its state, its output. So any
-runtime with the same engine finds what another has launched, whatever became of that one. Only that a stop was asked
-for is remembered here alone.
+The engine holds all facts of a launch: the container's name and labels, its state, its output. So any runtime with the
+same engine finds the launches of another runtime, even if that one has ended. Only this object's memory tells whether
+a stop was requested.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _POLLED_AT_ONCE = 50
 _PORTS_TRIED = 5
 _PORT_TAKEN = ("port is already allocated", "address already in use")
 _ANSWERED_WITHIN = 10.0
-"""Seconds that an engine has to answer a request which is not to be given up."""
+"""Seconds that an engine has to answer a request that must not be interrupted."""
 
 _TERM, _KILL = "SIGTERM", "SIGKILL"
 
@@ -56,9 +56,9 @@ _TERM, _KILL = "SIGTERM", "SIGKILL"
 class DockerRuntime:
     """Runs works as containers of one engine.
 
-    Entering it connects to the engine. The app's folder, lightwork and the work's requirements are put into an image,
-    which is built when one of them has changed. A worker gets its ticket by its standard input, which the engine
-    does not keep, and dials back to the address that `routes` finds.
+    Entering the context connects to the engine. The app's folder, lightwork and the work's requirements go into an
+    image, which is built again when one of them has changed. A worker receives its ticket on its standard input, which
+    the engine does not store, and connects to one of the addresses from `routes`.
     """
 
     Options: ClassVar[type[msgspec.Struct]] = DockerOptions
@@ -79,7 +79,7 @@ class DockerRuntime:
         """Connect to the engine.
 
         Raises:
-            PlatformError: aiodocker is not installed; the engine cannot be found, or does not answer.
+            PlatformError: aiodocker is not installed, or the engine is not found or does not answer.
         """
         engine = Engine(find_engine(self.options))
         await engine.open()
@@ -96,18 +96,18 @@ class DockerRuntime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the engine go. Containers are left alone; who waits for one must have ended before."""
+        """Disconnect from the engine and leave the containers alone. Tasks that wait for one must have ended before."""
         self._engine = None
         await self._stack.aclose()
 
     @classmethod
     async def diagnose(cls, name: str, options: DockerOptions | None) -> Sequence[Finding]:
-        """What is missing here; see `lightwork.runtime.Diagnosable`."""
+        """Check what is missing on this machine; see `lightwork.runtime.Diagnosable`."""
         return await _diagnose.look(options or DockerOptions())
 
     @property
     def launch_within(self) -> float:
-        """Seconds that a launch may take beyond the usual; see `DockerOptions.launch_within`."""
+        """Seconds that a launch may take in addition to `launch_timeout`; see `DockerOptions.launch_within`."""
         return self.options.launch_within
 
     @property
@@ -117,10 +117,10 @@ class DockerRuntime:
         return self._engine
 
     async def routes(self, listener: Address) -> Sequence[Address]:
-        """The listener as containers see it: by the network's gateway, and by ``host.docker.internal``.
+        """Return the listener's addresses as containers see them: the network's gateway and ``host.docker.internal``.
 
         Raises:
-            Rejected: It listens on the loopback only, and the containers have networks of their own.
+            Rejected: The listener is on the loopback only, which containers with a separate network do not reach.
         """
         return await find_routes(self._docker, self.options, listener)
 
@@ -129,13 +129,14 @@ class DockerRuntime:
     async def launch(self, spec: Spec) -> Ref:
         """Create and start a container; see `lightwork.runtime.Runtime.launch`.
 
-        The first launch with an image, a set of requirements or a state of the code takes as long as pulling or
-        building takes. Cancelled, it leaves nothing, or a container that `find` gives; a pull or a build that was
-        begun goes on with the engine, and its result is used later.
+        The first launch of an image, a set of requirements or a state of the code also waits for its pull or build.
+        Cancelling leaves no container, or one that `find` returns. A pull or build that has begun continues on the
+        engine, and a later launch uses its result.
 
         Raises:
-            Rejected: Also if an image is nowhere, cannot be built, or has another Python; has the last lines.
-            NoCapacity: The engine could not start it now: a port, an address, a device is missing.
+            Rejected: Also if an image is not found, cannot be built, or has another Python. The message has the last
+                lines of the build.
+            NoCapacity: The engine cannot start the container now: it lacks a port, an address or a device.
         """
         check_spec(spec)
         engine = self._docker
@@ -151,13 +152,13 @@ class DockerRuntime:
                 except EngineError as error:
                     if not tries_left or not any(text in str(error) for text in _PORT_TAKEN):
                         raise _launch_failed(error, image, self.options.python) from error
-                    await engine.remove(spec.name)  # the next one draws another port
+                    await engine.remove(spec.name)  # the next try draws another port
                 else:
                     break
         return self._ref(spec.name)
 
     async def _create(self, spec: Spec, image: str) -> str:
-        """Create the container if it is not there; returns the image, which is another if that one was gone."""
+        """Create the container if it does not exist. Return its image, a new one if `image` was removed meanwhile."""
         engine = self._docker
         while True:
             config = describe(spec, self.options, image, publish_address(engine, self.options))
@@ -165,10 +166,10 @@ class DockerRuntime:
                 await _to_its_end(engine.create(spec.name, config))
             except EngineError as error:
                 if error.status == 409:
-                    return image  # `_start` looks whose it is
+                    return image  # `_start` checks its spec
                 if error.status != 404 or "image" not in str(error).lower():
                     raise
-                self._images.forget()  # somebody has removed it
+                self._images.forget()  # the image was removed
                 image = await self._images.ready(spec.build, spec.cwd, spec.lightningignore)
             else:
                 return image
@@ -184,16 +185,16 @@ class DockerRuntime:
     def _same(self, spec: Spec, container: dict[str, object]) -> Ref:
         labels = container["Config"].get("Labels") or {}  # type: ignore[attr-defined]
         if labels.get(DIGEST) != digest_of(spec):
-            raise Conflict(f"{spec.name}: there is a container of this name from another spec; names are used once")
+            raise Conflict(f"{spec.name}: a container with this name exists from another spec; use each name only once")
         return self._ref(spec.name)
 
     def _ref(self, name: str) -> Ref:
         return Ref(self.name, name)
 
-    # --- asking ---------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each, as the engine says now."""
+        """Return the current report of each container."""
         limit = anyio.CapacityLimiter(_POLLED_AT_ONCE)
 
         async def ask(ref: Ref) -> Report:
@@ -208,20 +209,20 @@ class DockerRuntime:
     async def _look(self, name: str) -> Report:
         found = await self._docker.inspect(name)
         if found is None and name in await self._docker.names(OWNER, name):
-            # While the engine creates it, it is listed for a moment before it can be inspected.
+            # A container that is being created is listed shortly before it can be inspected.
             return Report(Standing.PENDING, detail="being created")
         return report_of(found, name in self._stopped)
 
     async def wait(self, ref: Ref) -> Report:
-        """Return once it is over.
+        """Wait until the container has ended and return its report.
 
         Raises:
-            Unreachable: The engine does not answer any more.
+            Unreachable: The engine stopped answering.
         """
         return await self._wait_until(ref.name, over=True)
 
     async def _wait_until(self, name: str, *, over: bool) -> Report:
-        """Return when it is over, or, if that is not asked, no longer pending."""
+        """Return when the container has ended or, with `over=False`, as soon as it is no longer pending."""
         changed = asyncio.Event()
         with self._events.watch(name, changed):
             while True:
@@ -233,20 +234,20 @@ class DockerRuntime:
                 await changed.wait()
 
     async def find(self, owner: str) -> Sequence[Ref]:
-        """Every container of this owner that was not removed, whichever process launched it."""
+        """Return every container of this owner that was not removed, whichever process launched it."""
         return [self._ref(name) for name in await self._docker.names(f"{OWNER}={owner}")]
 
     # --- ending ---------------------------------------------------------------------------------
 
     async def stop(self, ref: Ref, grace: float) -> None:
-        """End the container: SIGTERM to the worker, and after `grace` seconds SIGKILL to all of it.
+        """End the container: send SIGTERM to the worker and, after `grace` seconds, SIGKILL to all its processes.
 
-        One that was created and never started is removed. Cancelling leaves it asked to stop.
+        A container that was created and never started is removed. After cancelling, the stop stays requested.
         """
         name = ref.name
         report = await self._look(name)
         if report.standing is Standing.PENDING:
-            async with self._locks[name]:  # whoever launches it has started it then, or never will
+            async with self._locks[name]:  # a concurrent launch has then started it, or never will
                 report = await self._look(name)
                 if report.standing is Standing.PENDING:
                     await self._docker.remove(name)
@@ -260,7 +261,7 @@ class DockerRuntime:
         await self._wait_until(name, over=True)
 
     async def _ends_within(self, name: str, grace: float) -> bool:
-        # Once: to many programs a second SIGTERM means "now".
+        # Only once: many programs take a second SIGTERM as "now".
         if name not in self._asked:
             self._asked.add(name)
             await self._docker.kill(name, _TERM)
@@ -270,9 +271,9 @@ class DockerRuntime:
         return False
 
     async def release(self, ref: Ref) -> None:
-        """Remove the container, its output included, whether it runs or not. Idempotent.
+        """Remove the container with its output, whether it runs or not. Idempotent.
 
-        Images stay, see `cached`: the next launch needs them.
+        Images stay for the next launch; see `cached`.
         """
         name = ref.name
         try:
@@ -299,30 +300,31 @@ class DockerRuntime:
                     return
                 await changed.wait()
 
-    # --- what is kept ---------------------------------------------------------------------------
+    # --- cached images --------------------------------------------------------------------------
 
     async def cached(self) -> Sequence[Cached]:
-        """The images that were built on this engine, whoever built them; see `lightwork.runtime.Caching`.
+        """Return the images that any lightwork has built on this engine; see `lightwork.runtime.Caching`.
 
-        What was launched from other machines counts as used when the image was made, or while there is a container.
+        Launches from other machines leave no record here. For them an image counts as used when it was built, and while
+        it has a container.
         """
         return await _cache.cached(self._docker)
 
     async def discard(self, entry: Cached) -> bool:
-        """Remove an image that no container and no other image uses."""
+        """Remove an image unless a container or another image uses it."""
         self._images.forget()
         return await _cache.discard(self._docker, entry)
 
     # --- output ---------------------------------------------------------------------------------
 
     async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """Standard output and error of the container, in pieces as it wrote them.
+        """Yield standard output and error of the container, in pieces as it wrote them.
 
-        The engine gives output from its beginning only, so what is before `start` is read and passed over. It keeps
-        text: a byte that is not part of any UTF-8 character becomes a replacement character.
+        The engine returns output only from its beginning, so the part before `start` is read and dropped. The engine
+        stores text: invalid UTF-8 bytes become replacement characters.
 
         Raises:
-            Unreachable: The engine does not answer any more; go on from the last offset when it does.
+            Unreachable: The engine stopped answering; call again with the last offset when it answers.
         """
         if (await self._look(ref.name)).standing is Standing.PENDING:
             if not follow:
@@ -330,8 +332,8 @@ class DockerRuntime:
             await self._wait_until(ref.name, over=False)
         while True:
             position = 0
-            # Asked before. The end of a followed stream says neither that all of it came (engine 20.10 drops what a
-            # container wrote last), nor that the container is over (the engine may have been restarted under it).
+            # Query the state before the output. The end of a followed stream proves neither that the output is complete
+            # (engine 20.10 drops the last output) nor that the container has ended (the engine may have restarted).
             is_rest = not follow or (await self._look(ref.name)).standing.is_over
             try:
                 async for data in self._docker.output(ref.name, follow=not is_rest):
@@ -341,7 +343,7 @@ class DockerRuntime:
                         yield start, piece
                         start += len(piece)
             except EngineError as error:
-                if error.status in (404, 409):  # released, or about to be
+                if error.status in (404, 409):  # released, or being released
                     return
                 raise
             if is_rest:
@@ -349,9 +351,9 @@ class DockerRuntime:
 
 
 async def _to_its_end(request: Coroutine[Any, Any, None]) -> None:
-    """Make a request of milliseconds that is not given up half-way: nobody would know whether it was done.
+    """Make a short request that is not cancelled halfway, because nobody would know whether it was done.
 
-    A cancellation, a task's own or a scope's, goes on when it is over, or after `_ANSWERED_WITHIN`.
+    A cancellation, of the task or of a scope, continues when the request has ended, or after `_ANSWERED_WITHIN`.
     """
     task = asyncio.ensure_future(request)
     try:
@@ -362,7 +364,7 @@ async def _to_its_end(request: Coroutine[Any, Any, None]) -> None:
             with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
                 await asyncio.wait([task], timeout=1.0)
         if not task.cancel() and not task.cancelled():
-            task.exception()  # seen: the cancellation is what counts
+            task.exception()  # mark it as retrieved: the cancellation is raised instead
         raise
 
 
@@ -371,5 +373,5 @@ def _launch_failed(error: EngineError, image: str, python: str) -> RuntimeFailur
     if error.status < 500:
         return Rejected(text)
     if "could not select device driver" in text:
-        return Rejected(f"the engine has no GPUs to give: {text}")
+        return Rejected(f"the engine has no GPUs for this container: {text}")
     return NoCapacity(text)

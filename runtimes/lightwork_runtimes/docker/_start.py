@@ -1,6 +1,6 @@
-"""The first program in a container: sets the stage and calls the entry. Runs there, and imports nothing of lightwork.
+"""The first program in a container: prepares the process and calls the entry. It imports nothing of lightwork.
 
-Called as ``python _start.py package.module:function SECONDS``; 0 seconds is no limit.
+Called as ``python _start.py package.module:function SECONDS``; 0 means no limit.
 """
 
 import importlib
@@ -11,9 +11,9 @@ import time
 
 
 def main() -> int | str | None:
-    """Call the entry; returns what it does, for `sys.exit`."""
+    """Call the entry and return its result, for `sys.exit`."""
     entry, lifetime = sys.argv[1], float(sys.argv[2])
-    os.dup2(1, 2)  # one stream: the engine reads two of them apart and would mix up their order
+    os.dup2(1, 2)  # one stream: the engine reads two streams separately and would mix up their order
     if lifetime:
         end_after(lifetime)
     sys.argv[:] = ["lightwork-worker"]
@@ -23,9 +23,9 @@ def main() -> int | str | None:
 
 
 def end_after(seconds: float) -> None:
-    """Leave a process behind that kills all others when the time is up, whatever they do.
+    """Start a background process that kills all other processes of the container after `seconds`.
 
-    It must not be a child of the worker, which may wait for its children; nor hold its output open.
+    It is not a child of the worker, which may wait for its children. It does not keep the worker's output open.
     """
     child = os.fork()
     if child:
@@ -38,7 +38,7 @@ def end_after(seconds: float) -> None:
     for number in (0, 1, 2):
         os.dup2(null, number)
     time.sleep(seconds)
-    os.kill(-1, signal.SIGKILL)  # all of this container but its first process, which then ends with 128 + 9
+    os.kill(-1, signal.SIGKILL)  # all processes except the first one, which then exits with 128 + 9
     os._exit(0)
 
 
