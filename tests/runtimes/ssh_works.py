@@ -1,4 +1,4 @@
-"""Works of the tests with SSH, and a scheduler of its own process that is to be killed."""
+"""Works of the SSH tests, and a scheduler in a separate process that is killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Echo(Work):
 
 
 async def control(profile: str, options: SshOptions) -> None:
-    """Launch what waits and what ends, say so, and wait to be killed."""
+    """Launch a work that waits and a work that ends, report both, and wait to be killed."""
     async with SshRuntime(profile, options) as runtime:
         for number, ticket in enumerate([b"wait", b"say done"]):
             name = f"c{number}"

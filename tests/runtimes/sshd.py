@@ -1,4 +1,4 @@
-"""A real sshd on the loopback, with keys of its own and nothing of the machine's configuration."""
+"""A real sshd on the loopback, with its own keys and without the machine's configuration."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/l
 
 _PR_SET_CHILD_SUBREAPER = 36
 
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no sshd: run .ci/sshd")
+needs_sshd = pytest.mark.skipif(SSHD is None, reason="sshd is not installed: run .ci/sshd")
 
 
 class Server:
-    """One sshd and the files around it."""
+    """A running sshd and its files."""
 
     def __init__(self, folder: Path, address: str, port: int, process: asyncio.subprocess.Process) -> None:
         self.folder = folder
@@ -44,11 +44,11 @@ class Server:
 
     @property
     def far(self) -> Path:
-        """Our folder on the far side."""
+        """Folder of lightwork on the remote side."""
         return self.folder / "far"
 
     def options(self, **changes: Any) -> SshOptions:
-        """A profile for this server, whose works run in this interpreter."""
+        """Return the options for this server, with works that run in this interpreter."""
         fields: dict[str, Any] = {
             "hosts": [self.host],
             "client_keys": [str(self.folder / "key")],
@@ -65,16 +65,16 @@ class Server:
         return SshRuntime(f"test{self.port}", self.options(**changes))
 
     def sessions(self) -> list[psutil.Process]:
-        """The processes of sshd that serve connections."""
+        """Return the processes of sshd that serve connections."""
         return psutil.Process(self.process.pid).children()
 
     def cut(self) -> None:
-        """Break every connection at the server's end."""
+        """Break every connection at the server's side."""
         for process in self.sessions():
             process.kill()
 
     def launches(self) -> list[Path]:
-        """Every launch folder on the far side, of whatever owner."""
+        """Return every launch folder on the remote side, of any owner."""
         return [path for path in self.far.glob("launches/*/*") if path.is_dir()]
 
 
@@ -82,12 +82,12 @@ class Server:
 async def sshd(
     folder: Path, *, port: int | None = None, address: str = "127.0.0.1", prefix: Sequence[str] = ()
 ) -> AsyncIterator[Server]:
-    """Start a server in `folder`; its far side is ended and its connections are broken at the end.
+    """Run a server. At the end its remote processes are ended and its connections are broken.
 
     Args:
-        folder: For its files.
-        port: None for a free one.
-        address: Where it listens.
+        folder: Folder for the server's files.
+        port: Port of the server, None for a free one.
+        address: Address that it listens on.
         prefix: Command that runs it somewhere else, and becomes it.
     """
     port = port or free_port()
@@ -105,7 +105,7 @@ async def sshd(
             line = await process.stderr.readline()
             assert line, f"sshd does not start: {said.decode()}"
             said += line
-        draining = asyncio.ensure_future(process.stderr.read())  # so that it never waits for us to read
+        draining = asyncio.ensure_future(process.stderr.read())  # so that it never blocks on a full pipe
         yield server
     finally:
         sessions = server.sessions()
@@ -120,12 +120,12 @@ async def sshd(
 
 
 def adopt_orphans(wanted: bool) -> None:
-    """Be the parent of what sshd leaves behind, so that it is reaped at once: some first processes take seconds."""
+    """Become the parent of sshd's orphans, so that they are reaped at once: some init processes take seconds."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 def write_files(folder: Path, address: str, port: int) -> None:
-    """Keys, known hosts and configuration, unless an earlier server of this folder has left them."""
+    """Write keys, known hosts and configuration, unless an earlier server has left them in this folder."""
     if not (folder / "key").exists():
         for name in ("key", "host_key"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]

@@ -38,7 +38,7 @@ from lightwork.runtime import (
 from tests.runtimes.sshd import Server, free_port, needs_sshd, sshd
 from tests.runtimes.support import first_output, output
 
-from lightwork_runtimes.ssh import SshOptions, SshRuntime  # isort: skip -- after what skips where it cannot be imported
+from lightwork_runtimes.ssh import SshOptions, SshRuntime  # isort: skip -- after the imports that skip the module
 from lightwork_runtimes.ssh._ports import service_ports, usual_ports  # isort: skip
 from lightwork_runtimes.remote.supervise import MARGIN  # isort: skip
 from tests.runtimes.ssh_works import Echo  # isort: skip
@@ -56,7 +56,7 @@ def spec(command: str, name: str = "a", **changes: Any) -> Spec:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared, so that keys are made and our helper is sent once."""
+    """Shared, so that keys are made once and the helper is sent once."""
     return tmp_path_factory.mktemp("ssh")
 
 
@@ -68,7 +68,7 @@ async def server(folder: Path) -> AsyncIterator[Server]:
 
 @contextlib.asynccontextmanager
 async def entered(server: Server, **options: Any) -> AsyncIterator[SshRuntime]:
-    """A runtime; whatever it still has at the end is released."""
+    """A runtime. At the end it releases all its launches."""
     async with server.runtime(**{"code": [], **options}) as runtime:
         try:
             yield runtime
@@ -96,7 +96,7 @@ class Holder(Flow):
 
 
 async def test_app_calls_a_work_behind_a_tunnel(server: Server) -> None:
-    """A work's calls, results and state go through the forwarded port; its code and its folder are copies there."""
+    """A work's calls, results and state use the forwarded port; its code and its folder are copies on the machine."""
     root = Holder()
     async with App(root, runtime="far", runtimes={"far": server.runtime()}):
         value, pid, cwd, file, python = await root.echo.run(7)
@@ -110,7 +110,7 @@ async def test_app_calls_a_work_behind_a_tunnel(server: Server) -> None:
 
 
 async def test_work_survives_a_cut_connection(server: Server) -> None:
-    """When the SSH connection breaks, the worker dials again through the next one, and is the same process."""
+    """When the SSH connection breaks, the worker reconnects through the next one, and is the same process."""
     root = Holder()
     async with App(root, runtime="far", runtimes={"far": server.runtime()}):
         first = await root.echo.run(1)
@@ -121,7 +121,7 @@ async def test_work_survives_a_cut_connection(server: Server) -> None:
 
 
 async def test_code_is_sent_once(server: Server, tmp_path: Path) -> None:
-    """Code that has not changed is not sent again, by another runtime either; what changed is another folder."""
+    """Unchanged code is not sent again, not even by another runtime; changed code is sent to another folder."""
     module = tmp_path / "only_here.py"
     for content, copies in [("1", 1), ("1", 1), ("2", 2)]:
         module.write_text(content)
@@ -134,7 +134,7 @@ async def test_code_is_sent_once(server: Server, tmp_path: Path) -> None:
 
 
 async def test_work_s_own_patterns_are_left_out(server: Server, tmp_path: Path) -> None:
-    """What a work's `lightningignore` names is not sent for it, and another work of the same folder has it."""
+    """Files in a work's `lightningignore` are not sent for it, but for another work of the same folder."""
     for name in ("kept.txt", "secret.txt"):
         (tmp_path / name).write_text(name)
     async with entered(server, code=[str(tmp_path)]) as runtime:
@@ -147,7 +147,7 @@ async def test_work_s_own_patterns_are_left_out(server: Server, tmp_path: Path) 
 
 
 async def test_whole_home_is_no_code(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A scheduler that is started in the home folder is told so, instead of sending all of it."""
+    """A scheduler that is started in the home folder raises an error instead of sending the whole folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     async with entered(server, code=None) as runtime:
         with pytest.raises(Rejected, match=r"the whole of .* would be sent"):
@@ -158,12 +158,12 @@ async def test_whole_home_is_no_code(server: Server, monkeypatch: pytest.MonkeyP
 
 
 async def test_launch_waits_for_a_slot(server: Server) -> None:
-    """With every slot taken a launch waits; one that is cancelled leaves nothing, the other starts when one is free."""
+    """If every slot is taken, launches wait; a cancelled one leaves nothing, the other starts when a slot is free."""
     async with entered(server, slots=1) as runtime:
         first = await runtime.launch(spec("wait", "first"))
         waiting = asyncio.ensure_future(runtime.launch(spec("wait", "second")))
         given_up = asyncio.ensure_future(runtime.launch(spec("wait", "third")))
-        assert await runtime.launch(spec("wait", "first")) == first  # what is known needs no slot
+        assert await runtime.launch(spec("wait", "first")) == first  # a known launch needs no slot
         assert [ref.name for ref in await runtime.find(OWNER)] == ["first"]
         given_up.cancel()
         await asyncio.wait([given_up])
@@ -174,7 +174,7 @@ async def test_launch_waits_for_a_slot(server: Server) -> None:
 
 
 async def test_slots_count_over_schedulers(server: Server) -> None:
-    """A second scheduler with the same folder counts what the first has running."""
+    """A second scheduler with the same folder counts the launches of the first one."""
     async with entered(server, slots=1) as one, entered(server, slots=1) as two:
         ref = await one.launch(spec("wait", "first"))
         waiting = asyncio.ensure_future(two.launch(spec("say done", "second")))
@@ -195,7 +195,7 @@ class Queue(Flow):
 
 
 async def test_work_without_a_slot_is_pending(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """While no slot is free a call is pending, however long that takes, and told; it runs when one is given back."""
+    """While no slot is free a call is pending without limit, which is logged; it runs when a slot is released."""
     caplog.set_level(logging.INFO, "lightwork")
     root = Queue()
     runtime = server.runtime(slots=1)
@@ -212,7 +212,7 @@ async def test_work_without_a_slot_is_pending(server: Server, caplog: pytest.Log
 
 
 async def test_pool_uses_every_host(server: Server) -> None:
-    """Works spread over the machines of a profile, and are found again without their hint."""
+    """Works spread over the machines of a profile, and are found without the hint of their ref."""
     other = f"localhost:{server.port}"
     known = (server.folder / "known_hosts").read_text()
     (server.folder / "known_hosts").write_text(known + known.replace("127.0.0.1", "localhost"))
@@ -233,7 +233,7 @@ async def test_pool_uses_every_host(server: Server) -> None:
 
 
 async def test_launch_goes_on_when_the_connection_is_cut(server: Server) -> None:
-    """`wait` and `logs` outlive a connection; a poll makes another and finds the same process running."""
+    """`wait` and `logs` survive a broken connection; a poll reconnects and finds the same process running."""
     async with entered(server) as runtime:
         ref = await runtime.launch(spec("wait"))
         assert await first_output(runtime, ref) == "waiting\n"
@@ -250,7 +250,7 @@ async def test_launch_goes_on_when_the_connection_is_cut(server: Server) -> None
 
 
 async def test_unreachable_is_unknown_and_not_dead(folder: Path) -> None:
-    """While the server is away a launch is unknown; when it is back the same launch runs."""
+    """While the server is down a launch is unknown; when the server is back the same launch runs."""
     port = free_port()
     async with sshd(folder, port=port) as server:
         options = server.options(code=[])
@@ -268,11 +268,11 @@ async def test_unreachable_is_unknown_and_not_dead(folder: Path) -> None:
             await runtime.release(ref)
         async with sshd(folder, port=port):
             await runtime._hosts[options.hosts[0]].session()  # type: ignore[index]
-            assert await standing(runtime, ref) is Standing.ABSENT  # a release that failed is made up for
+            assert await standing(runtime, ref) is Standing.ABSENT  # the failed release was done after the reconnect
 
 
 async def test_half_open_connection_gives_its_port_back(server: Server) -> None:
-    """Where the server has not noticed that a connection is dead, the next one ends it and has its port."""
+    """If the server has not noticed that a connection is dead, the next one ends it and takes over its port."""
     async with entered(server) as runtime:
         await runtime.routes(Address("127.0.0.1", 1))
         await runtime.launch(spec("wait"))
@@ -287,8 +287,8 @@ async def test_half_open_connection_gives_its_port_back(server: Server) -> None:
 
 
 async def test_orphan_is_ended_on_the_far_side(server: Server) -> None:
-    """A worker that nobody looks after for too long is ended there, with no scheduler that asks for it."""
-    # The time after which that happens is two seconds: the margin of the supervisor is taken off before.
+    """A worker without a scheduler for too long is ended on its machine, without a request from any scheduler."""
+    # This happens after two seconds: the margin of the supervisor is subtracted first.
     async with server.runtime(code=[]) as first:
         ref = await first.launch(spec("stubborn", orphan_after=2 - MARGIN))
     async with entered(server) as second:
@@ -298,7 +298,7 @@ async def test_orphan_is_ended_on_the_far_side(server: Server) -> None:
 
 
 async def test_second_controller_adopts_everything(server: Server) -> None:
-    """After kill -9 of a scheduler another finds its launches, follows, waits for, stops and releases them."""
+    """After kill -9 of a scheduler another one finds its launches, follows, waits for, stops and releases them."""
     profile = msgspec.json.encode(server.options(code=[])).decode()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.runtimes.ssh_works", "first", profile), stdout=asyncio.subprocess.PIPE
@@ -321,7 +321,7 @@ async def test_second_controller_adopts_everything(server: Server) -> None:
 
 
 async def test_tree_goes_with_its_supervisor(server: Server, tmp_path: Path) -> None:
-    """A whole tree is stopped, daemons included; also when what looks after it was killed before."""
+    """A stop ends the whole tree, daemons included, even if the supervisor was killed before."""
     async with entered(server, code=[os.getcwd()]) as runtime:
         for name in ("stopped", "killed"):
             file = tmp_path / name
@@ -338,7 +338,7 @@ async def test_tree_goes_with_its_supervisor(server: Server, tmp_path: Path) -> 
 
 
 async def test_ticket_is_nowhere_visible(server: Server) -> None:
-    """What the ticket says is in no file of the far side, no command line and no environment."""
+    """The ticket's content is in no remote file, no command line and no environment."""
     secret = os.urandom(16).hex()
     async with entered(server) as runtime:
         await first_output(runtime, await runtime.launch(spec(f"wait {secret}")))
@@ -354,7 +354,7 @@ async def test_ticket_is_nowhere_visible(server: Server) -> None:
 
 
 class Upper(asyncio.Protocol):
-    """Answers in capital letters; an exclamation mark makes it end in order, a question mark at once."""
+    """Answers in capital letters. An exclamation mark makes it end gracefully, a question mark at once."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
@@ -381,7 +381,7 @@ class Upper(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def door(server: Server) -> AsyncIterator[tuple[list[Upper], int]]:
-    """What serves the connections through a tunnel to a port at which nobody listens; and the far side's port."""
+    """The protocols that serve tunnel connections to a port without a listener; and the remote port."""
     served: list[Upper] = []
 
     def accept() -> Upper:
@@ -396,7 +396,7 @@ async def door(server: Server) -> AsyncIterator[tuple[list[Upper], int]]:
 
 @pytest.mark.parametrize(("last", "answer"), [(b"bye!", b"BYE!"), (b"", b""), (b"now?", None)])
 async def test_scheduler_serves_the_channel_itself(server: Server, last: bytes, answer: bytes | None) -> None:
-    """A connection through the tunnel comes to the scheduler's protocol and not to its port, up to either's end."""
+    """A connection through the tunnel reaches the scheduler's protocol, not its port, until either side ends it."""
     async with door(server) as (served, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"x" * 100_000)
@@ -412,7 +412,7 @@ async def test_scheduler_serves_the_channel_itself(server: Server, last: bytes, 
 
 
 async def test_served_message_leaves_in_one_segment(server: Server) -> None:
-    """What the scheduler says to a worker is sent together with the empty packet that goes before it."""
+    """The scheduler's message to a worker and the empty packet before it are sent in one segment."""
     async with door(server) as (served, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
@@ -421,22 +421,22 @@ async def test_served_message_leaves_in_one_segment(server: Server) -> None:
             assert await reader.readexactly(1) == b"X"
 
         await ask()
-        connection = served[0].transport._sock  # type: ignore[attr-defined]  # nothing public tells of it
+        connection = served[0].transport._sock  # type: ignore[attr-defined]  # no public API has it
         before = segments(connection)
         for _ in range(20):
             await ask()
-        assert 20 <= segments(connection) - before < 30  # the runtime's signs of life are sent too
+        assert 20 <= segments(connection) - before < 30  # heartbeats of the runtime are sent too
         writer.close()
 
 
 def segments(connection: socket.socket) -> int:
-    """Segments with data that were sent, as Linux counts them (`tcpi_data_segs_out`)."""
+    """Return the number of segments with data that were sent, counted by Linux (`tcpi_data_segs_out`)."""
     (count,) = struct.unpack_from("=I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160), 156)
     return int(count)
 
 
 async def test_served_channel_ends_with_the_connection(server: Server) -> None:
-    """When the SSH connection breaks, the scheduler's protocol is told that its connection is lost."""
+    """When the SSH connection breaks, the scheduler's protocol is notified of the lost connection."""
     async with door(server) as (served, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"x")
@@ -448,26 +448,26 @@ async def test_served_channel_ends_with_the_connection(server: Server) -> None:
 
 
 def test_no_two_ports_are_the_same() -> None:
-    """A service has neither here nor there a port at which workers dial, and the same one on every start."""
+    """A service's local and remote ports are never ports that workers connect to, and are the same on every start."""
     dialled = usual_ports("far")
     assert len(set(dialled)) == len(dialled)
     for number in range(2000):
-        near, far = service_ports(f"launch {number}", dialled)
-        assert near != far
-        assert not {near, far} & set(dialled)
-        assert service_ports(f"launch {number}", [far])[1] != far
-        assert service_ports(f"launch {number}", dialled) == (near, far)
+        local, remote = service_ports(f"launch {number}", dialled)
+        assert local != remote
+        assert not {local, remote} & set(dialled)
+        assert service_ports(f"launch {number}", [remote])[1] != remote
+        assert service_ports(f"launch {number}", dialled) == (local, remote)
 
 
 @pytest.mark.parametrize("is_fixed", [False, True])
 async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server, is_fixed: bool) -> None:
-    """A service whose usual port was taken here is at the same url once another runtime finds its launch."""
-    near, far = service_ports("a", ())
+    """A service whose preferred port was taken here has the same url after another runtime finds its launch."""
+    local, remote = service_ports("a", ())
     changes: dict[str, Any] = {}
     if is_fixed:  # the work names its port
-        far = changes["port"] = free_port()
+        remote = changes["port"] = free_port()
     async with server.runtime(code=[]) as first:
-        with socket.create_server(("127.0.0.1", near)):
+        with socket.create_server(("127.0.0.1", local)):
             ref = await first.launch(spec("wait", **changes))
         assert "waiting" in await first_output(first, ref)
         assert await first.launch(spec("wait", **changes)) == ref
@@ -476,14 +476,14 @@ async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server, is_f
         assert await second.find(OWNER) == [ref]
         waiting = asyncio.ensure_future(second.wait(ref))
         port = int(url.rpartition(":")[2])
-        assert port != near
+        assert port != local
         visited = asyncio.Event()
 
         def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             visited.set()
             writer.close()
 
-        async with await asyncio.start_server(answer, "127.0.0.1", far):
+        async with await asyncio.start_server(answer, "127.0.0.1", remote):
             while not visited.is_set():
                 with contextlib.suppress(OSError):
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -494,7 +494,7 @@ async def test_url_is_kept_whose_port_was_not_the_usual_one(server: Server, is_f
 
 
 def urls_of_workers(server: Server) -> set[str]:
-    """What the workers of a server were told of the urls of their services."""
+    """Return the urls that the workers of a server received for their services."""
     urls = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -504,11 +504,11 @@ def urls_of_workers(server: Server) -> set[str]:
     return urls
 
 
-# --- what does not work ---------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 async def launch_error(server: Server, **options: Any) -> PlatformError:
-    """What a launch says; names profile and host."""
+    """Return the error of a launch; it names profile and host."""
     async with server.runtime(**{"code": [], **options}) as runtime:
         with pytest.raises(PlatformError) as caught:
             await runtime.launch(spec("exit 0"))
@@ -517,7 +517,7 @@ async def launch_error(server: Server, **options: Any) -> PlatformError:
 
 
 async def test_changed_host_key_is_rejected(server: Server, tmp_path: Path) -> None:
-    """A host whose key is another than the known one is not talked to."""
+    """A host whose key is not the known one is not connected to."""
     known = tmp_path / "known_hosts"
     known.write_text(f"[127.0.0.1]:{server.port} {(server.folder / 'key.pub').read_text()}")
     error = await launch_error(server, known_hosts=str(known))
@@ -527,40 +527,40 @@ async def test_changed_host_key_is_rejected(server: Server, tmp_path: Path) -> N
 
 
 async def test_unknown_host_key_is_rejected(server: Server, tmp_path: Path) -> None:
-    """A host that is not known is not talked to."""
+    """A host without a known key is not connected to."""
     (tmp_path / "known_hosts").write_text("")
     assert "host key" in str(await launch_error(server, known_hosts=str(tmp_path / "known_hosts")))
 
 
 async def test_check_of_host_keys_cannot_be_turned_off(server: Server, tmp_path: Path) -> None:
-    """A configuration that switches the check off is refused."""
+    """A configuration that turns off the host key check is refused."""
     (tmp_path / "config").write_text("Host *\n  UserKnownHostsFile none\n")
     error = await launch_error(server, known_hosts=None, config=str(tmp_path / "config"))
-    assert "turns the check of host keys off" in str(error)
+    assert "turns off the host key check" in str(error)
 
 
 async def test_refused_key_is_rejected(server: Server) -> None:
-    """A login that the server refuses says so, and what to look at."""
+    """A login that the server refuses is an error that names what to check."""
     error = await launch_error(server, client_keys=[str(server.folder / "host_key")])
     assert isinstance(error, Rejected)
     assert "authorized_keys" in str(error)
 
 
 async def test_missing_key_is_rejected(server: Server) -> None:
-    """A key that is not there is named."""
+    """The error names a key file that does not exist."""
     assert "nowhere/key" in str(await launch_error(server, client_keys=["/nowhere/key"]))
 
 
 async def test_nobody_listens(server: Server) -> None:
-    """A port at which nobody listens is unreachable, not wrong."""
+    """A port without a listener is unreachable, not rejected."""
     error = await launch_error(server, hosts=[f"127.0.0.1:{free_port()}"])
     assert isinstance(error, Unreachable)
     assert "Connection refused" in str(error)
 
 
 async def test_server_that_hangs(server: Server) -> None:
-    """A server that accepts and never says anything costs the connect_timeout and no more."""
-    with socket.create_server(("127.0.0.1", 0)) as hanging:  # the kernel accepts, and nobody else does
+    """A server that accepts and sends nothing fails after connect_timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # the kernel accepts, but no process does
         port = hanging.getsockname()[1]
         error = await launch_error(server, hosts=[f"127.0.0.1:{port}"], connect_timeout=0.3)
     assert isinstance(error, Unreachable)
@@ -568,7 +568,7 @@ async def test_server_that_hangs(server: Server) -> None:
 
 
 async def test_helper_that_hangs(server: Server, tmp_path: Path) -> None:
-    """A login that works but never gets to run anything is given up as well."""
+    """A login that succeeds but never runs the helper also fails after connect_timeout."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec cat\n")
     python.chmod(0o755)
@@ -576,28 +576,28 @@ async def test_helper_that_hangs(server: Server, tmp_path: Path) -> None:
 
 
 async def test_python_that_is_not_there(server: Server) -> None:
-    """An interpreter that cannot be run is named, with what the shell said."""
+    """The error names an interpreter that cannot be run, and has the shell's output."""
     error = await launch_error(server, python="/nowhere/python")
     assert isinstance(error, Rejected)
-    assert "'/nowhere/python' could not run our helper (exit code 127)" in str(error)
+    assert "'/nowhere/python' could not run lightwork's helper (exit code 127)" in str(error)
 
 
 async def test_full_disk(server: Server, tmp_path: Path) -> None:
-    """Where nothing more can be written the launch has no capacity, and leaves nothing."""
+    """If the disk is full, the launch has no capacity and leaves nothing."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nulimit -f 0\nexec {sys.executable} -B "$@"\n')
     python.chmod(0o755)
     far = tmp_path / "far"
     async with server.runtime(code=[], folder=str(far)) as runtime:
         await runtime.find(OWNER)
-    # A session of this instance cannot even say who it is; with its file there, the launch is what fails.
+    # Without its file, a session of this instance could not even start. With the file, the launch is what fails.
     error = await launch_error(server, python=str(python), folder=str(far))
     assert re.search("too large|No space", str(error))
     assert [path for path in far.glob("launches/*/*") if path.is_dir()] == []
 
 
 async def test_what_it_cannot_do_is_rejected(server: Server) -> None:
-    """Mounts, requirements without `prepare`, an entry that is none, and variables that cannot be set are refused."""
+    """Mounts, requirements without `prepare`, an invalid entry, and variables that cannot be set are refused."""
     wrong: list[dict[str, Any]] = [
         {"compute": CloudCompute(mounts=Mount("data", "/data"))},
         {"build": BuildConfig(requirements=["numpy"])},
@@ -612,7 +612,7 @@ async def test_what_it_cannot_do_is_rejected(server: Server) -> None:
 
 
 async def test_ports_that_are_taken(server: Server) -> None:
-    """The first port that is free is forwarded; where none is, the error says what to do."""
+    """The first free port is forwarded; if all are taken, the error says what to do."""
     listener = Address("127.0.0.1", 1)
     taken = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     async with taken:
@@ -627,7 +627,7 @@ async def test_ports_that_are_taken(server: Server) -> None:
 
 
 async def test_direct_routes(server: Server) -> None:
-    """Works dial the address that the far side sees, and the loopback is refused as one."""
+    """Works connect to the address that the remote machine sees; the loopback is refused as that address."""
     async with entered(server, direct=True) as runtime:
         assert await runtime.routes(Address("0.0.0.0", 5)) == [Address("127.0.0.1", 5)]
         assert await runtime.routes(Address("10.0.0.1", 5)) == [Address("10.0.0.1", 5)]
@@ -652,7 +652,7 @@ async def test_direct_routes(server: Server) -> None:
     ],
 )
 def test_wrong_options_name_profile_and_key(options: dict[str, Any], said: str) -> None:
-    """A profile that cannot be used is an error of the configuration that names it and the key."""
+    """A profile with a bad value is a configuration error that names the profile and the key."""
     config = Config(runtimes={"gpu": {"kind": "ssh", **options}})
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
         config.options("gpu", SshOptions)
@@ -660,7 +660,7 @@ def test_wrong_options_name_profile_and_key(options: dict[str, Any], said: str) 
 
 
 def test_hosts_are_read() -> None:
-    """User, host, port and slots come from the host where it says them, else from the profile."""
+    """User, host, port and slots come from the host's entry, otherwise from the profile."""
     hosts = ["me@a:2222", "b", {"host": "[::1]:22", "slots": 3, "folder": "~/x"}]
     options = msgspec.convert({"hosts": hosts, "slots": 2}, SshOptions)
     found = [(one.user, one.host, one.port, one.slots, one.folder) for one in options.targets()]
@@ -669,14 +669,14 @@ def test_hosts_are_read() -> None:
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without asyncssh the runtime cannot be made, and the error says what to install."""
+    """Without asyncssh the runtime cannot be created, and the error says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"lightwork\[ssh\]"):
         SshRuntime("gpu", SshOptions(hosts=["a"]))
 
 
 async def test_diagnose_logs_in_to_each_machine(server: Server) -> None:
-    """A machine that lets us in says which Python it has; one that does not is a problem; nothing is left there."""
+    """A machine with a login reports its Python; a machine without one is a problem; nothing is left on the machine."""
     far = server.folder / "untouched"
     findings = await SshRuntime.diagnose("ssh", server.options(folder=str(far)))
     found = {finding.what: finding for finding in findings}

@@ -13,7 +13,7 @@ from lightwork.runtime import Cached, Spec, Unreachable
 from tests.runtimes.sshd import Server, needs_sshd, sshd
 from tests.runtimes.support import first_output
 
-from lightwork_runtimes.ssh import SshRuntime  # isort: skip -- after what skips where it cannot be imported
+from lightwork_runtimes.ssh import SshRuntime  # isort: skip -- after the imports that skip the module
 from lightwork_runtimes.ssh._host import Host  # isort: skip
 
 pytestmark = [needs_sshd, pytest.mark.timeout(180)]
@@ -23,7 +23,7 @@ ENTRY = "lightwork.testing.conformance:main"
 
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What is downloaded here is none of the user's."""
+    """Keep the user's own cache out of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -56,7 +56,7 @@ def kinds(entries: list[Cached]) -> dict[str, Cached]:
 
 
 async def test_code_is_kept_while_a_work_has_it(server: Server, code: Path) -> None:
-    """Code that was sent is in use while a work lives that it was sent for, also over a cut connection."""
+    """Code is in use as long as a work lives that it was sent for, also across a broken connection."""
     async with server.runtime(code=[str(code)]) as runtime:
         assert await runtime.cached() == []
         ref = await runtime.launch(spec("wait", "a", code))
@@ -79,7 +79,7 @@ async def test_code_is_kept_while_a_work_has_it(server: Server, code: Path) -> N
 
 
 async def test_environment_and_wheels_are_kept_and_discarded(server: Server, code: Path) -> None:
-    """A running work's environment stays; it goes after that, its wheels too, and the next work has all again."""
+    """A running work's environment stays; then it can be removed with its wheels, and the next work makes it again."""
     async with server.runtime(code=[], prepare=True) as runtime:
         ref = await runtime.launch(spec("wait", "a", code))
         await first_output(runtime, ref)
@@ -96,7 +96,7 @@ async def test_environment_and_wheels_are_kept_and_discarded(server: Server, cod
 
 
 async def test_downloaded_wheels_are_listed(server: Server, code: Path, tmp_path: Path) -> None:
-    """Wheels that were downloaded on this machine are in its own folder, and can be discarded as well."""
+    """Wheels downloaded on this machine are in its cache folder, and can be discarded as well."""
     async with server.runtime(code=[], prepare=True, wheels="always") as runtime:
         await run(runtime, "a", code)
         (here,) = (entry for entry in await runtime.cached() if entry.place.startswith(str(tmp_path / "cache")))
@@ -107,7 +107,7 @@ async def test_downloaded_wheels_are_listed(server: Server, code: Path, tmp_path
 
 @pytest.mark.parametrize("prepare", [False, True])
 async def test_works_start_while_everything_is_discarded(prepare: bool, server: Server, code: Path) -> None:
-    """Launches one after another succeed, with their code, while another scheduler discards without pause."""
+    """Successive launches succeed with their code while another scheduler discards without pause."""
     async with (
         server.runtime(code=[str(code)], prepare=prepare) as runtime,
         server.runtime(code=[]) as other,
@@ -130,7 +130,7 @@ async def test_works_start_while_everything_is_discarded(prepare: bool, server: 
 async def test_launch_over_two_connections_makes_again_what_is_gone(
     server: Server, code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is removed while a connection is made again is sent again, and the work starts."""
+    """A folder that is removed during a reconnect is sent again, and the work starts."""
     ask = Host.ask
     left = [True]
 
@@ -141,9 +141,9 @@ async def test_launch_over_two_connections_makes_again_what_is_gone(
             server.cut()
             async with server.runtime(code=[]) as other:
                 for entry in await other.cached():
-                    while not await other.discard(entry):  # noqa: ASYNC110 -- the kernel tells nobody of a lock
+                    while not await other.discard(entry):  # noqa: ASYNC110 -- the kernel has no event for a lock
                         await asyncio.sleep(0)
-            while session.is_open:  # noqa: ASYNC110 -- nor of this
+            while session.is_open:  # noqa: ASYNC110 -- nor for this
                 await asyncio.sleep(0)
         return await ask(self, op, payload, **arguments)
 
@@ -154,7 +154,7 @@ async def test_launch_over_two_connections_makes_again_what_is_gone(
 
 
 async def test_machine_that_cannot_be_asked_is_an_error(server: Server) -> None:
-    """There is no part of a list: where a machine does not answer, that is said."""
+    """The list is never partial: a machine that does not answer is an error."""
     async with server.runtime(hosts=[server.host, "127.0.0.1:1"], code=[]) as runtime:
         with pytest.raises(Unreachable, match=r"host 127\.0\.0\.1:1"):
             await runtime.cached()

@@ -13,7 +13,7 @@ pytestmark = needs_sshd
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared, so that keys are made and our helper is sent once."""
+    """Shared, so that keys are made once and the helper is sent once."""
     return tmp_path_factory.mktemp("ssh")
 
 
@@ -25,6 +25,6 @@ async def server(folder: Path) -> AsyncIterator[Server]:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_ssh_keeps_the_contract(check: Check, server: Server) -> None:
-    """The ssh runtime passes every check, and leaves no launch behind."""
+    """The ssh runtime passes every check and leaves no launch behind."""
     await run_check(check, lambda: server.runtime(code=[]))
     assert server.launches() == []

@@ -1,4 +1,4 @@
-"""Environments that are really made, from the packages that this machine has or gets."""
+"""Environments that are really created, from the packages that this machine has or downloads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightwork.runtime import Rejected, Runtime, Spec
 from tests.runtimes.sshd import Server, needs_sshd, sshd
 from tests.runtimes.support import output
 
-from lightwork_runtimes.ssh import _packages  # isort: skip -- after what skips where it cannot be imported
+from lightwork_runtimes.ssh import _packages  # isort: skip -- after the imports that skip the module
 from lightwork_runtimes.ssh._environment import Environment  # isort: skip
 from tests.runtimes.ssh_works import Echo  # isort: skip
 
@@ -44,7 +44,7 @@ class Holder(Flow):
 
 
 async def said(runtime: Runtime, entry: str, name: str, build: BuildConfig | None = None) -> str:
-    """Output of a launch, which is released."""
+    """Run a launch, release it and return its output."""
     ref = await runtime.launch(Spec(name=name, owner="owner", entry=entry, ticket=b"say done", build=build))
     try:
         return await output(runtime, ref)
@@ -53,14 +53,14 @@ async def said(runtime: Runtime, entry: str, name: str, build: BuildConfig | Non
 
 
 def wait_makers(server: Server) -> None:
-    """Return when every maker of an environment has ended: each holds a lock."""
+    """Return when no environment is being created: each creation holds a lock."""
     for lock in server.far.glob("venvs/*.lock"):
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
 async def test_work_runs_in_a_made_environment(server: Server) -> None:
-    """A work's interpreter is that of an environment with lightwork in it; a second start makes and sends nothing."""
+    """A work runs in an environment with lightwork in it; a second start creates and sends nothing."""
     seen: list[dict[Path, int]] = []
     for _ in range(2):
         root = Holder()
@@ -74,7 +74,7 @@ async def test_work_runs_in_a_made_environment(server: Server) -> None:
 
 
 async def test_failed_build_is_rejected(server: Server) -> None:
-    """Requirements that cannot be had, and commands that fail, are rejected with the last lines; nothing is left."""
+    """Missing requirements and failing commands are rejected with the last lines of output; nothing is left."""
 
     class Failing(BuildConfig):
         def build_commands(self) -> list[str]:
@@ -94,7 +94,7 @@ async def test_failed_build_is_rejected(server: Server) -> None:
 
 
 async def test_cancelled_build_leaves_nothing(server: Server, tmp_path: Path) -> None:
-    """A launch that is cancelled while its environment is made ends the command that runs, and removes the rest."""
+    """Cancelling a launch that creates its environment ends the running command and removes the rest."""
     fifo = tmp_path / "started"
     os.mkfifo(fifo)
 
@@ -124,7 +124,7 @@ async def test_cancelled_build_leaves_nothing(server: Server, tmp_path: Path) ->
 
 
 async def test_wheels_are_sent_where_there_is_no_registry(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where packages cannot be installed from a registry they are downloaded here, once, and sent."""
+    """Packages that cannot be installed from a registry are downloaded here, once, and sent."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(server.folder / "cache"))
     tried: list[Any] = []
     download = _packages.download_wheels
@@ -143,7 +143,7 @@ async def test_wheels_are_sent_where_there_is_no_registry(server: Server, monkey
 
 
 async def test_wheel_is_reproducible() -> None:
-    """The same lightwork gives the same wheel, with all of both packages in it."""
+    """The same lightwork makes the same wheel, with all files of both packages in it."""
     name, data = _packages.lightwork_wheel()
     _packages.lightwork_wheel.cache_clear()
     assert _packages.lightwork_wheel() == (name, data)
@@ -151,14 +151,14 @@ async def test_wheel_is_reproducible() -> None:
 
 
 async def test_pins_are_what_is_installed() -> None:
-    """What lightwork needs is pinned to the versions that the scheduler has, and extras are not among it."""
+    """The dependencies of lightwork are pinned to the scheduler's versions, without those of extras."""
     names = {line.partition("==")[0] for line in _packages.pins()}
     assert {"msgspec", "anyio", "aiohttp", "cloudpickle"} <= names
     assert "asyncssh" not in names
 
 
 async def test_other_minor_version_is_rejected(server: Server) -> None:
-    """An interpreter of another minor version cannot read what the scheduler sends, and is refused before."""
+    """An interpreter of another minor version cannot read what the scheduler sends, and is refused beforehand."""
     environment = Environment("runtimes.gpu: host a", server.options())
     with pytest.raises(Rejected, match=r"runtimes.gpu: host a: /usr/bin/python3 is Python 3.9"):
         environment.check_as_is({"python": [3, 9, 2], "executable": "/usr/bin/python3"}, None)

@@ -1,4 +1,4 @@
-"""What is kept for later launches, on the machines of a profile and on this one; see `lightwork.runtime.Caching`."""
+"""What is kept for later launches, on the profile's machines and on this one; see `lightwork.runtime.Caching`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _WHEELS = "wheels"
 
 
 async def cached(hosts: Sequence[Host]) -> list[Cached]:
-    """Everything that is kept.
+    """Return everything that is kept.
 
     Raises:
-        RuntimeFailure: A machine cannot be asked.
+        RuntimeFailure: A machine cannot be queried.
     """
     answers = await asyncio.gather(*(_ask(host) for host in hosts))
     folder = kept.cache_folder(_WHEELS)
@@ -47,10 +47,10 @@ def _at(place: str, entries: Sequence[dict[str, Any]]) -> list[Cached]:
 
 
 async def discard(hosts: Sequence[Host], entry: Cached) -> bool:
-    """Remove it, unless it is in use; says whether it is gone.
+    """Remove an entry unless it is in use. Return whether it is gone.
 
     Raises:
-        RuntimeFailure: Its machine cannot be asked, or it cannot be removed.
+        RuntimeFailure: Its machine cannot be queried, or the entry cannot be removed.
     """
     folder = kept.cache_folder(_WHEELS)
     if (entry.kind, entry.place) == (_WHEELS, folder):

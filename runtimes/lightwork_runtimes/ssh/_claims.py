@@ -1,4 +1,4 @@
-"""Claims on folders of a machine: while one is held, no prune removes its folders."""
+"""Claims on folders of a remote machine. While a claim is held, no prune removes its folders."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LET_GO_WITHIN = 5.0
 
 @contextlib.asynccontextmanager
 async def claimed(session: Session, paths: Sequence[str]) -> AsyncIterator[None]:
-    """In the context nobody removes these folders on a machine, relative to ours there, be they made already or not."""
+    """Keep these folders from removal inside the context. Paths are relative to `folder`; they need not exist yet."""
     number, _ = await session.request("claim", paths=paths)
     try:
         yield
     finally:
-        # What cannot be said is not needed: with the connection its claims go.
+        # A failure here does no harm: the claims end with the connection.
         with anyio.move_on_after(_LET_GO_WITHIN, shield=True), contextlib.suppress(RuntimeFailure):
             await session.request("unclaim", number=number)

@@ -1,8 +1,8 @@
-"""The app's code: which local folders are sent, and what their paths are on the far side.
+"""The app's code: the local folders that are sent, and their paths on the remote machine.
 
-Each folder becomes ``code/<digest>`` there, so it is sent once for each content, and works of different versions
-do not disturb each other. The worker's `sys.path` is the scheduler's with these folders' paths rewritten and the
-rest left out: installed packages are the far environment's own.
+Each folder becomes ``code/<digest>`` there. So it is sent once for each content, and works with different versions
+do not affect each other. The worker's `sys.path` is the scheduler's, with the paths of these folders rewritten and
+the other entries left out: the remote environment has its own installed packages.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Code", "CodePlan"]
 
 
 class CodePlan(msgspec.Struct, frozen=True):
-    """Where the code is on one machine.
+    """The place of the code on one remote machine.
 
     Attributes:
-        cwd: The working folder there, None for the home folder.
-        path: Folders for `sys.path` there, in front.
-        moved: Local folder to folder there.
+        cwd: The remote working folder, None for the home folder.
+        path: Remote folders that come first in `sys.path`.
+        moved: Local folder to remote folder.
     """
 
     cwd: str | None
@@ -39,12 +39,12 @@ class CodePlan(msgspec.Struct, frozen=True):
 
 
 class Code:
-    """The folders of one profile, read once: what was sent first is what every work of the run gets.
+    """The code folders of one profile. Each is read once, so every work of a run gets the same code.
 
     Args:
-        where: Names the profile in messages.
-        folders: As configured, None to find them.
-        exclude: Patterns of what is not sent.
+        where: Name of the profile for messages.
+        folders: The configured folders, None to find them.
+        exclude: Patterns of files that are not sent.
     """
 
     def __init__(self, where: str, folders: Sequence[str] | None, exclude: Sequence[str]) -> None:
@@ -55,14 +55,14 @@ class Code:
         self._making = anyio.Lock()
 
     async def bundles(self, cwd: str | None, patterns: tuple[str, ...] = ()) -> list[Bundle]:
-        """Every folder as a bundle, made when it is first asked for.
+        """Return every folder as a bundle, made at the first request.
 
         Args:
             cwd: The working folder.
-            patterns: Of files that this work leaves out, besides those that the profile does.
+            patterns: Patterns of files that this work leaves out in addition to the profile's.
 
         Raises:
-            Rejected: A folder is not there, is too much to be one of an app, or has what cannot be sent.
+            Rejected: A folder does not exist, is a home folder or the root, or holds files that cannot be sent.
         """
         found = []
         async with self._making:
@@ -73,12 +73,12 @@ class Code:
                         left_out = [*self._exclude, *patterns]
                         self._bundles[key] = await anyio.to_thread.run_sync(make_bundle, folder, left_out)
                     except (UsageError, OSError) as error:
-                        raise Rejected(f"{self._where}: the code cannot be sent along: {error}") from error
+                        raise Rejected(f"{self._where}: the code cannot be sent: {error}") from error
                 found.append(self._bundles[key])
         return found
 
     def plan(self, bundles: Sequence[Bundle], cwd: str | None, root: str) -> CodePlan:
-        """The paths on a machine whose folder is `root`."""
+        """Return the paths on a machine where lightwork's folder is `root`."""
         moved = {bundle.folder: f"{root}/{code_path(bundle)}" for bundle in bundles}
         path = [found for entry in sys.path if (found := _moved(os.path.abspath(entry), moved)) is not None]
         return CodePlan(_moved(cwd, moved) if cwd is not None else None, path, moved)
@@ -90,7 +90,7 @@ class Code:
             given = [os.path.abspath(entry) for entry in sys.path if _is_code(os.path.abspath(entry))]
             given = [cwd, *given] if cwd is not None else given
         kept: list[str] = []
-        for folder in sorted(set(given)):  # a folder comes before those in it
+        for folder in sorted(set(given)):  # a folder comes before its subfolders
             if not any(folder.startswith(f"{other}{os.sep}") for other in kept):
                 self._check(folder)
                 kept.append(folder)
@@ -98,21 +98,21 @@ class Code:
 
     def _check(self, folder: str) -> None:
         if not os.path.isdir(folder):
-            raise Rejected(f"{self._where}: {folder} is not a folder (code)")
+            raise Rejected(f"{self._where}: code: {folder} is not a folder")
         if folder in (os.path.expanduser("~"), os.path.dirname(folder)):
             raise Rejected(
-                f"{self._where}: the whole of {folder} would be sent as the app's code; start in the app's folder, or "
-                "name that in `code`"
+                f"{self._where}: the whole of {folder} would be sent as the app's code; start the app in its folder, "
+                "or set `code` to that folder"
             )
 
 
 def code_path(bundle: Bundle) -> str:
-    """Where a bundle is unpacked, relative to our folder on the far side."""
+    """Return the remote folder that a bundle is unpacked into, relative to lightwork's folder there."""
     return f"code/{bundle.digest[:32]}"
 
 
 def write_bundle(bundle: Bundle) -> IO[bytes]:
-    """A temporary file with the bundle's tar; closing it removes it. Blocks."""
+    """Return a temporary file with the bundle's tar. Closing it removes it. Blocks."""
     file = tempfile.NamedTemporaryFile(prefix="lightwork-", suffix=".tar")  # noqa: SIM115 -- the caller closes it
     try:
         bundle.write(file)
@@ -131,7 +131,7 @@ def _moved(path: str, moved: Mapping[str, str]) -> str | None:
 
 
 def _is_code(folder: str) -> bool:
-    """Whether an entry of `sys.path` holds code of the user's own, not installed packages or lightwork itself."""
+    """Whether an entry of `sys.path` holds the user's own code, not installed packages or lightwork itself."""
     if not os.path.isdir(folder):
         return False
     paths = sysconfig.get_paths()

@@ -1,4 +1,4 @@
-"""What the runtime `ssh` needs here and on its machines, looked at without leaving anything on them."""
+"""Checks of what the runtime `ssh` needs, here and on its machines. They leave nothing on the machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["look"]
 
 
 async def look(name: str, options: SshOptions | None) -> Sequence[Finding]:
-    """The client library and the keys; where the profile has machines, a login to each."""
+    """Check the client library and the keys. If the profile has machines, log in to each."""
     if importlib.util.find_spec("asyncssh") is None:
         return [Finding("client library", Health.PROBLEM, "asyncssh is not installed", 'pip install "lightwork[ssh]"')]
     here = [Finding("client library", Health.OK, "asyncssh"), *_keys(options)]
@@ -32,8 +32,8 @@ def _keys(options: SshOptions | None) -> Iterator[Finding]:
     given = [os.path.expanduser(path) for path in options.client_keys] if options is not None else []
     missing = [path for path in given if not os.access(path, os.R_OK)]
     if missing:
-        detail = f"client_keys names what cannot be read: {', '.join(missing)}"
-        yield Finding("keys", Health.PROBLEM, detail, "mend client_keys of the profile")
+        detail = f"files in client_keys cannot be read: {', '.join(missing)}"
+        yield Finding("keys", Health.PROBLEM, detail, "correct client_keys of the profile")
     elif given:
         yield Finding("keys", Health.OK, f"{len(given)} of client_keys")
     usual = sorted(path.name for path in Path("~/.ssh").expanduser().glob("id_*") if path.suffix != ".pub")
@@ -46,8 +46,8 @@ def _keys(options: SshOptions | None) -> Iterator[Finding]:
         yield Finding(
             "agent and keys",
             Health.WARNING,
-            "there is no agent, and no key in ~/.ssh; unless the configuration of ssh names some, no login succeeds",
-            "start an agent and ssh-add a key, make one with ssh-keygen, or set client_keys of the profile",
+            "no agent and no key in ~/.ssh found; logins fail unless the configuration of ssh names a key",
+            "start an agent and ssh-add a key, create one with ssh-keygen, or set client_keys of the profile",
         )
 
 
@@ -57,7 +57,7 @@ async def _login(name: str, target: Target, options: SshOptions) -> Finding:
     from lightwork_runtimes.ssh._login import explain, log_in
 
     what, where = f"host {target.label}", f"runtimes.{name}: host {target.label}"
-    fix = "see that `ssh` gets there without asking anything"
+    fix = "make sure that `ssh` logs in to this host without a prompt"
     try:
         async with asyncio.timeout(options.connect_timeout):
             async with await log_in(where, target, options) as connection:
@@ -71,6 +71,6 @@ async def _login(name: str, target: Target, options: SshOptions) -> Finding:
     said = " ".join(str(text).strip() for text in (done.stdout, done.stderr) if text)
     if done.exit_status != 0:
         return Finding(
-            what, Health.PROBLEM, f"{target.python!r} does not run there: {said}", "set `python` of the profile"
+            what, Health.PROBLEM, f"{target.python!r} does not run on this host: {said}", "set `python` of the profile"
         )
     return Finding(what, Health.OK, said)

@@ -1,4 +1,4 @@
-"""The virtual environment that works run in on the far side: one for each set of requirements, made once."""
+"""The remote virtual environments that works run in: one for each set of requirements, created once."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class Environment:
-    """Plans and makes environments on one machine.
+    """Plans and creates the environments on one machine.
 
     Args:
-        where: Names profile and host in messages.
-        options: The profile's.
+        where: Names of profile and host for messages.
+        options: The profile's options.
     """
 
     def __init__(self, where: str, options: SshOptions) -> None:
@@ -43,9 +43,9 @@ class Environment:
     def plan(
         self, facts: Facts, build: BuildConfig | None, cwd: str | None
     ) -> tuple[str, Callable[[Session], Awaitable[None]]]:
-        """Where the environment for `build` is, relative to our folder, and what makes it.
+        """Return the environment's folder, relative to lightwork's folder there, and the function to create it.
 
-        Its name is a digest of all that goes into it, so it is never changed.
+        The folder's name is a digest of everything in the environment, so an environment never changes.
         """
         self._warn_of_images(build)
         commands: Any = [] if build is None else build.build_commands()
@@ -55,7 +55,7 @@ class Environment:
         wheel = f"wheels/{hashlib.sha256(data).hexdigest()[:32]}/{name}"
         asked = [] if build is None else list(build.requirements)
         requirements = [*pins(), *asked]
-        # A command may read the code, which is at `cwd`; so may a requirement that is a path.
+        # A command may read the code at `cwd`. So may a requirement that is a path.
         reads_code = bool(commands) or any("/" in line or line.startswith(("-", ".")) for line in requirements)
         key = [wheel, sorted(requirements), commands, _PYTHON, facts["machine"], cwd if reads_code else None]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
@@ -74,18 +74,18 @@ class Environment:
         return f"venvs/{digest}", make
 
     def check_as_is(self, facts: Facts, build: BuildConfig | None) -> None:
-        """See that the interpreter there will do where nothing is prepared.
+        """Check the remote interpreter for a profile that prepares nothing.
 
         Raises:
-            Rejected: It has another minor version, which cannot read what the scheduler sends; or there are
-                requirements, which nobody installs.
+            Rejected: It has another minor version of Python, which cannot read the scheduler's pickles; or there are
+                requirements, which would not be installed.
         """
         self._warn_of_images(build)
         there = ".".join(map(str, facts["python"][:2]))
         if there != _PYTHON:
             raise Rejected(
-                f"{self._where}: {facts['executable']} is Python {there}, and the scheduler's is {_PYTHON}: works need "
-                "the same minor version. Set `python` to one, or prepare = true"
+                f"{self._where}: {facts['executable']} is Python {there}, but the scheduler has Python {_PYTHON}: "
+                "works need the same minor version. Set `python` to an interpreter that has it, or prepare = true"
             )
         if build is not None and (build.requirements or build.build_commands()):
             raise Rejected(f"{self._where}: requirements and build commands need prepare = true")
@@ -93,10 +93,10 @@ class Environment:
     def _warn_of_images(self, build: BuildConfig | None) -> None:
         if not self._warned and build is not None and (build.image is not None or build.dockerfile is not None):
             self._warned = True
-            _log.warning("%s: works run on the machine as it is: image and dockerfile are not used", self._where)
+            _log.warning("%s: image and dockerfile are ignored: works run directly on the machine", self._where)
 
     async def _make(self, session: Session, job: dict[str, Any], wheel: str, data: bytes) -> None:
-        _log.info("%s: making the virtual environment %s", self._where, job["digest"])
+        _log.info("%s: creating the virtual environment %s", self._where, job["digest"])
         async with claimed(session, [os.path.dirname(wheel)]):
             problem = await self._try_to_make(session, job, wheel, data)
         if problem is None:
@@ -118,7 +118,7 @@ class Environment:
         problem, _ = await session.request("make_venv", job=job, wheels=[wheel])
         if problem is not None and problem["step"] == "install" and self._options.wheels == "auto":
             text = _text(problem)
-            _log.info("%s: its packages cannot be had there (%s); sending them", self._where, text)
+            _log.info("%s: the packages cannot be installed from there (%s); sending them", self._where, text)
             return await self._make_from_wheels(session, job, wheel, text)
         return problem
 
@@ -141,10 +141,10 @@ class Environment:
 
 
 _STEPS = {
-    "venv": "no virtual environment could be made",
+    "venv": "the virtual environment could not be created",
     "command": "a build command failed",
     "install": "the requirements could not be installed",
-    "cancelled": "the making of the virtual environment was broken off",
+    "cancelled": "creating the virtual environment was cancelled",
 }
 
 

@@ -1,4 +1,4 @@
-"""One machine of a profile: its connection, renewed when it breaks, and what was made ready there."""
+"""One machine of a profile: its connection, which is renewed when it breaks, and what was prepared there."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = ["Host", "Prepared"]
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
-"""Seconds before a connection is tried again; doubled from the first to the longest."""
+"""Seconds before the next try to connect; doubled from the first pause to the longest."""
 
 _AVOID_FOR = 30.0
-"""Seconds in which a machine that could not be reached is asked last."""
+"""Seconds in which a machine that could not be reached is tried last."""
 
 _log = logging.getLogger("lightwork.runtimes.ssh")
 
 
 class Prepared(NamedTuple):
-    """What was made ready for a launch.
+    """What was prepared for a launch on the remote machine.
 
     Attributes:
-        python: The interpreter there.
-        plan: Where the code is.
-        facts: What is known of the machine.
-        uses: Folders there, relative to ours, that must not be removed while the work lives.
+        python: The remote interpreter.
+        plan: The place of the code.
+        facts: The facts of the machine.
+        uses: Folders, relative to lightwork's folder there, that must not be removed while the work lives.
     """
 
     python: str
@@ -51,21 +51,21 @@ class Prepared(NamedTuple):
 
 
 class Host:
-    """One machine.
+    """One remote machine.
 
     Args:
         profile: Name of the profile.
         target: The machine.
-        options: The profile's.
-        instance: Id of this runtime, as far as this machine goes.
-        ports: What to forward, see `SshOptions.ports`.
-        tasks: Holds what goes on between requests.
+        options: The profile's options.
+        instance: Id of this runtime on this machine.
+        ports: Ports to forward, see `SshOptions.ports`.
+        tasks: The task group for tasks that outlive a request.
 
     Attributes:
-        kept: ``(owner, name)`` of launches that this runtime looks after; while there are any, a connection that
-            breaks is renewed.
-        owed: ``(owner, name)`` of launches that are to be released when the machine can be reached again.
-        listener: Where the scheduler listens; None until it is known.
+        kept: ``(owner, name)`` of the launches that this runtime looks after. While there are any, a broken
+            connection is renewed.
+        owed: ``(owner, name)`` of the launches to release when the machine can be reached again.
+        listener: Address of the scheduler, None until it is known.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class Host:
 
     @property
     def failed_lately(self) -> bool:
-        """Whether it could not be reached a moment ago."""
+        """Whether the last try to connect failed, less than `_AVOID_FOR` seconds ago."""
         return self._failed_at > 0 and time.monotonic() - self._failed_at < _AVOID_FOR
 
     def slots(self, facts: Facts) -> int:
-        """How many works it takes."""
+        """Return how many works may run there at once."""
         return self.target.slots or int(facts["cpus"])
 
     # --- the connection -------------------------------------------------------------------------
 
     async def session(self) -> Session:
-        """The connection, made if there is none. Cancelling does not break it off: it may have others that wait.
+        """Return the open connection, or connect. Cancelling does not stop the attempt: other tasks may wait for it.
 
         Raises:
             Rejected, Unreachable: See `Session.open`.
@@ -124,7 +124,7 @@ class Host:
         except RuntimeFailure as error:
             self._failed_at = time.monotonic()
             opening.set_exception(error)
-            opening.exception()  # seen: nobody may wait for it any more
+            opening.exception()  # mark it as retrieved: every waiting task may be gone
         except BaseException:
             opening.cancel()
             raise
@@ -141,7 +141,7 @@ class Host:
             if self.listener is not None and not self._options.direct:
                 try:
                     await session.forward(self._ports, self.listener)
-                except NoCapacity as error:  # the next launch raises it; all else can be done without
+                except NoCapacity as error:  # the next launch raises it; other requests need no port
                     _log.warning("%s", error)
             if self.kept:
                 await session.request("attach", refs=sorted(self.kept))
@@ -158,17 +158,17 @@ class Host:
                 await session.request("release", owner=owner, name=name)
             except Unreachable:
                 raise
-            except RuntimeFailure as error:  # it has been told that it may be left; others need the connection
-                _log.error("%s: %s is left there: %s", self.where, name, error)
+            except RuntimeFailure as error:  # `release` has reported the failure; other requests need the connection
+                _log.error("%s: %s could not be released: %s", self.where, name, error)
             self.owed.discard((owner, name))
 
     def _on_lost(self) -> None:
         if self.kept:
-            _log.warning("%s: the connection was lost; it is made again", self.where)
+            _log.warning("%s: the connection was lost; reconnecting", self.where)
             self.renew()
 
     def renew(self) -> None:
-        """Go on trying to connect for as long as there is a reason to."""
+        """Try to connect until it succeeds or no launch needs the connection."""
         if not self._is_renewing:
             self._is_renewing = True
             self._tasks.start_soon(self._try_again, name=f"lightwork ssh again {self.target.label}")
@@ -181,14 +181,14 @@ class Host:
                     await self.session()
                     return
                 except RuntimeFailure as error:
-                    _log.warning("%s; the next try in %.1f s", error, pause)
+                    _log.warning("%s; next try in %.1f s", error, pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         finally:
             self._is_renewing = False
 
     async def aclose(self) -> None:
-        """End the connection; what runs there goes on."""
+        """Close the connection. Remote processes go on."""
         for name in list(self._services):
             self.close_service(name)
         session, self._session = self._session, None
@@ -198,42 +198,44 @@ class Host:
     # --- requests -------------------------------------------------------------------------------
 
     async def ask(self, op: str, payload: bytes = b"", **arguments: Any) -> tuple[Any, bytes]:
-        """One request; see `Session.request`."""
+        """Make one request; see `Session.request`."""
         return await (await self.session()).request(op, payload, **arguments)
 
     async def ask_until_answered(self, op: str, **arguments: Any) -> tuple[Any, bytes]:
-        """One request that changes nothing, made again on the next connection when one breaks.
+        """Make one request that changes nothing. Repeat it on the next connection if one breaks.
 
         Raises:
-            RuntimeFailure: What the helper says. That it cannot be reached is no reason to give up.
+            RuntimeFailure: The helper's error. An unreachable machine is no error here: the request is repeated.
         """
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await self.ask(op, **arguments)
             except Unreachable as error:
-                _log.info("%s; asked again in %.1f s", error, pause)
+                _log.info("%s; next try in %.1f s", error, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     # --- services of works ------------------------------------------------------------------------
 
-    async def open_service(self, name: str, near: int, far: int) -> int:
-        """Lead a port of this machine to one of the far side's, for as long as the launch is kept; gives the port.
+    async def open_service(self, name: str, local_port: int, remote_port: int) -> int:
+        """Forward a port of this machine to a port of the remote machine while the launch is kept. Return the port.
 
-        Over any number of connections. What nobody answers there is closed here.
+        The forwarding survives reconnects. A connection that the remote machine refuses is closed here.
 
         Args:
             name: The launch.
-            near: Wanted here; another is taken where that is not free.
-            far: Port of the service there.
+            local_port: Preferred port of this machine. If it is taken, another one is used.
+            remote_port: Port of the service on the remote machine.
         """
 
         def begin(factory: _tunnel.SessionFactory, refuse: Callable[[], None]) -> None:
-            self._tasks.start_soon(self._open_channel, factory, far, refuse, name=f"lightwork ssh service {name}")
+            self._tasks.start_soon(
+                self._open_channel, factory, remote_port, refuse, name=f"lightwork ssh service {name}"
+            )
 
         self.close_service(name)
-        server = await _tunnel.listen_here(near, begin)
+        server = await _tunnel.listen_here(local_port, begin)
         self._services[name] = server
         port: int = server.sockets[0].getsockname()[1]
         return port
@@ -246,37 +248,37 @@ class Host:
             refuse()
 
     def has_service(self, name: str) -> bool:
-        """Whether a port here leads to that launch's service."""
+        """Whether a port of this machine is forwarded to that launch's service."""
         return name in self._services
 
     def close_service(self, name: str) -> None:
-        """Listen no longer. May be repeated."""
+        """Stop listening for the launch's service. Idempotent."""
         server = self._services.pop(name, None)
         if server is not None:
             server.close()
 
-    # --- making ready ---------------------------------------------------------------------------
+    # --- preparing ------------------------------------------------------------------------------
 
     async def lead_to(self, listener: Address) -> None:
-        """From now on workers there reach this listener, over the connection that is open too."""
+        """Forward connections of remote workers to this listener from now on, also over an open connection."""
         self.listener = listener
         if self._session is not None and self._session.is_open and not self._options.direct:
             try:
                 await self._session.forward(self._ports, listener)
-            except RuntimeFailure as error:  # the next launch raises it; all else can be done without
+            except RuntimeFailure as error:  # the next launch raises it; other requests need no port
                 _log.warning("%s", error)
 
     async def forward(self) -> None:
-        """See to it that workers there reach the scheduler."""
+        """Make sure that remote workers reach the scheduler."""
         if self.listener is not None and not self._options.direct:
             await (await self.session()).forward(self._ports, self.listener)
 
     @contextlib.asynccontextmanager
     async def ready(self, spec: Spec, code: _code.Code) -> AsyncIterator[Prepared]:
-        """Send what the spec needs, unless it is there; it stays there in the context.
+        """Send what the spec needs and is missing. It is not removed inside the context.
 
         Raises:
-            Rejected: It cannot be made ready, for instance because requirements cannot be installed.
+            Rejected: The machine cannot be prepared, for instance because requirements cannot be installed.
         """
         session = await self.session()
         bundles = await code.bundles(spec.cwd, spec.lightningignore)
@@ -297,7 +299,7 @@ class Host:
             yield Prepared(python, plan, session.facts, uses)
 
     async def _once(self, path: str, make: Callable[[], Awaitable[None]]) -> None:
-        """Make what is at `path` there, unless it is; several launches wait for one that does."""
+        """Make what belongs at the remote `path` if it is missing. Concurrent launches wait for the first."""
         async with self._ready.setdefault(path, asyncio.Lock()):
             missing, _ = await self.ask("missing", paths=[path])
             if missing:

@@ -1,4 +1,4 @@
-"""What the far side is asked to start for a spec."""
+"""The job that the helper on the remote machine starts for a spec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["check_spec", "job_for"]
 
 _MOVED = "LW_PATHS"
-"""Variable of the worker: JSON of each local folder that was sent, and where it is now."""
+"""Variable of the worker: JSON that maps each sent local folder to its remote path."""
 
 _BOOT = """\
 import sys
@@ -30,41 +30,44 @@ sys.exit(code & 0xFF if isinstance(code, int) else 0)
 
 
 def check_spec(profile: str, spec: Spec) -> None:
-    """Refuse what no machine can start.
+    """Check that a spec can be started by this runtime.
 
     Raises:
-        Rejected: Says what.
+        Rejected: A field cannot be used; the message names it.
     """
     module, _, function = spec.entry.partition(":")
     if not module or not function:
         raise Rejected(f"entry {spec.entry!r}: must be `package.module:function`")
     if spec.compute is not None and spec.compute.mount_points:
-        raise Rejected(f"runtimes.{profile}: the runtime 'ssh' mounts nothing; take a path that the machine has")
+        raise Rejected(f"runtimes.{profile}: the runtime 'ssh' does not support mounts; use a path of the machine")
 
 
 def job_for(spec: Spec, options: SshOptions, ready: Prepared, service: tuple[int, int]) -> dict[str, Any]:
-    """How to start the worker; see `lightwork_runtimes.remote.supervise`.
+    """Return the job that starts the worker; see `lightwork_runtimes.remote.supervise`.
 
     Args:
-        spec: What to start.
-        options: The profile's.
-        ready: What was made ready for it there.
-        service: Ports of its service, here and there.
+        spec: The launch.
+        options: The profile's options.
+        ready: What was prepared for it on the remote machine.
+        service: Local and remote port of its service.
     """
-    near, far = service
+    local_port, remote_port = service
     return {
         "argv": [ready.python, "-P", "-c", _BOOT.format(entry=spec.entry)],
-        "env": {"_LIGHTWORK_SERVICE": f",{far},http://127.0.0.1:{near}", **_environment(spec, options, ready)},
+        "env": {
+            "_LIGHTWORK_SERVICE": f",{remote_port},http://127.0.0.1:{local_port}",
+            **_environment(spec, options, ready),
+        },
         "cwd": ready.plan.cwd,
         "orphan_after": spec.orphan_after,
         "max_lifetime": spec.max_lifetime,
-        # Dialling directly, a worker may be well connected while there is no SSH connection.
+        # With `direct` a worker may be connected to the scheduler while there is no SSH connection.
         "leased": not options.direct,
     }
 
 
 def _environment(spec: Spec, options: SshOptions, ready: Prepared) -> dict[str, str]:
-    """Variables of the worker, above those of the login."""
+    """Return the worker's variables, which override those of the login."""
     env = {"PYTHONPATH": os.pathsep.join(ready.plan.path), _MOVED: msgspec.json.encode(ready.plan.moved).decode()}
     if options.prepare:
         folder = os.path.dirname(ready.python)

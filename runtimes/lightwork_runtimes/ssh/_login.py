@@ -1,4 +1,4 @@
-"""Logging in: which settings are used, and what it means when that fails."""
+"""Login: the settings that it uses, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightwork_runtimes.ssh._options import SshOptions, Target
 __all__ = ["explain", "log_in"]
 
 _KEEPALIVES = 3
-"""How many may stay without an answer."""
+"""How many keepalives may stay unanswered."""
 
 
 async def log_in(where: str, target: Target, options: SshOptions) -> asyncssh.SSHClientConnection:
-    """Log in, with the settings of the profile first and those of the user's configuration second."""
+    """Log in. The profile's settings come first, those of the user's configuration second."""
     given: dict[str, Any] = {
         "host": target.host,
         "keepalive_interval": options.keepalive,
@@ -38,9 +38,9 @@ async def log_in(where: str, target: Target, options: SshOptions) -> asyncssh.SS
     try:
         settings = await asyncssh.SSHClientConnectionOptions.construct(**given)
     except (OSError, ValueError, asyncssh.Error) as error:
-        raise Rejected(f"{where}: the settings cannot be used (client_keys, known_hosts, config): {error}") from error
+        raise Rejected(f"{where}: invalid settings (client_keys, known_hosts, config): {error}") from error
     if settings.known_hosts is None:
-        raise Rejected(f"{where}: the configuration turns the check of host keys off (UserKnownHostsFile none)")
+        raise Rejected(f"{where}: the configuration turns off the host key check (UserKnownHostsFile none)")
     if settings.config.get("Ciphers") is None:
         given["encryption_algs"] = "^aes128-gcm@openssh.com"  # faster than the default
     return await asyncssh.connect(**given)
@@ -51,28 +51,28 @@ def _home(path: str) -> str:
 
 
 def explain(where: str, target: Target, error: Exception) -> RuntimeFailure:
-    """The failure that an error of a connection means, with what can be done."""
+    """Return the failure for a connection's error, with what to do."""
     match error:
         case asyncssh.HostKeyNotVerifiable():
             host = target.host if target.port is None else f"[{target.host}]:{target.port}"
             return Rejected(
-                f"{where}: its host key is not the one that is known, or none is ({error.reason}). If the machine was "
-                f"made anew: `ssh-keygen -R '{host}'`, log in once with ssh and compare the key; else somebody may be "
-                "in between"
+                f"{where}: the host key is unknown or has changed ({error.reason}). If the machine was reinstalled: "
+                f"`ssh-keygen -R '{host}'`, log in once with ssh and compare the key. Otherwise somebody may be "
+                "intercepting the connection"
             )
         case asyncssh.PermissionDenied():
             return Rejected(
-                f"{where}: the login was refused ({error.reason}); see that `username` is right and that a key of the "
-                "agent or of `client_keys` is in authorized_keys there"
+                f"{where}: the login was refused ({error.reason}); check `username`, and that authorized_keys on the "
+                "machine has a key of the agent or of `client_keys`"
             )
         case asyncssh.KeyExchangeFailed() | asyncssh.ProtocolNotSupported():
             return Rejected(f"{where}: no common algorithm: {error.reason}")
         case asyncssh.ChannelOpenError():
-            return Rejected(f"{where}: the server opens no session: {error.reason}")
+            return Rejected(f"{where}: the server refused to open a session: {error.reason}")
         case asyncssh.Error():
             return Unreachable(f"{where}: the connection was lost: {error.reason}")
         case socket.gaierror():
-            return Unreachable(f"{where}: no address of {target.host!r} is known: {error.strerror}")
+            return Unreachable(f"{where}: the name {target.host!r} cannot be resolved: {error.strerror}")
         case OSError():
             why = os.strerror(error.errno) if error.errno else str(error)
             return Unreachable(f"{where}: cannot be reached: {why}")

@@ -13,13 +13,13 @@ _HOST = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?:\[(?P<v6>[\w:.%]+)\]|(?P<host>[^@
 
 
 class HostOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One machine, where it differs from the profile.
+    """Settings of one machine that differ from the profile's.
 
     Attributes:
-        host: ``user@host:port``; user and port may be left out, and the host may be an alias of the configuration.
+        host: ``user@host:port``. User and port are optional; the host may be an alias of the SSH configuration.
         slots: Works that run there at once.
         python: The interpreter there.
-        folder: Our folder there.
+        folder: lightwork's folder there.
     """
 
     host: str
@@ -36,19 +36,19 @@ class FarOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Keys of every profile whose machines are reached by SSH.
 
     Attributes:
-        python: The interpreter on the far side, which runs our helper, and the works where `prepare` is false.
-        folder: Our folder on the far side, relative to the home folder there or absolute.
-        connect_timeout: Seconds that a connection may take, up to the answer of our helper.
-        keepalive: Seconds of silence after which the server is asked for a sign of life; three that stay without
-            an answer end the connection. The far side does the same.
-        direct: Works dial the scheduler's own address, instead of a port that is forwarded through the connection.
-        ports: Ports on the far side's loopback, one of which is forwarded. Empty: eight that follow from the
+        python: The remote interpreter. It runs lightwork's helper, and the works if `prepare` is false.
+        folder: lightwork's folder on the remote machine, absolute or relative to the home folder.
+        connect_timeout: Seconds that a connection may take, up to the first answer of the helper.
+        keepalive: Seconds of silence after which the server is sent a keepalive. Three unanswered keepalives end
+            the connection. The remote side does the same.
+        direct: Works connect to the scheduler's own address instead of a port forwarded through SSH.
+        ports: Ports on the remote loopback, one of which is forwarded. Empty: eight ports computed from the
             profile and this machine.
-        prepare: Make a virtual environment with lightwork in it. False: `python` has all that works need.
-        wheels: Whether packages are downloaded here and sent along: ``auto`` when the far side cannot get them.
-        code: Local folders with the app's code. None: the working folder and those of ``sys.path`` that are no
+        prepare: Create a virtual environment with lightwork in it. False: `python` has all that works need.
+        wheels: Whether packages are downloaded here and sent: ``auto`` if the remote machine cannot install them.
+        code: Local folders with the app's code. None: the working folder and the folders of ``sys.path`` without
             installed packages.
-        exclude: Patterns of files in these that are not sent, besides what ``.lightningignore`` says.
+        exclude: Patterns of files in these folders that are not sent, in addition to ``.lightningignore``.
     """
 
     python: str = "python3"
@@ -78,13 +78,13 @@ class SshOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         hosts: The machines, each ``user@host:port`` or a table of `HostOptions`.
-        slots: Works that run on one machine at once; None for as many as it has processors.
-        username: User to log in as, where the host does not say. None: what ``config`` says, else the local one.
-        client_keys: Files of private keys. Empty: the agent's, and those that `config` names or are usual.
-        known_hosts: File with the hosts' keys. None: the user's own. They are always checked.
-        config: OpenSSH's configuration file. None: the user's own; an empty text: none.
-        launch_within: Seconds that a launch may take on top of `launch_timeout`, to wait for a slot and to make an
-            environment. Make it longer where works queue for slots.
+        slots: Works that run on one machine at once. None: as many as it has processors.
+        username: User to log in as, if the host names none. None: the user from `config`, otherwise the local user.
+        client_keys: Files of private keys. Empty: the agent's keys, those in `config` and the usual files.
+        known_hosts: File with the hosts' keys. None: the user's file. Host keys are always checked.
+        config: OpenSSH's configuration file. None: the user's file; an empty text: no file.
+        launch_within: Seconds that a launch may take in addition to `launch_timeout`, to wait for a slot and to create
+            an environment. Increase it if works queue for slots.
         python, folder, connect_timeout, keepalive, direct, ports, prepare, wheels, code, exclude: As in `FarOptions`.
     """
 
@@ -99,7 +99,7 @@ class SshOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         FarOptions.__post_init__(self)
         if not self.hosts:
-            raise ValueError("hosts is empty; name at least one machine, as in hosts = ['me@10.0.0.4']")
+            raise ValueError("hosts is empty; set at least one machine, as in hosts = ['me@10.0.0.4']")
         for host in self.hosts:
             if isinstance(host, str):
                 parse_host(host)
@@ -112,7 +112,7 @@ class SshOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"hosts names {double!r} twice; give it more slots instead")
 
     def targets(self) -> list[Target]:
-        """The machines with all that the profile says about them."""
+        """Return the machines, each with the profile's settings for it."""
         tables = [HostOptions(host=host) if isinstance(host, str) else host for host in self.hosts]
         return [
             Target(
@@ -127,7 +127,7 @@ class SshOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One machine of a profile. `label` is its name as written, and what a `Ref` remembers."""
+    """One machine of a profile. `label` is the host as configured; a `Ref` stores it."""
 
     label: str
     user: str | None
@@ -139,10 +139,10 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def parse_host(text: str) -> tuple[str | None, str, int | None]:
-    """User, host and port of ``user@host:port``.
+    """Split ``user@host:port`` into user, host and port.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text has another form.
     """
     found = _HOST.fullmatch(text)
     port = int(found["port"]) if found and found["port"] else None

@@ -1,4 +1,4 @@
-"""What is sent along: our helper, a wheel of lightwork as it is here, and wheels of what it needs."""
+"""The files that are sent: the helper, a wheel of lightwork as it is here, and wheels of its dependencies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _TAIL_LINES = 15
 _GLIBC = (5, 12, 17, 24, 27, 28, 31, 34, 35, 38, 39)
-"""Minor versions of glibc that wheels are made for."""
+"""Minor versions of glibc that wheels are built for."""
 
 Wheel = tuple[str, bytes]
 """File name and content."""
@@ -38,7 +38,7 @@ Wheel = tuple[str, bytes]
 
 @functools.cache
 def helper_files() -> tuple[str, Mapping[str, bytes]]:
-    """Digest and files, by path in their folder, of what runs on the far side."""
+    """Return the digest and the files, by relative path, of the program that runs on the remote machine."""
     source = Path(__file__).parents[1] / "remote"
     files = {f"remote/{path.name}": path.read_bytes() for path in sorted(source.glob("*.py"))}
     files["__main__.py"] = files.pop("remote/__main__.py")
@@ -48,7 +48,7 @@ def helper_files() -> tuple[str, Mapping[str, bytes]]:
 
 @functools.cache
 def lightwork_wheel() -> Wheel:
-    """A wheel of the lightwork that runs here, put together from its files: the same files give the same bytes."""
+    """Return a wheel of the running lightwork, made from its files. The same files give the same bytes."""
     found = importlib.metadata.distribution("lightwork")
     info = f"lightwork-{found.version}.dist-info"
     files: dict[str, bytes] = {}
@@ -83,7 +83,7 @@ def _urlsafe_digest(data: bytes) -> str:
 
 @functools.cache
 def pins() -> tuple[str, ...]:
-    """Requirements of lightwork and of what it needs, each in the version that is installed here."""
+    """Return lightwork's dependencies as requirements, each with the version that is installed here."""
     found: dict[str, str] = {}
     todo = ["lightwork"]
     while todo:
@@ -104,7 +104,7 @@ def pins() -> tuple[str, ...]:
 
 @contextlib.asynccontextmanager
 async def downloaded_wheels(requirements: Sequence[str], facts: Mapping[str, Any], python: str) -> AsyncIterator[Path]:
-    """As `download_wheels`, and nobody removes the folder while it is needed here."""
+    """Enter with the folder of `download_wheels`. It is not removed inside the context."""
     held = None
     while held is None:
         folder = await download_wheels(requirements, facts, python)
@@ -116,17 +116,17 @@ async def downloaded_wheels(requirements: Sequence[str], facts: Mapping[str, Any
 
 
 async def download_wheels(requirements: Sequence[str], facts: Mapping[str, Any], python: str) -> Path:
-    """A folder with wheels for all of these, and what they need, that fit the machine of `facts`.
+    """Return a folder with wheels of these requirements and their dependencies, for the machine of `facts`.
 
-    It is made once for each set. Cancelled, it leaves nothing half-made.
+    The folder is made once for each set. Cancelling leaves no incomplete folder.
 
     Args:
-        requirements: For pip.
-        facts: What the helper says of its machine.
-        python: Minor version of the interpreter there, ``3.11``.
+        requirements: Requirements for pip.
+        facts: The facts of the remote machine, from the helper.
+        python: Minor version of the remote interpreter, such as ``3.11``.
 
     Raises:
-        Rejected: They cannot be had here, either; with pip's last lines.
+        Rejected: The wheels could not be downloaded here either; the message has pip's last lines.
     """
     key = repr([sorted(requirements), facts["machine"], facts["libc"], python])
     folder = Path(kept.cache_folder("wheels")) / hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -142,28 +142,28 @@ async def download_wheels(requirements: Sequence[str], facts: Mapping[str, Any],
         done = await anyio.run_process([*tool, "download", "-q", "-d", aside, *options, *requirements], check=False)
         if done.returncode:
             lines = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()
-            raise Rejected("the packages could not be downloaded here, either:\n" + "\n".join(lines[-_TAIL_LINES:]))
+            raise Rejected("the packages could not be downloaded here either:\n" + "\n".join(lines[-_TAIL_LINES:]))
         if not folder.exists():
             os.rename(aside, folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # renamed, it is not there any more
+        shutil.rmtree(aside, ignore_errors=True)  # does nothing after the rename
     return folder
 
 
 async def _pip() -> list[str]:
-    """The command for pip: this interpreter's own, else one that uv fetches."""
+    """Return the command for pip: this interpreter's pip, otherwise a pip that uv fetches."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     uv = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
     if uv is None:
         raise Rejected(
-            "there is neither pip nor uv here to download packages with: install one, or set wheels = 'never'"
+            "neither pip nor uv is installed here to download packages: install one, or set wheels = 'never'"
         )
     return [uv, "run", "--no-project", "--quiet", "--python", sys.executable, "--with", "pip", "python", "-m", "pip"]
 
 
 def _platforms(machine: str, libc: str) -> list[str]:
-    """Tags of wheels that run with this version of glibc, newest first; without one, musl's."""
+    """Return the tags of wheels that run with this version of glibc, newest first; without glibc, musl's tags."""
     if not libc:
         return [f"musllinux_1_2_{machine}", f"musllinux_1_1_{machine}"]
     minor = int(libc.split(".")[1])

@@ -1,4 +1,4 @@
-"""Which machine takes a launch: the one that has the most room, or the first that gets some."""
+"""Choice of the machine for a launch: the one with the most room, or the first that gets room."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _log = logging.getLogger("lightwork.runtimes.ssh")
 class Pool:
     """The machines of a profile.
 
-    Slots are counted there, over all schedulers that use the same folder. Launches that find none wait in the
-    order in which they came.
+    Each machine counts its slots, over all schedulers that use the same folder there. Launches that find no free slot
+    wait in the order of their requests.
 
     Args:
         profile: Name of the profile.
@@ -33,13 +33,13 @@ class Pool:
         self._queue = anyio.Lock()
 
     async def place(self, owner: str, name: str, digest: str) -> tuple[Host, bool]:
-        """Take a slot for a launch; waits until there is one.
+        """Take a slot for a launch. Wait until one is free.
 
         Returns:
-            The machine, and whether the launch is new there. One that is known takes none.
+            The machine, and whether the launch is new there. A launch that exists takes no slot.
 
         Raises:
-            Conflict: That name is there already, from another spec.
+            Conflict: A launch with this name exists from another spec.
             Unreachable: No machine can be reached.
         """
         async with self._queue:
@@ -72,11 +72,11 @@ class Pool:
         if len(failures) == 1:
             return failures[0]
         lines = "\n".join(str(error) for error in failures)
-        return Unreachable(f"runtimes.{self._profile}: none of its {len(failures)} hosts can be reached:\n{lines}")
+        return Unreachable(f"runtimes.{self._profile}: none of the {len(failures)} hosts can be reached:\n{lines}")
 
 
 async def _wait_any_free(hosts: Sequence[Host]) -> None:
-    """Return when one of the machines has a free slot, or cannot say any more."""
+    """Return when one of the machines has a free slot or stops answering."""
     tasks = [asyncio.ensure_future(_wait_free(host)) for host in hosts]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

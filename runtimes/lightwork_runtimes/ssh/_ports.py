@@ -1,4 +1,4 @@
-"""The ports of a profile and of its works' services, which follow from names: a later scheduler finds the same."""
+"""The ports of a profile and of its works' services. Computed from names, they are the same for a later scheduler."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["service_ports", "usual_ports"]
 
 _NUM_PORTS = 8
 _PROFILES = range(20000, 22000)
-_NEAR, _FAR = range(22000, 27000), range(27000, 32000)
-"""Below those that Linux gives to outgoing connections, and no two the same: here and there may be one machine."""
+_LOCAL_PORTS, _REMOTE_PORTS = range(22000, 27000), range(27000, 32000)
+"""Below Linux's range of ephemeral ports. The ranges do not overlap, because both sides may be one machine."""
 
 
 def usual_ports(profile: str) -> list[int]:
-    """Ports of the far side's loopback for a profile that names none.
+    """Return the ports of the remote loopback for a profile that sets none.
 
-    The same on every start, so that workers which lost one scheduler find the next.
+    They are the same on every start, so that workers that lost a scheduler find the next one.
     """
     digest = hashlib.sha256(f"{socket.gethostname()} {getpass.getuser()} {profile}".encode()).digest()
     first = int.from_bytes(digest[:8], "big")
@@ -27,13 +27,13 @@ def usual_ports(profile: str) -> list[int]:
 
 
 def service_ports(launch: str, taken: Container[int]) -> tuple[int, int]:
-    """For the service of a launch, a port here and one there: seldom another's, and the same for a later scheduler.
+    """Return a local and a remote port for a launch's service, rarely those of another launch, the same every time.
 
     Args:
-        launch: Its name.
-        taken: Ports of the far side's loopback at which its workers dial.
+        launch: Name of the launch.
+        taken: Ports of the remote loopback that workers connect to.
     """
     digest = hashlib.sha256(launch.encode()).digest()
-    near, first = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:16]))
-    far = next(port for step in count(first) if (port := _FAR[step % len(_FAR)]) not in taken)
-    return _NEAR[near % len(_NEAR)], far
+    first_local, first_remote = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:16]))
+    candidates = (_REMOTE_PORTS[step % len(_REMOTE_PORTS)] for step in count(first_remote))
+    return _LOCAL_PORTS[first_local % len(_LOCAL_PORTS)], next(port for port in candidates if port not in taken)

@@ -1,4 +1,4 @@
-"""The runtime `ssh`: each work in a process of its own on a machine that SSH reaches."""
+"""The runtime `ssh`: each work in a separate process on a machine that SSH reaches."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ _log = logging.getLogger("lightwork.runtimes.ssh")
 
 
 class SshRuntime:
-    """Runs works on machines that exist, over one SSH connection to each.
+    """Runs works on existing machines, over one SSH connection to each.
 
-    Entering it connects to nothing; a machine is connected when it is first needed, and again when the connection
-    breaks. All that is known of a launch is in files in `SshOptions.folder` there, so any later runtime with the same
-    machines can go on with it, whatever became of this one. Leaving it closes the connections and leaves the
-    workers alone.
+    Entering the context connects to nothing. A machine is connected when it is first needed, and again when the
+    connection breaks. All facts of a launch are files in `SshOptions.folder` on its machine. So any later runtime with
+    the same machines can continue it, even if this runtime has ended. Leaving the context closes the connections and
+    leaves the workers alone.
 
-    A worker whose scheduler cannot be reached ends itself after `Spec.orphan_after`; where it does not, a process
-    beside it does that 10 s later. A worker inherits the environment of a login without a terminal.
-    An image or a Dockerfile is not used, nor is `Spec.compute`: the machine is what it is. Mounts are refused.
+    A worker that cannot reach its scheduler ends itself after `Spec.orphan_after`. If it does not, its supervisor
+    process ends it 10 s later. A worker inherits the environment of a login without a terminal.
+    Image, Dockerfile and `Spec.compute` are ignored: works run directly on the machine. Mounts are refused.
 
     Args:
         name: Name of the profile.
-        options: Its keys.
+        options: Keys of the profile.
 
     Raises:
         ConfigError: asyncssh is not installed.
@@ -85,11 +85,11 @@ class SshRuntime:
 
     @functools.cached_property
     def _ports(self) -> Sequence[int]:
-        """Those of the far side's loopback at which workers may dial."""
+        """Ports of the remote loopback that workers may connect to."""
         return self.options.ports or usual_ports(self.name)
 
     async def __aenter__(self) -> Self:
-        # Late, and in a thread: the client library takes a quarter of a second to load.
+        # Imported late and in a thread: the client library takes a quarter of a second to load.
         modules = await anyio.to_thread.run_sync(_load)
         self._tasks = await anyio.create_task_group().__aenter__()
         instance = os.urandom(8).hex()
@@ -109,7 +109,7 @@ class SshRuntime:
         if tasks is None:
             return
         for host in self._hosts.values():
-            host.kept.clear()  # a connection that is lost from now on is not made again
+            host.kept.clear()  # from now on a lost connection is not renewed
         tasks.cancel_scope.cancel()
         await tasks.__aexit__(None, None, None)
         with anyio.CancelScope(shield=True):
@@ -120,25 +120,25 @@ class SshRuntime:
 
     @classmethod
     async def diagnose(cls, name: str, options: SshOptions | None) -> Sequence[Finding]:
-        """What is missing here, and which machines let us in; see `lightwork.runtime.Diagnosable`."""
+        """Check what is missing here, and log in to each machine; see `lightwork.runtime.Diagnosable`."""
         return await _diagnose.look(name, options)
 
     @property
     def launch_within(self) -> float:
-        """Seconds that a launch may take beyond the usual; see `SshOptions.launch_within`."""
+        """Seconds that a launch may take in addition to `launch_timeout`; see `SshOptions.launch_within`."""
         return self.options.launch_within
 
     # --- routes ---------------------------------------------------------------------------------
 
     async def routes(self, listener: Address) -> Sequence[Address]:
-        """Ports of the far side's loopback, one of which is forwarded; with `SshOptions.direct` the listener itself.
+        """Return the ports of the remote loopback, one of which is forwarded; with `SshOptions.direct` the listener.
 
-        Which port that is can differ from machine to machine, where some are taken. The others refuse a worker at
-        once, or are somebody else's, and then the handshake tells.
+        Machines may forward different ports, because some are taken. A port that is not forwarded refuses the worker at
+        once, or belongs to another program. The handshake then fails.
 
         Raises:
-            Rejected: `direct` is set, and the listener is on the loopback, where no other machine gets.
-            RuntimeFailure: Of what was launched before through this runtime, for another listener.
+            Rejected: `direct` is set and the listener is on the loopback, which no other machine can reach.
+            RuntimeFailure: This runtime already serves another listener.
         """
         self._check_entered()
         if self.options.direct:
@@ -146,7 +146,7 @@ class SshRuntime:
         local = msgspec.structs.replace(listener, host=_LOOPBACK.get(listener.host, listener.host))
         if self._listener not in (None, local):
             raise RuntimeFailure(
-                f"runtimes.{self.name}: in use by another scheduler; give each app a runtime of its own"
+                f"runtimes.{self.name}: already in use by another scheduler; create a separate runtime for each app"
             )
         self._listener = local
         await asyncio.gather(*(host.lead_to(local) for host in self._hosts.values()))
@@ -156,11 +156,11 @@ class SshRuntime:
         if listener.host not in _LOOPBACK:
             if listener.host == "localhost" or listener.host.startswith("127.") or listener.host == "::1":
                 raise Rejected(
-                    f"runtimes.{self.name}: direct = true, but the scheduler listens on {listener.host}, where no "
-                    "other machine gets; set `host` to an address of this machine, or to 0.0.0.0"
+                    f"runtimes.{self.name}: direct = true, but the scheduler listens on {listener.host}, which no "
+                    "other machine can reach; set `host` to an address of this machine, or to 0.0.0.0"
                 )
             return [listener]
-        # What the far sides see of this machine is what their connections come from.
+        # The source addresses of the SSH connections are the addresses that the remote machines see.
         found = await asyncio.gather(*(host.session() for host in self._hosts.values()), return_exceptions=True)
         addresses = {session.local_address: None for session in found if not isinstance(session, BaseException)}
         if not addresses:
@@ -168,10 +168,10 @@ class SshRuntime:
         return [Address(address, listener.port) for address in addresses]
 
     async def touch(self) -> None:
-        """Connect to every machine that is not, and leave a sign of life there, which its ``alive`` shows.
+        """Connect to every machine and record a sign of life there, the time of the file ``alive``.
 
         Raises:
-            Rejected, Unreachable: One of them does not let us in, or does not answer.
+            Rejected, Unreachable: A machine refuses the login, or does not answer.
         """
         self._check_entered()
         await asyncio.gather(*(host.ask("touch") for host in self._hosts.values()))
@@ -181,11 +181,11 @@ class SshRuntime:
     async def launch(self, spec: Spec) -> Ref:
         """Start a process for the spec; see `lightwork.runtime.Runtime.launch`.
 
-        Waits until a machine has a free slot, then until it is ready: the first launch with some set of requirements
-        takes as long as their installation. Cancelled, it leaves nothing, or a launch that `find` gives.
+        Waits until a machine has a free slot, then until it is prepared: the first launch with a set of requirements
+        also waits for their installation. Cancelling leaves nothing, or a launch that `find` returns.
 
         Raises:
-            Rejected: Also if requirements cannot be installed; the message has pip's or uv's last lines.
+            Rejected: Also if requirements cannot be installed; the message has the last lines of pip or uv.
         """
         self._check_entered()
         check_spec(self.name, spec)
@@ -205,26 +205,32 @@ class SshRuntime:
         return self._ref(host, spec.owner, spec.name)
 
     async def _find_known(self, spec: Spec, digest: str) -> tuple[Host, bool] | None:
-        """Where a launch of that name is already. It needs no slot, so it does not wait with the others."""
+        """Return the machine of an existing launch with that name. It needs no slot, so it skips the queue."""
         host = self._places.get(spec.name) or await self._locate(Ref(self.name, spec.name, {"owner": spec.owner}), None)
         if host is None:
             return None
-        # With no slot at all: it gives what is known, or `full` where that was released meanwhile.
+        # With 0 slots, the answer is `known` if the launch exists, and `full` if it was released meanwhile.
         state, _ = await host.ask("reserve", owner=spec.owner, name=spec.name, digest=digest, slots=0)
         return (host, False) if state == "known" else None
 
     async def _start(self, host: Host, spec: Spec) -> None:
         assert self._code is not None
         await host.forward()
-        near, far = service_ports(spec.name, self._ports)
-        far = spec.port or far
-        near = await host.open_service(spec.name, near, far)
+        local_port, remote_port = service_ports(spec.name, self._ports)
+        remote_port = spec.port or remote_port
+        local_port = await host.open_service(spec.name, local_port, remote_port)
         removed = True
         while removed:
             async with host.ready(spec, self._code) as ready:
-                job = job_for(spec, self.options, ready, (near, far))
-                asked = {"owner": spec.owner, "name": spec.name, "job": job, "service": [near, far], "uses": ready.uses}
-                # Something can be gone only where the connection was made again meanwhile.
+                job = job_for(spec, self.options, ready, (local_port, remote_port))
+                asked = {
+                    "owner": spec.owner,
+                    "name": spec.name,
+                    "job": job,
+                    "service": [local_port, remote_port],
+                    "uses": ready.uses,
+                }
+                # A folder in `uses` can be gone only if the connection was renewed meanwhile.
                 removed, _ = await host.ask("start", spec.ticket, **asked)
 
     def _ref(self, host: Host, owner: str, name: str) -> Ref:
@@ -234,18 +240,18 @@ class SshRuntime:
         if self._tasks is None:
             raise RuntimeError("use the runtime in its context: `async with runtime:`")
 
-    # --- asking ---------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------
 
     def _place(self, ref: Ref) -> Host | None:
         label = ref.hint.get("host")
         return self._places.get(ref.name) or (self._hosts.get(label) if isinstance(label, str) else None)
 
     async def _locate(self, ref: Ref, unreachable: list[RuntimeFailure] | None) -> Host | None:
-        """The machine that has the launch; asks all of them where it is not known.
+        """Return the machine that has the launch. Query all machines if it is not known.
 
         Args:
             ref: The launch.
-            unreachable: Takes the errors of those that cannot be asked; None to take them as not having it.
+            unreachable: Receives the errors of unreachable machines; None ignores these machines.
         """
         place = self._place(ref)
         if place is not None:
@@ -265,7 +271,7 @@ class SshRuntime:
         return None
 
     async def _locate_surely(self, ref: Ref) -> Host | None:
-        """The machine that has the launch, None if it is certain that none has."""
+        """Return the machine that has the launch, None if every machine has answered that it does not."""
         self._check_entered()
         unreachable: list[RuntimeFailure] = []
         host = await self._locate(ref, unreachable)
@@ -274,7 +280,7 @@ class SshRuntime:
         return host
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each. Those on a machine that cannot be reached are `Standing.UNKNOWN`."""
+        """Return the report of each launch. It is `Standing.UNKNOWN` if the machine cannot be reached."""
         self._check_entered()
         by_host: dict[Host, list[int]] = {}
         reports: list[Report] = [ABSENT] * len(refs)
@@ -304,15 +310,15 @@ class SshRuntime:
         return report
 
     def _forget(self, host: Host, ref: Ref) -> None:
-        """It needs nobody's care any more."""
+        """Stop looking after a launch that has ended."""
         host.close_service(ref.name)
         host.kept -= {(owner, name) for owner, name in host.kept if name == ref.name}
 
     async def wait(self, ref: Ref) -> Report:
-        """Return once it is over, over any number of connections. Waiting takes it over from its last scheduler.
+        """Wait until the launch has ended, over any number of connections. The caller takes it over from its scheduler.
 
         Raises:
-            RuntimeFailure: Where the launch is not known, and not every machine can be asked.
+            RuntimeFailure: The launch is not known, and not every machine can be queried.
         """
         host = await self._locate_surely(ref)
         if host is None:
@@ -321,7 +327,7 @@ class SshRuntime:
         if isinstance(owner, str):
             host.kept.add((owner, ref.name))
         if not host.has_service(ref.name):
-            # Launched by another scheduler, which may have told its url to somebody.
+            # Another scheduler launched it and may have published its url.
             ports, _ = await host.ask_until_answered("service", owner=_key(ref)[0], name=ref.name)
             if ports is not None:
                 await host.open_service(ref.name, *ports)
@@ -329,10 +335,10 @@ class SshRuntime:
         return self._seen(host, ref, view)
 
     async def find(self, owner: str) -> Sequence[Ref]:
-        """Every launch of this owner that was not released, whichever process launched it.
+        """Return every launch of this owner that was not released, whichever process launched it.
 
         Raises:
-            Unreachable: A machine of the profile cannot be asked.
+            Unreachable: A machine of the profile cannot be queried.
         """
         self._check_entered()
         hosts = list(self._hosts.values())
@@ -349,12 +355,12 @@ class SshRuntime:
     # --- ending ---------------------------------------------------------------------------------
 
     async def stop(self, ref: Ref, grace: float) -> None:
-        """End the whole tree: SIGTERM to the worker, and after `grace` seconds SIGKILL to all of it.
+        """End the process tree: SIGTERM to the worker and, after `grace` seconds, SIGKILL to all its processes.
 
-        Returns when no process of it is left. Cancelling leaves it asked to stop.
+        Returns when none of its processes is left. After cancelling, the stop stays requested.
 
         Raises:
-            Unreachable: Its machine cannot be asked.
+            Unreachable: The launch's machine cannot be reached.
         """
         host = await self._locate_surely(ref)
         if host is not None:
@@ -362,9 +368,10 @@ class SshRuntime:
             self._forget(host, ref)
 
     async def release(self, ref: Ref) -> None:
-        """Remove the launch's folder, its output included; ends it first if it still runs. Idempotent.
+        """Remove the launch's folder with its output. End the launch first if it still runs. Idempotent.
 
-        What cannot be reached now is an error, and is done all the same once it can, if this runtime is still there.
+        An unreachable machine is an error. The release is then done when the machine can be reached again, as long as
+        this runtime is open.
         """
         self._check_entered()
         place = self._place(ref)
@@ -383,28 +390,28 @@ class SshRuntime:
             raise ExceptionGroup(f"{ref.name} could not be released", errors)
         self._places.pop(ref.name, None)
 
-    # --- what is kept ---------------------------------------------------------------------------
+    # --- cached files --------------------------------------------------------------------------
 
     async def cached(self) -> Sequence[Cached]:
-        """Code, environments and wheels on the machines, and wheels that were downloaded here to be sent.
+        """Return code, environments and wheels on the machines, and wheels that were downloaded here to be sent.
 
         Raises:
-            Unreachable: A machine of the profile cannot be asked.
+            Unreachable: A machine of the profile cannot be queried.
         """
         self._check_entered()
         return await _cache.cached(list(self._hosts.values()))
 
     async def discard(self, entry: Cached) -> bool:
-        """Remove something that is kept, unless it is in use; see `lightwork.runtime.Caching`."""
+        """Remove an entry unless it is in use; see `lightwork.runtime.Caching`."""
         self._check_entered()
         return await _cache.discard(list(self._hosts.values()), entry)
 
     # --- output ---------------------------------------------------------------------------------
 
     async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """Standard output and error of the whole tree, in pieces of at most 64 kB.
+        """Yield standard output and error of the process tree, in pieces of at most 64 kB.
 
-        With `follow` it goes on over any number of connections.
+        With `follow` it continues over any number of connections.
         """
         host = await self._locate_surely(ref)
         if host is None:
@@ -419,7 +426,7 @@ class SshRuntime:
 
 
 class _Modules(msgspec.Struct):
-    """What needs the client library."""
+    """The modules that need the client library."""
 
     code: Any
     host: Any

@@ -1,4 +1,4 @@
-"""One SSH connection to one machine: log in, start the helper there, ask it, forward a port, send files."""
+"""One SSH connection to one machine: log in, start the helper, make requests, forward a port, send files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from lightwork_runtimes.ssh._packages import helper_files
 __all__ = ["Facts", "Session"]
 
 Facts = Mapping[str, Any]
-"""What the helper says of its machine: see `lightwork_runtimes.remote.serve`."""
+"""The facts that the helper reports about its machine; see `lightwork_runtimes.remote.serve`."""
 
 _HELLO = b"lightwork-helper "
 _LENGTHS = struct.Struct(">II")
 _MOST_BANNER = 65536
 _CLOSE_WITHIN = 2.0
 _BEATS_MISSED = 4
-"""How many signs of life the helper may miss until it takes the connection for cut: this end waits as long for its."""
+"""Heartbeats that the helper may miss before it takes the connection for dead. This side waits equally long."""
 
 _CANNOT_OPEN = 2
-"""Exit code of an interpreter that was given a script which is not there."""
+"""Exit code of an interpreter whose script does not exist."""
 
 _KINDS: dict[str, type[RuntimeFailure]] = {
     "rejected": Rejected,
@@ -45,7 +45,7 @@ _KINDS: dict[str, type[RuntimeFailure]] = {
 
 
 class _NoHelper(Exception):
-    """The helper did not come up. `code` is the exit code, `text` what was printed instead."""
+    """The helper did not start. `code` is its exit code, `text` its output."""
 
     def __init__(self, code: int | None, text: str) -> None:
         super().__init__(text)
@@ -54,12 +54,12 @@ class _NoHelper(Exception):
 
 
 class Session:
-    """A connection that is up, and the helper behind it.
+    """An open connection and the helper at its other end.
 
-    Make it with `Session.open`. `facts` says what is known of the machine.
+    Create it with `Session.open`. `facts` are the facts of the machine.
 
     Args:
-        where: Names profile and host in messages.
+        where: Names of profile and host for messages.
         connection: The SSH connection.
         on_lost: Called once when the connection or the helper has gone.
     """
@@ -78,11 +78,11 @@ class Session:
     async def open(
         cls, where: str, target: Target, options: SshOptions, instance: str, on_lost: Callable[[], None]
     ) -> Session:
-        """Connect, log in and start the helper, which is sent first where it is not there.
+        """Connect, log in and start the helper. If the machine does not have the helper, send it first.
 
         Raises:
-            Rejected: The host key is not the known one, the login was refused, or the machine cannot run the helper.
-            Unreachable: There was no answer in time, or none at all.
+            Rejected: The host key is wrong, the login was refused, or the machine cannot run the helper.
+            Unreachable: The machine did not answer in time, or not at all.
         """
         try:
             async with asyncio.timeout(options.connect_timeout):
@@ -106,11 +106,11 @@ class Session:
 
     @property
     def local_address(self) -> str:
-        """The address of this machine that the far side sees, if there is nothing between that changes it."""
+        """The address of this machine that the remote machine sees, unless a device in between translates addresses."""
         return str(self._connection.get_extra_info("sockname")[0])
 
     async def aclose(self) -> None:
-        """End the connection. Launches on the far side are left alone."""
+        """Close the connection. Remote launches are left alone."""
         if self._helper is not None:
             self._helper.leave()
         if self._listener is not None:
@@ -140,8 +140,8 @@ class Session:
         except _NoHelper as error:
             said = f":\n{error.text.strip()}" if error.text.strip() else ""
             raise Rejected(
-                f"{self.where}: {target.python!r} could not run our helper (exit code {error.code}); set `python` to a "
-                f"Python of 3.9 or newer there{said}"
+                f"{self.where}: {target.python!r} could not run lightwork's helper (exit code {error.code}); set "
+                f"`python` to a Python of 3.9 or newer on the machine{said}"
             ) from None
         self.facts = self._helper.facts
         if "error" in self.facts:
@@ -156,28 +156,28 @@ class Session:
 
     async def _send_helper(self, place: str, files: Mapping[str, bytes]) -> None:
         aside = f"{place}.{os.urandom(4).hex()}"
-        async with self._sftp("our helper") as sftp:
+        async with self._sftp("lightwork's helper") as sftp:
             for folder in sorted({os.path.dirname(f"{aside}/{name}") for name in files}):
                 await sftp.makedirs(folder, asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
             for name, data in files.items():
                 async with sftp.open(f"{aside}/{name}", "wb") as file:
                     await file.write(data)
-            with contextlib.suppress(asyncssh.SFTPError):  # another scheduler was faster: that one is as good
+            with contextlib.suppress(asyncssh.SFTPError):  # another scheduler has just sent the same helper
                 await sftp.rename(aside, place)
 
     async def request(self, op: str, payload: bytes = b"", **arguments: Any) -> tuple[Any, bytes]:
-        """Ask the helper: the value and the payload of its answer. Cancelling breaks it off there, too.
+        """Make a request to the helper. Return value and payload of its answer. Cancelling also cancels it there.
 
         Raises:
-            RuntimeFailure: What the helper says, in the class that it means.
-            Unreachable: The connection has gone; the outcome is unknown.
+            RuntimeFailure: The helper's error, as the class that the helper names.
+            Unreachable: The connection was lost; the outcome is unknown.
         """
         if self._helper is None or not self._helper.is_open:
             raise Unreachable(f"{self.where}: the connection was lost")
         return await self._helper.request(op, payload, arguments)
 
     def lost(self) -> None:
-        """The helper has gone: whatever else lives of the connection is of no use."""
+        """End the connection after the helper has gone: nothing else on it can be used."""
         if self._helper is not None:
             self._helper.leave()
         self._connection.abort()
@@ -186,10 +186,10 @@ class Session:
     # --- the tunnel -----------------------------------------------------------------------------
 
     async def forward(self, ports: Sequence[int], listener: Address) -> None:
-        """Forward one of these ports of the far side's loopback to `listener`, unless one is already.
+        """Forward one of these ports of the remote loopback to `listener`, unless one is forwarded already.
 
         Raises:
-            NoCapacity: None can be forwarded.
+            NoCapacity: No port can be forwarded.
         """
         async with self._forwarding:
             if self._listener is not None:
@@ -200,30 +200,30 @@ class Session:
                 raise Unreachable(f"{self.where}: the connection was lost: {error}") from error
         if self._listener is None:
             raise NoCapacity(
-                f"{self.where}: none of the ports {', '.join(map(str, ports))} could be forwarded. Either they are "
-                "taken (set `ports`), or the server forwards none (AllowTcpForwarding; then set `direct`)"
+                f"{self.where}: none of the ports {', '.join(map(str, ports))} could be forwarded. Either all are "
+                "taken (set `ports`), or the server forbids forwarding (AllowTcpForwarding; then set `direct`)"
             )
 
     async def open_channel(self, factory: _tunnel.SessionFactory, port: int) -> None:
-        """Open a channel to a port of the far side's loopback.
+        """Open a channel to a port of the remote loopback.
 
         Raises:
-            Unreachable: Nobody listens there, or the connection was lost.
+            Unreachable: Nothing listens on the port, or the connection was lost.
         """
         try:
             await self._connection.create_connection(factory, "127.0.0.1", port, encoding=None)
         except (OSError, asyncssh.Error) as error:
-            raise Unreachable(f"{self.where}: port {port} of its loopback cannot be reached: {error}") from error
+            raise Unreachable(f"{self.where}: port {port} of the remote loopback cannot be reached: {error}") from error
 
     # --- files ----------------------------------------------------------------------------------
 
     async def send(self, files: Mapping[str, str]) -> None:
-        """Send files, local path to path relative to our folder there. Each appears whole.
+        """Send files. Keys are local paths, values paths relative to lightwork's folder there. Each write is atomic.
 
         Raises:
-            NoCapacity: The far side would not take one: its disk may be full.
+            NoCapacity: The remote machine refused a file; its disk may be full.
         """
-        # One at a time: a server allows ten sessions in one connection, as a rule.
+        # One at a time: most servers allow only ten sessions in one connection.
         async with self._sending:
             for source, target in files.items():
                 async with self._sftp(os.path.basename(target)) as sftp:
@@ -251,14 +251,14 @@ class Session:
             raise Unreachable(f"{self.where}: the connection was lost: {error.reason}") from error
         except asyncssh.SFTPError as error:
             raise NoCapacity(
-                f"{self.where}: {what} could not be sent: {error.reason}. The server says no more; is the disk full?"
+                f"{self.where}: {what} could not be sent: {error.reason}. The server gives no reason; is the disk full?"
             ) from error
         except asyncssh.ChannelOpenError as error:
-            raise Rejected(f"{self.where}: the server has no SFTP, which files are sent by: {error.reason}") from error
+            raise Rejected(f"{self.where}: the server has no SFTP, needed to send files: {error.reason}") from error
 
 
 class _Helper(asyncssh.SSHClientSession[bytes]):
-    """The channel to the helper: frames out, frames in, each answer to who waits for it."""
+    """The channel to the helper. It sends requests as frames and hands each answer to the waiting request."""
 
     def __init__(self, session: Session) -> None:
         self.is_open = False
@@ -273,21 +273,21 @@ class _Helper(asyncssh.SSHClientSession[bytes]):
         self._beats: asyncio.TimerHandle | None = None
 
     async def ready(self) -> None:
-        """Return when the helper has said hello.
+        """Return when the helper has sent its hello.
 
         Raises:
-            _NoHelper: It ended instead.
+            _NoHelper: The helper ended before that.
         """
         self.facts = await self._hello
         self.is_open = True
 
     def leave(self) -> None:
-        """Nobody asks any more; the end of the connection is no loss."""
+        """Accept no more requests. The end of the connection then does not count as a loss."""
         self.is_open = False
         self._stop_beating()
 
     def beat(self, every: float) -> None:
-        """Let the helper hear of us that often, in seconds, from now on."""
+        """Send a heartbeat to the helper now and every `every` seconds."""
         if self.is_open:
             self._send({"id": 0, "op": "beat"}, b"")
             self._beats = asyncio.get_running_loop().call_later(every, self.beat, every)
@@ -321,7 +321,7 @@ class _Helper(asyncssh.SSHClientSession[bytes]):
         self._channel = chan
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
-        if datatype is not None:  # standard error: of interest only where the helper does not come up
+        if datatype is not None:  # standard error: needed only if the helper does not start
             self._noise = (self._noise + data)[-_MOST_BANNER:]
             return
         self._buffer += data
@@ -338,14 +338,14 @@ class _Helper(asyncssh.SSHClientSession[bytes]):
             self._answer(header, payload)
 
     def _read_hello(self) -> None:
-        """Find the helper's line among what else a login prints."""
+        """Find the helper's line in the output of the login."""
         start = self._buffer.find(_HELLO)
         end = self._buffer.find(b"\n", start)
         if start >= 0 and end >= 0:
             self._hello.set_result(json.loads(self._buffer[start + len(_HELLO) : end]))
             del self._buffer[: end + 1]
         elif len(self._buffer) > _MOST_BANNER:
-            self._hello.set_exception(_NoHelper(None, "the login prints too much"))
+            self._hello.set_exception(_NoHelper(None, "the login prints more than 64 kB before the helper starts"))
 
     def _answer(self, header: Mapping[str, Any], payload: bytes) -> None:
         waiter = self._waiting.get(header["id"])

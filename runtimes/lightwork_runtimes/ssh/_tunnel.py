@@ -1,7 +1,8 @@
-"""Hands on what workers say to a forwarded port to the scheduler, and what is asked of their services to them.
+"""Connections through SSH channels: from workers to the scheduler, and from this machine to the services of works.
 
-The scheduler of this process serves the SSH channel itself, as if it were a socket: a call saves two trips through the
-loopback and four turns of the event loop. A listener that is known by its address alone is dialled for each channel.
+The scheduler serves a worker's channel in this process, as if it were a socket. That saves two passes through the
+loopback and four turns of the event loop for each call. A listener known only by its address is connected to for each
+channel.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ SessionFactory = Callable[[], asyncssh.SSHTCPSession[bytes]]
 """Makes the session of a channel."""
 
 OpenChannel = Callable[[SessionFactory, Callable[[], None]], object]
-"""Begins to open a channel with such a session, and calls the other if there can be none."""
+"""Starts to open a channel with the session from the first argument. Calls the second argument if that fails."""
 
 _TCP_CORK: int | None = getattr(socket, "TCP_CORK", None)
-"""Linux's way to hold back what is written to a connection."""
+"""Socket option of Linux that holds back the data written to a connection."""
 
 
 async def forward(
     connection: asyncssh.SSHClientConnection, ports: Sequence[int], listener: Address
 ) -> asyncssh.SSHListener | None:
-    """Listen on the first of these ports of the far side's loopback that is free; None if none is.
+    """Listen on the first free port of `ports` on the remote loopback. Return None if none is free.
 
-    Each connection there becomes one to `listener`, for as long as the connection lives.
+    Each connection there becomes a connection to `listener`, as long as the SSH connection lives.
     """
     door = listener.accept if isinstance(listener, ListenerAddress) else None
 
     async def accept(host: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
         if door is not None:
             return _Served(door, connection.get_extra_info("socket"))
-        near = _Near()
+        local = _LocalEnd()
         try:
-            await asyncio.get_running_loop().create_connection(lambda: near, listener.host, listener.port)
+            await asyncio.get_running_loop().create_connection(lambda: local, listener.host, listener.port)
         except OSError as error:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
-        return _Far(near)
+        return _RemoteEnd(local)
 
     for port in ports:
         try:
@@ -55,13 +56,13 @@ async def forward(
 
 
 async def listen_here(port: int, open_channel: OpenChannel) -> asyncio.Server:
-    """Listen on this machine's loopback, at `port` or where that is taken at any; each connection gets a channel."""
+    """Listen on this machine's loopback, at `port` or at any port if it is taken. Each connection gets a channel."""
 
-    def welcome() -> _Visitor:
-        return _Visitor(open_channel)
+    def welcome() -> _PendingConnection:
+        return _PendingConnection(open_channel)
 
     loop = asyncio.get_running_loop()
-    # Made first and then begun: cancelled in its last step, `create_server` would leave a listener that nobody has.
+    # Created first and started later: if cancelled in its last step, `create_server` would leak its listener.
     try:
         server = await loop.create_server(welcome, "127.0.0.1", port, start_serving=False)
     except OSError:
@@ -75,14 +76,14 @@ async def listen_here(port: int, open_channel: OpenChannel) -> asyncio.Server:
 
 
 class _Served(asyncssh.SSHTCPSession[bytes], asyncio.Transport):
-    """A channel whose near end is a protocol of this process: SSH's session on one side, a transport on the other.
+    """A channel served by a protocol of this process. It is a session for SSH and a transport for the protocol.
 
-    The protocol is made when the channel is open, and hears of its end as it would of a socket's: after an `abort` at
-    once, and not when the far side has answered, which it may never do. Nothing follows the end.
+    The protocol is made when the channel is open. As with a socket, `abort` ends it at once, without waiting for the
+    remote side, which may never answer. No call follows `connection_lost`.
 
     Args:
         accept: Makes the protocol.
-        sock: That of the SSH connection.
+        sock: The socket of the SSH connection.
     """
 
     def __init__(self, accept: Callable[[], asyncio.Protocol], sock: socket.socket | None) -> None:
@@ -126,7 +127,7 @@ class _Served(asyncssh.SSHTCPSession[bytes], asyncio.Transport):
     # --- the transport, called by the protocol ------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Nothing: what the channel knows is about the SSH connection, which is not the worker's."""
+        """Return the default: the channel's facts describe the SSH connection, not the worker's connection."""
         return default
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -138,8 +139,8 @@ class _Served(asyncssh.SSHTCPSession[bytes], asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._channel.is_closing():
             return
-        # The SSH library puts an empty packet before each. Held back until both are written they are one segment, and
-        # wake the far side once: a call is 7 % faster.
+        # The SSH library writes an empty packet before each packet. Held back until both are written, they leave in one
+        # segment and wake the remote side once. A call is then 7 % faster.
         is_held = self._hold(True)
         try:
             self._channel.write(bytes(data))
@@ -148,7 +149,7 @@ class _Served(asyncssh.SSHTCPSession[bytes], asyncio.Transport):
                 self._hold(False)
 
     def _hold(self, wanted: bool) -> bool:
-        """Have the system keep what is written, or let it go; False where it cannot or the connection has gone."""
+        """Hold back written data, or send it. Return False if the system cannot, or the connection has gone."""
         if self._sock is None or _TCP_CORK is None:
             return False
         try:
@@ -174,11 +175,11 @@ class _Served(asyncssh.SSHTCPSession[bytes], asyncio.Transport):
         self._channel.resume_reading()
 
 
-# Two protocols that write into each other's transports, and no stream or task between: that is what a call waits for.
+# Two protocols that write directly to each other's transports. A stream or task between them would slow each call.
 
 
-class _Near(asyncio.Protocol):
-    """The end at the scheduler's listener."""
+class _LocalEnd(asyncio.Protocol):
+    """The connection to the scheduler's listener."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -211,8 +212,8 @@ class _Near(asyncio.Protocol):
             self.channel.resume_reading()
 
 
-class _Visitor(_Near):
-    """The end at somebody here who asks a service over there."""
+class _PendingConnection(_LocalEnd):
+    """A connection of a local client to a work's service. It waits until its channel is open."""
 
     def __init__(self, open_channel: OpenChannel) -> None:
         super().__init__()
@@ -221,24 +222,24 @@ class _Visitor(_Near):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert self.transport is not None
-        self._open_channel(lambda: _Far(self), self.transport.abort)
+        self._open_channel(lambda: _RemoteEnd(self), self.transport.abort)
 
 
-class _Far(asyncssh.SSHTCPSession[bytes]):
-    """The end at the worker, as the SSH connection has it."""
+class _RemoteEnd(asyncssh.SSHTCPSession[bytes]):
+    """The channel through the SSH connection to the worker."""
 
-    def __init__(self, near: _Near) -> None:
-        assert near.transport is not None
-        self._near = near
-        self._transport = near.transport
+    def __init__(self, local: _LocalEnd) -> None:
+        assert local.transport is not None
+        self._local = local
+        self._transport = local.transport
 
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
-        self._near.channel = chan
+        self._local.channel = chan
 
     def session_started(self) -> None:
-        if self._transport.is_closing():  # it has gone while the channel was opened
-            assert self._near.channel is not None
-            self._near.channel.close()
+        if self._transport.is_closing():  # it was closed while the channel was opened
+            assert self._local.channel is not None
+            self._local.channel.close()
         else:
             self._transport.resume_reading()
 
