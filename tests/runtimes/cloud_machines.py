@@ -1,7 +1,7 @@
 """A cloud for the tests: an apache-libcloud driver whose machines are containers with a real sshd.
 
-What a machine's user data says is really run when it boots, its console is the container's log, and to shut down
-ends it. Python and the packages of this environment are the machine's, at the same paths.
+A machine really runs its user data at boot. Its console is the container's log, and a shutdown ends it. It has the
+Python and the packages of this environment, at the same paths.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Subsystem sftp internal-sftp
 
 
 def machine_image() -> str:
-    """Name of the image that machines start from, made if the engine does not have it."""
+    """Return the name of the image that machines start from. Build it if the engine does not have it."""
     base = docker_base.base_image()
     facts = f"{base} {sorted(map(str, _binaries()))} {Path(__file__).read_text()}"
     name = f"{REPOSITORY}:{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
@@ -106,15 +106,15 @@ def _root() -> bytes:
 
 
 class Weather:
-    """What goes wrong in one account, as a test wants it.
+    """The failures of one account, as a test wants them.
 
     Attributes:
-        on_create: Called before a machine is made, with its name; may raise, or block.
-        on_created: Called after it was made and before that is told.
-        on_list, on_destroy: Called before those.
+        on_create: Called before a machine is created, with its name; may raise or block.
+        on_created: Called after it was created and before the answer.
+        on_list, on_destroy: Called before these requests.
         hides: Whether machines have no address.
         taken: Ids of the machines that the cloud took back.
-        calls: What was asked for, in order.
+        calls: The requests, in order.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Weather:
         self.clear()
 
     def clear(self) -> None:
-        """From now on nothing goes wrong."""
+        """Stop all failures from now on."""
         self.on_create: Callable[[str], None] = lambda name: None
         self.on_created: Callable[[str], None] = lambda name: None
         self.on_list: Callable[[], None] = lambda: None
@@ -132,17 +132,17 @@ class Weather:
 
 
 WEATHER: dict[str, Weather] = {}
-"""By account, in this process."""
+"""The failures of each account in this process."""
 
 
 def refusal(status: int, text: str) -> Exception:
-    """What a driver raises when its cloud refuses."""
+    """Return the error that a driver raises when its cloud refuses."""
     error: Exception = BaseHTTPError(status, text)  # type: ignore[no-untyped-call]
     return error
 
 
 class ContainerDriver(NodeDriver):
-    """Machines are containers."""
+    """A driver whose machines are containers."""
 
     def __init__(
         self, key: str = "", secret: str = "", *, account: str, timeout: float, boot: str = "", die: str = ""
@@ -151,14 +151,14 @@ class ContainerDriver(NodeDriver):
         self.key, self.secret = key, secret
         self.weather = WEATHER.setdefault(account, Weather())
         self.boot = boot
-        if die:  # this process, before or after the cloud has made a machine
+        if die:  # kill this process, before or after the cloud has created a machine
 
             def kill(name: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
             setattr(self.weather, f"on_{die}", kill)
 
-    def create_node(  # type: ignore[override]  # the driver's own arguments alone
+    def create_node(  # type: ignore[override]  # only the driver's own arguments
         self,
         name: str,
         size: Any,
@@ -170,7 +170,7 @@ class ContainerDriver(NodeDriver):
         self.weather.calls.append("create")
         self.weather.on_create(name)
         if size.id not in SIZES:
-            raise refusal(400, f"InvalidParameterValue: there is no size {size.id}")
+            raise refusal(400, f"InvalidParameterValue: unknown size {size.id}")
         if not docker("images", "--quiet", image.id):
             raise refusal(400, f"InvalidAMIID.NotFound: the image id '[{image.id}]' does not exist")
         labels = {LABEL: self.account, "size": size.id, "spot": str(ex_spot), **(ex_metadata or {})}
@@ -202,7 +202,7 @@ class ContainerDriver(NodeDriver):
     def _nodes(self, ids: list[str]) -> list[Node]:
         found = []
         for each in ids:
-            with contextlib.suppress(RuntimeError):  # removed since
+            with contextlib.suppress(RuntimeError):  # removed meanwhile
                 found.append(self._node(json.loads(docker("inspect", each))[0]))
         return found
 
@@ -223,7 +223,7 @@ class ContainerDriver(NodeDriver):
 
 
 def containers(account: str) -> list[str]:
-    """Ids of the machines of an account, those that have ended too."""
+    """Return the ids of an account's machines, ended ones included."""
     return docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={account}").split()
 
 
@@ -236,7 +236,7 @@ class Cloud:
         self.weather = WEATHER.setdefault(self.account, Weather())
 
     def options(self, **changes: Any) -> CloudOptions:
-        """A profile whose machines run works in this interpreter."""
+        """Return the options of a profile whose machines run works in this interpreter."""
         fields: dict[str, Any] = {
             "provider": f"{__name__}:ContainerDriver",
             "driver": {"account": self.account, **changes.pop("driver", {})},
@@ -261,19 +261,19 @@ class Cloud:
         return docker("ps", "--quiet", "--filter", f"label={LABEL}={self.account}").split()
 
     async def emptied(self) -> None:
-        """Return when no machine is left: a stop is answered when the worker has gone, its machine goes after that."""
-        while await asyncio.to_thread(self.running):  # noqa: ASYNC110 -- the cloud gives no event
+        """Return when no machine is left: the machine ends after the worker's stop was answered."""
+        while await asyncio.to_thread(self.running):  # noqa: ASYNC110 -- the cloud has no event for it
             await asyncio.sleep(0.05)
 
     def console(self) -> str:
-        """Of the only machine."""
+        """Return the console of the only machine."""
         (machine,) = self.containers()
         return docker("logs", machine)
 
 
 @contextlib.contextmanager
 def cloud(folder: Path) -> Iterator[Cloud]:
-    """An account. That no machine of it runs at the end is checked; all are removed."""
+    """An account. At the end, check that none of its machines runs, and remove all of them."""
     made = Cloud(folder)
     try:
         yield made
@@ -286,7 +286,7 @@ def cloud(folder: Path) -> Iterator[Cloud]:
 
 @contextlib.asynccontextmanager
 async def entered(cloud: Cloud, owner: str, **changes: Any) -> AsyncIterator[CloudRuntime]:
-    """A runtime; whatever the owner still has at the end is released."""
+    """A runtime. At the end, all launches of the owner are released."""
     async with cloud.runtime(**changes) as runtime:
         try:
             yield runtime

@@ -1,7 +1,7 @@
-"""An app with a journal and one work elsewhere, as a process that is killed and goes on.
+"""An app with a journal and one remote work, run as a process that is killed and resumed.
 
 Arguments: a file for the journal, the runtime's class as ``module:Class``, its options and more settings of
-the app in JSON, and ``resume`` or not.
+the app in JSON, and ``resume`` or another word.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lightwork import App, Flow, Work
 
 
 class Gate(Work):
-    """Tells its pid to whoever asks its service, until it is let go."""
+    """Its service sends its pid to each client, until the work may end."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True)
@@ -49,7 +49,7 @@ class Root(Flow):
 
 
 async def asked(url: str) -> str:
-    """What the service at `url` says, once it says anything."""
+    """Return the answer of the service at `url` as soon as there is one."""
     host, _, port = url.removeprefix("http://").partition(":")
     while True:
         with contextlib.suppress(OSError):

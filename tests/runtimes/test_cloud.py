@@ -1,4 +1,4 @@
-"""The cloud runtime on machines that are really made: containers with an sshd, see `cloud_machines`."""
+"""The cloud runtime on machines that are really created: containers with an sshd, see `cloud_machines`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def account(tmp_path: Path) -> Iterator[Cloud]:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The app's module, imported from a folder that is the working directory and the code that is sent."""
+    """The app's module, imported from a folder that is the working directory and is sent as code."""
     folder = tmp_path / "app"
     folder.mkdir()
     name = f"app_{uuid.uuid4().hex[:8]}"
@@ -104,7 +104,7 @@ def app_of(account: Cloud, work: Any, **options: Any) -> App[Any]:
 
 
 async def test_app_runs_on_machines(account: Cloud, module: ModuleType) -> None:
-    """A work has a machine, its addresses and its host name; a stop gives it back, and the next call gets another."""
+    """A work has a machine, its addresses and its host name; a stop releases it, and the next call gets another one."""
     app = app_of(account, module.Echo())
     async with app:
         work = app.root.work
@@ -122,7 +122,7 @@ async def test_app_runs_on_machines(account: Cloud, module: ModuleType) -> None:
 
 
 async def test_idle_machine_is_given_back(account: Cloud, module: ModuleType) -> None:
-    """After idle_timeout without a call the machine is given back, and the next call gets another."""
+    """After idle_timeout without a call the machine is released, and the next call gets another one."""
     app = app_of(account, module.Echo(cloud_compute=CloudCompute(idle_timeout=0.2)))
     async with app:
         work = app.root.work
@@ -134,7 +134,7 @@ async def test_idle_machine_is_given_back(account: Cloud, module: ModuleType) ->
 
 
 async def test_machine_taken_back_is_a_reason_and_the_next_try_gets_another(account: Cloud, module: ModuleType) -> None:
-    """When the cloud takes an interruptible machine away the try fails as spot_retrieval; the retry has a new one."""
+    """If the cloud takes an interruptible machine away, the try fails as spot_retrieval; the retry has a new one."""
     compute = CloudCompute("gpu", interruptible=True)
     app = app_of(account, module.Wait(cloud_compute=compute, retries=1, retry_delay=0.1))
     async with app:
@@ -156,7 +156,7 @@ async def test_machine_taken_back_is_a_reason_and_the_next_try_gets_another(acco
 
 
 async def test_quota_is_a_platform_exception(account: Cloud, module: ModuleType) -> None:
-    """A quota that is used up fails the call with what the cloud said, as LightningPlatformException."""
+    """A used-up quota fails the call with the cloud's message, as LightningPlatformException."""
 
     def full(name: str) -> None:
         raise refusal(400, "VcpuLimitExceeded: You have requested more vCPU capacity than your current limit of 0")
@@ -172,7 +172,7 @@ async def test_quota_is_a_platform_exception(account: Cloud, module: ModuleType)
 
 
 async def test_machine_that_never_comes_up_is_a_timeout(account: Cloud, module: ModuleType) -> None:
-    """A machine that cannot be logged in to in time fails the call as a timeout, and is given back."""
+    """A machine without a login in time fails the call as a timeout, and is released."""
     options = {"driver": {"boot": "echo kernel panic; exec sleep 1000"}, "boot_timeout": 1.0}
     app = app_of(account, module.Echo(), **options)
     async with app:
@@ -187,7 +187,7 @@ async def test_machine_that_never_comes_up_is_a_timeout(account: Cloud, module: 
 
 
 async def test_machine_that_was_removed_is_told(account: Cloud) -> None:
-    """When somebody removes the machine, that is noticed, and its output ends."""
+    """When the machine is removed by others, the wait returns and its output ends."""
     async with entered(account, OWNER) as runtime:
         ref = await runtime.launch(spec("wait"))
         logs = asyncio.ensure_future(output(runtime, ref))
@@ -202,16 +202,16 @@ async def test_machine_that_was_removed_is_told(account: Cloud) -> None:
 
 
 async def test_machine_ends_itself_after_its_lifetime(account: Cloud) -> None:
-    """With max_lifetime the machine shuts itself down, whatever it does, and that is the cause."""
+    """With max_lifetime the machine shuts itself down, whatever runs on it, and that is the reported cause."""
     async with entered(account, OWNER, max_lifetime=20.0) as runtime:
         ref = await runtime.launch(spec("stubborn"))
         report = await runtime.wait(ref)
         assert (report.standing, report.cause) == (Standing.EXITED, Cause.LIFETIME), report
-        assert "max_lifetime of 20 s is over" in account.console()
+        assert "max_lifetime of 20 s has passed" in account.console()
 
 
 async def test_stop_of_a_machine_out_of_reach_gives_it_back(account: Cloud) -> None:
-    """Where the worker cannot be stopped because SSH does not get there, its machine is given back instead."""
+    """If SSH does not reach the worker to stop it, its machine is released instead."""
     async with entered(account, OWNER, connect_timeout=2.0, keepalive=0.5) as runtime:
         ref = await runtime.launch(spec("wait"))
         docker("pause", *account.containers())
@@ -222,7 +222,7 @@ async def test_stop_of_a_machine_out_of_reach_gives_it_back(account: Cloud) -> N
 
 
 async def test_cloud_out_of_reach_is_unknown(account: Cloud) -> None:
-    """Neither a poll nor a find takes a cloud that does not answer for machines that are gone."""
+    """If the cloud does not answer, neither a poll nor a find takes its machines for gone."""
 
     def down() -> None:
         raise OSError("the network is down")
@@ -248,7 +248,7 @@ async def test_cloud_out_of_reach_is_unknown(account: Cloud) -> None:
 
 
 async def test_lost_answer_to_an_order_makes_no_second_machine(account: Cloud) -> None:
-    """Where the answer to an order is lost, the machine that it made is found, and used."""
+    """If the answer to an order is lost, the machine that it created is found and used."""
 
     def lost(name: str) -> None:
         raise OSError("connection reset")
@@ -264,9 +264,9 @@ async def test_lost_answer_to_an_order_makes_no_second_machine(account: Cloud) -
 @pytest.mark.parametrize(
     ("changes", "asked", "kind", "says"),
     [
-        ({"image": "nobody/knows:it"}, {}, Rejected, r"refused for a machine: InvalidAMIID\.NotFound"),
-        ({"sizes": {"default": "huge"}}, {}, Rejected, "InvalidParameterValue: there is no size huge"),
-        ({}, {"compute": CloudCompute("tpu")}, Rejected, "no size 'tpu'; those of the table `sizes` are default, gpu"),
+        ({"image": "nobody/knows:it"}, {}, Rejected, r"refused to create a machine: InvalidAMIID\.NotFound"),
+        ({"sizes": {"default": "huge"}}, {}, Rejected, "InvalidParameterValue: unknown size huge"),
+        ({}, {"compute": CloudCompute("tpu")}, Rejected, "unknown size 'tpu'; the table `sizes` has default, gpu"),
         ({}, {"compute": CloudCompute(shm_size=1)}, Rejected, "shm_size"),
         ({}, {"compute": CloudCompute(colocation_group_id="x")}, Rejected, "colocation_group_id"),
         ({}, {"compute": CloudCompute(disk_size=9)}, Rejected, "disk_size"),
@@ -278,7 +278,7 @@ async def test_lost_answer_to_an_order_makes_no_second_machine(account: Cloud) -
 async def test_what_cannot_be_had_is_rejected(
     account: Cloud, changes: dict[str, Any], asked: dict[str, Any], kind: type[Exception], says: str
 ) -> None:
-    """What the profile or the cloud does not have is refused with the reason, and nothing is made or remembered."""
+    """Requests that the profile or the cloud cannot fulfil are refused with the reason; nothing is created."""
     async with account.runtime(**changes) as runtime:
         with pytest.raises(kind, match=says):
             await runtime.launch(spec("wait", **asked))
@@ -289,7 +289,7 @@ async def test_what_cannot_be_had_is_rejected(
 
 
 async def test_machine_without_an_address_is_too_late(account: Cloud) -> None:
-    """A machine that gets no address is told so after create_timeout; it is found, and can be released."""
+    """A machine without an address is an error after create_timeout; it is found, and can be released."""
     account.weather.hides = True
     async with entered(account, OWNER, create_timeout=0.5) as runtime:
         with pytest.raises(TimedOut, match=r"create_timeout\), without an address"):
@@ -298,18 +298,18 @@ async def test_machine_without_an_address_is_too_late(account: Cloud) -> None:
         (report,) = await runtime.poll([ref])
         assert report.cause is Cause.START_FAILED
         account.weather.hides = False
-        assert await runtime.launch(spec("wait")) == ref, "the machine is there: the next try uses it"
+        assert await runtime.launch(spec("wait")) == ref, "the machine exists: the next try uses it"
 
 
 async def test_setup_that_fails_lets_nobody_in(account: Cloud) -> None:
-    """Where a command of `setup` fails the machine lets nobody in, and the error has what the command said."""
+    """If a command of `setup` fails, the machine allows no login, and the error has the command's output."""
     async with entered(account, OWNER, setup=["echo no such package", "false"], boot_timeout=3.0) as runtime:
         with pytest.raises(TimedOut, match=r"the setup failed(.|\n)*no such package"):
             await runtime.launch(spec("wait"))
 
 
 async def test_two_apps_in_one_account_do_not_meet(account: Cloud) -> None:
-    """Of two owners in one account each finds its own alone, and a release of one leaves the other's."""
+    """Of two owners in one account each finds only its own machines, and a release leaves those of the other."""
     async with entered(account, "other") as second, entered(account, OWNER) as first:
         refs = await asyncio.gather(first.launch(spec("wait")), second.launch(spec("wait", "b", owner="other")))
         assert [found.name for found in await first.find(OWNER)] == ["a"]
@@ -328,7 +328,7 @@ async def test_two_apps_in_one_account_do_not_meet(account: Cloud) -> None:
 
 
 async def test_machine_with_another_key_is_refused_at_once(account: Cloud, tmp_path: Path) -> None:
-    """A host key that is not the known one ends the launch, without waiting for the end of boot_timeout."""
+    """A wrong host key ends the launch at once, without waiting for the end of boot_timeout."""
     other = tmp_path / "known"
     other.write_text("* ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFD1LPTczrzHtO9vcjUf12pmKdL5cfkoJ4u/GJX6ScxY\n")
     changes = {"host_keys": "known", "known_hosts": str(other), "boot_timeout": 3600.0}
@@ -338,10 +338,10 @@ async def test_machine_with_another_key_is_refused_at_once(account: Cloud, tmp_p
 
 
 async def test_first_use_is_said_aloud_and_kept(account: Cloud, caplog: pytest.LogCaptureFixture) -> None:
-    """With first-use the first key is believed, that is logged, and the file with it goes with the machine."""
+    """With first-use the first key is trusted and logged; its file is removed with the machine."""
     async with entered(account, OWNER, host_keys="first-use") as runtime:
         ref = await runtime.launch(spec("exit 0"))
         assert (await runtime.wait(ref)).exit_code == 0
-        assert "believed without proof" in caplog.text
+        assert "trusted without proof" in caplog.text
         assert len(list((account.folder / "hosts").iterdir())) == 1
     assert list((account.folder / "hosts").iterdir()) == []

@@ -23,6 +23,6 @@ def account(tmp_path: Path) -> Iterator[Cloud]:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_cloud_keeps_the_contract(check: Check, account: Cloud) -> None:
-    """The cloud runtime passes every check on machines that are really made, and leaves none behind."""
+    """The cloud runtime passes every check on machines that are really created, and leaves none behind."""
     await run_check(check, account.runtime)
     assert account.containers() == []

@@ -1,4 +1,4 @@
-"""EC2's wire format: against a moto server, and against answers that moto does not give."""
+"""EC2's wire format: with a moto server, and with answers that moto does not give."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def moto() -> AsyncIterator[int]:
-    """A moto server in a process of its own; gives its port."""
+    """Run a moto server in a separate process and yield its port."""
     port = free_port()
     command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -66,7 +66,7 @@ async def moto() -> AsyncIterator[int]:
 
 @contextlib.asynccontextmanager
 async def answering(*answers: tuple[int, str, str]) -> AsyncIterator[tuple[int, list[str]]]:
-    """A server that refuses to make machines with these status codes, codes and texts, in turn, as EC2 does."""
+    """A server that refuses to create machines with these status codes, codes and texts, in turn, as EC2 does."""
     left, asked = list(answers), []
 
     async def answer(request: web.Request) -> web.Response:
@@ -113,14 +113,14 @@ def spec(name: str = "lw1-root.train-1-1", **changes: Any) -> Spec:
 
 
 async def raw(one: CloudRuntime, machine: str) -> Any:
-    """The node as the driver has it."""
+    """Return the node as the driver has it."""
     account = one._account
     nodes = await account._ask("", lambda driver: driver.list_nodes(ex_node_ids=[machine]))
     return nodes[0]
 
 
 async def test_diagnosis_asks_the_account(tmp_path: Path) -> None:
-    """A diagnosis asks the cloud once for what there is, makes nothing, and says that the cloud answers."""
+    """A diagnosis makes one request for the list of machines, creates none, and reports that the cloud answers."""
     async with answering() as (port, asked):
         options = runtime(port, tmp_path).options
         findings = {finding.what: finding for finding in await CloudRuntime.diagnose("aws", options)}
@@ -130,7 +130,7 @@ async def test_diagnosis_asks_the_account(tmp_path: Path) -> None:
 
 
 async def test_order_find_and_give_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An order has tags, size, spot and disk in one call; it is found by its owner alone, and ends terminated."""
+    """An order has tags, size, spot and disk in one call; only its owner finds it, and it ends as terminated."""
     # moto leaves out the slash at the end of its namespace.
     monkeypatch.setattr(ec2, "NAMESPACE", ec2.NAMESPACE.rstrip("/"))
     async with moto() as port, runtime(port, tmp_path) as one:
@@ -163,12 +163,12 @@ async def test_order_find_and_give_back(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_terminated_machines_that_are_listed_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that was terminated from outside is noticed while it boots, though EC2 goes on listing it."""
+    """A machine that was terminated by others is noticed while it boots, although EC2 still lists it."""
     monkeypatch.setattr(ec2, "NAMESPACE", ec2.NAMESPACE.rstrip("/"))
     async with moto() as port, runtime(port, tmp_path, boot_timeout=60.0) as one:
         launching = asyncio.ensure_future(one.launch(spec()))
         while not (found := [ref for ref in await one.find("lw1") if "machine" in ref.hint]):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # EC2 gives no event
+            await asyncio.sleep(0.05)  # EC2 has no event for it
         machine = str(found[0].hint["machine"])
         await one._account.destroy(machine)
         with pytest.raises(Exception, match=r"terminated|ended it again"):
@@ -193,7 +193,7 @@ async def test_terminated_machines_that_are_listed_are_gone(tmp_path: Path, monk
     ],
 )
 async def test_refusals(tmp_path: Path, status: int, code: str, text: str, kind: type[Exception]) -> None:
-    """What EC2 refuses has what it said, in the class that it means, without a secret; nothing is left to release."""
+    """A refusal has EC2's text and the right class, without a secret; nothing is left to release."""
     async with answering((status, code, text)) as (port, asked), runtime(port, tmp_path) as one:
         with pytest.raises(kind) as caught:
             await one.launch(spec())
@@ -207,16 +207,16 @@ async def test_refusals(tmp_path: Path, status: int, code: str, text: str, kind:
 
 
 async def test_no_answer_is_unreachable_and_has_no_address(tmp_path: Path) -> None:
-    """Where nobody listens the error says so in a line, without the request and its secrets."""
+    """If no server answers, the error is one line, without the request and its secrets."""
     async with runtime(free_port(), tmp_path) as one:
-        with pytest.raises(Unreachable, match="could not be asked") as caught:
+        with pytest.raises(Unreachable, match="could not be reached") as caught:
             await one.launch(spec())
         assert "UserData" not in str(caught.value)
         assert "Action=" not in str(caught.value)
 
 
 async def test_unknown_region_is_told(tmp_path: Path) -> None:
-    """A region that there is not is a configuration error that names the profile."""
+    """An unknown region is a configuration error that names the profile."""
     with pytest.raises(Exception, match=r"runtimes\.aws: .*Invalid region: mars"):
         async with runtime(1, tmp_path, region="mars"):
             pass

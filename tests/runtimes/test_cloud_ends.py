@@ -1,4 +1,4 @@
-"""Schedulers that are broken off or killed leave no machine that is not found, and machines that nobody needs end."""
+"""Cancelled or killed schedulers leave no machine that cannot be found, and abandoned machines shut down."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.runtimes.docker_base import docker, require_engine
 from tests.runtimes.sshd import needs_sshd
 from tests.runtimes.support import first_output
 
-from lightwork_runtimes.cloud._userdata import Switch, user_data  # isort: skip -- after what skips without the extra
+from lightwork_runtimes.cloud._userdata import Watchdog, user_data  # isort: skip -- after the imports that skip the module
 
 require_engine()
 
@@ -38,8 +38,8 @@ def spec(number: int, command: str = "wait") -> Spec:
 
 
 async def orders_done(account: Cloud) -> None:
-    """Return when the cloud has carried out what a scheduler that was killed had ordered."""
-    while await asyncio.to_thread(_orders, account):  # noqa: ASYNC110 -- they are nobody's children any more
+    """Return when the cloud has carried out the orders of a killed scheduler."""
+    while await asyncio.to_thread(_orders, account):  # noqa: ASYNC110 -- they are not this process's children
         await asyncio.sleep(0.05)
 
 
@@ -55,7 +55,7 @@ def _orders(account: Cloud) -> bool:
 
 
 async def test_launch_cancelled_at_every_await(account: Cloud) -> None:
-    """Cancelled at any await, a launch left nothing, or what `find` gives and `release` removes."""
+    """A launch that is cancelled at any await leaves nothing, or a launch that `find` returns and `release` removes."""
     async with account.runtime() as runtime:
         assert await cancel_launch_at_every_await(runtime, Case(account.runtime, runtime)) > 5
         assert account.running() == []
@@ -69,7 +69,7 @@ async def test_launch_cancelled_at_every_await(account: Cloud) -> None:
 async def test_machine_of_a_killed_scheduler_is_found_and_given_back(
     account: Cloud, where: str, number: int, machines: int
 ) -> None:
-    """Killed at whatever point, a scheduler leaves at most one machine, which is told as a dead app's, and released."""
+    """A scheduler that is killed at any point leaves at most one machine, listed as a dead app's, and releasable."""
     await killed_at(account.runtime(driver={"die": where}), spec(1), number)
     await orders_done(account)
     async with account.runtime() as runtime:
@@ -88,7 +88,7 @@ async def test_machine_of_a_killed_scheduler_is_found_and_given_back(
 
 
 async def test_next_scheduler_goes_on_with_the_machine(account: Cloud) -> None:
-    """What a killed scheduler had launched is found with its output, adopted by who waits, and stopped."""
+    """A waiting scheduler finds the launches of a killed one with their output, adopts them, and stops them."""
     await killed_at(account.runtime(), spec(1), 1000)
     async with account.runtime() as runtime:
         (ref,) = await runtime.find("owner")
@@ -102,7 +102,7 @@ async def test_next_scheduler_goes_on_with_the_machine(account: Cloud) -> None:
 
 
 async def test_machine_without_a_worker_is_told(account: Cloud) -> None:
-    """A machine on which no worker was started, because its scheduler died before, counts as a start that failed."""
+    """A machine without a worker, because its scheduler died before, is reported as a failed start."""
     await killed_at(account.runtime(driver={"die": "created"}), spec(1), 1000)
     async with account.runtime() as runtime:
         (ref,) = await runtime.find("owner")
@@ -111,12 +111,12 @@ async def test_machine_without_a_worker_is_told(account: Cloud) -> None:
         await runtime.release(ref)
 
 
-# --- the switch -----------------------------------------------------------------------------------
+# --- the watchdog ---------------------------------------------------------------------------------
 
 
-def machine(account: Cloud, switch: Switch, **options: Any) -> str:
-    """A machine that nobody looks after; gives its id."""
-    script = user_data(switch, username="root", folder="far", public_keys=[], **options)
+def machine(account: Cloud, watchdog: Watchdog, **options: Any) -> str:
+    """Create a machine without a scheduler and return its id."""
+    script = user_data(watchdog, username="root", folder="far", public_keys=[], **options)
     driver = ContainerDriver(account=account.account, timeout=1.0)
 
     class Named:
@@ -129,30 +129,30 @@ def machine(account: Cloud, switch: Switch, **options: Any) -> str:
 
 
 async def ended(name: str) -> str:
-    """Wait until it has shut itself down; gives its console."""
+    """Wait until the machine has shut itself down and return its console."""
     await asyncio.to_thread(docker, "wait", name)
     return docker("logs", name)
 
 
 async def test_machine_that_nobody_comes_to_ends_itself(account: Cloud) -> None:
-    """Without a sign of a scheduler in time a machine shuts itself down."""
-    name = machine(account, Switch(first=2, window=1000, lifetime=None))
+    """A machine without a heartbeat from a scheduler in time shuts itself down."""
+    name = machine(account, Watchdog(first=2, window=1000, lifetime=None))
     assert "no worker and no scheduler was here for 2 s" in await ended(name)
 
 
 async def test_machine_is_left_on_while_it_is_needed(account: Cloud) -> None:
-    """A sign of a scheduler counts only while it changes; a worker's process counts as long as it runs."""
-    name = machine(account, Switch(first=1000, window=2, lifetime=None))
+    """A scheduler's heartbeat counts only while it changes; a worker's process counts as long as it runs."""
+    name = machine(account, Watchdog(first=1000, window=2, lifetime=None))
     worker = f"import time; time.sleep(6)  # {'0' * 32}"
     command = ["/root/far/helper/" + "0" * 32, "supervise"]
     await asyncio.to_thread(docker, "exec", name, "sh", "-c", "mkdir -p /root/far; echo 1 >/root/far/alive")
-    # A process that looks like the one beside each worker; the switch's window is over long before it ends.
+    # A process that looks like a worker's supervisor. It runs much longer than the watchdog's window.
     await asyncio.to_thread(docker, "exec", name, "python3", "-c", worker, *command)
     assert name in account.running()
     assert "no worker and no scheduler was here for 2 s" in await ended(name)
 
 
 async def test_lifetime_ends_a_machine_whatever_it_does(account: Cloud) -> None:
-    """When its lifetime is over a machine shuts itself down though it is needed."""
-    name = machine(account, Switch(first=1000, window=1000, lifetime=3))
-    assert "its max_lifetime of 3 s is over" in await ended(name)
+    """After its lifetime a machine shuts itself down even if it is in use."""
+    name = machine(account, Watchdog(first=1000, window=1000, lifetime=3))
+    assert "its max_lifetime of 3 s has passed" in await ended(name)

@@ -54,7 +54,7 @@ def test_defaults_of_ec2() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"provider": ""}, "runtimes.gpu: provider is empty"),
+        ({"provider": ""}, "runtimes.gpu: provider must not be empty"),
         ({"username": "Robert'); --"}, "runtimes.gpu: username"),
         ({"folder": "a b"}, "runtimes.gpu: folder"),
         ({"sizes": {}}, "runtimes.gpu: sizes"),
@@ -65,12 +65,12 @@ def test_defaults_of_ec2() -> None:
         ({"known_hosts": "x"}, "runtimes.gpu: known_hosts"),
         ({"host_keys": "off"}, r"runtimes.gpu.host_keys = 'off'"),
         ({"regoin": "x"}, r"runtimes.gpu.regoin.*did you mean 'region'"),
-        ({"driver": {"secret": "hush-hush"}}, r"runtimes.gpu: driver.secret: say in credentials.secret"),
-        ({"credentials": {"secret": "hush-hush"}}, "runtimes.gpu: credentials.secret must say where the value is"),
+        ({"driver": {"secret": "hush-hush"}}, r"runtimes.gpu: driver.secret: name its source in credentials.secret"),
+        ({"credentials": {"secret": "hush-hush"}}, "runtimes.gpu: credentials.secret must name the value's source"),
     ],
 )
 def test_bad_values_name_profile_and_key(changes: dict[str, Any], says: str) -> None:
-    """A bad key or value is told when the configuration is read, and a secret that was put there is not repeated."""
+    """A bad key or value is an error when the configuration is read; a secret in the wrong place is not repeated."""
     with pytest.raises(ConfigError, match=says) as caught:
         Config(runtimes={"gpu": {**PROFILE, **changes}}).options("gpu", CloudOptions)
     assert "hush-hush" not in str(caught.value)
@@ -87,7 +87,7 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_credentials_show_in_no_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A credential is in no repr and in no text that was scrubbed, as it is or as it stands in an address."""
+    """A credential is in no repr and in no scrubbed text, neither in plain nor in URL-quoted form."""
     (tmp_path / "secret").write_text("s3cr+t/ value=\n")
     (tmp_path / "secret").chmod(0o600)
     monkeypatch.setenv("CLOUD_KEY", "AKIAEXAMPLE")
@@ -99,7 +99,7 @@ def test_credentials_show_in_no_text(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_credentials_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not set, not there, empty or readable for others is refused, with the key and what to do."""
+    """A source that is not set, missing, empty or readable by others is refused, with the key and what to do."""
     monkeypatch.delenv("CLOUD_KEY", raising=False)
     (tmp_path / "open").write_text("secret")
     (tmp_path / "open").chmod(0o644)
@@ -138,8 +138,8 @@ def test_credentials_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_what_an_error_means(error: Exception, kind: type[Exception]) -> None:
-    """What the cloud has no room for may come later, what it refuses will not, and no answer leaves it open."""
-    found = _errors.explain("runtimes.gpu", "for a machine", error, str(error))
+    """A lack of capacity may pass, a refusal will not, and a missing answer leaves the outcome open."""
+    found = _errors.explain("runtimes.gpu", "to create a machine", error, str(error))
     assert type(found) is kind
     assert str(error) in str(found)
     assert str(found).startswith("runtimes.gpu: ")
@@ -149,7 +149,7 @@ def test_what_an_error_means(error: Exception, kind: type[Exception]) -> None:
 
 
 def test_printed_keys_are_the_last_whole_ones() -> None:
-    """Of a console the last keys count that are printed to their end; what is between and is no key does not."""
+    """The host keys are the last ones that were printed completely; other lines between the markers are ignored."""
     begin, end = _userdata.BEGIN_KEYS, _userdata.END_KEYS
     text = f"boot\r\n{begin}\r\nssh-ed25519 AAAA1 root@a\r\n{end}\r\n"
     assert _hostkeys.printed_keys(text) == ["ssh-ed25519 AAAA1"]
@@ -160,7 +160,7 @@ def test_printed_keys_are_the_last_whole_ones() -> None:
 
 
 def test_key_is_made_once_and_is_private(tmp_path: Path) -> None:
-    """Without client_keys a key is made, that only its owner can read; the next runtime has the same."""
+    """Without client_keys a key is created that only its owner can read; the next runtime uses the same key."""
     chosen = options(state=str(tmp_path / "state"))
     (file,), (public,) = _hostkeys.login_keys("runtimes.gpu", chosen)
     assert Path(file).stat().st_mode & 0o077 == 0
@@ -174,7 +174,7 @@ def test_key_is_made_once_and_is_private(tmp_path: Path) -> None:
 
 
 def test_lease_lives_as_long_as_its_process(tmp_path: Path) -> None:
-    """An owner lives while its process holds the lease, whatever ends that; what a dead one left is removed."""
+    """An owner lives while its process holds the lease, whatever ends the process; a dead one's file is removed."""
     chosen = options(state=str(tmp_path))
     code = (
         "import sys, msgspec\nfrom lightwork_runtimes.cloud import CloudOptions\n"
@@ -197,7 +197,7 @@ def test_lease_lives_as_long_as_its_process(tmp_path: Path) -> None:
 
 
 def test_lease_of_several_runtimes(tmp_path: Path) -> None:
-    """Two runtimes of one scheduler both hold its lease; it lives until the last lets go."""
+    """Two runtimes of one scheduler hold its lease; it lives until both have released it."""
     first, second, watcher = (Leases(options(state=str(tmp_path))) for _ in range(3))
     for leases in (first, first, second):
         leases.hold("one")
@@ -211,7 +211,7 @@ def test_lease_of_several_runtimes(tmp_path: Path) -> None:
 
 
 def test_order_has_no_secret_and_a_name_that_clouds_take() -> None:
-    """Neither the user data nor a tag has anything of the ticket; the name is short and plain, and never the same."""
+    """Neither the user data nor a tag reveals the ticket; the name is short, plain and unique."""
     ticket = b"the secret of the launch"
     base = Spec(
         name="lw1-root.Trials.0-3-1",
@@ -233,7 +233,7 @@ def test_order_has_no_secret_and_a_name_that_clouds_take() -> None:
 
 
 def test_machine_outlives_no_limit_that_it_was_given() -> None:
-    """The profile's max_lifetime is the machine's own; a spec's leaves room for the launch; the shorter one counts."""
+    """The profile's max_lifetime is for the machine, a spec's is extended by the launch; the shorter one counts."""
     spec = Spec(name="a", owner="o", entry="a:b", ticket=b"", max_lifetime=10.0)
     assert "lifetime=600\n" in _ordering.order_for("gpu", options(max_lifetime=600), [], spec, "d").user_data
     coming = 180 + 300 + 900

@@ -1,4 +1,4 @@
-"""An app with a journal whose work runs behind a tunnel goes on after its scheduler was killed."""
+"""An app with a journal continues after its scheduler was killed, with its work behind a tunnel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.runtimes.docker_base import base_image, require_engine
 from tests.runtimes.docker_support import forget_code_of
 from tests.runtimes.sshd import needs_sshd, sshd
 
-from lightwork_runtimes.docker import DockerOptions, DockerRuntime  # isort: skip -- after what skips without its library
+from lightwork_runtimes.docker import DockerOptions, DockerRuntime  # isort: skip -- after the imports that skip the module
 
 pytestmark = [needs_sshd, pytest.mark.timeout(240)]
 
@@ -51,7 +51,7 @@ async def said(process: asyncio.subprocess.Process, word: str) -> str:
 
 
 async def killed_and_resumed(journal: Path, runtime: Any, **settings: Any) -> str:
-    """The url at which the work's service answers before and after."""
+    """Kill and resume the app. Return the url at which the work's service answers before and after."""
     async with app(journal, runtime, settings) as first:
         pid = await said(first, "running")
         url = await said(first, "url")
@@ -68,9 +68,9 @@ async def killed_and_resumed(journal: Path, runtime: Any, **settings: Any) -> st
 
 
 async def test_work_behind_a_tunnel_is_adopted(tmp_path: Path) -> None:
-    """The next scheduler makes the tunnel again, the same process comes back through it, and its call goes on.
+    """The next scheduler opens the tunnel again, the same process reconnects through it, and its call continues.
 
-    So does its service, at the same url.
+    Its service continues at the same url.
     """
     async with sshd(tmp_path) as server:
         await killed_and_resumed(tmp_path / "journal", server.runtime())
@@ -78,12 +78,12 @@ async def test_work_behind_a_tunnel_is_adopted(tmp_path: Path) -> None:
 
 
 async def test_work_in_a_container_is_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The container of a killed scheduler is gone on with, and its service answers at the same published port."""
+    """The next scheduler adopts the container of a killed one; its service answers at the same published port."""
     require_engine()
     folder = tmp_path / "app"
     (folder / "tests" / "runtimes").mkdir(parents=True)
     shutil.copy(journal_app.__file__, folder / "tests" / "runtimes")
-    monkeypatch.chdir(folder)  # what is sent
+    monkeypatch.chdir(folder)  # the folder that is sent
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "runtimes")]))
     runtime = DockerRuntime("far", DockerOptions(image=base_image(), pull="never", publish=True))
@@ -95,7 +95,7 @@ async def test_work_in_a_container_is_adopted(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_work_on_a_machine_of_a_cloud_is_adopted(tmp_path: Path) -> None:
-    """The machine of a killed scheduler is gone on with, and given back at the end."""
+    """The next scheduler adopts the machine of a killed one, and releases it at the end."""
     require_engine()
     with cloud(tmp_path / "state") as account:
         await killed_and_resumed(tmp_path / "journal", account.runtime(code=[str(Path(__file__).parents[2] / "tests")]))

@@ -43,13 +43,13 @@ app = App(Root())
 
 
 def blocks(language: str) -> list[str]:
-    """The page's blocks of code in a language, in order."""
+    """Return the page's code blocks in a language, in order."""
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / "runtimes.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A folder with the page's module, installed as its entry point says."""
+    """A folder with the page's module, installed with its entry point."""
     folder = tmp_path / "installed"
     info = folder / "folder_runtime-1.0.dist-info"
     info.mkdir(parents=True)
@@ -62,7 +62,7 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[], Runtime]]:
-    """Makes the page's runtime."""
+    """A function that makes the page's runtime."""
     monkeypatch.syspath_prepend(package)
     module: Any = importlib.import_module("folder_runtime")
     yield lambda: module.FolderRuntime("folder", module.FolderOptions(str(tmp_path / "home")))
@@ -71,12 +71,12 @@ def make(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 async def test_runtime_of_the_page_keeps_the_contract(check: Check, make: Callable[[], Runtime]) -> None:
-    """The runtime that the page walks through passes every check."""
+    """The runtime that the page describes passes every check."""
     await run_check(check, make)
 
 
 async def test_runtime_of_the_page_is_found_by_its_entry_point(package: Path, tmp_path: Path) -> None:
-    """With the entry point and the profile of the page, `lightwork run` runs a work by it."""
+    """With the entry point and the profile of the page, `lightwork run` runs a work on it."""
     (tmp_path / "app.py").write_text(APP)
     profile = blocks("toml")[1].replace("/scratch/works", str(tmp_path / "works"))
     (tmp_path / "lightwork.toml").write_text(f'runtime = "scratch"\n{profile}')
@@ -95,7 +95,7 @@ async def test_runtime_of_the_page_is_found_by_its_entry_point(package: Path, tm
 
 
 def test_page_names_every_method() -> None:
-    """Each method of the protocol has its line in the page's table, and each field of a spec its word."""
+    """The page's table has a line for each method of the protocol, and the page names each field of a spec."""
     import msgspec
 
     from lightwork.runtime import Runtime, Spec

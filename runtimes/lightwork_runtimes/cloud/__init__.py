@@ -1,4 +1,4 @@
-"""Works on machines that a cloud makes for them and takes back afterwards."""
+"""Works on machines that a cloud creates for them and deletes afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account with the cloud: its drivers, each in a thread of its own, asked from the event loop."""
+"""Requests to the cloud account. Each thread has a separate driver; the event loop waits for their answers."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 __all__ = ["Account"]
 
 _THREADS = 4
-"""Calls that go on at once. They are few and slow, and clouds refuse those who ask too often."""
+"""Number of concurrent calls. Calls are few and slow, and clouds throttle frequent callers."""
 
 _MOST_SAID = 600
 _URL = re.compile(r" with url: \S+")
-"""A failed request's text repeats all that was sent."""
+"""Part of a failed request's text that repeats all the data sent."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger("lightwork.runtimes.cloud")
 
 
 class Account:
-    """Asks the cloud. Drivers are not thread-safe, so each thread makes one for itself.
+    """Makes requests to the cloud. Drivers are not thread-safe, so each thread has its own driver.
 
-    Cancelling a request does not end it: it is answered in its thread, and nobody gets the answer. Where that must
-    not happen, as when a machine is made, the caller must not be cancelled.
+    Cancelling a request does not stop it: its thread completes it and the answer is dropped. A caller that must not
+    lose the answer, such as the creation of a machine, must not be cancelled.
 
     Args:
-        where: Names the profile in messages.
-        options: The profile's.
+        where: Name of the profile for messages.
+        options: The profile's options.
 
     Raises:
         Rejected: The credentials cannot be read.
@@ -63,28 +63,28 @@ class Account:
         self._tasks: anyio.abc.TaskGroup
 
     async def open(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Make the first driver, which tells whether the profile can be used; `tasks` holds what others wait for.
+        """Create the first driver, which checks the profile. Shared requests run in `tasks`.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: The profile cannot be used.
         """
         self._tasks = tasks
         await self._in_thread(self._driver)
 
     async def create(self, order: Order) -> Machine:
-        """Make a machine.
+        """Create a machine.
 
         Raises:
-            Rejected, NoCapacity: Nothing was made.
-            Unreachable: Nobody knows whether one was.
+            Rejected, NoCapacity: No machine was created.
+            Unreachable: A machine may have been created.
         """
-        return await self._ask("for a machine", lambda driver: self._provider.create(driver, order))
+        return await self._ask("to create a machine", lambda driver: self._provider.create(driver, order))
 
     async def machines(self, owner: str | None) -> list[Machine]:
-        """Every machine of an owner, or of all of them. Who asks while another waits for its turn gets its answer.
+        """Return every machine of an owner, or of all owners. Requests that arrive before its turn share one call.
 
         Raises:
-            RuntimeFailure: The cloud could not be asked, or refuses.
+            RuntimeFailure: The cloud cannot be reached, or refuses.
         """
         pending = self._listing.get(owner)
         if pending is None:
@@ -96,34 +96,35 @@ class Account:
         loop = asyncio.get_running_loop()
 
         def ask(driver: NodeDriver) -> list[Machine]:
-            # From here on the answer may be too old for who asks next.
+            # From here on the answer may be too old for the next caller.
             loop.call_soon_threadsafe(self._listing.pop, owner, None)
             return self._provider.machines(driver, owner)
 
-        return await self._ask("which machines there are", ask)
+        return await self._ask("to list the machines", ask)
 
     async def destroy(self, machine: str) -> None:
-        """Give a machine back.
+        """Delete a machine.
 
         Raises:
-            RuntimeFailure: The cloud could not be asked, or refuses.
+            RuntimeFailure: The cloud cannot be reached, or refuses.
         """
-        await self._ask(f"to give {machine} back", lambda driver: self._provider.destroy(driver, machine))
+        await self._ask(f"to delete {machine}", lambda driver: self._provider.destroy(driver, machine))
 
     async def console(self, machine: str) -> str:
-        """What a machine has printed on its console.
+        """Return the console output of a machine.
 
         Raises:
-            RuntimeFailure: The cloud could not be asked, or cannot tell.
+            RuntimeFailure: The cloud cannot be reached, or the console cannot be read.
         """
-        return await self._ask(f"for the console of {machine}", lambda driver: self._provider.console(driver, machine))
+        request = f"to read the console of {machine}"
+        return await self._ask(request, lambda driver: self._provider.console(driver, machine))
 
     async def aclose(self) -> None:
-        """Wait for what is under way, each at most `CloudOptions.api_timeout`, and close the connections."""
+        """Wait for running calls, each at most `CloudOptions.api_timeout`, and close the connections."""
         await anyio.to_thread.run_sync(self._threads.shutdown)
         for driver in self._drivers:
             connection = getattr(driver, "connection", None)
-            with contextlib.suppress(AttributeError):  # a driver of one's own need not have any of it
+            with contextlib.suppress(AttributeError):  # a custom driver need not have these attributes
                 connection.connection.session.close()  # type: ignore[union-attr]
         self._drivers.clear()
 
@@ -144,7 +145,7 @@ class Account:
                 raise
             except Exception as error:
                 failure = self._explain(doing, error)
-            # Outside of the clause: the driver's error, whose text may hold a secret, is not even its context.
+            # Raised outside of the `except` clause: the driver's error may hold a secret and must not be its context.
             raise failure
 
         return await self._in_thread(run)

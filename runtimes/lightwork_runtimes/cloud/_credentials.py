@@ -1,4 +1,4 @@
-"""The secrets of a driver: read when they are needed, and taken out of every text that leaves this package."""
+"""The secrets of a driver. They are read when they are needed, and removed from every text of this package."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lightwork.runtime import Rejected
 __all__ = ["Credentials"]
 
 _SHORTEST = 4
-"""Characters below which a value is not looked for in texts: it would be found everywhere."""
+"""Shorter values are not removed from texts, because they would match everywhere."""
 
 
 class Credentials:
-    """Values by argument of the driver; neither its repr nor anything that `scrub` has seen shows one.
+    """Values by argument of the driver. Neither its repr nor a text from `scrub` shows a value.
 
     Args:
-        where: Names the profile in messages.
+        where: Name of the profile for messages.
         sources: ``env:NAME`` or ``file:PATH`` by argument.
 
     Raises:
-        Rejected: A variable is not set; a file cannot be read, or can be read by other users.
+        Rejected: A variable is not set, or a file cannot be read or is readable by other users.
     """
 
     def __init__(self, where: str, sources: Mapping[str, str]) -> None:
@@ -33,11 +33,11 @@ class Credentials:
         return f"Credentials({', '.join(self._values)})"
 
     def arguments(self) -> dict[str, str]:
-        """For the driver's constructor."""
+        """Return the arguments for the driver's constructor."""
         return dict(self._values)
 
     def scrub(self, text: str) -> str:
-        """The text with every value replaced, as it is or as it stands in an address."""
+        """Return the text with every value replaced, in plain and in URL-quoted form."""
         for value in sorted(self._values.values(), key=len, reverse=True):
             if len(value) >= _SHORTEST:
                 for form in (value, quote(value, safe=""), quote(value), quote_plus(value)):
@@ -56,7 +56,7 @@ def _read(where: str, source: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise Rejected(f"{where}: other users can read {path}; make that impossible: chmod 600")
+                raise Rejected(f"{where}: {path} can be read by other users; run chmod 600")
             value = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Rejected(f"{where}: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,4 +1,4 @@
-"""What the runtime `cloud` needs here, and whether the cloud lets us in; no machine is made for it."""
+"""Checks of what the runtime `cloud` needs here, and of the login to the cloud. They create no machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INSTALL = 'pip install "lightwork[cloud]"'
 
 
 async def look(name: str, options: CloudOptions | None) -> Sequence[Finding]:
-    """The client libraries; where there is a profile, its credentials, and one question to the cloud."""
+    """Check the client libraries. If there is a profile, check its credentials and make one request to the cloud."""
     here = list(_libraries())
     if options is None or any(finding.health is Health.PROBLEM for finding in here):
         return here
@@ -34,7 +34,7 @@ def _libraries() -> Iterator[Finding]:
 
 
 async def _account(where: str, options: CloudOptions) -> Finding:
-    # Late, and in a thread: it loads the client library.
+    # Imported late and in a thread: it loads the client library.
     module = await anyio.to_thread.run_sync(importlib.import_module, "lightwork_runtimes.cloud._account")
     try:
         account = module.Account(where, options)
@@ -47,10 +47,10 @@ async def _account(where: str, options: CloudOptions) -> Finding:
                 await account.aclose()
     except* LightworkError as errors:
         said = "; ".join(str(error) for error in _members(errors))
-        fix = "see credentials, region and provider of the profile"
+        fix = "check credentials, region and provider of the profile"
         finding = Finding("account", Health.PROBLEM, said, fix)
     else:
-        finding = Finding("account", Health.OK, f"{options.provider} answers; {len(machines)} machines are lightwork's")
+        finding = Finding("account", Health.OK, f"{options.provider} answers; lightwork has {len(machines)} machines")
     return finding
 
 

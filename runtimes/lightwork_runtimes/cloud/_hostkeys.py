@@ -1,8 +1,8 @@
-"""Keys: the one that new machines let in, and those by which machines are known.
+"""SSH keys: the login key that new machines accept, and the host keys that identify machines.
 
-A machine that was just made has a host key that nobody knows. It could be given one with its user data, but
-whatever runs there could read that, and pose as the machine from then on. So the machine makes its own and prints
-it on its console, which the cloud hands out over the same authenticated channel on which it was ordered.
+Nobody knows the host key of a new machine. Sending one in the user data would be unsafe: any process on the machine
+could read it there and impersonate the machine later. So the machine makes its own key and prints it on its console.
+The cloud returns the console over the same authenticated channel that the order used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEY = re.compile(r"(?:ssh-|ecdsa-|sk-)[\w@.-]+ [A-Za-z0-9+/]+=*")
 
 
 def login_keys(where: str, options: CloudOptions) -> tuple[list[str], list[str]]:
-    """Files of private keys to log in with, and the public keys to let in. Makes a key if none is configured. Blocks.
+    """Return files of private keys for the login, and their public keys. Make a key if none is configured. Blocks.
 
     Raises:
         Rejected: A file cannot be read, or holds no key.
@@ -41,11 +41,11 @@ def _make_key(path: str) -> None:
         return
     _make_folder(os.path.dirname(path))
     key = asyncssh.generate_private_key("ssh-ed25519", comment="lightwork")
-    descriptor, aside = tempfile.mkstemp(prefix=".key-", dir=os.path.dirname(path))  # nobody else can read it
+    descriptor, aside = tempfile.mkstemp(prefix=".key-", dir=os.path.dirname(path))  # only this user can read it
     try:
         with open(descriptor, "wb") as file:
             file.write(key.export_private_key())
-        # Another process may be as far: the first key is everybody's.
+        # Another process may do the same. The first key is used by all.
         os.link(aside, path)
     except FileExistsError:
         pass
@@ -68,7 +68,7 @@ def _public_key(where: str, path: str) -> str:
 
 
 def printed_keys(console: str) -> list[str]:
-    """The last host keys that a machine has printed on its console; none if it has not, or not to their end."""
+    """Return the host keys that a machine printed last. Return none if it has not printed them completely."""
     text = console.replace("\r", "")
     start = text.rfind(BEGIN_KEYS)
     end = text.find(END_KEYS, start)
@@ -78,26 +78,26 @@ def printed_keys(console: str) -> list[str]:
 
 
 async def first_use(where: str, host: str, port: int, timeout: float) -> list[str]:
-    """The key that whoever answers there shows. Nothing says that it is the machine.
+    """Return the key of the server that answers at the address. Nothing proves that it is the machine.
 
     Raises:
-        Unreachable: Nobody answers.
+        Unreachable: No server answers.
     """
     try:
         with anyio.fail_after(timeout):
             key = await asyncssh.get_server_host_key(host, port, config=None)
     except (OSError, asyncssh.Error, TimeoutError) as error:
-        raise Unreachable(f"{where}: {host} shows no host key yet: {error}") from None
+        raise Unreachable(f"{where}: {host} has not shown a host key yet: {error}") from None
     return [] if key is None else [key.export_public_key().decode().strip()]
 
 
 def known_hosts_file(options: CloudOptions, machine: str) -> str:
-    """Where the keys of a machine are kept."""
+    """Return the path of the file with a machine's host keys."""
     return f"{options.state_folder}/hosts/{re.sub('[^A-Za-z0-9._-]', '_', machine)}"
 
 
 def remember(path: str, host: str, port: int, keys: list[str]) -> None:
-    """Write the keys of a machine down. Blocks."""
+    """Write the host keys of a machine to a file. Blocks."""
     _make_folder(os.path.dirname(path))
     name = f"[{host}]:{port}" if port != 22 else host
     aside = f"{path}.{os.urandom(4).hex()}"
@@ -107,7 +107,7 @@ def remember(path: str, host: str, port: int, keys: list[str]) -> None:
 
 
 def forget(path: str) -> None:
-    """Remove what `remember` wrote. Blocks."""
+    """Remove the file that `remember` wrote. Blocks."""
     try:
         os.unlink(path)
     except FileNotFoundError:

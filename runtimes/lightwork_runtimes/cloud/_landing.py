@@ -1,4 +1,4 @@
-"""A machine that is up, as SSH reaches it: its host key learnt, a runtime of kind ``ssh`` behind it, signs of life."""
+"""A running machine reached by SSH: its host key is read, a runtime of kind ``ssh`` connects, heartbeats are sent."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["Landing", "Ways", "machine_of"]
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 5.0
-"""Seconds before a machine that is not ready is asked again; doubled from the first to the longest."""
+"""Seconds before the next try for a machine that is not ready; doubled from the first pause to the longest."""
 
 _SIGN_EVERY = 5.0
-"""Seconds between two signs of life, unless the machine wants them sooner."""
+"""Seconds between two heartbeats, unless the machine's watchdog needs them sooner."""
 
 _CONSOLE_LINES = 15
 
@@ -35,19 +35,19 @@ _log = logging.getLogger("lightwork.runtimes.cloud")
 
 
 class Ways:
-    """How the machines of one runtime are reached.
+    """The settings to reach the machines of one runtime.
 
     Args:
         profile: Name of the profile.
-        options: Its keys.
-        account: Asked how machines are.
-        key_files: Private keys to log in with.
+        options: Keys of the profile.
+        account: The account that lists the machines.
+        key_files: Private keys for the login.
         ports: See `SshOptions.ports`.
-        tasks: Holds what goes on between requests.
+        tasks: The task group for tasks that outlive a request.
 
     Attributes:
-        where: Names the profile in messages.
-        listener: Where the scheduler listens; None until it is known.
+        where: Name of the profile for messages.
+        listener: Address of the scheduler, None until it is known.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Ways:
         self._ports = ports
 
     def address(self, machine: Machine) -> str:
-        """Where the machine is dialled, empty where it has no such address yet."""
+        """Return the address that the scheduler connects to, empty if the machine does not have it yet."""
         return machine.public if self.options.address == "public" else machine.private
 
     async def ssh_options(self, machine: Machine) -> SshOptions:
-        """Keys of a profile of kind ``ssh`` for this machine alone, with its host keys learnt.
+        """Return the options of an ``ssh`` profile for this machine alone, with its host keys.
 
         Raises:
-            RuntimeFailure: They cannot be learnt, or not yet.
+            RuntimeFailure: The host keys are not known, or not yet.
         """
         options, host = self.options, self.address(machine)
         known = options.known_hosts
@@ -101,7 +101,7 @@ class Ways:
         if self.options.host_keys == "first-use":
             keys = await _hostkeys.first_use(self.where, host, self.options.port, self.options.connect_timeout)
             _log.warning(
-                "%s: the host key of %s (%s) is believed without proof, as host_keys = 'first-use' says",
+                "%s: the host key of %s (%s) is trusted without proof (host_keys = 'first-use')",
                 *(self.where, machine.id, host),
             )
         else:
@@ -112,10 +112,10 @@ class Ways:
 
 
 class Landing:
-    """One machine, logged in to. Made with `open`, ended with `aclose`; the machine is left alone.
+    """A login to one machine. Created with `open`, ended with `aclose`, which leaves the machine alone.
 
     Attributes:
-        ssh: The runtime behind it.
+        ssh: The runtime that reaches the machine.
     """
 
     def __init__(
@@ -136,19 +136,19 @@ class Landing:
     async def open(
         cls, ways: Ways, machine: Machine, owner: str, on_gone: Callable[[Machine | None], None], *, patience: float
     ) -> Landing:
-        """Return when the machine lets us in and has our helper. Cancelled, it leaves nothing here.
+        """Return when the login succeeds and the machine has the helper. Cancelling leaves nothing here.
 
         Args:
-            ways: How it is reached.
+            ways: The settings to reach it.
             machine: The machine, with its addresses.
-            owner: Whose it is.
-            on_gone: Called once when the cloud says that it has gone, with what is left of it.
-            patience: Seconds that it may take.
+            owner: Its owner.
+            on_gone: Called once when the cloud reports the machine's end, with what the cloud still lists of it.
+            patience: Seconds that the login may take.
 
         Raises:
-            TimedOut: It took longer; the message has the last that was heard of it, and the end of its console.
-            RuntimeFailure: It went while it was waited for.
-            Rejected: It is not the machine that its host key was learnt of.
+            TimedOut: It took longer. The message has the last error and the end of the machine's console.
+            RuntimeFailure: The machine ended meanwhile.
+            Rejected: The machine has another host key than the known one.
         """
         until = time.monotonic() + patience
         landing = cls(ways, machine, owner, on_gone, min(_SIGN_EVERY, ways.options.abandoned_after / 4))
@@ -185,7 +185,7 @@ class Landing:
         await ready
 
     async def _hold(self, options: SshOptions, ready: asyncio.Future[None]) -> None:
-        """What enters the runtime must leave it: this task does both."""
+        """Enter and leave the SSH runtime. One task must do both."""
         try:
             async with SshRuntime(self._ways.profile, options) as ssh:
                 if self._ways.listener is not None:
@@ -196,19 +196,19 @@ class Landing:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._watch)
                     await self._leave.wait()
-                    group.cancel_scope.cancel()  # before the runtime is left: it asks through it
+                    group.cancel_scope.cancel()  # before leaving the runtime, which it uses
         except Exception as error:
             if not ready.done():
                 ready.set_exception(error)
             elif not ready.cancelled():
                 raise
-            else:  # nobody waits for it any more
+            else:  # no task waits for it any more
                 _log.debug("%s: %s", self._machine.id, error)
         finally:
             self._left.set()
 
     async def _watch(self) -> None:
-        """Leave signs of life, and see whether the machine is still there where that fails."""
+        """Send heartbeats. When one fails, check whether the machine still exists."""
         await self._is_up.wait()
         while True:
             try:
@@ -216,14 +216,14 @@ class Landing:
             except RuntimeFailure as error:
                 _log.debug("%s", error)
                 if await self._is_gone():
-                    self._leave.set()  # nobody needs to try for a connection any more
+                    self._leave.set()  # there is nothing left to reconnect to
                     return
             await asyncio.sleep(self._every)
 
     async def _is_gone(self) -> bool:
         try:
             found = await machine_of(self._ways.account, self._owner, self._machine.id)
-        except RuntimeFailure as error:  # not to be able to ask is no answer
+        except RuntimeFailure as error:  # an unreachable cloud proves nothing
             _log.debug("%s", error)
             return False
         if found is not None and found.phase in (Phase.COMING, Phase.UP):
@@ -240,10 +240,10 @@ class Landing:
         if found is None or found.phase in (Phase.DOWN, Phase.GONE):
             self._on_gone(found)
             state = "gone" if found is None else found.state
-            raise RuntimeFailure(f"{self._ways.where}: {self._machine.id} is {state} before it could be used")
+            raise RuntimeFailure(f"{self._ways.where}: {self._machine.id} is {state}: it ended before it could be used")
 
     async def _late(self, patience: float, last: str) -> str:
-        text = f"{self._ways.where}: {self._machine.id} could not be logged in to within {patience:g} s (boot_timeout)"
+        text = f"{self._ways.where}: no login to {self._machine.id} succeeded within {patience:g} s (boot_timeout)"
         try:
             with anyio.move_on_after(self._ways.options.api_timeout):
                 lines = (await self._ways.account.console(self._machine.id)).strip().splitlines()
@@ -256,12 +256,12 @@ class Landing:
         return f"{text}: {last}"
 
     async def aclose(self) -> None:
-        """Close the connection. May be called twice."""
+        """Close the connection. Idempotent."""
         self._leave.set()
         await self._left.wait()
 
 
 async def machine_of(account: Account, owner: str, machine: str) -> Machine | None:
-    """The machine of an id, None if the cloud does not list it."""
+    """Return the machine with this id, None if the cloud does not list it."""
     found: Any = [one for one in await account.machines(owner) if one.id == machine]
     return found[0] if found else None

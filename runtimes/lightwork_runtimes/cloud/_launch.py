@@ -1,4 +1,4 @@
-"""One launch and its machine: ordered, up, logged in to, given back. What this process knows of it."""
+"""One launch and its machine, as this process knows it: ordered, running, logged in to, deleted."""
 
 from __future__ import annotations
 
@@ -34,37 +34,37 @@ __all__ = ["Launch"]
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
-"""Seconds before the cloud is asked again how a machine is; doubled from the first to the longest."""
+"""Seconds before the cloud is queried again for a machine; doubled from the first pause to the longest."""
 
 _GONE_WITHIN = 60.0
-"""Seconds that the cloud has to show that a machine which was given back is not there any more."""
+"""Seconds in which the cloud must stop listing a deleted machine."""
 
 _SEEN_WITHIN = 10.0
-"""Seconds after which a machine whose order was never answered would be listed if it had been made."""
+"""Seconds in which the cloud lists a machine whose order got no answer, if it was created."""
 
 _log = logging.getLogger("lightwork.runtimes.cloud")
 
 
 class Launch:
-    """Made when it is asked for, or when its machine is found.
+    """A launch, created by `launch` or when its machine is found.
 
     Args:
-        ways: How machines are reached, and the account they are in.
-        owner, name: Of the spec.
-        digest: Of the spec; two of one name must have the same.
+        ways: The settings to reach machines, with their account.
+        owner, name: Owner and name from the spec.
+        digest: Digest of the spec. Two launches of one name must have the same digest.
         machine: The machine, None if there is none yet.
 
     Attributes:
-        lock: Held by who brings it up.
-        scope: Of the bringing up that goes on, else None.
-        machine: As it was seen last.
-        landing: The machine, logged in to; None until it is.
+        lock: Held by the task that brings the machine up.
+        scope: Cancel scope of the running `bring_up`, otherwise None.
+        machine: The last known description of the machine.
+        landing: The login to the machine, None until it succeeds.
         is_started: Whether the worker was started, as far as this process knows.
-        failure: Why bringing it up failed, None if it has not.
-        report: How it ended, None while it has not.
+        failure: Why `bring_up` failed, None if it has not.
+        report: The final report, None while the launch has not ended.
         over: Set when there is a report.
-        settled: Set when it is started, over, or failed.
-        dead: Set when the machine has gone, or is given back: nothing can be read from it any more.
+        settled: Set when the launch has started, ended or failed.
+        dead: Set when the machine has ended or is being deleted. Nothing can be read from it any more.
     """
 
     def __init__(self, ways: Ways, owner: str, name: str, digest: str, machine: Machine | None = None) -> None:
@@ -89,7 +89,7 @@ class Launch:
 
     @property
     def exists(self) -> bool:
-        """Whether there is, or may be, something that must be released."""
+        """Whether something may exist that must be released."""
         return not self.is_released and (
             self.machine is not None or self.report is not None or (self._making is not None)
         )
@@ -101,20 +101,20 @@ class Launch:
 
     @property
     def is_coming(self) -> bool:
-        """Whether this process brings it up now."""
+        """Whether this process is bringing the machine up."""
         return self.lock.locked() and not self.is_started and self.report is None
 
     def ref(self) -> Ref:
-        """Names it; the machine is a hint."""
+        """Return the launch's ref, with the machine as a hint."""
         machine = {} if self.machine is None else {"machine": self.machine.id}
         return Ref(self._ways.profile, self.name, {"owner": self.owner, **machine})
 
     def inner(self) -> Ref:
-        """The same launch, as the machine has it."""
+        """Return the ref of the launch in the SSH runtime of its machine."""
         return Ref(self._ways.profile, self.name, {"owner": self.owner})
 
     def finish(self, report: Report) -> None:
-        """It is over; the first report counts."""
+        """Record that the launch has ended. Only the first report counts."""
         if self.report is None:
             self.report = report
         self.over.set()
@@ -125,35 +125,35 @@ class Launch:
         self.finish(self.explain_end(left))
 
     def explain_end(self, left: Machine | None) -> Report:
-        """What became of it when its machine has gone by itself.
+        """Return the report of a launch whose machine has ended by itself.
 
         Args:
-            left: What the cloud still shows of it.
+            left: What the cloud still lists of the machine.
         """
         known = left or self.machine
         assert known is not None
         state = "gone" if left is None else left.state
         detail = f"its machine {known.id} is {state}"
         if left is not None and left.taken_back:
-            return Report(Standing.EXITED, None, Cause.PREEMPTED, f"{detail}: the cloud took it")
+            return Report(Standing.EXITED, None, Cause.PREEMPTED, f"{detail}: the cloud took it away")
         lifetime = known.tags.get("lifetime", "")
         age = None if known.created is None else time.time() - known.created
         if lifetime and age is not None and age >= float(lifetime):
-            return Report(Standing.EXITED, None, Cause.LIFETIME, f"{detail}, after its {lifetime} s")
+            return Report(Standing.EXITED, None, Cause.LIFETIME, f"{detail}, after its lifetime of {lifetime} s")
         if known.tags.get("interruptible") == "yes":
-            # Clouds do not always say that it was they.
+            # Not every cloud reports that it took the machine away.
             return Report(Standing.EXITED, None, Cause.PREEMPTED, detail)
         return Report(Standing.EXITED, detail=detail)
 
     # --- bringing up ----------------------------------------------------------------------------
 
     async def bring_up(self, spec: Spec, order: Order) -> None:
-        """Make the machine, and start the worker on it. Each step that was done is not done again.
+        """Create the machine and start the worker on it. A repeated call skips the steps that were done.
 
-        Cancelled, the order of a machine goes on by itself until the cloud has answered: `release` waits for that.
+        After cancelling, a running order continues until the cloud has answered; `release` waits for it.
 
         Raises:
-            RuntimeFailure: As their classes say; a machine that was made is still there.
+            RuntimeFailure: As its subclasses say. A machine that was created still exists.
         """
         options = self._ways.options
         if self.machine is None:
@@ -168,14 +168,14 @@ class Launch:
                 await landing.ssh.launch(inner)
         except TimeoutError:
             raise TimedOut(
-                f"{self._ways.where}: {self.machine.id} was not made ready within {options.prepare_timeout:g} s "
+                f"{self._ways.where}: {self.machine.id} was not ready for works within {options.prepare_timeout:g} s "
                 "(prepare_timeout)"
             ) from None
         self.is_started = True
         self.settled.set()
 
     def _addresses(self, machine: Machine) -> dict[str, str]:
-        """What the worker is told of where it is. Its service binds every interface: a firewall is the cloud's."""
+        """Return the variables with the worker's addresses. Its service binds all interfaces; clouds have firewalls."""
         address, port = self._ways.address(machine), self._ways.options.service_port
         url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
         return {
@@ -188,15 +188,15 @@ class Launch:
         found = await self._find()
         if found is not None:
             if found.tags.get("spec") != self.digest:
-                raise Conflict(f"{self.name}: launched already, from another spec; names are used once")
+                raise Conflict(f"{self.name}: a launch with this name exists from another spec; use names only once")
             return found
         try:
             return await self._account.create(order)
         except Unreachable:
-            # It may have been made for all that, and then it is listed, if not at once.
+            # The machine may have been created all the same. Then the cloud lists it, possibly later.
             until = time.monotonic() + _SEEN_WITHIN
             while True:
-                with contextlib.suppress(RuntimeFailure):  # the first failure is the one to tell
+                with contextlib.suppress(RuntimeFailure):  # the first failure is the one to raise
                     if (found := await self._find()) is not None:
                         return found
                 if time.monotonic() >= until:
@@ -204,13 +204,13 @@ class Launch:
                 await asyncio.sleep(_FIRST_PAUSE)
 
     async def _find(self) -> Machine | None:
-        """The machine of this launch, those that still run first."""
+        """Return the machine of this launch, a running one if there are several."""
         found = [one for one in await self._account.machines(self.owner) if one.tags.get("name") == self.name]
         found.sort(key=lambda one: one.phase in (Phase.DOWN, Phase.GONE))
         return found[0] if found else None
 
     async def _wait_up(self) -> None:
-        """Wait until it runs and has its address."""
+        """Wait until the machine runs and has its address."""
         options = self._ways.options
         until = time.monotonic() + options.create_timeout
         pause, was_listed = _FIRST_PAUSE, False
@@ -218,7 +218,7 @@ class Launch:
         while not (self.machine.phase is Phase.UP and self._ways.address(self.machine)):
             if self.machine.phase in (Phase.DOWN, Phase.GONE):
                 raise NoCapacity(
-                    f"{self._ways.where}: the cloud made {self.machine.id} and ended it again: {self.machine.state}"
+                    f"{self._ways.where}: the cloud created {self.machine.id} and ended it again: {self.machine.state}"
                 )
             if time.monotonic() >= until:
                 raise TimedOut(
@@ -233,16 +233,16 @@ class Launch:
                 _log.info("%s", error)
                 continue
             if found is None and was_listed:
-                raise NoCapacity(f"{self._ways.where}: the cloud made {self.machine.id} and ended it again")
-            was_listed = found is not None  # one that was just made may not be listed yet
+                raise NoCapacity(f"{self._ways.where}: the cloud created {self.machine.id} and ended it again")
+            was_listed = found is not None  # a new machine may not be listed yet
             self.machine = found or self.machine
 
     async def land(self, patience: float) -> Landing:
-        """The machine, logged in to once it is up; who comes while another waits for it waits, too.
+        """Wait until the machine runs and return the login to it. Concurrent calls share one login.
 
         Raises:
-            NoCapacity: The cloud has ended it before.
-            TimedOut, RuntimeFailure: It does not come up; see also `Landing.open`.
+            NoCapacity: The cloud has ended the machine.
+            TimedOut, RuntimeFailure: The machine does not come up; see also `Landing.open`.
         """
         async with self._landing_lock:
             if self.landing is None:
@@ -254,10 +254,10 @@ class Launch:
             return self.landing
 
     async def refresh(self) -> None:
-        """See how the machine is.
+        """Query the machine's state.
 
         Raises:
-            RuntimeFailure: The cloud could not be asked.
+            RuntimeFailure: The cloud could not be reached.
         """
         assert self.machine is not None
         found = await machine_of(self._account, self.owner, self.machine.id)
@@ -267,12 +267,12 @@ class Launch:
             self.machine = found
 
     def order_again(self) -> None:
-        """An order that failed is not the last: the next bringing up may make another."""
+        """Allow another order after one that failed."""
         if self._making is not None and self._making.done() and self.machine is None:
             self._making = None
 
     async def leave(self) -> None:
-        """Wait for an order that goes on, and close the connection; the machine is left alone."""
+        """Wait for a running order and close the connection. The machine is left alone."""
         if self._making is not None:
             await asyncio.gather(self._making, return_exceptions=True)
         if self.landing is not None:
@@ -282,23 +282,23 @@ class Launch:
     # --- ending ---------------------------------------------------------------------------------
 
     def break_off(self, report: Report) -> None:
-        """End the bringing up that goes on, if any: it is over, as the report says."""
+        """Record the report as the end and cancel the running `bring_up`, if any."""
         self.finish(report)
         if self.scope is not None:
             self.scope.cancel()
 
     async def give_back(self) -> None:
-        """Give the machine back, whatever runs there. It goes on past its own errors.
+        """Delete the machine, whatever runs on it. Continue after errors and raise them at the end.
 
-        Must not be cancelled: an order that nobody has an answer to yet is waited for.
+        Must not be cancelled: it waits for the answer to a running order.
 
         Raises:
-            ExceptionGroup: Of what failed.
+            ExceptionGroup: The errors.
         """
         errors: list[Exception] = []
         self.dead.set()
         if self._making is not None:
-            with contextlib.suppress(Exception):  # the launch has raised it
+            with contextlib.suppress(Exception):  # `launch` has raised it
                 self.machine = await asyncio.shield(self._making)
         if self.landing is not None:
             landing, self.landing = self.landing, None
@@ -316,13 +316,13 @@ class Launch:
             except RuntimeFailure as error:
                 errors.append(error)
         if errors:
-            raise ExceptionGroup(f"{self.name} could not be given back", errors)
+            raise ExceptionGroup(f"{self.name} could not be released", errors)
 
     async def _destroy(self, machine: str) -> None:
         try:
             await self._account.destroy(machine)
         except Rejected as error:
-            # Of what is not there any more some clouds say that there is no such thing.
+            # Some clouds answer that a deleted machine does not exist.
             if await self._is_there(machine):
                 raise
             _log.debug("%s", error)
@@ -334,7 +334,7 @@ class Launch:
         while await self._is_there(machine):
             if time.monotonic() >= until:
                 raise RuntimeFailure(
-                    f"{self._ways.where}: {machine} was given back, and is there after {_GONE_WITHIN:g} s"
+                    f"{self._ways.where}: {machine} was deleted, but the cloud still lists it after {_GONE_WITHIN:g} s"
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

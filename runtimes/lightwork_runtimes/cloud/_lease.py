@@ -1,7 +1,7 @@
-"""Who of this machine's schedulers lives: each holds a file locked that is named after it.
+"""Which of this machine's schedulers live: each holds a lock on a file that is named after its id.
 
-A process that dies lets go of the lock, whatever killed it, so no clock and no renewal is in it. The pid inside
-settles the one case in which a lock outlives its holder: a child that was forked has it, too.
+A process that dies loses the lock, whatever killed it. So neither a clock nor renewals are needed. A forked child
+inherits the lock and may hold it longer than the scheduler lives. The pid in the file tells this one case apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Leases", "this_machine"]
 
 @functools.cache
 def this_machine() -> str:
-    """Names this machine: its host name, and something of its own that is no secret."""
+    """Return a name for this machine: its host name, and a digest of its machine id, which is no secret."""
     try:
         identity = Path("/etc/machine-id").read_text("utf-8").strip()
     except OSError:
@@ -31,10 +31,10 @@ def this_machine() -> str:
 
 
 class Leases:
-    """The leases of one runtime. Several may hold one for the same owner.
+    """The leases of one runtime. Several runtimes may hold a lease for the same owner.
 
     Args:
-        options: Of the profile: where the files are.
+        options: The profile's options, with the folder of the files.
     """
 
     def __init__(self, options: CloudOptions) -> None:
@@ -42,7 +42,7 @@ class Leases:
         self._held: dict[str, int] = {}
 
     def hold(self, owner: str) -> None:
-        """Say that the scheduler of this id lives, until `drop` or the end of this process."""
+        """Record that the scheduler with this id lives, until `drop` or the end of this process."""
         if owner in self._held:
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,16 +58,16 @@ class Leases:
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # somebody who took it for a dead one's has just removed it
+            os.close(descriptor)  # another process has just removed the file as that of a dead scheduler
 
     def drop(self) -> None:
-        """Let go of all of them."""
+        """Release all leases."""
         while self._held:
             _, descriptor = self._held.popitem()
             os.close(descriptor)
 
     def lives(self, owner: str) -> bool:
-        """Whether a scheduler of this id lives on this machine. Removes what a dead one has left."""
+        """Whether a scheduler with this id lives on this machine. Removes the file of a dead one."""
         path = self._path(owner)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -85,7 +85,7 @@ class Leases:
             os.close(descriptor)
 
     def _path(self, owner: str) -> Path:
-        # An id from a tag may be anything.
+        # An id from a tag may hold any characters.
         safe = owner if owner.replace("-", "").isalnum() else hashlib.sha256(owner.encode()).hexdigest()
         return self._folder / safe
 
@@ -98,7 +98,7 @@ def _is_named(descriptor: int, path: Path) -> bool:
 
 
 def _exists(pid: bytes) -> bool:
-    """Whether there is such a process. Of one that has written nothing yet, the lock alone tells."""
+    """Whether the process exists. An empty pid counts as existing: the holder has locked but not written yet."""
     if not pid:
         return True
     try:

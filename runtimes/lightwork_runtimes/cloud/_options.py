@@ -27,40 +27,40 @@ _SECONDS = (
 
 
 class CloudOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Keys of a profile of kind ``cloud``. No value of a credential is among them, only where it is to be found.
+    """Keys of a profile of kind ``cloud``. They name the sources of credentials, never their values.
 
     Attributes:
-        provider: A driver of apache-libcloud by its id, such as ``ec2``; or ``package.module:Class`` of one's own.
+        provider: Id of a driver of apache-libcloud, such as ``ec2``; or ``package.module:Class`` of a custom driver.
         image: Id of the image that machines start from.
-        username: User to log in as, which the image has.
-        sizes: Id of a size, as the cloud has it, for each name that a `CloudCompute` may have.
-        credentials: Where each of the driver's secrets is: ``env:NAME`` or ``file:PATH``. Empty: for ``ec2``, the
+        username: User of the image to log in as.
+        sizes: The cloud's id of a size for each name that a `CloudCompute` may have.
+        credentials: Source of each of the driver's secrets: ``env:NAME`` or ``file:PATH``. Empty: for ``ec2``, the
             usual two variables.
-        region: Of the driver, None for its default.
-        driver: More arguments of the driver.
-        create: More arguments of its ``create_node``.
-        interruptible: Those that are added for a machine that may be taken away. Empty: there is none, except with
-            ``ec2``, which asks for a spot machine.
-        key_name: A key pair of the cloud's that is let in besides ours.
-        security_groups: Firewalls, by name, or by id where there is a `subnet`.
-        subnet: Network, by id.
-        public_address: Ask for a public address, where the network gives none by itself.
+        region: Region of the driver, None for its default.
+        driver: Additional arguments of the driver.
+        create: Additional arguments of its ``create_node``.
+        interruptible: Additional arguments for a machine that the cloud may take away. Empty: such machines are not
+            available, except with ``ec2``, which orders a spot machine.
+        key_name: A key pair of the cloud that may log in too.
+        security_groups: Firewalls, by name, or by id if there is a `subnet`.
+        subnet: Id of the network.
+        public_address: Request a public address, if the network does not assign one.
         root_device: The image's root device, such as ``/dev/sda1``; needed for `CloudCompute.disk_size`.
         address: Which of a machine's addresses the scheduler connects to.
-        port: Port of its SSH server.
-        service_port: Port of a work's own service, which its `url` has with that address; for works that name none.
-        client_keys: Files of private keys. Empty: a key that is made for this and kept in `state`.
+        port: Port of the machine's SSH server.
+        service_port: Port of a work's own service if the work names none; its `url` has this port and that address.
+        client_keys: Files of private keys. Empty: a key that is created once and kept in `state`.
         host_keys: How a new machine's host key becomes known: ``console`` reads it from the machine's console over
-            the cloud's API, ``known`` has it in `known_hosts`, ``first-use`` believes the first answer.
-        known_hosts: File with keys for ``known``.
+            the cloud's API, ``known`` takes it from `known_hosts`, ``first-use`` trusts the first answer.
+        known_hosts: File with host keys for ``known``.
         setup: Shell commands that root runs on a new machine before it is used.
-        max_lifetime: Seconds after which a machine shuts itself down, whatever it does; None for no limit.
-        abandoned_after: Seconds without a worker and without a scheduler after which it shuts itself down.
+        max_lifetime: Seconds after which a machine shuts itself down, whatever runs on it; None for no limit.
+        abandoned_after: Seconds without a worker and without a scheduler after which a machine shuts itself down.
         create_timeout: Seconds that the cloud may take to bring a machine up.
-        boot_timeout: Seconds from then until it can be logged in to.
-        prepare_timeout: Seconds that making it ready for works may take.
+        boot_timeout: Seconds from then until the login succeeds.
+        prepare_timeout: Seconds that preparing the machine for works may take.
         api_timeout: Seconds that one answer of the cloud may take.
-        state: Our folder on this machine, None for ``lightwork/cloud`` in the user's folder for state.
+        state: lightwork's folder on this machine, None for ``lightwork/cloud`` in the user's folder for state.
         python, folder, connect_timeout, keepalive, direct, ports, prepare, wheels, code, exclude: As in a profile of
             kind ``ssh``. With `direct` the scheduler must listen on, or advertise, an address that machines reach.
     """
@@ -98,13 +98,13 @@ class CloudOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=
         FarOptions.__post_init__(self)
         for key in ("provider", "image"):
             if not getattr(self, key):
-                raise ValueError(f"{key} is empty")
+                raise ValueError(f"{key} must not be empty")
         if not _USER.fullmatch(self.username):
             raise ValueError(f"username must be the name of a user of the image, got {self.username!r}")
         if not _FOLDER.fullmatch(self.folder):
             raise ValueError(f"folder must be made of letters, digits and ._-/, got {self.folder!r}")
         if not self.sizes or not all(self.sizes.values()):
-            raise ValueError("sizes must name at least one, as in sizes = { default = 't3.medium' }")
+            raise ValueError("sizes must have at least one entry, as in sizes = { default = 't3.medium' }")
         for key in _SECONDS:
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key} must be more than 0 seconds, got {getattr(self, key)!r}")
@@ -122,20 +122,19 @@ class CloudOptions(FarOptions, frozen=True, forbid_unknown_fields=True, kw_only=
             msgspec.structs.force_setattr(self, "interruptible", {"ex_spot": True})
 
     def _check_secrets(self) -> None:
-        """A value that should be a source may be the secret itself, so no message has it."""
+        """Check the sources of secrets. A wrong source may be the secret itself, so no message has it."""
         for key, source in self.credentials.items():
             if not _SOURCE.fullmatch(source):
                 raise ValueError(
-                    f"credentials.{key} must say where the value is, as 'env:NAME' or 'file:PATH', and is not to be "
-                    "the value itself"
+                    f"credentials.{key} must name the value's source, 'env:NAME' or 'file:PATH', not the value itself"
                 )
         for key in _SECRETS:
             if key in self.driver:
-                raise ValueError(f"driver.{key}: say in credentials.{key} where the value is, as 'env:NAME'")
+                raise ValueError(f"driver.{key}: name its source in credentials.{key} instead, as 'env:NAME'")
 
     @property
     def state_folder(self) -> str:
-        """Our folder on this machine, absolute."""
+        """The absolute path of lightwork's folder on this machine."""
         if self.state is not None:
             return os.path.abspath(os.path.expanduser(self.state))
         home = os.environ.get("XDG_STATE_HOME", "")

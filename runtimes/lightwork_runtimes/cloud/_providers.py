@@ -1,6 +1,6 @@
-"""What differs between clouds: the arguments of a create call, tags, states, why a machine has gone, the console.
+"""The differences between clouds: arguments of a create call, tags, states, why a machine ended, the console.
 
-Everything here runs in a thread that owns the driver it is given.
+Everything here runs in the thread that owns the driver.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["TAG", "Machine", "Order", "Phase", "Provider", "provider_for"]
 
 TAG = "lightwork-"
-"""What the names of our tags begin with: ``owner``, ``name``, ``spec``, ``work``, ``profile`` and ``scheduler``."""
+"""Prefix of lightwork's tags: ``owner``, ``name``, ``spec``, ``work``, ``profile`` and ``scheduler``."""
 
 
 class Phase(enum.StrEnum):
-    """Where a machine stands, of the many words that clouds have for it."""
+    """The state of a machine, in one word for the many words of the clouds."""
 
     COMING = "coming"
     UP = "up"
     DOWN = "down"
-    """It does not run and will not again, but is still there, and may cost something."""
+    """The machine does not run and will not run again, but it still exists and may cost something."""
     GONE = "gone"
 
 
@@ -43,14 +43,14 @@ class Machine(msgspec.Struct, frozen=True):
     """A machine as the cloud describes it.
 
     Attributes:
-        id: The cloud's.
-        tags: Ours, without `TAG`.
-        phase: Where it stands.
-        state: The cloud's own word for that.
-        public, private: An address of each kind, empty where it has none.
-        size: Id of its size, as far as the cloud tells.
-        created: When it was made, in seconds since the epoch by the cloud's clock; None where that is not told.
-        taken_back: Whether the cloud says that it took the machine away.
+        id: The cloud's id.
+        tags: lightwork's tags, without `TAG`.
+        phase: The machine's state.
+        state: The cloud's own word for the state.
+        public, private: An address of each kind, empty if it has none.
+        size: Id of its size, empty if the cloud does not report it.
+        created: Time of creation in seconds since the epoch, by the cloud's clock; None if it is not reported.
+        taken_back: Whether the cloud reports that it took the machine away.
     """
 
     id: str
@@ -65,7 +65,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """A machine to be made. `tags` are without `TAG`; `disk_size` is in GB, 0 for the image's."""
+    """A machine to create. `tags` are without `TAG`; `disk_size` is in GB, 0 for the image's size."""
 
     name: str
     size: str
@@ -76,11 +76,11 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Provider:
-    """A driver whose ``create_node`` takes ``ex_metadata`` and ``ex_userdata``, and whose nodes show the former.
+    """A driver whose ``create_node`` takes ``ex_metadata`` and ``ex_userdata``, and whose nodes show their metadata.
 
     Args:
-        where: Names the profile in messages.
-        options: The profile's.
+        where: Name of the profile for messages.
+        options: The profile's options.
     """
 
     def __init__(self, where: str, options: CloudOptions) -> None:
@@ -88,10 +88,10 @@ class Provider:
         self.options = options
 
     def open(self, secrets: dict[str, str]) -> NodeDriver:
-        """A driver for this thread.
+        """Return a driver for this thread.
 
         Raises:
-            ConfigError: There is none of that name, its arguments are wrong, or it cannot be used here.
+            ConfigError: The driver is unknown, its arguments are wrong, or it cannot be used here.
         """
         cls = self._driver_class()
         options = self.options
@@ -102,15 +102,15 @@ class Provider:
             driver: NodeDriver = cls(**given)
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"{self.where}: the driver {options.provider!r} does not take what region, driver and credentials "
-                f"give it: {error}"
+                f"{self.where}: the driver {options.provider!r} rejected the arguments from region, driver and "
+                f"credentials: {error}"
             ) from None
         parameters = inspect.signature(driver.create_node).parameters
         missing = [name for name in ("ex_metadata", "ex_userdata") if name not in parameters]
         if missing:
             raise ConfigError(
                 f"{self.where}: the driver {options.provider!r} cannot be used: its create_node does not take "
-                f"{' and '.join(missing)}, so a machine could be made and not be found again, or not end itself"
+                f"{' and '.join(missing)}, so a machine could get lost, or could not end itself"
             )
         return driver
 
@@ -124,12 +124,12 @@ class Provider:
                 return getattr(importlib.import_module(module), attribute)
             return get_driver(name)
         except (AttributeError, ImportError) as error:
-            raise ConfigError(f"{self.where}: there is no driver {name!r} (provider): {error}") from None
+            raise ConfigError(f"{self.where}: unknown driver {name!r} (provider): {error}") from None
 
-    # --- making ---------------------------------------------------------------------------------
+    # --- creating -------------------------------------------------------------------------------
 
     def create(self, driver: NodeDriver, order: Order) -> Machine:
-        """Make it, in one call that also names and tags it."""
+        """Create the machine, in one call that also sets its name and tags."""
         from libcloud.compute.base import NodeImage, NodeSize
 
         node = driver.create_node(  # type: ignore[call-arg]
@@ -149,27 +149,27 @@ class Provider:
         if options.security_groups:
             yield "ex_security_groups", options.security_groups
         if options.subnet is not None or options.public_address:
-            raise Rejected(f"{self.where}: subnet and public_address are for ec2; say it in `create`")
+            raise Rejected(f"{self.where}: subnet and public_address are for ec2 only; use `create` instead")
         if order.disk_size:
-            raise Rejected(f"{self.where}: the disk of a machine has the size of its image's here (disk_size)")
+            raise Rejected(f"{self.where}: disk_size is for ec2 only: the disk has the image's size")
         yield from options.create.items()
         if order.is_interruptible:
             if not options.interruptible:
                 raise Rejected(
-                    f"{self.where}: an interruptible machine is asked for, and the profile does not say how one is "
-                    "made (interruptible)"
+                    f"{self.where}: an interruptible machine was requested, but the profile has no arguments to "
+                    "create one (interruptible)"
                 )
             yield from options.interruptible.items()
 
-    # --- asking ---------------------------------------------------------------------------------
+    # --- querying -------------------------------------------------------------------------------
 
     def machines(self, driver: NodeDriver, owner: str | None) -> list[Machine]:
-        """Every machine of this owner, or of every owner. Those that are `Phase.GONE` may be among them."""
+        """Return every machine of this owner, or of all owners. The list may include machines in `Phase.GONE`."""
         found = [self.describe(node) for node in driver.list_nodes()]
         return [one for one in found if "name" in one.tags and owner in (None, one.tags.get("owner"))]
 
     def describe(self, node: Node) -> Machine:
-        """A node in our words."""
+        """Return the description of a node."""
         created = node.created_at
         return Machine(
             str(node.id),
@@ -184,13 +184,13 @@ class Provider:
         )
 
     def tags(self, node: Node) -> dict[str, str]:
-        """Our tags of a node."""
+        """Return lightwork's tags of a node."""
         extra = node.extra or {}
         every = extra.get("metadata") or extra.get("tags") or {}
         return {key.removeprefix(TAG): str(value) for key, value in every.items() if key.startswith(TAG)}
 
     def phase(self, node: Node) -> Phase:
-        """Where a node stands."""
+        """Return the phase of a node."""
         match str(node.state):
             case "running":
                 return Phase.UP
@@ -202,18 +202,18 @@ class Provider:
                 return Phase.COMING
 
     def size(self, node: Node) -> str:
-        """Id of a node's size, empty where it is not told."""
+        """Return the id of a node's size, empty if it is not reported."""
         return str(node.size.id) if node.size is not None else ""
 
     def taken_back(self, node: Node) -> bool:
-        """Whether the cloud says that it took the machine away. Most do not say."""
+        """Return whether the cloud reports that it took the machine away. Most clouds do not report it."""
         return bool((node.extra or {}).get("taken_back", False))
 
     def console(self, driver: NodeDriver, machine: str) -> str:
-        """What the machine has printed on its console.
+        """Return the console output of the machine.
 
         Raises:
-            Rejected: The driver cannot tell.
+            Rejected: The driver cannot read consoles.
         """
         read = getattr(driver, "ex_get_console_output", None)
         if read is None:
@@ -227,17 +227,17 @@ class Provider:
     # --- ending ---------------------------------------------------------------------------------
 
     def destroy(self, driver: NodeDriver, machine: str) -> None:
-        """Give it back. That it is not there any more is for the caller to see."""
+        """Delete the machine. The caller checks that it is gone."""
         driver.destroy_node(_node(driver, machine))
 
 
 class Ec2(Provider):
-    """Amazon's EC2, and what speaks like it."""
+    """Amazon's EC2, and services with the same API."""
 
     def _arguments(self, order: Order) -> Iterator[tuple[str, Any]]:
         options = self.options
         yield "ex_terminate_on_shutdown", True
-        # The same call once more gives the same machine: an answer that was lost makes no second one.
+        # A repeated call with this token returns the same machine. So a lost answer does not cause a second machine.
         yield "ex_clienttoken", hashlib.sha256(order.name.encode()).hexdigest()[:32]
         if options.key_name is not None:
             yield "ex_keyname", options.key_name
@@ -249,7 +249,7 @@ class Ec2(Provider):
             yield "ex_assign_public_ip", True
         if order.disk_size:
             if options.root_device is None:
-                raise Rejected(f"{self.where}: for a disk_size the profile must name the image's root_device")
+                raise Rejected(f"{self.where}: disk_size needs root_device, the root device of the image")
             disk = {"VolumeSize": order.disk_size, "DeleteOnTermination": "true"}
             yield "ex_blockdevicemappings", [{"DeviceName": options.root_device, "Ebs": disk}]
         yield from options.create.items()
@@ -257,13 +257,13 @@ class Ec2(Provider):
             yield from options.interruptible.items()
 
     def machines(self, driver: NodeDriver, owner: str | None) -> list[Machine]:
-        """Asks for ours alone: an account may have thousands of others."""
+        """Query only lightwork's machines: an account may have thousands of others."""
         wanted: Any = {"tag-key": f"{TAG}name"} if owner is None else {f"tag:{TAG}owner": owner}
         nodes = driver.list_nodes(ex_filters=wanted)
         return [one for node in nodes if "name" in (one := self.describe(node)).tags]
 
     def phase(self, node: Node) -> Phase:
-        """EC2's own word says more than the driver's."""
+        """Use EC2's own state, which is more exact than the driver's."""
         match node.extra.get("status"):
             case "pending" | None:
                 return Phase.COMING
@@ -274,15 +274,15 @@ class Ec2(Provider):
         return Phase.DOWN
 
     def size(self, node: Node) -> str:
-        """The instance type."""
+        """Return the instance type."""
         return str(node.extra.get("instance_type") or "")
 
     def taken_back(self, node: Node) -> bool:
-        """Of a spot machine EC2 gives the reason."""
+        """Return whether EC2 gives a spot reason for the machine's end."""
         return "spot" in str(node.extra.get("reason") or "").lower()
 
     def console(self, driver: NodeDriver, machine: str) -> str:
-        """The console as it is now, where the kind of machine has that; else what was stored of it last."""
+        """Return the live console if this machine type has one, otherwise the console that was stored last."""
         from libcloud.common.exceptions import BaseHTTPError
         from libcloud.compute.drivers import ec2
 
@@ -299,7 +299,7 @@ class Ec2(Provider):
 
 
 def provider_for(where: str, options: CloudOptions) -> Provider:
-    """What speaks to the cloud of a profile."""
+    """Return the provider for the cloud of a profile."""
     return (Ec2 if options.provider == "ec2" else Provider)(where, options)
 
 
@@ -308,7 +308,7 @@ def _first(addresses: list[str]) -> str:
 
 
 def _node(driver: NodeDriver, machine: str) -> Node:
-    """A node by its id alone: one from another thread has another thread's driver."""
+    """Make a node from its id: a node from another thread would use that thread's driver."""
     from libcloud.compute.base import Node
     from libcloud.compute.types import NodeState
 

@@ -1,4 +1,4 @@
-"""What a profile has: the launches that this process knows, and what the machines of its account say of all others."""
+"""The launches of a profile: those that this process knows, and all others by the machines of the account."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Register"]
 
 
 class Register:
-    """Answers what there is and how it is.
+    """Finds launches and reports their state.
 
     Args:
-        ways: How machines are reached, and the account they are in.
-        leases: Whose schedulers live.
+        ways: The settings to reach machines, with their account.
+        leases: The schedulers that live.
 
     Attributes:
-        launches: By name, those that this process has made or found, until they are released.
+        launches: By name, the launches that this process has made or found, until they are released.
     """
 
     def __init__(self, ways: Ways, leases: Leases) -> None:
@@ -30,13 +30,13 @@ class Register:
         self._ways = ways
         self._leases = leases
 
-    # --- what there is ----------------------------------------------------------------------------
+    # --- launches -----------------------------------------------------------------------------
 
     async def known(self, ref: Ref) -> Launch | None:
-        """The launch of a ref, None if it is certain that there is none.
+        """Return the launch of a ref, None if it certainly does not exist.
 
         Raises:
-            RuntimeFailure: The cloud could not be asked.
+            RuntimeFailure: The cloud could not be reached.
         """
         launch = self.launches.get(ref.name)
         if launch is not None and (launch.is_released or launch.exists or launch.is_coming):
@@ -48,7 +48,7 @@ class Register:
         return None
 
     def _adopt(self, machine: Machine) -> Launch:
-        """A launch that another process has made."""
+        """Take over a launch that another process has made."""
         name = machine.tags["name"]
         launch = self.launches.get(name)
         if launch is None:
@@ -63,10 +63,10 @@ class Register:
         return launch
 
     async def find(self, owner: str) -> Sequence[Ref]:
-        """Every launch of this owner that was not released, whichever process launched it.
+        """Return every launch of this owner that was not released, whichever process launched it.
 
         Raises:
-            RuntimeFailure: The cloud cannot be asked.
+            RuntimeFailure: The cloud cannot be reached.
         """
         refs: dict[str, Ref] = {}
         for machine in await self._ways.account.machines(owner):
@@ -74,17 +74,17 @@ class Register:
             launch = self.launches.get(name)
             if machine.phase is not Phase.GONE and (launch is None or not launch.is_released):
                 refs[name] = self._ref(machine)
-        # And what is ordered, or has gone and was not released: both are not listed.
+        # The list has neither machines that are ordered nor machines that have ended and were not released.
         for launch in self.launches.values():
             if launch.owner == owner and launch.exists:
                 refs.setdefault(launch.name, launch.ref())
         return list(refs.values())
 
     async def holdings(self) -> Sequence[Holding]:
-        """Every machine of lightwork's in the account, of whatever owner and profile.
+        """Return every machine of lightwork in the account, of all owners and profiles.
 
         Raises:
-            RuntimeFailure: The cloud cannot be asked.
+            RuntimeFailure: The cloud cannot be reached.
         """
         machines = await self._ways.account.machines(None)
         return [self._holding(machine) for machine in machines if machine.phase is not Phase.GONE]
@@ -108,10 +108,10 @@ class Register:
         tags = machine.tags
         return Ref(self._ways.profile, tags["name"], {"owner": tags.get("owner", ""), "machine": machine.id})
 
-    # --- how it is --------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------
 
     async def report(self, ref: Ref) -> Report:
-        """What became of it. Where neither the machine nor the cloud answers it is `Standing.UNKNOWN`."""
+        """Return the report of a launch. It is `Standing.UNKNOWN` if neither the machine nor the cloud answers."""
         try:
             launch = await self.known(ref)
             return ABSENT if launch is None else await self._look(launch)
@@ -121,12 +121,12 @@ class Register:
     async def _look(self, launch: Launch) -> Report:
         if not launch.has_ended and not launch.is_started:
             if launch.is_coming:
-                return Report(Standing.PENDING, detail="its machine is made")
+                return Report(Standing.PENDING, detail="its machine is being created")
             if launch.failure is not None:
                 return Report(Standing.EXITED, cause=Cause.START_FAILED, detail=str(launch.failure))
             if launch.machine is None:
-                # Broken off: before anything was ordered there is nothing, and an order that is out goes on.
-                return Report(Standing.PENDING, detail="its machine is ordered") if launch.exists else ABSENT
+                # The launch was cancelled. Without an order nothing exists; an order that was sent continues.
+                return Report(Standing.PENDING, detail="its machine was ordered") if launch.exists else ABSENT
             await launch.refresh()
         if launch.report is not None:
             return launch.report
@@ -140,11 +140,11 @@ class Register:
         return self.seen(launch, report)
 
     def seen(self, launch: Launch, report: Report) -> Report:
-        """What the machine says of its worker, kept where that is final. How it ended, if that is known by now."""
+        """Record the machine's report of its worker if it is final. Return the launch's end if it is known already."""
         if launch.report is not None:
             return launch.report
         if report.standing is Standing.ABSENT:
-            detail = "its machine is there, and no worker was started on it: its scheduler ended before"
+            detail = "its machine exists, but its scheduler ended before starting a worker on it"
             report = Report(Standing.EXITED, cause=Cause.START_FAILED, detail=detail)
         if report.standing.is_over:
             launch.finish(report)

@@ -1,4 +1,4 @@
-"""The runtime `cloud`: each work on a machine of its own, made for it and given back when it is released."""
+"""The runtime `cloud`: each work on a separate machine, created for it and deleted when it is released."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ _log = logging.getLogger("lightwork.runtimes.cloud")
 
 
 class CloudRuntime:
-    """Runs each work on a machine that apache-libcloud makes, and that is reached as in the runtime `ssh`.
+    """Runs each work on a machine that apache-libcloud creates and that is reached as in the runtime `ssh`.
 
-    A launch orders a machine, waits until it is up and lets us in, and starts the worker there. Whatever is ordered
-    carries its owner and its name in the order itself, so that it is found again whatever became of this process. A
-    release gives the machine back. Leaving the runtime leaves machines alone.
+    A launch orders a machine, waits until it runs and allows the login, and starts the worker there. The order itself
+    carries owner and name of the launch, so the machine is found again even if this process has died. A release
+    deletes the machine. Leaving the runtime leaves machines alone.
 
-    A machine shuts itself down when neither a worker nor a scheduler was there for `CloudOptions.abandoned_after`,
-    and when `CloudOptions.max_lifetime` is over. Mounts, `CloudCompute.shm_size` and `CloudCompute.colocation_group_id`
+    A machine shuts itself down after `CloudOptions.abandoned_after` without a worker and without a scheduler, and
+    after `CloudOptions.max_lifetime`. Mounts, `CloudCompute.shm_size` and `CloudCompute.colocation_group_id`
     are refused.
 
     Args:
         name: Name of the profile.
-        options: Its keys.
+        options: Keys of the profile.
 
     Raises:
         ConfigError: apache-libcloud or asyncssh is not installed.
@@ -90,12 +90,12 @@ class CloudRuntime:
 
     @property
     def launch_within(self) -> float:
-        """Seconds that a launch may take, all in all."""
+        """Seconds that a launch may take in addition to `launch_timeout`."""
         options = self.options
         return options.create_timeout + options.boot_timeout + options.prepare_timeout
 
     async def __aenter__(self) -> Self:
-        # Late, and in a thread: the client libraries take half a second to load.
+        # Imported late and in a thread: the client libraries take half a second to load.
         self._parts = parts = await anyio.to_thread.run_sync(_load)
         keys, self._public_keys = await anyio.to_thread.run_sync(parts.hostkeys.login_keys, self._where, self.options)
         self._leases = parts.lease.Leases(self.options)
@@ -118,7 +118,7 @@ class CloudRuntime:
         if tasks is None:
             return
         with anyio.CancelScope(shield=True):
-            # Machines that are being given back are; orders are waited for, so that no answer is lost.
+            # Wait for deletions, and for orders, so that no answer is lost.
             await asyncio.gather(*self._endings.values(), return_exceptions=True)
             await asyncio.gather(*(launch.leave() for launch in self._register.launches.values()))
         tasks.cancel_scope.cancel()
@@ -130,29 +130,31 @@ class CloudRuntime:
 
     @classmethod
     async def diagnose(cls, name: str, options: CloudOptions | None) -> Sequence[Finding]:
-        """What is missing here, and whether the cloud lets us in; see `lightwork.runtime.Diagnosable`."""
+        """Check what is missing here, and the login to the cloud; see `lightwork.runtime.Diagnosable`."""
         return await _diagnose.look(name, options)
 
     # --- routes ---------------------------------------------------------------------------------
 
     async def routes(self, listener: Address) -> Sequence[Address]:
-        """Ports of a machine's loopback, one of which is forwarded; with `CloudOptions.direct` the listener itself.
+        """Return the ports of a machine's loopback, one of which is forwarded; with `CloudOptions.direct` the listener.
 
         Raises:
-            Rejected: `direct` is set, and the scheduler says no address that a machine could dial.
+            Rejected: `direct` is set, and the scheduler has no address that a machine could connect to.
         """
         self._check_entered()
         if self.options.direct:
             if listener.host in _WILDCARD or listener.host.startswith(_LOOPBACK):
                 raise Rejected(
                     f"{self._where}: direct = true, but no machine of a cloud reaches {listener.host!r}; set "
-                    "`advertise` to the address of this machine that they do reach"
+                    "`advertise` to an address of this machine that they reach"
                 )
             return [listener]
         if self._ways.listener not in (None, listener):
-            raise RuntimeFailure(f"{self._where}: in use by another scheduler; give each app a runtime of its own")
+            raise RuntimeFailure(
+                f"{self._where}: already in use by another scheduler; create a separate runtime for each app"
+            )
         self._ways.listener = listener
-        # Those that another scheduler has launched, and that were asked for before.
+        # Launches of another scheduler that were queried before this call.
         landings = [launch.landing for launch in self._register.launches.values() if launch.landing is not None]
         await asyncio.gather(*(landing.ssh.routes(listener) for landing in landings))
         return [Address("127.0.0.1", port) for port in self.options.ports or self._parts.ports(self.name)]
@@ -160,15 +162,15 @@ class CloudRuntime:
     # --- launching ------------------------------------------------------------------------------
 
     async def launch(self, spec: Spec) -> Ref:
-        """Make a machine for the spec and start its worker there; see `lightwork.runtime.Runtime.launch`.
+        """Create a machine for the spec and start its worker there; see `lightwork.runtime.Runtime.launch`.
 
-        Returns when the worker was started, or when the launch was stopped meanwhile.
+        Returns when the worker has started, or when the launch was stopped meanwhile.
 
         Raises:
-            Rejected: Also for a size that is not in the profile's table, credentials that the cloud does not accept,
-                and a machine that could not be made ready.
-            NoCapacity: A quota is used up, or the cloud has no such machine now; with what it said.
-            TimedOut: A step took longer than the profile lets it.
+            Rejected: Also for a size that is not in the profile's table, credentials that the cloud rejects, and a
+                machine that could not be prepared.
+            NoCapacity: A quota is used up, or the cloud has no such machine now. The message has the cloud's text.
+            TimedOut: A step took longer than the profile allows.
         """
         self._check_entered()
         digest = hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()[:32]
@@ -178,7 +180,7 @@ class CloudRuntime:
             launch = self._parts.launch.Launch(self._ways, spec.owner, spec.name, digest)
             self._register.launches[spec.name] = launch
         elif launch.digest != digest:
-            raise Conflict(f"{spec.name}: launched already, from another spec; names are used once")
+            raise Conflict(f"{spec.name}: a launch with this name exists from another spec; use names only once")
         self._leases.hold(spec.owner)
         async with launch.lock:
             if not launch.is_started and launch.report is None:
@@ -198,7 +200,7 @@ class CloudRuntime:
             is_foreign = isinstance(error, Conflict)
             if is_foreign or (launch.machine is None and isinstance(error, Rejected | NoCapacity)):
                 launch.is_released = is_foreign
-                self._register.launches.pop(spec.name, None)  # there is nothing of it
+                self._register.launches.pop(spec.name, None)  # nothing was created
             else:
                 launch.order_again()
             raise
@@ -209,22 +211,22 @@ class CloudRuntime:
         if self._tasks is None:
             raise RuntimeError("use the runtime in its context: `async with runtime:`")
 
-    # --- asking ---------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------
 
     async def _known(self, ref: Ref) -> Launch | None:
         self._check_entered()
         return await self._register.known(ref)
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each. Where neither the machine nor the cloud answers it is `Standing.UNKNOWN`."""
+        """Return the report of each launch. It is `Standing.UNKNOWN` if neither the machine nor the cloud answers."""
         self._check_entered()
         return await asyncio.gather(*(self._register.report(ref) for ref in refs))
 
     async def wait(self, ref: Ref) -> Report:
-        """Return once it is over, because the worker ended or the machine went. Waiting takes it over.
+        """Wait until the worker or its machine has ended. The caller takes the launch over.
 
         Raises:
-            RuntimeFailure: The launch is not known, and the cloud cannot be asked; or its machine does not let us in.
+            RuntimeFailure: The launch is not known and the cloud cannot be reached, or the login to the machine fails.
         """
         launch = await self._known(ref)
         if launch is None:
@@ -243,19 +245,19 @@ class CloudRuntime:
         return launch.report
 
     async def find(self, owner: str) -> Sequence[Ref]:
-        """Every launch of this owner that was not released, whichever process launched it.
+        """Return every launch of this owner that was not released, whichever process launched it.
 
         Raises:
-            RuntimeFailure: The cloud cannot be asked.
+            RuntimeFailure: The cloud cannot be reached.
         """
         self._check_entered()
         return await self._register.find(owner)
 
     async def holdings(self) -> Sequence[Holding]:
-        """Every machine of lightwork's in the account, of whatever owner and profile.
+        """Return every machine of lightwork in the account, of all owners and profiles.
 
         Raises:
-            RuntimeFailure: The cloud cannot be asked.
+            RuntimeFailure: The cloud cannot be reached.
         """
         self._check_entered()
         return await self._register.holdings()
@@ -263,9 +265,9 @@ class CloudRuntime:
     # --- ending ---------------------------------------------------------------------------------
 
     async def stop(self, ref: Ref, grace: float) -> None:
-        """End the worker as the runtime `ssh` does; where its machine cannot be reached, give that back instead.
+        """End the worker as the runtime `ssh` does. If its machine cannot be reached, delete the machine instead.
 
-        While the machine is made, it is given back at once. Cancelling leaves it asked to stop.
+        A machine that is being created is deleted at once. After cancelling, the stop stays requested.
 
         Raises:
             RuntimeFailure: Neither could be done.
@@ -276,14 +278,14 @@ class CloudRuntime:
         if not launch.has_ended and not launch.is_coming and await self._stop_worker(launch, grace):
             return
         if not launch.has_ended:
-            was = "its machine was given back" if launch.is_started else "stopped before its worker was started"
+            was = "its machine was released" if launch.is_started else "stopped before its worker was started"
             launch.break_off(Report(Standing.EXITED, cause=Cause.STOPPED, detail=was))
             await self._end(launch)
         elif launch.name in self._endings:
             await self._end(launch)
 
     async def _stop_worker(self, launch: Launch, grace: float) -> bool:
-        """Whether the worker is over, because it was stopped or by itself."""
+        """Stop the worker. Return whether it has ended, by the stop or by itself."""
         try:
             landing = await launch.land(self.options.connect_timeout)
             stopping = _within(self.options.connect_timeout + grace, landing.ssh.stop(launch.inner(), grace))
@@ -294,7 +296,7 @@ class CloudRuntime:
                     self._register.seen(launch, report)
         except RuntimeFailure as error:
             _log.warning(
-                "%s: %s cannot be stopped there, so its machine is given back: %s", *self._about(launch, error)
+                "%s: the worker of %s cannot be stopped, so its machine is released: %s", *self._about(launch, error)
             )
         return launch.has_ended
 
@@ -302,7 +304,7 @@ class CloudRuntime:
         return self._where, launch.name, error
 
     async def _end(self, launch: Launch) -> None:
-        """Give the machine of a launch back. It goes on if this is cancelled."""
+        """Delete the machine of a launch. The deletion continues if this call is cancelled."""
         ending = self._endings.get(launch.name)
         if ending is None:
             assert self._tasks is not None
@@ -312,7 +314,7 @@ class CloudRuntime:
         await asyncio.shield(ending)
 
     async def release(self, ref: Ref) -> None:
-        """Give the machine back, with whatever runs there. Idempotent; goes on if it is cancelled."""
+        """Delete the machine with everything on it. Idempotent. Continues if it is cancelled."""
         self._check_entered()
         launch = self._register.launches.get(ref.name)
         if launch is None:
@@ -332,7 +334,7 @@ class CloudRuntime:
     # --- output ---------------------------------------------------------------------------------
 
     async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """As in the runtime `ssh`. What a machine that has gone had not sent yet is lost with it."""
+        """As in the runtime `ssh`. Output that a machine had not sent before its end is lost."""
         launch = await self._known(ref)
         if launch is None:
             return
@@ -357,13 +359,13 @@ async def _next(stream: AsyncIterator[tuple[int, bytes]]) -> tuple[int, bytes] |
 
 
 async def _within(seconds: float, what: Any) -> None:
-    """Wait for it, but not for ever: a machine that is gone without a word never answers."""
+    """Wait for it, but not for ever: a machine that vanished never answers."""
     with anyio.move_on_after(seconds):
         await what
 
 
 class _Parts(msgspec.Struct):
-    """What needs the client libraries."""
+    """The modules that need the client libraries."""
 
     account: Any
     hostkeys: Any

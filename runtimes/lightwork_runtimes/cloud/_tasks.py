@@ -1,4 +1,4 @@
-"""What goes on by itself: in the runtime's task group, with a future for what comes of it."""
+"""Background tasks in the runtime's task group, each with a future for its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 def start(tasks: anyio.abc.TaskGroup, make: Callable[[], Awaitable[_T]], name: str) -> asyncio.Future[_T]:
-    """Run it in the group. Whoever waits for the future should shield it: cancelled, it tells nobody any more."""
+    """Run `make` in the task group. Shield the returned future when waiting: a cancelled future gets no result."""
     future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
 
     async def run() -> None:
@@ -23,7 +23,7 @@ def start(tasks: anyio.abc.TaskGroup, make: Callable[[], Awaitable[_T]], name: s
         except Exception as error:
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # seen: nobody may wait for it
+                future.exception()  # mark it as retrieved: perhaps no task waits for it
         except BaseException:
             future.cancel()
             raise
@@ -36,7 +36,7 @@ def start(tasks: anyio.abc.TaskGroup, make: Callable[[], Awaitable[_T]], name: s
 
 
 async def first_of(what: Awaitable[_T], event: asyncio.Event) -> _T | None:
-    """What `what` gives, or None if the event comes first; then it is cancelled."""
+    """Return the result of `what`, or None if the event is set first; `what` is then cancelled."""
     task = asyncio.ensure_future(what)
     waiting = asyncio.ensure_future(event.wait())
     try:

@@ -1,7 +1,7 @@
-"""What a new machine does before anybody logs in: see to its own end, be set up, let us in, show its host keys.
+"""The script of a new machine: start the watchdog, run the setup, allow the login, print the host keys.
 
-A script for the shell, which clouds call user data: whoever gets at the machine's metadata can read it, works
-included, so nothing in it is a secret. The key it lets in is the public half.
+Clouds call this shell script user data. Every process that can read the machine's metadata can read it, works
+included. So it holds no secret. Its login key is the public half.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Sequence
 
 import msgspec
 
-__all__ = ["BEGIN_KEYS", "END_KEYS", "MOST_BYTES", "Switch", "user_data"]
+__all__ = ["BEGIN_KEYS", "END_KEYS", "MOST_BYTES", "Watchdog", "user_data"]
 
 BEGIN_KEYS = "-----BEGIN SSH HOST KEY KEYS-----"
 END_KEYS = "-----END SSH HOST KEY KEYS-----"
-"""As cloud-init prints them, so either's lines will do."""
+"""The markers that cloud-init prints too, so either's output can be read."""
 
 MOST_BYTES = 16384
-"""What EC2 takes; others take more."""
+"""EC2's limit; other clouds allow more."""
 
 _LONGEST_PAUSE = 10
-"""Seconds between two looks of the switch."""
+"""Longest pause between two checks of the watchdog, in seconds."""
 
 
-class Switch(msgspec.Struct, frozen=True):
+class Watchdog(msgspec.Struct, frozen=True):
     """When a machine shuts itself down.
 
     Attributes:
-        first: Seconds that it waits for the first sign of a scheduler.
+        first: Seconds to wait for the first heartbeat of a scheduler.
         window: Seconds without a worker and without a scheduler after that.
-        lifetime: Seconds after which it does whatever happens; None for no limit.
+        lifetime: Seconds after which it shuts down in any case; None for no limit.
     """
 
     first: float
@@ -40,24 +40,24 @@ class Switch(msgspec.Struct, frozen=True):
 
 
 def user_data(
-    switch: Switch, *, username: str, folder: str, public_keys: Sequence[str], setup: Sequence[str] = ()
+    watchdog: Watchdog, *, username: str, folder: str, public_keys: Sequence[str], setup: Sequence[str] = ()
 ) -> str:
-    """The script.
+    """Return the script.
 
     Args:
-        switch: When the machine is to end itself.
-        username: Who is logged in as.
-        folder: `SshOptions.folder` there.
+        watchdog: When the machine shuts itself down.
+        username: User of the login.
+        folder: `SshOptions.folder` on the machine.
         public_keys: Lines for ``authorized_keys``.
-        setup: Commands that must succeed before anybody is let in.
+        setup: Commands that must succeed before any login is allowed.
     """
-    pause = max(1, min(_LONGEST_PAUSE, int(min(switch.first, switch.window) / 4)))
+    pause = max(1, min(_LONGEST_PAUSE, int(min(watchdog.first, watchdog.window) / 4)))
     values = {
         "user": username,
         "folder": folder,
-        "first": math.ceil(switch.first),
-        "window": math.ceil(switch.window),
-        "lifetime": 0 if switch.lifetime is None else math.ceil(switch.lifetime),
+        "first": math.ceil(watchdog.first),
+        "window": math.ceil(watchdog.window),
+        "lifetime": 0 if watchdog.lifetime is None else math.ceil(watchdog.lifetime),
         "pause": pause,
     }
     lines = "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
@@ -75,19 +75,19 @@ def user_data(
 
 
 def _short(script: str) -> str:
-    """Without comments and indentation: it travels in the address of a request, which servers bound."""
+    """Remove comments and indentation: the script travels in the URL of a request, whose length servers limit."""
     lines = [line.strip() for line in script.splitlines()]
     return "".join(f"{line}\n" for line in lines if line and not (line.startswith("#") and line != "#!/bin/sh"))
 
 
 _SCRIPT = _short("""\
 #!/bin/sh
-# Made by lightwork for this machine. Nothing in here is a secret.
+# Made by lightwork for this machine. It holds no secret.
 umask 022
 say() { echo "lightwork: $1" >/dev/console 2>/dev/null || true; }
 mkdir -p /var/lib/lightwork
 
-# 1. This machine shuts itself down when nobody needs it any more, whatever else goes wrong.
+# 1. This machine shuts itself down when nobody needs it any more, even if everything else fails.
 cat >/var/lib/lightwork/watch <<'LIGHTWORK_END'
 @WATCH@
 LIGHTWORK_END
@@ -108,7 +108,7 @@ else
     setsid sh /var/lib/lightwork/watch >/dev/null 2>&1 </dev/null &
 fi
 
-# 2. What the profile asks for.
+# 2. The setup of the profile.
 cat >/var/lib/lightwork/setup <<'LIGHTWORK_END'
 @SETUP@
 LIGHTWORK_END
@@ -118,7 +118,7 @@ if ! sh /var/lib/lightwork/setup >/var/lib/lightwork/setup.log 2>&1 </dev/null; 
     exit 1
 fi
 
-# 3. Only now we are let in.
+# 3. Only now the login is allowed.
 home=$(eval echo ~@USER@)
 mkdir -p "$home/.ssh"
 chmod 700 "$home/.ssh"
@@ -136,7 +136,7 @@ exit 0
 """)
 
 _WATCH = _short("""\
-# All times are this machine's own uptime: nobody's clock has to be right.
+# All times are this machine's own uptime, so no clock has to be right.
 @VALUES@
 PATH=$PATH:/usr/sbin:/sbin
 home=$(eval echo "~$user")
@@ -154,7 +154,7 @@ off() {
     done
 }
 
-# What it has run before a restart counts, too.
+# The time before a restart counts, too.
 spent=0
 [ -r /var/lib/lightwork/spent ] && read -r spent </var/lib/lightwork/spent
 began=$(now) heard=$(now) patience=$first seen=
@@ -163,11 +163,11 @@ while :; do
     time=$(now)
     total=$((spent + time - began))
     echo "$total" >/var/lib/lightwork/spent.new && mv /var/lib/lightwork/spent.new /var/lib/lightwork/spent
-    [ "$lifetime" -gt 0 ] && [ "$total" -ge "$lifetime" ] && off "its max_lifetime of $lifetime s is over"
+    [ "$lifetime" -gt 0 ] && [ "$total" -ge "$lifetime" ] && off "its max_lifetime of $lifetime s has passed"
     what=$(cat "$sign" 2>/dev/null)
     if [ -n "$what" ] && [ "$what" != "$seen" ]; then # a scheduler was here
         seen=$what heard=$time patience=$window
-    elif grep -qsa '/helper/[0-9a-f]\\{32\\}.supervise.' /proc/[0-9]*/cmdline; then # a worker is
+    elif grep -qsa '/helper/[0-9a-f]\\{32\\}.supervise.' /proc/[0-9]*/cmdline; then # a worker runs
         heard=$time patience=$window
     fi
     [ $((time - heard)) -ge "$patience" ] && off "no worker and no scheduler was here for $patience s"

@@ -185,7 +185,7 @@ class DockerRuntime:
     def _same(self, spec: Spec, container: dict[str, object]) -> Ref:
         labels = container["Config"].get("Labels") or {}  # type: ignore[attr-defined]
         if labels.get(DIGEST) != digest_of(spec):
-            raise Conflict(f"{spec.name}: a container with this name exists from another spec; use each name only once")
+            raise Conflict(f"{spec.name}: a container with this name exists from another spec; use names only once")
         return self._ref(spec.name)
 
     def _ref(self, name: str) -> Ref:
