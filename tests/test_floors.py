@@ -1,15 +1,15 @@
-"""Which module may import which: the table of docs/architecture.md, read from there."""
+"""Which module may import which: the floors of `tests.floors`."""
 
 from __future__ import annotations
 
-import ast
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.floors import FLOORS, arrows, drawn, entry_of, files, heights, imported, in_page, without_sizes
 
 pytestmark = pytest.mark.bare
 
@@ -35,77 +35,76 @@ LATE = [
 """What `import lightwork` must not load: half of the start-up time, or not installed everywhere."""
 
 
-def read_floors() -> dict[str, int]:
-    """Height of each top-level module of the framework, 0 at the bottom."""
-    rows = []
-    for line in (ROOT / "docs" / "architecture.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 3 and "`" in cells[1]:
-            rows.append(cells[1])
-    groups: list[list[str]] = []
-    for row in rows[1:]:  # the first is the heading
-        for part in row.split("below them"):
-            # Of "`engine/`: `machine`, ..." the package alone counts: its modules share its floor.
-            groups.append([name.strip("/") for name in re.findall(r"`([\w/]+)`", part.split(":")[0])])
-    floors = {name: height for height, names in enumerate(reversed(groups)) for name in names}
-    top = len(groups)
-    return {**floors, "__init__": top, "__main__": top}
-
-
 def modules(package: Path) -> list[Path]:
     """Every Python file of a package."""
     return sorted(package.rglob("*.py"))
 
 
-def top_level(file: Path, package: Path) -> str:
-    """The module or subpackage right below `package` that the file belongs to."""
-    return file.relative_to(package).parts[0].removesuffix(".py")
-
-
-def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node below `node`, without what stands under `if TYPE_CHECKING`: types may look up, code may not."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            continue
-        yield child
-        yield from run_time_nodes(child)
-
-
-def imported(file: Path, tree: Path) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of everything that the file imports, wherever it does; relative names made absolute."""
-    here = list(file.relative_to(tree).with_suffix("").parts)
-    for node in run_time_nodes(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = here[: len(here) - node.level] if node.level else []
-            base += node.module.split(".") if node.module else []
-            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
-
-
 def framework_imports(file: Path, tree: Path) -> Iterator[tuple[int, str]]:
     """Line and top-level module of everything of the framework that the file imports."""
     for line, name in imported(file, tree):
-        first, _, rest = name.partition(".")
-        if first == "lightwork":
-            module = rest.partition(".")[0]
-            is_module = (FRAMEWORK / module).is_dir() or (FRAMEWORK / f"{module}.py").exists()
-            yield line, module if module and is_module else "__init__"
+        entry = entry_of(name, "lightwork")
+        if entry is not None:
+            yield line, entry
 
 
-def test_every_module_has_a_floor() -> None:
-    """Each top-level module of the framework is in the table of docs/architecture.md."""
-    found = {top_level(file, FRAMEWORK) for file in modules(FRAMEWORK)}
-    assert found <= read_floors().keys(), "give them a floor in docs/architecture.md"
+def circles() -> list[set[str]]:
+    """Groups of files of the framework in which each file leads to each other by imports, for types too."""
+    modules_of = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in modules(FRAMEWORK)}
+    names = {name.removesuffix(".__init__"): name for name in modules_of}
+    uses: dict[str, set[str]] = {}
+    for name, file in modules_of.items():
+        found = {names.get(target) or names.get(target.rpartition(".")[0]) for _, target in imported(file, ROOT)}
+        uses[name] = {target for target in found if target is not None and target != name}
+    reached = {name: _reached(name, uses) for name in uses}
+    groups = {frozenset(other for other in reached[name] if name in reached[other]) for name in uses}
+    return [set(group) for group in groups if len(group) > 1]
 
 
-@pytest.mark.parametrize("file", modules(FRAMEWORK), ids=lambda file: str(file.relative_to(ROOT)))
-def test_framework_imports_downwards(file: Path) -> None:
-    """A module of the framework imports modules of its own floor and of those below it only."""
-    floors = read_floors()
-    here = floors[top_level(file, FRAMEWORK)]
-    upwards = [f"line {line}: {name}" for line, name in framework_imports(file, ROOT) if floors.get(name, 99) > here]
-    assert not upwards
+def _reached(name: str, uses: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for target in uses[waiting.pop()] - found:
+            found.add(target)
+            waiting.append(target)
+    return found
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_module_has_a_floor(package: str) -> None:
+    """Each module and folder of a package has exactly one floor, and each floor has modules that exist."""
+    entries = [entry for _, row in FLOORS[package] for entry in row.split()]
+    assert sorted(entries) == sorted(files(package)), "give them a floor in tests/floors.py"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_imports_lead_down(package: str) -> None:
+    """A module imports modules of lower floors only, for its types too."""
+    height = heights(package)
+    upwards = {
+        entry: sorted(target for target in targets if height[target] >= height[entry])
+        for entry, targets in arrows(package).items()
+    }
+    assert {entry: targets for entry, targets in upwards.items() if targets} == {}
+
+
+def test_the_only_circle_is_that_of_the_components() -> None:
+    """Components name each other in their types; no other files import each other in a circle."""
+    found = circles()
+    assert all(name.startswith("lightwork.components.") for group in found for name in group), found
+    assert len(found) == 1
+
+
+def test_few_modules_lie_flat() -> None:
+    """At most 14 modules lie flat in the framework, beside `__init__`, `__main__` and the version."""
+    flat = {file.stem for file in FRAMEWORK.glob("*.py")} - {"__init__", "__main__", "_version"}
+    assert len(flat) <= 14, flat
+
+
+def test_the_page_shows_the_floors() -> None:
+    """The drawing in docs/architecture.md is that of the code: `python -m tests.floors` draws it anew."""
+    assert without_sizes(in_page()) == without_sizes(drawn())
 
 
 @pytest.mark.parametrize("file", modules(FRAMEWORK), ids=lambda file: str(file.relative_to(ROOT)))
