@@ -53,7 +53,7 @@ FLOORS: dict[str, list[tuple[str, str]]] = {
         ("parts", "__init__ board completion discover init output plain report settings"),
     ],
 }
-"""Floors of a package from the top to the bottom: a name, and its modules and folders. Each imports what is below it."""
+"""Floors of a package from the top to the bottom: a name, and its modules and folders. Each imports lower ones only."""
 
 _BEGIN, _END = "<!-- drawn by tests/floors.py -->", "<!-- end of the drawing -->"
 
