@@ -1,4 +1,4 @@
-"""The calls of an app as their callers see them: from the arguments to the `Call`, from the outcome to its value."""
+"""The calls of an app as callers see them: from the arguments to the `Call`, and from the outcome to its value."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from lightwork.status import Reason, Stage, WorkStatus
 __all__ = ["CallRegistry", "call_error", "decode_value"]
 
 _ROOM = 1024
-"""Bytes of a frame that are left for what goes around the arguments."""
+"""Bytes of a frame that are reserved for the fields around the arguments."""
 
 
 class CallRegistry:
-    """Every call that is not over.
+    """Every call that has not ended.
 
     Args:
-        core: What the calls are fed to.
+        core: Takes the calls as events.
         entries: The works that are called.
-        driver: What a `Call` talks to.
-        schedule_fired: Says whether a schedule is true in the present pass: a plain one then waits at its calls.
+        driver: The driver that a `Call` uses.
+        schedule_fired: Whether a schedule is true in the present pass. A plain pass then waits at its calls.
 
     Attributes:
-        passes: Passes of the flow begun so far.
-        memory: What the calls of plain passes have come to.
+        passes: Number of passes of the flow that have begun.
+        pass_calls: The calls of plain passes.
     """
 
     def __init__(self, core: Core, entries: Entries, driver: Driver, schedule_fired: Callable[[], bool]) -> None:
@@ -54,13 +54,13 @@ class CallRegistry:
         self._driver = driver
         self._calls: dict[int, Call[Any]] = {}
         self._resolved: Call[Any] | None = None
-        # Failed calls that somebody holds, with the pass in which they failed; a call that is dropped leaves it.
+        # Failed calls that somebody still holds, with the pass in which they failed.
         self._failed: dict[int, tuple[int, weakref.ref[Call[Any]]]] = {}
         self.passes = 0
         self.pass_calls = PassCalls()
         self._schedule_fired = schedule_fired
 
-    # --- asking -----------------------------------------------------------------------------------
+    # --- submitting -------------------------------------------------------------------------------
 
     def run(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Driver.run`."""
@@ -75,7 +75,7 @@ class CallRegistry:
         return self._core.in_loop(lambda: self._submit(work, args, kwargs))
 
     def _submit(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
-        """The same in the loop's thread."""
+        """`submit` in the loop's thread."""
         core = self._core
         entry = self._entries.of(work)
         data, hash = work._signature.bind(args, kwargs)
@@ -97,7 +97,7 @@ class CallRegistry:
         return Call(self._driver, self._core.loop, number, entry.id, entry.name, hash, entry.work._parallel)
 
     def _run_in_plain_pass(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call of a plain pass: its result if it has one, else the pass ends here."""
+        """Return the result of a call in a plain pass, or end the pass where there is no result yet."""
         entry = self._entries.of(work)
         schedule_fired = self._schedule_fired()
         call = self.pass_calls.recall(entry.id, work._signature.bind(args, kwargs)[1], schedule_fired=schedule_fired)
@@ -115,7 +115,7 @@ class CallRegistry:
     # --- after a killed scheduler -----------------------------------------------------------------
 
     def _repeat(self, entry: WorkEntry, hash: str) -> Call[Any] | None:
-        """A call of a work that caches nothing, which the interrupted run has made already, and which succeeded."""
+        """Answer a call of a work that caches nothing from a success of the interrupted run; None to make it."""
         found = self._core.journal.recall(entry.id, hash)
         if found is None or found[1].value is None:
             return None
@@ -125,7 +125,7 @@ class CallRegistry:
         )
 
     def _answered(self, entry: WorkEntry, number: int, hash: str, outcome: ev.Outcome, reason: str) -> Call[Any]:
-        """A call that has succeeded without running."""
+        """Make a call that has succeeded without running."""
         assert outcome.value is not None
         call = self._make(entry, number, hash)
         call.cached = True
@@ -134,9 +134,9 @@ class CallRegistry:
         return call
 
     def restore(self, entry: WorkEntry, number: int, hash: str) -> None:
-        """A call of a killed scheduler is not over: the flow may join it, and nobody need."""
+        """Make the `Call` of a call that a killed scheduler has sent and that has not ended. The flow may join it."""
         if entry.is_missing:
-            return  # there is nobody yet who could
+            return  # the flow has not made the work again, so nobody can join
         call = self._make(entry, number, hash)
         status = entry.work._status_history.calls.get(hash)
         call.status = status if status is not None and status.call == number else WorkStatus(Stage.PENDING, 0.0)
@@ -147,7 +147,7 @@ class CallRegistry:
     # --- what the machine orders ------------------------------------------------------------------
 
     def publish(self, command: ev.PublishStatus) -> None:
-        """The work has a status, or a call has one that is neither its first nor its last."""
+        """Publish a status of a work, or a status of a call that is neither its first nor its last."""
         status = command.status
         self._entries.publish(self._entries.by_number[command.work], status, command.hash)
         call = self._calls.get(status.call or 0)
@@ -155,7 +155,7 @@ class CallRegistry:
             call.status = status
 
     def resolve(self, command: ev.ResolveSubmit) -> None:
-        """The call just submitted is new, answered already, or another call that is in flight."""
+        """Make the `Call` that was just submitted: a new one, an answered one, or one in flight that it joins."""
         entry = self._entries.by_number[command.work]
         if command.outcome is not None:
             self._resolved = self._answered(entry, command.call, command.hash, command.outcome, command.reason)
@@ -174,7 +174,7 @@ class CallRegistry:
                 self._core.journal.call_made(entry.id, call.id, call.hash)
 
     def settle(self, command: ev.SettleCall) -> None:
-        """The call has ended: whoever awaits it goes on."""
+        """End a call and wake the tasks that await it."""
         entries, outcome = self._entries, command.outcome
         entry = entries.by_number[command.work]
         if command.ran is not None:
@@ -198,7 +198,7 @@ class CallRegistry:
             call._settle(outcome.status, value)
 
     def _fail(self, call: Call[Any], status: WorkStatus, error: BaseException | None) -> None:
-        # Who awaits it now is about to get it, but a pass may begin and end before that task has its turn.
+        # A task that awaits the call now gets the error, even if a pass begins and ends before that task runs.
         is_awaited = any(not waiter.done() for waiter in call._waiters)
         call._settle(status, error=error)
         if error is not None and not is_awaited and not isinstance(error, asyncio.CancelledError):
@@ -208,7 +208,7 @@ class CallRegistry:
     # --- failures that nobody awaits --------------------------------------------------------------
 
     def check_failed(self) -> None:
-        """A pass has ended: a call that failed before it began, and that still nobody awaits, fails the app."""
+        """Fail the app for each call that failed before the last pass began and that nobody has awaited since."""
         for number, (passed, reference) in list(self._failed.items()):
             if passed >= self.passes:
                 break
@@ -226,16 +226,16 @@ class CallRegistry:
             self._core.loop.call_soon_threadsafe(self._core.fail, error)
 
 
-# --- what a call gives its caller -----------------------------------------------------------------
+# --- outcomes for the caller ----------------------------------------------------------------------
 
 _DIED = frozenset({Reason.CRASHED, Reason.OOM, Reason.LOST, Reason.SPOT_RETRIEVAL})
 
 
 def decode_value(work: Work, name: str, value: bytes) -> Any:
-    """What ``run`` returned.
+    """Decode what ``run`` returned.
 
     Raises:
-        InvalidReturnValue: It cannot be made here: the annotated type's own code raised.
+        InvalidReturnValue: The code of the annotated type raised.
     """
     try:
         return work._signature.result(value)
@@ -246,13 +246,13 @@ def decode_value(work: Work, name: str, value: bytes) -> Any:
 
 
 def call_error(work: Work, name: str, outcome: Outcome, start_error: BaseException | None) -> BaseException | None:
-    """What awaiting a call that did not succeed raises; None where it gives None.
+    """Return the exception that awaiting a failed call raises; None where awaiting returns None.
 
     Args:
-        work: Whose call it was.
+        work: The work that was called.
         name: The work's name.
-        outcome: What came of it.
-        start_error: Why the work's latest worker did not come up, the cause of a `LaunchFailed`.
+        outcome: How the call ended.
+        start_error: Why the work's latest worker did not come up; the cause of a `LaunchFailed`.
     """
     status = outcome.status
     if status.reason is Reason.CANCELLED:

@@ -1,7 +1,7 @@
-"""Turns the machine's commands into I/O, and what a tree of components asks for into the machine's events.
+"""`Engine`, which turns requests of the components into events of the machine, and its commands into I/O.
 
-It holds no policy. `lightwork.engine.calls` keeps the calls, `lightwork.engine.workers` starts workers and follows
-them, `lightwork.engine.core` holds what these parts share.
+It holds no policy. `lightwork.engine.calls` keeps the calls, `lightwork.engine.workers` starts and follows workers,
+`lightwork.engine.handlers` carries out commands, and `lightwork.engine.core` holds what these parts share.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _FORCE_MARGIN = 2.0
-"""Seconds beyond the grace period after which the end of an app is forced, if the works' own ends were not."""
+"""Seconds beyond the grace period after which the end of an app is forced."""
 
 _PORT_WITHIN = 5.0
-"""Seconds to wait for the port that the workers of a killed scheduler dial. One that dials it in vain can be connected
-to itself for a moment, where the port is one that the kernel gives to whoever dials."""
+"""Seconds to wait for the port that the workers of a killed scheduler dial. A worker that dials in vain can be connected
+to itself for a moment, where the kernel also gives the port to clients."""
 
 _GIVE_UP = 30.0
 """Seconds that runtimes have to carry out the forced end of an app."""
@@ -61,15 +61,15 @@ _log = get_logger("lightwork.engine")
 
 
 class Engine:
-    """Runs the works of one tree; it is the `lightwork.components.call.Driver` of the tree's components.
+    """Runs the works of one tree. It is the `lightwork.components.driver.Driver` of the tree's components.
 
     Args:
         config: Of the app.
-        hub: Told of everything that changes.
-        given: Runtimes by profile that are given as instances.
+        hub: Notified of every change.
+        given: Runtimes that are passed as instances, by profile.
         fail: Called with an exception that nobody else gets: it fails the app.
-        request_stop, request_fail: What a flow's ``stop`` and ``fail`` do.
-        reshaped: Called when a component came into the tree, or left it.
+        request_stop, request_fail: Called by a flow's ``stop`` and ``fail``.
+        reshaped: Called when a component has entered or left the tree.
 
     Attributes:
         schedules: Of all its flows.
@@ -127,12 +127,12 @@ class Engine:
     # --- life -------------------------------------------------------------------------------------
 
     async def open(self, group: asyncio.TaskGroup, root: Flow) -> None:
-        """Open the journal, if one is kept, and listen; the tasks of works go into `group`.
+        """Open the journal, if one is kept, and listen. The tasks of works go into `group`.
 
         Raises:
             ConfigError: The address cannot be bound, or TLS is needed and cannot be had.
             JournalError: The journal cannot be used.
-            StateError: It is of another tree than `root`'s.
+            StateError: The journal belongs to another tree.
         """
         config = self._config
         self._root = root
@@ -147,7 +147,7 @@ class Engine:
             await self._resume.enter_runtimes(self._runtimes)
 
     async def _open_journal(self, path: str, root: Flow) -> None:
-        # SQLite is loaded where a journal is kept.
+        # Imported here: only a kept journal needs SQLite.
         from lightwork.engine.recovery.live_snapshot import live_snapshot
         from lightwork.engine.recovery.recorder import Recorder, open_journal
         from lightwork.engine.recovery.resume import Resume, check_tree
@@ -155,7 +155,7 @@ class Engine:
         app, owner, kept = _app_name(root), self._core.journal.owner, self._config.statuses_kept
 
         def take_snapshot() -> Snapshot:
-            """Everything that another scheduler must know to continue."""
+            """Return everything that another scheduler must know to continue."""
             missing = self._resume.states() if self._resume is not None else ()
             return live_snapshot(self._core, self.entries, recorder, self._components(), missing)
 
@@ -180,7 +180,7 @@ class Engine:
             self._resume.restore()
 
     async def _listen(self) -> tuple[str, int]:
-        """Where the configuration says; where workers of a killed scheduler dial, there."""
+        """Bind the configured address, or the address that the workers of a killed scheduler dial."""
         config = self._config
         there = self._core.journal.address if self.is_resumed else None
         if there is None:
@@ -189,14 +189,14 @@ class Engine:
         return await self._listener.start(there.host, there.port, socket=there.socket, within=_PORT_WITHIN)
 
     async def begin(self) -> None:
-        """The tree is complete and everything is open: launch works, and follow those of a killed scheduler.
+        """Launch works from now on, and follow those of a killed scheduler. The tree is complete and everything is open.
 
-        Without this `aclose` leaves the workers of a killed scheduler, and its journal, as they were.
+        If this is never called, `aclose` leaves the workers and the journal of a killed scheduler as they were.
 
         Raises:
             JournalError: The journal cannot be written.
         """
-        # Not the address that is advertised: this one is bound again.
+        # The bound address, not the advertised one: a later scheduler binds it again.
         listener = self._listener
         self._core.journal.begin(BoundListener(*listener.bound, listener.socket, listener.certificate))
         self._has_begun = True
@@ -206,23 +206,23 @@ class Engine:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether this goes on with an app that had not ended."""
+        """Whether the engine continues an app that had not ended."""
         return self._resume is not None and not self._resume.was_over
 
     @property
     def unclaimed(self) -> list[str]:
-        """Names of the works of a killed scheduler that run, and that the flow has not made again."""
+        """Names of running works of a killed scheduler that the flow has not made again."""
         return [] if self._resume is None else self._resume.unclaimed
 
     def give_up(self, name: str) -> bool:
-        """End a work that the flow has not made again; False if there is none of that name."""
+        """End a work that the flow has not made again. Return False if there is no such work."""
         return self._resume is not None and self._resume.give_up(name)
 
     async def aclose(self) -> None:
-        """End every work, in order within the grace period, and by force after it; then let go of everything.
+        """End every work, gracefully within the grace period and by force after it, and release everything.
 
         Raises:
-            JournalError: The journal could not be written to its end.
+            JournalError: Not everything could be written to the journal.
         """
         self._core.is_closed = True
         self.release_frames()
@@ -231,6 +231,7 @@ class Engine:
             return
         for entry in list(self.entries.by_number.values()):
             self._core.feed(ev.StopRequested(entry.id))
+        # Both tasks are awaited below, whatever happens to the works.
         gone = asyncio.create_task(self._launcher.wait_gone())
         forced = asyncio.create_task(self._force.wait())
         grace = self._config.grace + _FORCE_MARGIN
@@ -242,7 +243,7 @@ class Engine:
         if not gone.done():
             await self._launcher.give_up()
         await gone
-        await asyncio.wait({forced})  # no task is left of this
+        await asyncio.wait({forced})
         is_over = not self.entries.workers
         await self._let_go()
         if self._has_begun:
@@ -260,7 +261,7 @@ class Engine:
         await self._listener.aclose()
 
     async def _abandon(self) -> None:
-        """It could not go on: leave everything to the next try, within the reconnect window."""
+        """Leave everything to the next scheduler, within the reconnect window: this one could not resume."""
         for worker in list(self.entries.workers.values()):
             if worker.peer is not None:
                 worker.peer.close()
@@ -268,33 +269,33 @@ class Engine:
         self._core.journal.release()
 
     def kill(self) -> None:
-        """End every work by force, now or as soon as the end begins."""
+        """End every work by force, now or as soon as `aclose` runs."""
         self._force.set()
 
     def _kill_all(self) -> None:
         workers = list(self.entries.workers.values())
         if not workers:
-            return  # the last one is just being let go of
+            return  # the last worker is being released
         _log.warning("works are ended by force", works=[worker.name for worker in workers])
         for worker in workers:
             self._launcher.end(worker, 0.0)
 
     @property
     def address(self) -> Address:
-        """Where works dial."""
+        """The address that workers dial."""
         return self._launcher.address
 
     @property
     def core(self) -> Core:
-        """What its parts share: for those that look on."""
+        """The state that the engine's parts share, for observers."""
         return self._core
 
     def check_runtime(self, work: Work) -> None:
-        """Raise `ConfigError` where the work's runtime cannot be made."""
+        """Raise `ConfigError` if the work's runtime cannot be made."""
         assert self._runtimes is not None
         self._runtimes.check(self._config.runtime_for(work.name, work._runtime))
 
-    # --- what components ask for ------------------------------------------------------------------
+    # --- requests of components -------------------------------------------------------------------
 
     def cancel(self, call: Call[Any]) -> None:
         """See `Driver.cancel`."""
@@ -310,7 +311,7 @@ class Engine:
         return operation
 
     def stop(self, work: Work, *, delete: bool) -> Operation:
-        """See `Work.stop`. Every runtime's things are released when the worker has ended, so `delete` adds nothing."""
+        """See `Work.stop`. A runtime releases what it made when the worker has ended, so `delete` adds nothing."""
         entry = self.entries.of(work)
         self._calls.pass_calls.forget(entry.id)
         operation = Operation(self._core.loop)
@@ -327,9 +328,9 @@ class Engine:
         return operation
 
     def propose(self, work: Work, edit: Callable[[], None]) -> Operation:
-        """Edit a work's state in the name of somebody outside of the flow: a refusal is theirs, not the flow's.
+        """Edit a work's state for a caller outside of the flow. A refusal goes to that caller, not to the flow.
 
-        In the loop's thread. What `edit` raises is raised. The operation is done when the work has answered.
+        In the loop's thread. Exceptions of `edit` are raised here. The operation is done when the work has answered.
 
         Raises:
             UsageError: The work is in no running app.
@@ -337,7 +338,7 @@ class Engine:
         return self._connections.propose(self.entries.of(work), edit)
 
     def cancel_call(self, entry: WorkEntry, number: int) -> None:
-        """Cancel a call by its number; one that is over is left alone. In the loop's thread."""
+        """Cancel a call by its number, in the loop's thread. A call that has ended is left alone."""
         self._core.feed(ev.CancelRequested(entry.id, number))
 
     def in_pass(self) -> bool:
@@ -385,7 +386,7 @@ class Engine:
             retry_delay=work._retry_delay,
             grace=config.grace,
             launch_timeout=config.launch_timeout + extra,
-            # A process on a machine that is there anyway costs nothing while it is idle.
+            # An idle process costs nothing on a machine that runs anyway.
             idle_timeout=work.cloud_compute.idle_timeout if is_costly and work.cloud_compute is not None else None,
             reconnect_window=config.reconnect_window,
         )
@@ -419,18 +420,18 @@ class Engine:
     # --- passes -----------------------------------------------------------------------------------
 
     def begin_pass(self) -> None:
-        """A pass of the flow begins."""
+        """Begin a pass of the flow."""
         self._calls.passes += 1
         self.schedules.begin_pass()
 
     def leave_pass(self, *, is_complete: bool) -> None:
-        """The flow's code has left a pass by ending the app: what it was told of schedules is dealt with."""
+        """Settle the schedules of a pass that has ended the app."""
         self.schedules.end_pass(is_complete=is_complete)
 
     def end_pass(self, *, is_complete: bool) -> None:
-        """A pass has ended, by itself or cut short. Another follows at once where it would be told something else.
+        """End a pass, completed or cut short. Another one follows at once if it would get other answers.
 
-        A call that failed before the pass began, and that still nobody awaits, fails the app.
+        A call that failed before the pass began, and that nobody awaits, fails the app.
         """
         if is_complete:
             self._end_run()
@@ -440,7 +441,7 @@ class Engine:
         self._calls.check_failed()
 
     def end_app(self, *, is_success: bool) -> None:
-        """A pass has ended the app: as a success, it has come to its end."""
+        """End the last pass: the flow has ended the app. A pass that ends it as a success counts as complete."""
         if is_success:
             self._end_run()
 
@@ -452,7 +453,7 @@ class Engine:
     # --- the journal ------------------------------------------------------------------------------
 
     def _components(self) -> Iterator[tuple[Component, int]]:
-        """Every component of the tree with its number, 0 for a flow."""
+        """Yield every component of the tree with its number, 0 for a flow."""
         for node in self._root._walk() if self._root is not None else ():
             if isinstance(node, Flow):
                 yield node, 0
@@ -464,15 +465,15 @@ class Engine:
 
     @property
     def is_held(self) -> bool:
-        """Whether a plain pass runs, in its thread."""
+        """Whether a plain pass runs in its thread."""
         return self._core.held is not None
 
     def hold_frames(self) -> None:
-        """A plain pass begins: what comes from outside waits."""
+        """Hold back what comes from outside: a plain pass begins."""
         self._core.hold()
 
     def release_frames(self) -> None:
-        """It has ended: what has waited happens now."""
+        """Let everything happen that was held back: the plain pass has ended."""
         self._core.release()
 
     def enter_pass_thread(self) -> None:
@@ -485,6 +486,6 @@ class Engine:
 
 
 def _app_name(root: Flow) -> str:
-    """What tells this app from others whose journals might be taken for its own."""
+    """Return the name that distinguishes this app's journal from those of other apps."""
     works = root.works()
     return type(works[0]).__qualname__ if type(root).__name__ == "_RunWork" else type(root).__qualname__
