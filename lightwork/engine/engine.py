@@ -51,8 +51,8 @@ _FORCE_MARGIN = 2.0
 """Seconds beyond the grace period after which the end of an app is forced."""
 
 _PORT_WITHIN = 5.0
-"""Seconds to wait for the port that the workers of a killed scheduler dial. A worker that dials in vain can be connected
-to itself for a moment, where the kernel also gives the port to clients."""
+"""Seconds to wait for the port that the workers of a killed scheduler dial. A worker that dials in vain can be
+connected to itself for a moment, where the kernel also gives the port to clients."""
 
 _GIVE_UP = 30.0
 """Seconds that runtimes have to carry out the forced end of an app."""
@@ -189,7 +189,9 @@ class Engine:
         return await self._listener.start(there.host, there.port, socket=there.socket, within=_PORT_WITHIN)
 
     async def begin(self) -> None:
-        """Launch works from now on, and follow those of a killed scheduler. The tree is complete and everything is open.
+        """Launch works from now on, and follow those of a killed scheduler.
+
+        Call it when the tree is complete and everything is open.
 
         If this is never called, `aclose` leaves the workers and the journal of a killed scheduler as they were.
 
