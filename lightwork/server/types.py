@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from lightwork.components.cron import ScheduleView
+from lightwork.link.reports import FrameInfo
 from lightwork.status import Reason, Stage, WorkStatus
 
 __all__ = [
@@ -63,6 +64,9 @@ __all__ = [
 
 Value = Any
 """Any JSON. What JSON has no form for is written as in `lightwork.server.values`."""
+
+StackFrame = FrameInfo
+"""One frame of a stack, as the worker reports it."""
 
 _Count = Annotated[int, Meta(ge=0)]
 
@@ -338,15 +342,6 @@ class WorkDetail(WorkView, frozen=True):
     attempts: list[WorkAttempt] = []
     state: Value = None
     resources: Value = None
-
-
-class StackFrame(msgspec.Struct, frozen=True):
-    """One line of a stack. `text` is the source."""
-
-    file: str
-    line: int
-    function: str
-    text: str = ""
 
 
 class ThreadStack(msgspec.Struct, frozen=True):

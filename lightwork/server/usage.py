@@ -11,7 +11,7 @@ import msgspec
 from lightwork.engine.engine import Engine
 from lightwork.engine.workers.entries import WorkEntry
 from lightwork.errors import LightworkError
-from lightwork.link import messages
+from lightwork.link import messages, reports
 from lightwork.server.types import Usage, UsageTotal
 
 __all__ = ["Usages", "ask_worker"]
@@ -24,12 +24,6 @@ _APART = 0.3
 """Seconds between the two samples that are needed for a first number."""
 
 _FRESH = 30.0
-
-
-class _Used(msgspec.Struct):
-    cpu: float
-    memory: int
-    processes: int
 
 
 async def ask_worker(engine: Engine, entry: WorkEntry, what: messages.QueryKind, timeout: float) -> bytes:
@@ -112,7 +106,7 @@ class Usages:
         key = self._key(entry)
         try:
             data = await ask_worker(self._engine, entry, "usage", _USAGE_WITHIN)
-            used = msgspec.json.decode(data, type=_Used)
+            used = msgspec.json.decode(data, type=reports.Usage)
         except (TimeoutError, msgspec.DecodeError, LightworkError):
             return None
         now = time.monotonic()

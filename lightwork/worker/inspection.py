@@ -19,37 +19,14 @@ from typing import Any
 import msgspec
 
 from lightwork.link import messages
+from lightwork.link.reports import FrameInfo, StackDump, Usage
 
-__all__ = ["FrameInfo", "StackDump", "Usage", "dump_stacks", "stack_bytes", "usage", "usage_bytes", "write_stack"]
+__all__ = ["dump_stacks", "stack_bytes", "usage", "usage_bytes", "write_stack"]
 
 _FRAMES = 60
 _THREADS = 50
 _TASKS = 200
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
-
-
-class FrameInfo(msgspec.Struct, frozen=True):
-    """A line of a stack."""
-
-    file: str
-    line: int
-    function: str
-    text: str = ""
-
-
-class StackDump(msgspec.Struct, frozen=True):
-    """Where every thread and every task is: names and frames, outermost first."""
-
-    threads: list[tuple[str, list[FrameInfo]]]
-    tasks: list[tuple[str, list[FrameInfo]]]
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Processor seconds so far, resident bytes and number of the process with all below it."""
-
-    cpu: float
-    memory: int
-    processes: int
 
 
 def dump_stacks(loop: asyncio.AbstractEventLoop) -> StackDump:

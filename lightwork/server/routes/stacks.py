@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lightwork.link.reports import StackDump
 from lightwork.server.lookup import find_work
-from lightwork.server.types import StackFrame, StackView, TaskStack, ThreadStack, UsagePage
+from lightwork.server.types import StackView, TaskStack, ThreadStack, UsagePage
 from lightwork.server.usage import ask_worker
 from lightwork.server.web import Problem, Request, Route
 
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 _STACK_WITHIN = 5.0
-
-
-class _Look(msgspec.Struct):
-    threads: list[tuple[str, list[StackFrame]]]
-    tasks: list[tuple[str, list[StackFrame]]]
 
 
 async def _get_usage(api: Api, request: Request) -> UsagePage:
@@ -37,7 +33,7 @@ async def _get_stack(api: Api, request: Request) -> StackView:
     if entry is None or entry.worker is None:
         raise Problem("conflict", f"{work.name} has no process at the moment")
     try:
-        look = msgspec.json.decode(await ask_worker(api.engine, entry, "stack", _STACK_WITHIN), type=_Look)
+        dump = msgspec.json.decode(await ask_worker(api.engine, entry, "stack", _STACK_WITHIN), type=StackDump)
     except TimeoutError:
         raise Problem("timeout", f"{work.name} does not answer") from None
     except msgspec.DecodeError as error:
@@ -45,8 +41,8 @@ async def _get_stack(api: Api, request: Request) -> StackView:
     return StackView(
         work.name,
         time.time(),
-        [ThreadStack(name, frames) for name, frames in look.threads],
-        [TaskStack(name, frames) for name, frames in look.tasks],
+        [ThreadStack(name, frames) for name, frames in dump.threads],
+        [TaskStack(name, frames) for name, frames in dump.tasks],
     )
 
 
