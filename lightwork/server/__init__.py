@@ -1,7 +1,7 @@
-"""The HTTP side of a running app: REST, a WebSocket feed and the page; on a port of its own, or in another server.
+"""The HTTP server of a running app: REST, a WebSocket feed and the dashboard, on its own port or in another server.
 
-`lightwork.App` starts it where the configuration says so (``http``). A service that embeds an app mounts
-`aiohttp_app` or `asgi_app` instead. aiohttp is imported when it is used.
+`lightwork.App` starts it if the configuration key ``http`` is true. A service that embeds an app can mount
+`aiohttp_app` or `asgi_app` instead. aiohttp is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["Api", "aiohttp_app", "asgi_app"]
 
 
 def aiohttp_app(app: Mountable) -> web.Application:
-    """An aiohttp application with everything that the app's own HTTP side has: ``host.add_subapp("/jobs", ...)``.
+    """Return an aiohttp application with the whole HTTP API; mount it with ``host.add_subapp("/jobs", ...)``.
 
-    It answers while the app runs, in the same loop, and with 503 else. Who may ask is the host's to decide: there is no
-    token; the origin is checked.
+    It runs in the app's loop. While the app does not run, it answers 503. The host decides who has access: a mount
+    checks the origin, but takes no token.
     """
     from lightwork.server.aiohttp import make_application
 
@@ -29,10 +29,10 @@ def aiohttp_app(app: Mountable) -> web.Application:
 
 
 def asgi_app(app: Mountable) -> AsgiFace:
-    """The same for FastAPI, Starlette and other ASGI hosts, its WebSocket too: give it to the host's ``mount``.
+    """Return an ASGI application with the whole HTTP API, for FastAPI, Starlette and others; pass it to ``mount``.
 
-    It answers while the app runs, and with 503 else. The server must run in the app's own loop. Who may ask is the
-    host's to decide: there is no token; the origin is checked.
+    The server must run in the app's loop. While the app does not run, it answers 503. The host decides who has access:
+    a mount checks the origin, but takes no token.
     """
     from lightwork.server.asgi import AsgiFace
 
@@ -40,7 +40,7 @@ def asgi_app(app: Mountable) -> AsgiFace:
 
 
 def __getattr__(name: str) -> Any:
-    # Late: whoever only needs the types must not load the engine.
+    # Imported late: a program that needs only the types must not load the engine.
     if name != "Api":
         raise AttributeError(f"module 'lightwork.server' has no attribute {name!r}")
     from lightwork.server.api import Api

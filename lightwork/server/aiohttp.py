@@ -1,4 +1,4 @@
-"""aiohttp's face: the app's own listener, and what a host application mounts."""
+"""The aiohttp face: the app's own listener, and an application that another aiohttp server mounts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from lightwork.server.web import BODY_LIMIT, Problem, Request, Response, problem
 __all__ = ["Face", "HttpListener", "make_application"]
 
 _PORTS_TRIED = 20
+"""Ports that are tried, from the configured port on, until one is free."""
+
 _LONGEST_MESSAGE = 64 * 1024
 _LONGEST_LINE = 64 * 1024
 _SHUTDOWN = 1.0
@@ -25,16 +27,16 @@ _BACKLOG = 1024
 _DISCARD_WITHIN = 1.0
 _MOST_DISCARDED = 64 * 1024 * 1024
 _SEND_WITHIN = 60.0
-"""Seconds that a client of the feed may take nothing for; then its connection is cut."""
+"""Seconds after which the connection is aborted if a client of the feed does not take a message."""
 
 
 class Face:
-    """Answers aiohttp's requests with an `Api`.
+    """Passes aiohttp's requests to an `Api`.
 
     Args:
-        find: Gives the api of the app that runs, None while none does.
-        is_mounted: Whether another server's application holds this one.
-        host: Where it listens, where it is not mounted.
+        find: Returns the API of the running app, None while the app does not run.
+        is_mounted: Whether it is mounted in another application.
+        host: Address that it listens on, if it is not mounted.
     """
 
     def __init__(self, find: Callable[[], Api | None], *, is_mounted: bool, host: str = "") -> None:
@@ -44,10 +46,10 @@ class Face:
         self._sockets: set[web.WebSocketResponse] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request, whatever it is."""
+        """Answer any request."""
         api = self._find()
         if api is None:
-            return _plain(problem_response(Problem("not_ready", "the app does not run")))
+            return _plain(problem_response(Problem("not_ready", "the app is not running")))
         asked = self._take(request)
         refused = api.admit(asked)
         if refused is not None:
@@ -66,7 +68,7 @@ class Face:
     def _take(self, request: web.Request) -> Request:
         prefix = ""
         if self._is_mounted:
-            # The path as it arrived: the router has matched, and `match_info` holds, a decoded one.
+            # Use the path as it arrived: the router matches a decoded path, and `match_info` holds that one.
             resource = request.match_info.route.resource
             prefix = resource.canonical.removesuffix("/{path}").rstrip("/") if resource is not None else ""
         raw = request.rel_url.raw_path
@@ -85,52 +87,54 @@ class Face:
     async def _feed(self, api: Api, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(compress=False, max_msg_size=_LONGEST_MESSAGE, heartbeat=30.0, autoclose=True)
         if not socket.can_prepare(request):
-            return _plain(problem_response(Problem("bad_request", "this address is for WebSockets")))
+            return _plain(
+                problem_response(Problem("bad_request", "this path is for WebSockets; send an upgrade request"))
+            )
         try:
-            client = api.join()
+            subscriber = api.feed.subscribe()
         except Problem as problem:
             return _plain(problem_response(problem))
         try:
             await socket.prepare(request)
             self._sockets.add(socket)
-            sender = asyncio.create_task(_send_all(socket, client), name="lightwork feed")
+            sender = asyncio.create_task(_send_all(socket, subscriber), name="lightwork feed")
             try:
-                await _receive_all(socket, client)
+                await _receive_all(socket, subscriber)
             finally:
                 sender.cancel()
                 await asyncio.wait({sender})
         finally:
             self._sockets.discard(socket)
-            api.feed.leave(client)
+            api.feed.unsubscribe(subscriber)
         return socket
 
     async def close(self) -> None:
-        """Say goodbye to the WebSockets."""
-        await asyncio.gather(*(_goodbye(socket) for socket in list(self._sockets)))
+        """Close all WebSockets with code 1001."""
+        await asyncio.gather(*(_close(socket) for socket in list(self._sockets)))
 
 
-async def _goodbye(socket: web.WebSocketResponse) -> None:
+async def _close(socket: web.WebSocketResponse) -> None:
     with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(_SHUTDOWN):
             await socket.close(code=1001, message=b"the app has ended")
 
 
-async def _receive_all(socket: web.WebSocketResponse, client: Subscriber) -> None:
+async def _receive_all(socket: web.WebSocketResponse, subscriber: Subscriber) -> None:
     async for message in socket:
         if message.type is not WSMsgType.TEXT:
-            await socket.close(code=1003, message=b"text only")
+            await socket.close(code=1003, message=b"messages must be text")
             return
         try:
-            client.receive(message.data)
+            subscriber.receive(message.data)
         except Problem as problem:
             await socket.close(code=1008, message=problem.message.encode()[:120])
             return
 
 
-async def _send_all(socket: web.WebSocketResponse, client: Subscriber) -> None:
+async def _send_all(socket: web.WebSocketResponse, subscriber: Subscriber) -> None:
     with contextlib.suppress(ConnectionError):
         while True:
-            data = await client.next()
+            data = await subscriber.next()
             try:
                 async with asyncio.timeout(_SEND_WITHIN):
                     await socket.send_frame(data, WSMsgType.TEXT)
@@ -155,7 +159,7 @@ async def _read(request: web.Request) -> bytes:
 
 
 async def _discard(request: web.Request) -> None:
-    """Take the rest of a body that is refused, within bounds: a client that still sends would not see the answer."""
+    """Read the rest of a refused body, up to a limit: a client does not see the response while it is still sending."""
     size = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DISCARD_WITHIN):
@@ -166,7 +170,7 @@ async def _discard(request: web.Request) -> None:
 
 
 def _too_large() -> Problem:
-    return Problem("too_large", f"the body is larger than {BODY_LIMIT:,} bytes")
+    return Problem("too_large", f"the request body must not be larger than {BODY_LIMIT:,} bytes")
 
 
 def _plain(response: Response) -> web.Response:
@@ -191,10 +195,10 @@ async def _pour(stream: web.StreamResponse, pieces: AsyncIterator[bytes]) -> Non
 
 
 def make_application(find: Callable[[], Api | None], *, is_mounted: bool = True, host: str = "") -> web.Application:
-    """An aiohttp application that answers for the app that `find` gives; see `lightwork.server.aiohttp_app`."""
+    """Return an aiohttp application for the app whose API `find` returns; see `lightwork.server.aiohttp_app`."""
     face = Face(find, is_mounted=is_mounted, host=host)
     application = web.Application(client_max_size=BODY_LIMIT)
-    application.router.add_route("*", "/{path:(?s:.*)}", face.handle)  # line ends too, encoded
+    application.router.add_route("*", "/{path:(?s:.*)}", face.handle)  # ?s: a path may contain encoded newlines
 
     async def close(_: web.Application) -> None:
         await face.close()
@@ -207,7 +211,7 @@ class HttpListener:
     """The app's own HTTP server.
 
     Args:
-        api: What answers.
+        api: Answers the requests.
     """
 
     def __init__(self, api: Api) -> None:
@@ -215,12 +219,12 @@ class HttpListener:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int, *, is_fixed: bool) -> str:
-        """Listen; gives the URL.
+        """Start to listen, and return the URL.
 
         Args:
             host: Address to bind.
-            port: Port of it, 0 for a free one. Where it is taken the next ones are tried, unless `is_fixed`.
-            is_fixed: Whether the port was asked for.
+            port: Port to bind, 0 for any free port. If it is in use, the next ports are tried, unless `is_fixed`.
+            is_fixed: Whether to try this port only.
 
         Raises:
             ConfigError: The address cannot be bound.
@@ -240,7 +244,7 @@ class HttpListener:
                     is_last = is_fixed or not port or attempt + 1 == _PORTS_TRIED or number >= 65535
                     if error.errno != errno.EADDRINUSE or is_last:
                         raise ConfigError(
-                            f"the HTTP side cannot listen on {host}:{number}: {error.strerror or error}; "
+                            f"the HTTP server cannot listen on {host}:{number}: {error.strerror or error}; "
                             "set http_host or http_port, or http = false"
                         ) from error
         except BaseException:
@@ -251,7 +255,7 @@ class HttpListener:
         return f"http://[{shown}]:{found[1]}" if ":" in shown else f"http://{shown}:{found[1]}"
 
     async def aclose(self) -> None:
-        """Answer no more. May be repeated."""
+        """Stop listening and close all connections. Calling it again does nothing."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()

@@ -1,4 +1,4 @@
-"""`Api`: everything that can be asked of one running app, whichever server it is asked through."""
+"""`Api`: the HTTP API of one running app, independent of the server that passes the requests on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightwork.components.work import Work
 from lightwork.engine.changes import ChangeHub
 from lightwork.engine.engine import Engine
 from lightwork.engine.history import History
-from lightwork.server.feed import Feed, Subscriber
+from lightwork.server.feed import Feed
 from lightwork.server.guard import Guard
 from lightwork.server.static import DOCS_FOLDER, PAGE_FOLDER, PageFiles
 from lightwork.server.types import UsageTotal
@@ -28,35 +28,39 @@ if TYPE_CHECKING:
 __all__ = ["FEED", "Api", "Mountable"]
 
 FEED = f"{PREFIX}/feed"
-"""Where the WebSocket is."""
+"""Path of the WebSocket."""
 
 _log = get_logger("lightwork.server")
 
 
 class Mountable(AppLike, Protocol):
-    """An app that a host's own server can pass requests on to; `lightwork.App` is one."""
+    """An app that can be mounted in another server, such as `lightwork.App`."""
 
     def _mount(self) -> Callable[[], Api | None]:
-        """Have the API while the app runs, without a port of its own; None comes while it does not run."""
+        """Enable the API without a port. Return a function that returns the API, or None while the app does not run."""
 
 
 class Api:
-    """The routes and the feed of one run of an app. Belongs to the loop's thread.
+    """The routes and the feed of one run of an app. Use it in the loop's thread only.
 
     Args:
         app: The app.
-        engine, hub: Of its run.
+        engine: The engine of the run.
+        hub: Publishes the changes of the run.
         run: Id of the run.
-        routes: Below `PREFIX`.
-        probes: At the root, where platforms look for them.
+        routes: Routes below `PREFIX`.
+        probes: Routes at the root, where platforms expect them.
 
     Attributes:
-        views, history, feed, usages: What there is to see.
-        guard: Decides who may ask.
-        routes: As given.
-        own: What the flows of the app have configured.
-        log_folder: Of the run; None where the output of works is not kept.
-        started_at: When the run began.
+        views: Reads the app.
+        history: The calls so far.
+        feed: Sends changes to clients.
+        usages: Samples the usage of works.
+        guard: Decides which requests have access.
+        routes: The argument `routes`.
+        own: Routes and commands that the app's flows have configured.
+        log_folder: Folder with the log lines of works; None if they are not stored.
+        started_at: Time at which the run began.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Api:
         self.started_at = time.time()
         self.history = History(engine.core, engine.entries)
         self.views = Views(app, engine, self.history, run, self.started_at)
-        self.usages = Usages(engine, lambda found: self.feed.use(found))
+        self.usages = Usages(engine, lambda found: self.feed.put_usage(found))
         self.feed = Feed(app, self.views, self.history, hub, run, self.usages.follow)
         self.guard = Guard(None)
         writer = engine.output.writer
@@ -104,23 +108,23 @@ class Api:
         return self._app.config
 
     def near(self, name: str, *, works: bool = False) -> list[str]:
-        """Names of components that somebody who wrote `name` may have meant."""
+        """Return the names of components (or of works only) that are similar to `name`."""
         kinds = Work if works else (Work, Flow)
         return difflib.get_close_matches(
             name[:200], [node.name for node in self.root._walk() if isinstance(node, kinds)]
         )
 
     def load(self) -> UsageTotal | None:
-        """What all works use, as last sampled."""
+        """Return the latest total usage of all works, None if there is no recent sample."""
         return self.usages.load
 
     def stopping(self) -> None:
-        """The app is about to end."""
+        """Report to clients that the app is about to end."""
         self.views.is_stopping = True
         self.feed.app_changed()
 
     async def aclose(self) -> None:
-        """The app has ended: tell whoever looks on, and look on no more. May be repeated."""
+        """Send clients the last changes and stop watching the app. Calling it again does nothing."""
         await self.usages.aclose()
         await self.feed.aclose()
         self.history.close()
@@ -128,9 +132,9 @@ class Api:
     # --- answering --------------------------------------------------------------------------------
 
     def admit(self, request: Request) -> Response | None:
-        """The answer to a request that may not be made, or that the guard answers itself; None where it may.
+        """Check access. Return None if the request may proceed, otherwise the response to send instead.
 
-        The files of the page hold nothing of the app. They need no token, so that the page can ask for one.
+        The page's files need no token, because they contain no data of the app and the page itself asks for the token.
         """
         is_open = request.method in ("GET", "HEAD") and request.first("token") is None and self._has_file(request.path)
         try:
@@ -141,19 +145,15 @@ class Api:
     def _has_file(self, path: str) -> bool:
         return path in self._page or (path.startswith("/docs/") and path.removeprefix("/docs") in self._docs)
 
-    def join(self) -> Subscriber:
-        """A new client of the feed. Raises `Problem` where there are too many."""
-        return self.feed.join()
-
     async def answer(self, request: Request) -> Response:
-        """Answer a request that the guard has let pass. Raises nothing but what cancels it."""
+        """Answer a request that has passed `admit`. Raises only `asyncio.CancelledError`."""
         try:
             return await self._answer(request)
         except Problem as problem:
             return problem_response(problem)
         except Exception as error:
             _log.error("a request failed", method=request.method, path=request.path, exc_info=error)
-            text = f"the request failed with {type(error).__name__}; the app's log has more"
+            text = f"the request failed with {type(error).__name__}; see the log of the app for details"
             return problem_response(Problem("internal", text))
 
     async def _answer(self, request: Request) -> Response:

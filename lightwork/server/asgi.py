@@ -1,4 +1,4 @@
-"""The ASGI face: the routes and the feed inside of FastAPI, Starlette, or whatever serves ASGI 3 in the app's loop."""
+"""The ASGI face: the routes and the feed inside FastAPI, Starlette or any ASGI 3 server that runs in the app's loop."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _LONGEST_MESSAGE = 64 * 1024
 
 
 class AsgiFace:
-    """An ASGI application that answers with an `Api`.
+    """An ASGI application that passes requests to an `Api`.
 
     Args:
-        find: Gives the api of the app that runs, None while none does.
+        find: Returns the API of the running app, None while the app does not run.
     """
 
     def __init__(self, find: Callable[[], Api | None]) -> None:
         self._find = find
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request or serve one WebSocket."""
+        """Answer one request, or serve one WebSocket."""
         kind = scope["type"]
         if kind == "lifespan":
             await _live(receive, send)
@@ -44,7 +44,7 @@ class AsgiFace:
     async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
         api = self._find()
         if api is None:
-            await _send(request, problem_response(Problem("not_ready", "the app does not run")), send)
+            await _send(request, problem_response(Problem("not_ready", "the app is not running")), send)
             return
         answer = api.admit(request)
         if answer is None:
@@ -60,29 +60,29 @@ class AsgiFace:
         api = self._find()
         await receive()  # websocket.connect
         if api is None or request.path != FEED or api.admit(request) is not None:
-            await send({"type": "websocket.close", "code": 1008, "reason": "refused"})  # before it is accepted: 403
+            await send({"type": "websocket.close", "code": 1008, "reason": "refused"})  # not accepted yet: sends 403
             return
         try:
-            client = api.join()
+            subscriber = api.feed.subscribe()
         except Problem as problem:
             await send({"type": "websocket.close", "code": 1013, "reason": problem.message[:100]})
             return
         try:
             await send({"type": "websocket.accept"})
-            sender = asyncio.create_task(_send_all(client, send), name="lightwork feed")
-            receiver = asyncio.create_task(_receive_all(client, receive, send), name="lightwork feed receiver")
-            over = asyncio.create_task(client.sent.wait(), name="lightwork feed end")
+            sender = asyncio.create_task(_send_all(subscriber, send), name="lightwork feed")
+            receiver = asyncio.create_task(_receive_all(subscriber, receive, send), name="lightwork feed receiver")
+            ended = asyncio.create_task(subscriber.sent.wait(), name="lightwork feed end")
             try:
-                await asyncio.wait({sender, receiver, over}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({sender, receiver, ended}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (sender, receiver, over):
+                for task in (sender, receiver, ended):
                     task.cancel()
-                await asyncio.wait({sender, receiver, over})
-            if client.sent.is_set() and (receiver.cancelled() or receiver.exception() is None):
-                with contextlib.suppress(Exception):  # it may be gone by now, and each server says so in its own way
+                await asyncio.wait({sender, receiver, ended})
+            if subscriber.sent.is_set() and (receiver.cancelled() or receiver.exception() is None):
+                with contextlib.suppress(Exception):  # the client may have gone; each server raises its own exception
                     await send({"type": "websocket.close", "code": 1001, "reason": "the app has ended"})
         finally:
-            api.feed.leave(client)
+            api.feed.unsubscribe(subscriber)
 
 
 async def _live(receive: Receive, send: Send) -> None:
@@ -96,7 +96,7 @@ def _take(scope: Scope) -> Request:
     prefix = scope.get("root_path", "").rstrip("/")
     raw = scope.get("raw_path")
     path = quote(scope["path"]) if raw is None else raw.decode("latin-1").partition("?")[0]
-    # A mount leaves the whole path in place, and says in root_path how much of it is the mount's.
+    # A mount passes the whole path on, and root_path is the prefix that belongs to the mount.
     encoded = quote(prefix)
     for known in (encoded, prefix):
         if known and (path == known or path.startswith(f"{known}/")):
@@ -112,11 +112,11 @@ async def _read(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Problem("bad_request", "the client has gone")
+            raise Problem("bad_request", "the client has disconnected")
         piece = message.get("body", b"")
         size += len(piece)
         if size > BODY_LIMIT:
-            raise Problem("too_large", f"the body is larger than {BODY_LIMIT:,} bytes")
+            raise Problem("too_large", f"the request body must not be larger than {BODY_LIMIT:,} bytes")
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
@@ -137,21 +137,21 @@ async def _send(request: Request, response: Response, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_all(client: Subscriber, send: Send) -> None:
+async def _send_all(subscriber: Subscriber, send: Send) -> None:
     while True:
-        await send({"type": "websocket.send", "text": (await client.next()).decode()})
+        await send({"type": "websocket.send", "text": (await subscriber.next()).decode()})
 
 
-async def _receive_all(client: Subscriber, receive: Receive, send: Send) -> None:
+async def _receive_all(subscriber: Subscriber, receive: Receive, send: Send) -> None:
     while (message := await receive())["type"] == "websocket.receive":
         text = message.get("text")
         if text is None:
-            await send({"type": "websocket.close", "code": 1003, "reason": "text only"})
+            await send({"type": "websocket.close", "code": 1003, "reason": "messages must be text"})
             return
         try:
             if len(text) > _LONGEST_MESSAGE:
-                raise Problem("too_large", "the message is too long")
-            client.receive(text)
+                raise Problem("too_large", f"a message must not be longer than {_LONGEST_MESSAGE:,} characters")
+            subscriber.receive(text)
         except Problem as problem:
             await send({"type": "websocket.close", "code": 1008, "reason": problem.message[:100]})
             return

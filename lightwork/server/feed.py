@@ -1,9 +1,13 @@
-"""The feed: a snapshot of the app, then its changes, to any number of clients, each at the pace that it can take.
+"""The feed: sends a snapshot of the app, then its changes, to any number of clients, each at its own pace.
 
-While nobody listens nothing is watched, and a change costs nothing here. Otherwise changes wait until they can leave
-together, once in `INTERVAL` seconds at most; a value that was overwritten meanwhile is left out. A batch is encoded
-once, and the same bytes go to every client and into the ring of those who come back after a break. A client's queue
-holds references to them; one that falls too far behind loses its queue and gets a new snapshot when it can take one.
+A `Subscriber` is the server's end of one client's connection. The `Feed` queues changes for all subscribers.
+
+Without subscribers the feed does not watch the app, and a change costs nothing here. With subscribers, it sends changes
+in batches, at most one in `INTERVAL` seconds. A batch leaves out values that a later change has overwritten.
+
+Each batch is encoded once. The same bytes go to every subscriber, and into a ring buffer from which a client resumes
+after a broken connection. The queue of a subscriber holds references to the bytes. If a client falls too far behind,
+its queue is dropped, and it gets a new snapshot as soon as it can take one.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -28,27 +32,31 @@ from lightwork.server.web import Problem, encode_json
 __all__ = ["INTERVAL", "Feed", "Subscriber"]
 
 INTERVAL = 0.016
-"""Seconds between two batches: a frame of a screen."""
+"""Seconds between two batches: one frame of a screen."""
 
 _RING_BYTES = 8 * 1024 * 1024
-"""Bytes of batches that are kept for clients that come back."""
+"""Bytes of batches that are kept for clients that reconnect."""
 
 _QUEUE_BYTES = 4 * 1024 * 1024
 _QUEUE_FRAMES = 1024
-_LINES_BYTES = 1024 * 1024
-"""What may wait for one client before it counts as one that cannot keep up; and with how much it gets no lines."""
+"""Bytes and messages that one queue holds. Beyond either limit the client counts as too slow."""
 
-_MOST_CLIENTS = 2048
+_LINES_BYTES = 1024 * 1024
+"""Bytes in a queue beyond which log lines are left out for this subscriber."""
+
+_MOST_SUBSCRIBERS = 2048
 _LINGER = 60.0
-"""Seconds for which changes are still kept when the last client has left: a page that is loaded anew resumes."""
+"""Seconds for which changes are kept after the last client has left, so that a reloaded page can resume."""
 
 _LAYOUT_EVERY = 1.0
-"""Seconds between two looks at the layout, while things change."""
+"""Minimum seconds between two checks of the layout and the schedules."""
 
 _LAST_WORDS = 0.5
+"""Seconds that clients have to take the last changes when the app ends."""
+
 _CALLS_SHOWN = 200
 _LOGS_PENDING = 5_000
-"""Lines that wait for one batch; of more the oldest are left out, and said so: the disk has them."""
+"""Lines that wait for one batch. Beyond this the oldest are left out and reported as a gap: the disk has them."""
 
 
 class _Hello(msgspec.Struct, tag_field="type", tag="hello"):
@@ -69,13 +77,15 @@ _decode = msgspec.json.Decoder(_Hello | _Follow | _Ping).decode
 
 
 class Subscriber:
-    """One WebSocket, free of any library: its face gives what arrives to `receive` and sends what `next` gives.
+    """The server's end of one client's connection to the feed, independent of any WebSocket library.
+
+    The face passes each incoming message to `receive`, and sends each message that `next` returns.
 
     Attributes:
-        logs: Works whose output it follows: True for all, False for none.
-        usage: Whether it follows what works use.
-        is_greeted: Whether it has said hello.
-        sent: Set when there is nothing left to send, and nothing will follow.
+        logs: Works whose log lines the client follows: True for all, False for none.
+        usage: Whether the client follows the usage of works.
+        is_greeted: Whether the client has sent its hello.
+        sent: Set when everything was sent and the feed has ended.
     """
 
     def __init__(self, feed: Feed) -> None:
@@ -93,34 +103,36 @@ class Subscriber:
         self._is_finished = False
 
     def receive(self, text: str | bytes) -> None:
-        """Take in a message.
+        """Handle a message of the client.
 
         Raises:
-            Problem: It is none of the feed's, or comes before the hello; close the connection.
+            Problem: The message is invalid, or it is not a hello and no hello came before. Close the connection.
         """
         try:
             message = _decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise Problem("bad_request", f"this is no message of the feed: {error}") from None
-        if isinstance(message, _Hello):
-            if self.is_greeted:
-                raise Problem("bad_request", "hello was said before")
-            self._feed._greet(self, message.run, message.last)
-            self.is_greeted = True
-            return
-        if not self.is_greeted:
+            raise Problem("bad_request", f"invalid message for the feed: {error}") from None
+        if not self.is_greeted and not isinstance(message, _Hello):
             raise Problem("bad_request", "the first message must be hello")
-        if isinstance(message, _Follow):
-            if message.logs is not None:
-                self.logs = message.logs if isinstance(message.logs, bool) else frozenset(message.logs)
-            if message.usage is not None:
-                self.usage = message.usage
-            self._feed._followed()
-        else:
-            self.put(b'{"type":"pong"}')
+        match message:
+            case _Hello():
+                if self.is_greeted:
+                    raise Problem("bad_request", "hello must be sent only once")
+                self._feed._greet(self, message.run, message.last)
+                self.is_greeted = True
+            case _Follow():
+                if message.logs is not None:
+                    self.logs = message.logs if isinstance(message.logs, bool) else frozenset(message.logs)
+                if message.usage is not None:
+                    self.usage = message.usage
+                self._feed._report_usage_wanted()
+            case _Ping():
+                self.put(b'{"type":"pong"}')
+            case _:
+                assert_never(message)
 
     def put(self, data: bytes) -> None:
-        """Queue a message; where that is too much, the queue goes and a new snapshot is due."""
+        """Queue a message. If the queue is then too large, drop it and send a new snapshot next."""
         if self._needs_snapshot:
             return
         self._queue.append(data)
@@ -130,36 +142,42 @@ class Subscriber:
         self._wake.set()
 
     def put_lines(self, data: bytes, first: int, last: int) -> None:
-        """Queue lines; where too much waits already they are left out, and the next ones say so: the disk has them."""
+        """Queue log lines, or leave them out if the queue is too large; the next lines then begin with a gap.
+
+        The client can read the missing lines from the disk.
+        """
         if self._bytes > _LINES_BYTES or self._needs_snapshot:
             self._log_gap = (self._log_gap[0] if self._log_gap else first, last)
             return
         if self._log_gap is not None:
             gap, self._log_gap = self._log_gap, None
-            self.put(self._feed._tell_gap(*gap))
+            self.put(self._feed._encode_gap(*gap))
         self.put(data)
 
     def start_over(self, *, lagged: bool) -> None:
-        """Forget what is queued: a snapshot is next."""
+        """Drop the queue; the next message is a snapshot."""
         self._queue.clear()
         self._bytes = 0
         self._needs_snapshot, self._lagged = True, lagged
         self._wake.set()
 
     def follows(self, work: str) -> bool:
-        """Whether it wants the output of a work."""
+        """Whether the client follows the log lines of a work."""
         return self.logs is True or (self.logs is not False and work in self.logs)
 
     def finish(self) -> None:
-        """Nothing is put any more."""
+        """Mark the queue as complete: nothing is queued from now on."""
         self._is_finished = True
         self._wake.set()
 
     async def next(self) -> bytes:
-        """The next message to send, when the one before it has left. Cancelling it loses none."""
+        """Wait for and return the next message to send. Call it after the previous one was sent.
+
+        Cancelling it loses no message.
+        """
         while True:
             if self._needs_snapshot and not self._is_finished:
-                data = self._feed._snapshot(lagged=self._lagged)  # which flushes: what that sends is in it already
+                data = self._feed._snapshot(lagged=self._lagged)  # flushes first: the batch is part of the snapshot
                 self._needs_snapshot = self._lagged = False
                 return data
             if self._queue:
@@ -173,12 +191,15 @@ class Subscriber:
 
 
 class Feed:
-    """The changes of one app for its clients. Belongs to the loop's thread.
+    """Collects the changes of one app and queues them for every `Subscriber`. Use it in the loop's thread only.
 
     Args:
-        app, views, history, hub: Of the app.
+        app: The app.
+        views: Reads the app.
+        history: The history of its calls.
+        hub: Publishes its changes.
         run: Id of the run.
-        on_usage: Called with whether anybody follows what works use, whenever that may have changed.
+        on_usage: Called whenever `wants_usage` may have changed, with its value.
     """
 
     def __init__(
@@ -197,7 +218,7 @@ class Feed:
         self._run = run
         self._on_usage = on_usage
         self._loop = asyncio.get_running_loop()
-        self._clients: set[Subscriber] = set()
+        self._subscribers: set[Subscriber] = set()
         self._seq = 0
         self._ring: deque[tuple[int, bytes]] = deque()
         self._ring_bytes = 0
@@ -208,7 +229,7 @@ class Feed:
         self._flushed_at = 0.0
         self._is_closed = False
         self._made: tuple[tuple[int, int, bool], bytes] | None = None
-        # What waits for the next batch.
+        # Collected for the next batch.
         self._items: list[Any] = []
         self._latest: dict[tuple[str, tuple[Any, ...]], int] = {}
         self._works: dict[str, None] = {}
@@ -218,58 +239,58 @@ class Feed:
         self._is_app_changed = False
         self._layout: Any = None
         self._schedules: Any = None
-        self._looked_at = 0.0
-        self._look: asyncio.TimerHandle | None = None
+        self._layout_checked_at = 0.0
+        self._layout_timer: asyncio.TimerHandle | None = None
 
     @property
     def num_clients(self) -> int:
-        """WebSockets that are open."""
-        return len(self._clients)
+        """Number of connected clients, which is the number of subscribers."""
+        return len(self._subscribers)
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a client follows what works use."""
-        return any(client.usage for client in self._clients)
+        """Whether any client follows the usage of works."""
+        return any(subscriber.usage for subscriber in self._subscribers)
 
-    # --- clients ----------------------------------------------------------------------------------
+    # --- subscribers ------------------------------------------------------------------------------
 
-    def join(self) -> Subscriber:
-        """A new client, which says hello first.
+    def subscribe(self) -> Subscriber:
+        """Add and return a subscriber, which waits for the client's hello.
 
         Raises:
-            Problem: There are too many, or the app has ended.
+            Problem: There are too many subscribers, or the app has ended.
         """
         if self._is_closed:
             raise Problem("not_ready", "the app has ended")
-        if len(self._clients) >= _MOST_CLIENTS:
-            raise Problem("not_ready", f"{_MOST_CLIENTS} clients are connected, and no more are taken")
-        client = Subscriber(self)
-        self._clients.add(client)
+        if len(self._subscribers) >= _MOST_SUBSCRIBERS:
+            raise Problem("not_ready", f"the feed has {_MOST_SUBSCRIBERS} clients and accepts no more; try again later")
+        subscriber = Subscriber(self)
+        self._subscribers.add(subscriber)
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        return client
+        return subscriber
 
-    def leave(self, client: Subscriber) -> None:
-        """It is gone. May be repeated."""
-        self._clients.discard(client)
-        self._followed()
-        if not self._clients and self._unwatch is not None and self._linger is None and not self._is_closed:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber, because its client has gone. Calling it again does nothing."""
+        self._subscribers.discard(subscriber)
+        self._report_usage_wanted()
+        if not self._subscribers and self._unwatch is not None and self._linger is None and not self._is_closed:
             self._linger = self._loop.call_later(_LINGER, self._rest)
 
-    def _followed(self) -> None:
+    def _report_usage_wanted(self) -> None:
         self._on_usage(self.wants_usage)
 
-    def _greet(self, client: Subscriber, run: str | None, last: int | None) -> None:
+    def _greet(self, subscriber: Subscriber, run: str | None, last: int | None) -> None:
         self._watch()
         self._flush()
         if run != self._run or last is None or not self._ring_start <= last <= self._seq:
-            client.start_over(lagged=False)
+            subscriber.start_over(lagged=False)
             return
-        client.put(encode_json({"type": "resumed", "seq": last}))
+        subscriber.put(encode_json({"type": "resumed", "seq": last}))
         for seq, data in self._ring:
             if seq > last:
-                client.put(data)
+                subscriber.put(data)
 
     def _watch(self) -> None:
         if self._unwatch is not None:
@@ -281,19 +302,19 @@ class Feed:
         self._schedules = encode_json(self._views.schedules())
 
     def _rest(self) -> None:
-        """Nobody listens: watch nothing."""
+        """Stop watching the app, because there are no subscribers."""
         if self._unwatch is not None:
             self._unwatch()
             self._unwatch = None
         self._history.touched = None
-        for timer in (self._timer, self._linger, self._look):
+        for timer in (self._timer, self._linger, self._layout_timer):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._linger = self._look = None
+        self._timer = self._linger = self._layout_timer = None
         self._drop_pending()
         self._ring.clear()
         self._ring_bytes = 0
-        self._seq += 1  # what is not told from here on cannot be resumed
+        self._seq += 1  # changes from here on are not recorded: nobody can resume across them
         self._ring_start = self._seq
 
     def _drop_pending(self) -> None:
@@ -304,17 +325,17 @@ class Feed:
         self._log_lost = None
 
     async def aclose(self) -> None:
-        """The app has ended: clients get its last changes, and nothing more follows. May be repeated.
+        """Send the last changes to all subscribers, then end the feed. Calling it again does nothing.
 
-        Those that do not take them within `_LAST_WORDS` seconds go without. The faces end the connections.
+        Clients have `_LAST_WORDS` seconds to take the last changes. The faces close the connections.
         """
         if self._unwatch is not None:
             self._flush()
         self._is_closed = True
         self._rest()
-        for client in self._clients:
-            client.finish()
-        waiting = [client.sent.wait() for client in self._clients if client.is_greeted]
+        for subscriber in self._subscribers:
+            subscriber.finish()
+        waiting = [subscriber.sent.wait() for subscriber in self._subscribers if subscriber.is_greeted]
         if waiting:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS):
@@ -332,17 +353,21 @@ class Feed:
             case StatusChanged():
                 self._works[change.name] = None
                 self._items.append({"t": "status", "name": change.name, "status": change.status})
-                self._look_soon()
-            case ComponentAdded() | ComponentRemoved():
-                self._take_component(change)
+                self._check_layout_soon()
+            case ComponentAdded():
+                self._take_added(change)
+            case ComponentRemoved():
+                self._take_removed(change)
+            case _:
+                assert_never(change)
         self._flush_soon()
 
     def _take_edit(self, change: StateChanged) -> None:
         name, path = change.name, change.path
         item = {"t": "state", "name": name, "path": path, "kind": change.kind, "value": change.value}
-        if path[0][:1] == "_":  # the port, the url: part of the work's view
+        if path[0][:1] == "_":  # the port or the url, which are part of the work's view
             self._works[name] = None
-            self._look_soon()
+            self._check_layout_soon()
         if change.kind == "set" and not isinstance(change.value, (list, dict, set, tuple)):
             try:
                 at = self._latest.setdefault((name, path), len(self._items))
@@ -352,11 +377,11 @@ class Feed:
                 self._items[at] = item
                 return
         elif self._latest:
-            self._latest.clear()  # what is set from here on must not move before this
+            self._latest.clear()  # a later set must not be moved before this edit
         self._items.append(item)
 
     def _take_line(self, line: LogLine) -> None:
-        if not any(client.logs is not False for client in self._clients):
+        if not any(subscriber.logs is not False for subscriber in self._subscribers):
             return
         self._logs.append(line)
         if len(self._logs) > _LOGS_PENDING:
@@ -364,11 +389,10 @@ class Feed:
             self._log_lost = (self._log_lost[0] if self._log_lost else lost, lost)
         self._flush_soon()
 
-    def _take_component(self, change: ComponentAdded | ComponentRemoved) -> None:
-        added = isinstance(change, ComponentAdded)
-        found = self._views.find(change.name) if added else None
+    def _take_added(self, change: ComponentAdded) -> None:
+        found = self._views.find(change.name)
         self._works.pop(change.name, None)
-        item: dict[str, Any] = {"t": "added" if added else "removed", "name": change.name, "kind": None, "type": None}
+        item: dict[str, Any] = {"t": "added", "name": change.name, "kind": None, "type": None}
         if found is not None:
             item["kind"] = "work" if isinstance(found, Work) else "flow"
             item["type"] = type(found).__name__
@@ -377,33 +401,39 @@ class Feed:
                 self._works[change.name] = None
         self._latest.clear()
         self._items.append(item)
-        self._look_soon()
+        self._check_layout_soon()
+
+    def _take_removed(self, change: ComponentRemoved) -> None:
+        self._works.pop(change.name, None)
+        self._latest.clear()
+        self._items.append({"t": "removed", "name": change.name, "kind": None, "type": None})
+        self._check_layout_soon()
 
     def _touch(self, record: CallRecord) -> None:
         self._calls[record.id] = record
         self._flush_soon()
 
     def app_changed(self) -> None:
-        """What is told of the app as a whole has changed."""
+        """Send the view of the app with the next batch, because it has changed."""
         self._is_app_changed = True
         if self._unwatch is not None:
             self._flush_soon()
 
-    def use(self, usages: Iterable[Usage]) -> None:
-        """Send samples to those who follow them."""
+    def put_usage(self, usages: Iterable[Usage]) -> None:
+        """Queue samples of usage for the subscribers that follow usage."""
         data = self._changes([{"t": "usage", **msgspec.structs.asdict(usage)} for usage in usages])
-        for client in self._clients:
-            if client.usage and client.is_greeted:
-                client.put(data)
+        for subscriber in self._subscribers:
+            if subscriber.usage and subscriber.is_greeted:
+                subscriber.put(data)
 
-    def _look_soon(self) -> None:
-        """The layout, or a schedule, may be another one now."""
-        if self._look is None:
-            due = max(0.0, self._looked_at + _LAYOUT_EVERY - self._loop.time())
-            self._look = self._loop.call_later(due, self._look_again)
+    def _check_layout_soon(self) -> None:
+        """Plan a check of the layout and the schedules, because they may have changed."""
+        if self._layout_timer is None:
+            due = max(0.0, self._layout_checked_at + _LAYOUT_EVERY - self._loop.time())
+            self._layout_timer = self._loop.call_later(due, self._check_layout)
 
-    def _look_again(self) -> None:
-        self._look, self._looked_at = None, self._loop.time()
+    def _check_layout(self) -> None:
+        self._layout_timer, self._layout_checked_at = None, self._loop.time()
         layout, schedules = self._views.layout(), self._views.schedules()
         for name, value in (("layout", layout), ("schedules", schedules)):
             data = encode_json(value)
@@ -437,14 +467,14 @@ class Feed:
             while self._ring_bytes > _RING_BYTES and len(self._ring) > 1:
                 self._ring_start, oldest = self._ring.popleft()
                 self._ring_bytes -= len(oldest)
-            for client in self._clients:
-                if client.is_greeted:
-                    client.put(data)
+            for subscriber in self._subscribers:
+                if subscriber.is_greeted:
+                    subscriber.put(data)
         if self._logs:
             self._send_logs()
 
     def _gather(self) -> list[Any]:
-        """What the next batch holds, in order; nothing waits afterwards."""
+        """Remove and return the items of the next batch, in order."""
         items = self._items
         for item in items:
             if item["t"] == "state":
@@ -475,20 +505,20 @@ class Feed:
         made: dict[Any, bytes] = {}
         gap = [_gap(*lost)] if lost else []
         first, last = lost[0] if lost else lines[0].seq, lines[-1].seq
-        for client in self._clients:
-            if client.logs is False:
+        for subscriber in self._subscribers:
+            if subscriber.logs is False:
                 continue
-            if client.logs not in made:
-                told = [
+            if subscriber.logs not in made:
+                items = [
                     {"t": "log", "seq": line.seq, "work": line.name, "time": line.time, "text": line.text}
                     for line in lines
-                    if client.follows(line.name)
+                    if subscriber.follows(line.name)
                 ]
-                made[client.logs] = self._changes(gap + told) if told or gap else b""
-            if made[client.logs]:
-                client.put_lines(made[client.logs], first, last)
+                made[subscriber.logs] = self._changes(gap + items) if items or gap else b""
+            if made[subscriber.logs]:
+                subscriber.put_lines(made[subscriber.logs], first, last)
 
-    def _tell_gap(self, first: int, last: int) -> bytes:
+    def _encode_gap(self, first: int, last: int) -> bytes:
         return self._changes([_gap(first, last)])
 
     # --- snapshots --------------------------------------------------------------------------------
@@ -525,5 +555,5 @@ class Feed:
 
 
 def _gap(first: int, last: int) -> dict[str, Any]:
-    """Says that lines from `first` to `last` were left out."""
+    """Return the item that reports the lines from `first` to `last`, both included, as left out."""
     return {"t": "log_gap", "after": first - 1, "before": last + 1}

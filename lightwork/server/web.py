@@ -1,8 +1,8 @@
-"""Requests, answers and routes, free of any HTTP library: what aiohttp's face and the ASGI face have in common.
+"""Requests, responses and routes, independent of any HTTP library. The aiohttp face and the ASGI face share them.
 
-A handler takes a `Request` and gives what is encoded as JSON, or a `Response`. What it raises as `Problem` becomes
-the answer that `lightwork.server.types.ErrorBody` describes; so does everything else, as ``internal``, with nothing of
-the exception but its type.
+A handler takes a `Request`. It returns a `Response`, or a value that is encoded as JSON. If it raises `Problem`, the
+client gets an error response with a `lightwork.server.types.ErrorBody`. Any other exception becomes the error
+``internal``, which names the type of the exception and nothing more.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 PREFIX = "/api/v1"
-"""Where the routes are."""
+"""Path prefix of the API's routes."""
 
 T = TypeVar("T")
 
 BODY_LIMIT = 4 * 1024 * 1024
-"""Bytes that the body of a request may have."""
+"""Maximum size of a request body in bytes."""
 
 JSON = "application/json"
 
@@ -74,7 +74,7 @@ _CONSTANT_HEADERS = {
 
 
 def encode_json(value: Any) -> bytes:
-    """JSON of structs and plain values."""
+    """Encode structs and plain values as JSON."""
     return _encoder.encode(value)
 
 
@@ -82,13 +82,13 @@ _encoder = msgspec.json.Encoder()
 
 
 class Problem(Exception):
-    """A request is not answered, and why.
+    """A request failed. It becomes an error response.
 
     Args:
-        code: One of the codes of the contract; it decides the status.
-        message: For people.
-        detail: What else is known.
-        headers: For the answer.
+        code: Error code, a key of `STATUS`, which also gives the HTTP status.
+        message: Description for people.
+        headers: Headers of the response.
+        detail: More facts for programs, by name.
     """
 
     def __init__(self, code: str, message: str, *, headers: Mapping[str, str] | None = None, **detail: Any) -> None:
@@ -100,23 +100,23 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
-        """The status of the answer."""
+        """HTTP status of the response."""
         return STATUS[self.code]
 
 
 class Request:
-    """What a client asks.
+    """An HTTP request.
 
     Attributes:
-        method: In capitals.
-        path: Below the prefix of a mount, percent-encoded as it arrived; begins with a slash.
-        query: Pairs, decoded.
-        headers: By name in small letters.
-        body: The whole of it.
-        params: The named parts of the path, decoded.
-        is_loopback: Whether it came in at an address that only this machine can reach.
-        prefix: Of a mount; empty where there is none.
-        is_mounted: Whether another server passed it on: that one decides who may ask.
+        method: HTTP method in capitals.
+        path: Path below the mount prefix, percent-encoded as it arrived; begins with a slash.
+        query: Decoded names and values of the query string.
+        headers: Headers by lower-case name.
+        body: The whole body.
+        params: Decoded path parameters, by name.
+        is_loopback: Whether it arrived at an address that only this machine can reach.
+        prefix: Path prefix of the mount; empty without a mount.
+        is_mounted: Whether another server passed the request on. That server then decides who has access.
     """
 
     __slots__ = ("body", "headers", "is_loopback", "is_mounted", "method", "params", "path", "prefix", "query")
@@ -144,16 +144,18 @@ class Request:
         self.is_mounted = is_mounted
 
     def first(self, name: str) -> str | None:
-        """The first value of that name in the query."""
+        """Return the first value of a query parameter, None if it is absent."""
         return next((value for key, value in self.query if key == name), None)
 
 
 class Response:
-    """What a client is given.
+    """An HTTP response.
 
     Args:
-        body: The whole of it, or pieces that are sent as they come.
-        headers: Beside the constant ones.
+        body: The whole body, or an iterator of pieces that are streamed.
+        status: HTTP status.
+        content_type: Value of the header ``Content-Type``.
+        headers: Headers in addition to those that every response has.
     """
 
     __slots__ = ("body", "headers", "status")
@@ -171,39 +173,39 @@ class Response:
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer in JSON, which no cache keeps."""
+    """Return a JSON response that must not be cached."""
     return Response(encode_json(value), status, JSON, {"Cache-Control": "no-store", **(headers or {})})
 
 
 def problem_response(problem: Problem) -> Response:
-    """The answer to a request that failed."""
+    """Return the error response for a problem."""
     body = ErrorBody(Failed(problem.code, problem.message, problem.detail))
     return json_response(body, problem.status, problem.headers)
 
 
-# --- what is in a request ------------------------------------------------------------------------
+# --- parsing a request ---------------------------------------------------------------------------
 
 
 def parse_body(request: Request, kind: type[T]) -> T:
-    """The body as a struct; an empty one counts as an empty object.
+    """Decode the body as `kind`. An empty body counts as an empty object.
 
     Raises:
-        Problem: It is no JSON, or does not fit; names the field.
+        Problem: ``bad_json`` if the body is not JSON. ``bad_request`` if it does not match `kind`; it names the field.
     """
     body = request.body or b"{}"
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Problem("bad_request", f"the body does not fit: {error}") from None
+        raise Problem("bad_request", f"invalid request body: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("bad_json", f"the body is no JSON: {error}") from None
+        raise Problem("bad_json", f"the request body must be JSON: {error}") from None
 
 
 def parse_query(request: Request, kind: type[T]) -> T:
-    """The query as a struct. Names that it has not are left alone; a list takes every value of its name.
+    """Decode the query string as the struct `kind`. Unknown parameters are ignored. A list field takes every value.
 
     Raises:
-        Problem: A value does not fit; names the parameter.
+        Problem: ``bad_request``, which names the parameter, if a value does not match `kind`.
     """
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
     given: dict[str, Any] = {}
@@ -218,30 +220,30 @@ def parse_query(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Problem("bad_request", f"the query does not fit: {error}") from None
+        raise Problem("bad_request", f"invalid query: {error}") from None
 
 
 # --- routes --------------------------------------------------------------------------------------
 
 Handler = Callable[[Any, Request], Awaitable[Any]]
-"""Takes what the routes are about and a request."""
+"""Takes the object that the routes serve (the `Api`) and a request."""
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class Route:
-    """One thing that can be asked.
+    """One operation of the API: a method, a path pattern and the handler.
 
     Args:
-        method: HTTP's.
-        pattern: ``/works/{name}``; a part in braces takes one part of a path, decoded.
-        handler: Answers.
-        summary: For people; the first line of the handler's docstring where it is left out.
-        query: Struct of the query, None where there is none.
-        body: Struct of the body, None where there is none.
-        answer: Type of the answer, or a tuple of those that it may have; None where it is no JSON.
-        status: Of the answer.
-        errors: Codes that it may fail with, beside those that any request may.
+        method: HTTP method.
+        pattern: Path such as ``/works/{name}``. A part in braces matches one decoded part of a path.
+        handler: Answers the request.
+        summary: Summary for the documentation; by default the first line of the handler's docstring.
+        query: Struct of the query string; None if the route takes no query.
+        body: Struct of the body; None if the route takes no body.
+        answer: Type of the response body, or a tuple of the possible types; None if the response is not JSON.
+        status: HTTP status of a successful response.
+        errors: Error codes of this route, in addition to those of every route.
         tag: Heading in the documentation.
     """
 
@@ -273,11 +275,11 @@ class Route:
 
     @property
     def params(self) -> list[str]:
-        """Names of the parts in braces."""
+        """Names of the path parameters."""
         return [part[1:-1] for part in self._parts if part[:1] == "{"]
 
     def match(self, parts: Sequence[str]) -> dict[str, str] | None:
-        """The named parts of a path, if it is one of this route's."""
+        """Return the path parameters of a split path, None if the path does not match."""
         if len(parts) != len(self._parts):
             return None
         found = {}
@@ -292,7 +294,7 @@ class Route:
 
 
 class Routes:
-    """A table of routes; the first that fits answers."""
+    """A table of routes. The first route that matches answers."""
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:
         self._routes = list(routes)
@@ -301,10 +303,10 @@ class Routes:
         return iter(self._routes)
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
-        """The route for a path as it was sent.
+        """Return the route for a percent-encoded path, and the path parameters.
 
         Raises:
-            Problem: There is none, or none of that method.
+            Problem: ``not_found`` if no route has this path; ``method_not_allowed`` if none of them has this method.
         """
         parts = split_path(path)
         allowed = []
@@ -318,13 +320,13 @@ class Routes:
         if allowed:
             methods = ", ".join(sorted(set(allowed)))
             raise Problem(
-                "method_not_allowed", f"{method} cannot be used here; {methods} can", headers={"Allow": methods}
+                "method_not_allowed", f"this path supports {methods}, got {method}", headers={"Allow": methods}
             )
-        raise Problem("not_found", f"there is nothing at {path:.200}")
+        raise Problem("not_found", f"unknown path {path:.200}")
 
 
 def split_path(path: str) -> list[str] | None:
-    """The parts of a path, each decoded once after the path was taken apart; None where it is no UTF-8."""
+    """Split a path and then decode each part once; None if a part is not UTF-8."""
     try:
         return [unquote_to_bytes(part).decode() for part in path.strip("/").split("/")]
     except UnicodeDecodeError:

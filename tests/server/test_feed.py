@@ -185,7 +185,7 @@ async def test_lines_that_a_slow_client_cannot_take() -> None:
     async with serving() as client:
         api = client.app._api()
         assert api is not None
-        slow = api.feed.join()
+        slow = api.feed.subscribe()
         large = b"x" * 600_000
         for first in (1, 11, 21, 31):
             slow.put_lines(large, first, first + 9)
@@ -194,4 +194,4 @@ async def test_lines_that_a_slow_client_cannot_take() -> None:
         (gap,) = msgspec.json.decode(await slow.next())["items"]
         assert gap == {"t": "log_gap", "after": 20, "before": 41}
         assert await slow.next() == b"new"
-        api.feed.leave(slow)
+        api.feed.unsubscribe(slow)

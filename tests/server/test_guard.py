@@ -266,9 +266,9 @@ async def test_a_thousand_slow_clients() -> None:
         for number in range(60):
             root.title = f"{number} " + "x" * 50_000
             await feed.until(t="state", value=root.title)
-        held = {id(data): len(data) for one in api.feed._clients for data in one._queue}
+        held = {id(data): len(data) for one in api.feed._subscribers for data in one._queue}
         assert sum(held.values()) < 20_000_000
-        assert all(one._bytes <= 4 * 1024 * 1024 for one in api.feed._clients)
+        assert all(one._bytes <= 4 * 1024 * 1024 for one in api.feed._subscribers)
         for one in crowd:
             one.close()
 
@@ -280,7 +280,7 @@ async def test_client_that_lags_gets_a_snapshot() -> None:
         await feed.next()
         api = client.app._api()
         assert api is not None
-        (slow,) = api.feed._clients
+        (slow,) = api.feed._subscribers
         slow.start_over(lagged=True)
         root.title = "while it lagged"
         message = await feed.next()

@@ -106,7 +106,7 @@ async def test_mounted_without_a_run(host: Any) -> None:
     async with host(app) as base, aiohttp.ClientSession() as session:
         client = Client(app, session, base)
         assert await client.ask("GET", "/app") == (
-            503, {"error": {"code": "not_ready", "message": "the app does not run", "detail": None}},
+            503, {"error": {"code": "not_ready", "message": "the app is not running", "detail": None}},
         )  # fmt: skip
         for _ in range(2):
             async with app:
