@@ -1,7 +1,7 @@
-"""Who may ask: the token, the page's own origin, and the name under which this machine was asked.
+"""Access control: checks the host name, the origin and the token of each request.
 
-A page of another site can make a browser send requests here, to loopback too. What it cannot do is choose the
-``Origin`` and ``Host`` that the browser sends along, so those are checked before anything else is looked at.
+A page of another site can make a browser send requests to this server, even on loopback. It cannot choose the
+``Origin`` and ``Host`` headers that the browser sends. Therefore these headers are checked first.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ __all__ = ["Guard", "is_loopback"]
 
 
 class Guard:
-    """Decides over requests.
+    """Decides which requests have access.
 
     Args:
-        token: Must be shown where it is not None.
-        origins: Origins that may ask beside the page's own, as ``https://example.org``.
+        token: Token that requests must carry; None if no token is needed.
+        origins: Origins with access in addition to the page's own, such as ``https://example.org``.
 
     Attributes:
-        token: As given.
-        cookie: Name of the cookie that a page load with ``?token=`` sets.
+        token: The argument `token`.
+        cookie: Name of the cookie that is set when a page is opened with ``?token=``.
     """
 
     def __init__(self, token: str | None, origins: Sequence[str] = ()) -> None:
         self.token = token
-        # Cookies do not tell ports apart: two apps of one host must not take each other's for theirs.
+        # Cookies ignore the port: two apps on one host must not read each other's cookie.
         self.cookie = f"lightwork_{blake2b((token or '').encode(), digest_size=6).hexdigest()}"
         self._origins = {origin.rstrip("/").lower() for origin in origins}
 
     def check(self, request: Request, *, needs_token: bool = True) -> Response | None:
-        """Let a request pass, or answer it in its handler's stead: the redirect that follows ``?token=``.
+        """Check access. Return None, or the redirect with which a request with ``?token=`` is answered.
 
         Args:
-            request: What is asked.
-            needs_token: Whether it takes the token, where there is one.
+            request: The request.
+            needs_token: Whether this request needs the token, if there is one.
 
         Raises:
-            Problem: It may not: ``forbidden_origin`` or ``unauthorized``.
+            Problem: The request has no access: ``forbidden_origin`` or ``unauthorized``.
         """
         self._check_host(request)
         self._check_origin(request)
@@ -53,13 +53,13 @@ class Guard:
         return self._check_token(request)
 
     def _check_host(self, request: Request) -> None:
-        """Against names of other people that resolve to this machine."""
+        """Refuse foreign host names that resolve to this machine (DNS rebinding)."""
         if request.is_mounted or not request.is_loopback:
             return
         host = request.headers.get("host", "")
         name = _host_of(host)
         if name is None or not (is_loopback(name) or name in self._names):
-            raise Problem("forbidden_origin", f"this app is not called {host!r:.100}: ask it as localhost or 127.0.0.1")
+            raise Problem("forbidden_origin", f"unknown host name {host!r:.100}; use localhost or 127.0.0.1")
 
     @property
     def _names(self) -> set[str]:
@@ -68,9 +68,9 @@ class Guard:
     def _check_origin(self, request: Request) -> None:
         origin = request.headers.get("origin")
         if origin is None:
-            # Not every request has one; those that browsers mark as another site's never pass.
+            # Not every request has an Origin. A request that the browser marks as cross-site is refused all the same.
             if request.headers.get("sec-fetch-site") == "cross-site" and not _is_navigation(request):
-                raise Problem("forbidden_origin", "a page of another site asks")
+                raise Problem("forbidden_origin", "requests from pages of another site are refused")
             return
         wanted = origin.rstrip("/").lower()
         if wanted in self._origins:
@@ -81,7 +81,8 @@ class Guard:
             authority = ""
         if not authority or authority != request.headers.get("host", "").lower():
             raise Problem(
-                "forbidden_origin", f"a page of {origin!r:.100} asks; http_origins of the configuration can allow it"
+                "forbidden_origin",
+                f"origin {origin!r:.100} has no access; the configuration key http_origins can allow it",
             )
 
     def _check_token(self, request: Request) -> Response | None:
@@ -100,16 +101,16 @@ class Guard:
             raise _unauthorized("the token is wrong")
         if self._is_right(_cookie(request, self.cookie)):
             return None
-        raise _unauthorized("a token is needed: Authorization: Bearer TOKEN, or ?token= when the page is opened")
+        raise _unauthorized("a token is needed: send Authorization: Bearer TOKEN, or open the page with ?token=TOKEN")
 
     def _is_right(self, given: str) -> bool:
         assert self.token is not None
         return hmac.compare_digest(given.encode(errors="replace"), self.token.encode())
 
     def _enter(self, request: Request) -> Response:
-        """Keep the token in a cookie, and out of the address, where histories and logs would show it."""
+        """Store the token in a cookie and redirect to the address without it: histories and logs would show it."""
         rest = urlencode([(key, value) for key, value in request.query if key != "token"])
-        # Relative, so that it holds behind any proxy; a path of slashes must not name another host.
+        # A relative address works behind any proxy. A path that begins with two slashes must not name another host.
         last = request.path.rpartition("/")[2]
         location = f"./{last}" + (f"?{rest}" if rest else "")
         assert self.token is not None
@@ -118,7 +119,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name can only be reached from this machine."""
+    """Return whether only this machine can reach an address or host name."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -135,7 +136,7 @@ def _host_of(authority: str) -> str | None:
 
 
 def _is_navigation(request: Request) -> bool:
-    """Whether somebody opens the address in a browser, as against a script that asks."""
+    """Return whether a person opens the address in a browser, rather than a script requests it."""
     return request.headers.get("sec-fetch-mode", "navigate") == "navigate" and "text/html" in request.headers.get(
         "accept", ""
     )

@@ -1,4 +1,4 @@
-"""`HttpSide`: what a run of an app has for the HTTP side, from its start to its end."""
+"""`HttpSide`: the HTTP server of one run of an app."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ _log = get_logger("lightwork.server")
 
 
 class HttpSide:
-    """The `Api` of one run, and its listener where it has one.
+    """The `Api` of one run, and its listener if it has one.
 
     Args:
         app: The app.
-        engine, hub: Of its run.
+        engine: The engine of the run.
+        hub: Publishes the changes of the run.
         run: Id of the run.
 
     Attributes:
-        api: What answers.
-        url: Where it listens; empty where it does not.
-        token: What clients must show; None where they need not.
+        api: Answers the requests.
+        url: URL of the listener; empty without a listener.
+        token: Token that clients must send; None if no token is needed.
     """
 
     def __init__(self, app: AppLike, engine: Engine, hub: ChangeHub, run: str) -> None:
@@ -47,10 +48,10 @@ class HttpSide:
         self._withdraw: Callable[[], None] | None = None
 
     async def listen(self) -> None:
-        """Answer on the configured address, and let commands find the app.
+        """Listen on the configured address, and announce the app to the command line.
 
         Raises:
-            ConfigError: It cannot be bound.
+            ConfigError: The address cannot be bound.
         """
         from lightwork.server.aiohttp import HttpListener
 
@@ -80,15 +81,15 @@ class HttpSide:
         try:
             self._withdraw = announce(file)
         except PlatformError as error:
-            # It runs all the same; whoever wants to reach it names its address.
-            _log.warning("the commands will not find this app by themselves", error=str(error))
+            # The app runs all the same. Commands reach it if they are given its address.
+            _log.warning("commands cannot find this app; give them its address", error=str(error))
 
     def stopping(self) -> None:
-        """The app is about to end: whoever looks on sees that."""
+        """Report to clients that the app is about to end."""
         self.api.stopping()
 
     async def aclose(self) -> None:
-        """Tell whoever looks on the last changes, then answer no more. May be repeated."""
+        """Send clients the last changes, then stop listening. Calling it again does nothing."""
         withdraw, self._withdraw = self._withdraw, None
         if withdraw is not None:
             withdraw()

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of routes and from the types that they encode and check with."""
+"""The OpenAPI document. It is generated from the routes and from the types that they encode and validate with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WITH_BODY = ("bad_json", "too_large")
 
 
 def make_document(routes: Iterable[Route], prefix: str) -> dict[str, Any]:
-    """An OpenAPI 3.1 document of routes that are served under `prefix`."""
+    """Return the OpenAPI 3.1 document of routes that are served under `prefix`."""
     table = list(routes)
     kinds: list[Any] = [ErrorBody]
     for route in table:
@@ -34,7 +34,7 @@ def make_document(routes: Iterable[Route], prefix: str) -> dict[str, Any]:
         "info": {
             "title": "lightwork",
             "version": __version__,
-            "description": "A running app: its state, works, calls and output. Times are seconds since the epoch.",
+            "description": "A running app: its state, works, calls and logs. Times are seconds since the epoch.",
         },
         "paths": paths,
         "components": {
@@ -86,7 +86,7 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _inlined(schema: Any, components: dict[str, Any]) -> Any:
-    """A schema with what it refers to put in: parameters are small, and their types nobody else's."""
+    """Replace references in a schema by their schemas: parameters are small, and nothing else uses their types."""
     if isinstance(schema, dict):
         if "$ref" in schema:
             return _inlined(components[schema["$ref"]], components)
@@ -105,7 +105,7 @@ def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
         content = {JSON: {"schema": found[0] if len(found) == 1 else {"anyOf": found}}}
     responses: dict[str, Any] = {str(route.status): {"description": route.summary, "content": content}}
     if route.status == 202 and route.query is not None:
-        responses["200"] = {"description": "It was waited for, and is done.", "content": content}
+        responses["200"] = {"description": "The request waited, and the operation is done.", "content": content}
     codes = [*_ALWAYS, *(_WITH_BODY if route.body is not None else ()), *route.errors]
     if route.params:
         codes.append("not_found")

@@ -1,4 +1,4 @@
-"""Edits of a state that come from outside: checked as a whole first, then made the way that a flow makes them."""
+"""Edits of a state by HTTP clients. All edits are checked first, then made in the same way as edits by a flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS = (str, int, bool, type(None))
 
 
 class PreparedEdit(msgspec.Struct, frozen=True):
-    """An edit with its value as a state holds it."""
+    """A checked edit. `value` is converted from JSON to a value of the state."""
 
     path: list[Any]
     value: Any
@@ -28,11 +28,11 @@ class PreparedEdit(msgspec.Struct, frozen=True):
 
 
 def prepare(component: Component, edits: Sequence[Edit]) -> list[PreparedEdit]:
-    """Check that edits can be made one after the other, on a copy of the state.
+    """Make edits one after the other on a copy of the state, to check that all of them are possible.
 
     Raises:
-        Problem: One cannot: ``unknown_path``, or ``bad_request`` where its value is none that a state holds. Its
-            detail says which.
+        Problem: An edit is not possible: ``unknown_path``, or ``bad_request`` if a state cannot hold its value. The
+            detail ``edit`` is the index of the edit.
     """
     values = component._state.snapshot()
     prepared = []
@@ -48,10 +48,10 @@ def prepare(component: Component, edits: Sequence[Edit]) -> list[PreparedEdit]:
 def _prepare(component: Component, values: dict[str, Any], edit: Edit) -> PreparedEdit:
     path = list(edit.path)
     if edit.delete == (edit.value is not msgspec.UNSET):
-        raise Problem("bad_request", "an edit has either a value or delete")
+        raise Problem("bad_request", "an edit must have either a value or delete = true")
     for key in path:
         if type(key) not in _KEYS:
-            raise Problem("bad_request", f"a path holds names and indices, not {key!r:.80}")
+            raise Problem("bad_request", f"a path must consist of names and indices, got {key!r:.80}")
     if path[0] not in component._state.names or not component._is_state_attribute(str(path[0])):
         raise Problem("unknown_path", f"{component.name} has no state attribute {path[0]!r:.80}")
     value = None
@@ -59,14 +59,14 @@ def _prepare(component: Component, values: dict[str, Any], edit: Edit) -> Prepar
         try:
             value = component._state.checked({path[0]: from_json(edit.value)})[path[0]]
         except BadValue as error:
-            raise Problem("bad_request", f"the value cannot be taken: {error}") from None
+            raise Problem("bad_request", f"invalid value: {error}") from None
         except StateError as error:
-            raise Problem("bad_request", f"the value cannot be kept in a state: {error}") from None
+            raise Problem("bad_request", f"a state cannot hold the value: {error}") from None
     prepared = PreparedEdit(path, value, edit.delete)
     parent: Any = values
     for key in path[:-1]:
         parent = _step(component, parent, key)
-    # What the copy is given must not be changed by the edits that follow.
+    # A copy, because the following edits must not change the prepared value.
     _edit(component, parent, msgspec.structs.replace(prepared, value=deepcopy(value)), path[-1])
     return prepared
 
@@ -76,11 +76,11 @@ def _step(component: Component, node: Any, key: Any) -> Any:
         return node[key]
     if isinstance(node, list) and type(key) is int and 0 <= key < len(node):
         return node[key]
-    raise Problem("unknown_path", f"the state of {component.name} has nothing at {key!r:.80}")
+    raise Problem("unknown_path", f"the state of {component.name} has no item {key!r:.80}")
 
 
 def _edit(component: Component, parent: Any, edit: PreparedEdit, key: Any) -> None:
-    """Make one edit in a container, be it of a copy or of the state itself."""
+    """Make one edit in a container, which belongs to a copy or to the state itself."""
     if isinstance(parent, dict):
         if edit.is_delete:
             _step(component, parent, key)
@@ -90,21 +90,21 @@ def _edit(component: Component, parent: Any, edit: PreparedEdit, key: Any) -> No
     elif isinstance(parent, list) and type(key) is int and 0 <= key <= len(parent):
         if key == len(parent):
             if edit.is_delete:
-                raise Problem("unknown_path", f"the state of {component.name} has nothing at {key!r:.80}")
+                raise Problem("unknown_path", f"the state of {component.name} has no item {key!r:.80}")
             parent.append(edit.value)
         elif edit.is_delete:
             del parent[key]
         else:
             parent[key] = edit.value
     else:
-        raise Problem("unknown_path", f"the state of {component.name} has nothing that can be edited at {key!r:.80}")
+        raise Problem("unknown_path", f"the state of {component.name} has no editable item {key!r:.80}")
 
 
 def make(component: Component, edits: Sequence[PreparedEdit]) -> None:
-    """Make edits that were prepared just before, in the state itself.
+    """Make prepared edits in the state itself. Call it right after `prepare`.
 
     Raises:
-        StateError: One cannot be made after all: those before it were.
+        StateError: An edit is not possible after all. The edits before it were made.
     """
     for edit in edits:
         *inner, key = edit.path

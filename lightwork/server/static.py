@@ -1,4 +1,4 @@
-"""The page: its files, found once and answered from memory, with the headers that keep it to itself."""
+"""Static files of the dashboard. They are listed once and served from memory, with restrictive security headers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightwork.server.web import Request, Response, split_path
 __all__ = ["DOCS_FOLDER", "PAGE_FOLDER", "PageFiles"]
 
 PAGE_FOLDER = Path(__file__).parent / "page"
-"""Where the page is; whatever is in it is served, and nothing else."""
+"""Folder of the dashboard. All files in it are served, and no others."""
 
 DOCS_FOLDER = Path(__file__).parent / "docs_page"
-"""Where the page is on which requests can be tried."""
+"""Folder of the page that documents the API and sends test requests."""
 
 _POLICY = "; ".join(
     [
@@ -24,10 +24,10 @@ _POLICY = "; ".join(
         "style-src 'self'",
         "img-src 'self' data: blob:",
         "font-src 'self'",
-        # Browsers that are not of this year do not count the page's own WebSocket as 'self'.
+        # Older browsers do not count a WebSocket to the page's own host as 'self'.
         "connect-src 'self' {sockets}",
         "manifest-src 'self'",
-        # User interfaces of components: the app's own layout names them, and each is sandboxed.
+        # User interfaces of components: the app's layout chooses the addresses, and each frame is sandboxed.
         "frame-src http: https:",
         "worker-src 'self' blob:",
         "base-uri 'none'",
@@ -60,7 +60,7 @@ class _File:
         self.tag = ""
 
     def load(self) -> None:
-        """Read it again where it has changed: whoever works on the page sees what they do."""
+        """Read the file again if it has changed, so that developers of the page see their edits."""
         stat = self.path.stat()
         if (stat.st_mtime_ns, stat.st_size) != self.stamp:
             self.body = self.path.read_bytes()
@@ -69,10 +69,10 @@ class _File:
 
 
 class PageFiles:
-    """Files of one folder by their paths. A request can only name one that was found there: nothing is joined.
+    """The files of one folder, by path. Paths of requests are looked up and never joined to the folder.
 
     Args:
-        folder: The folder; what does not exist when this is made is not served.
+        folder: The folder. Files that are added later are not served.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,17 +89,17 @@ class PageFiles:
         return self._files.get(tuple(parts or ()))
 
     def __contains__(self, path: str) -> bool:
-        """Whether a path names a file."""
+        """Return whether a path names a file."""
         return self._find(path) is not None
 
     def answer(self, request: Request, path: str) -> Response | None:
-        """The file that a path names; None for none. ``/`` is the folder's ``index.html``."""
+        """Return the file that a path names, None if there is no such file. ``/`` is the folder's ``index.html``."""
         file = self._find(path)
         if file is None:
             return None
         try:
             file.load()
-        except OSError:  # gone since
+        except OSError:  # deleted since
             return None
         headers = {"ETag": file.tag, "Cache-Control": "no-cache"}
         if file.path.suffix == ".html":
@@ -115,6 +115,6 @@ class PageFiles:
 
 def _policy(request: Request) -> str:
     host = request.headers.get("host", "")
-    # What a client sends becomes part of a header here: a name and a port, or nothing.
+    # The client's Host becomes part of a header, so only a plain name with a port is used.
     is_plain = host.isascii() and host.replace(".", "").replace("-", "").replace(":", "").strip("[]").isalnum()
     return _POLICY.format(sockets=f"ws://{host} wss://{host}" if is_plain else "").replace("  ", " ").replace(" ;", ";")

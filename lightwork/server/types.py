@@ -1,6 +1,7 @@
-"""What the HTTP side says and takes, as types: the bodies of requests and answers, and what the feed sends.
+"""Types of the HTTP API: the bodies of requests and responses, and the items of the feed.
 
-The routes encode and check with these, and the OpenAPI document is made from them. Times are seconds since the epoch.
+The routes encode and validate with these types. The OpenAPI document is generated from them.
+Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 Value = Any
-"""Any JSON. What JSON has no form for is written as in `lightwork.server.values`."""
+"""Any JSON. Values that JSON cannot express are written as in `lightwork.server.values`."""
 
 StackFrame = FrameInfo
 """One frame of a stack, as the worker reports it."""
@@ -75,12 +76,12 @@ _Count = Annotated[int, Meta(ge=0)]
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Why a request was not answered.
+    """Why a request failed.
 
     Attributes:
-        code: For programs; it does not change with the wording.
-        message: For people.
-        detail: What else is known, by name.
+        code: Error code for programs. It stays the same when the wording of the message changes.
+        message: Description for people.
+        detail: More facts, by name.
     """
 
     code: str
@@ -89,13 +90,13 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """The body of every answer whose status is 400 or more."""
+    """The body of every response with a status of 400 or more."""
 
     error: Failed
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """What was raised. `traceback` is that of the process in which it was, as text."""
+    """An exception. `traceback` is the text of the traceback in the process that raised it."""
 
     type: str
     message: str
@@ -103,7 +104,7 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """It was asked for, and is under way."""
+    """The request was accepted, and the operation has begun."""
 
     accepted: bool = True
 
@@ -115,14 +116,14 @@ class AppView(msgspec.Struct, frozen=True):
     """The app as a whole.
 
     Attributes:
-        run: Id of this run: another one means that everything known of the app is void.
-        root: Class of the root.
-        file: Where that is defined, None where there is no file.
-        url: Of the HTTP side; empty where it is mounted in another server.
-        address: Where works dial in.
-        runtime: Profile of the works for which nothing else is said.
-        journal: Its file, None without one.
-        error: What fails it, where it ends for that; None while nothing has.
+        run: Id of this run. If it changes, everything that a client has stored of the app is outdated.
+        root: Class of the root flow.
+        file: File that defines the class, None if there is no file.
+        url: URL of the HTTP server; empty if the API is mounted in another server.
+        address: Address to which works connect.
+        runtime: The default runtime profile of works.
+        journal: File of the journal, None without a journal.
+        error: The exception that has failed the app, None if it has not failed.
     """
 
     run: str
@@ -144,7 +145,7 @@ class AppView(msgspec.Struct, frozen=True):
 
 
 class ComponentView(msgspec.Struct, frozen=True):
-    """A component's place in the tree. `children` are full names."""
+    """A component and its place in the tree. `children` are full names."""
 
     name: str
     kind: Literal["flow", "work"]
@@ -153,14 +154,14 @@ class ComponentView(msgspec.Struct, frozen=True):
 
 
 class ComponentsPage(msgspec.Struct, frozen=True):
-    """Every component, parents first."""
+    """All components, parents first."""
 
     items: list[ComponentView]
     total: int
 
 
 class ComponentState(msgspec.Struct, frozen=True):
-    """The ``state`` of a component, or with `path` the part of its attributes that stands there."""
+    """The ``state`` of a component, or the `value` at a `path` in its attributes."""
 
     component: str
     state: Value = None
@@ -169,9 +170,9 @@ class ComponentState(msgspec.Struct, frozen=True):
 
 
 class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One edit of a component's attributes: `value` is set at `path`, or with `delete` what stands there goes.
+    """One edit of a component's attributes: set `value` at `path`, or with `delete` remove the item at `path`.
 
-    A path is the attribute's name, then keys and indices. One past the end of a list appends.
+    A path is the attribute's name, followed by keys and indices. An index one past the end of a list appends.
     """
 
     path: Annotated[list[Any], Meta(min_length=1, max_length=64)]
@@ -180,19 +181,19 @@ class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Edits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Edits that are made together, in order."""
+    """Edits that are made together and in order."""
 
     edits: Annotated[list[Edit], Meta(min_length=1, max_length=1000)]
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """How many edits were made; where a worker owns the state, it has taken them."""
+    """Number of edits that were made. If a worker owns the state, it has accepted them."""
 
     applied: int
 
 
 class StopRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Ends the app. `message` becomes its `stop_message`."""
+    """Stops the app. `message` becomes its `stop_message`."""
 
     message: str | None = None
 
@@ -204,13 +205,15 @@ class CallDetail(msgspec.Struct, frozen=True):
     """One call.
 
     Attributes:
-        attempt: Which try it is, from 1.
-        submitted_at, started_at, ended_at: None while that has not happened.
-        cached: Whether it was answered without running.
-        joined: How often the same call was asked for while it was in flight.
-        args: By the names of the parameters; None where it was left out.
-        result: What ``run`` returned.
-        error: What was raised.
+        attempt: Number of the attempt, from 1.
+        submitted_at: Time at which it was queued.
+        started_at: Time at which it started, None before.
+        ended_at: Time at which it ended, None before.
+        cached: Whether it was answered from the cache, without running.
+        joined: How often the same call was requested again while it was in flight.
+        args: Arguments by parameter name; None in lists that leave them out.
+        result: Return value of ``run``.
+        error: The exception that ``run`` raised.
     """
 
     id: int
@@ -238,7 +241,7 @@ class CallsPage(msgspec.Struct, frozen=True):
 
 
 class CallRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of a call, as ``run`` takes them."""
+    """The arguments of a call of ``run``."""
 
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
@@ -257,7 +260,7 @@ class TimelineItem(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """Calls that were not over at `since`, newest first; `now` is the scheduler's clock."""
+    """Calls that had not ended at `since`, newest first. `now` is the time of the scheduler's clock."""
 
     items: list[TimelineItem]
     now: float
@@ -267,7 +270,7 @@ class Timeline(msgspec.Struct, frozen=True):
 
 
 class WorkCounts(msgspec.Struct, frozen=True):
-    """How many calls of a work there are in each stage; of those that are over, since the app started."""
+    """Number of calls of a work in each stage. Ended calls are counted since the app started."""
 
     pending: int = 0
     running: int = 0
@@ -281,10 +284,11 @@ class WorkView(msgspec.Struct, frozen=True):
 
     Attributes:
         since: Time of its latest status.
-        runtime: The profile that it uses.
-        pid, hostname: Of its process, None while there is none.
-        worker_attempt: How many processes it has had.
-        current: A call that runs now.
+        runtime: The runtime profile that it uses.
+        pid: Process id of its worker, None without a process.
+        hostname: Host of its worker, None without a process.
+        worker_attempt: Number of processes that it has had.
+        current: Id of a call that is running, None without one.
     """
 
     name: str
@@ -334,7 +338,7 @@ class WorkAttempt(msgspec.Struct, frozen=True):
 
 
 class WorkDetail(WorkView, frozen=True):
-    """A work with everything that is known of it. `resources`: what its runtime was asked for."""
+    """A work with all details. `resources` are those that were requested from its runtime."""
 
     statuses: list[WorkStatus] = []
     signature: str = ""
@@ -345,21 +349,21 @@ class WorkDetail(WorkView, frozen=True):
 
 
 class ThreadStack(msgspec.Struct, frozen=True):
-    """Where a thread is, outermost frame first."""
+    """The stack of a thread, outermost frame first."""
 
     name: str
     frames: list[StackFrame]
 
 
 class TaskStack(msgspec.Struct, frozen=True):
-    """Where an asyncio task waits, outermost frame first."""
+    """The stack of an asyncio task, outermost frame first."""
 
     name: str
     frames: list[StackFrame]
 
 
 class StackView(msgspec.Struct, frozen=True):
-    """What a work's process does at this moment."""
+    """The stacks of all threads and tasks of a work's process at one moment."""
 
     work: str
     time: float
@@ -368,7 +372,7 @@ class StackView(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a work's processes use. `cpu` is in percent of one core, `memory` in bytes."""
+    """Usage of a work's processes. `cpu` is in percent of one core, `memory` in bytes."""
 
     work: str
     time: float
@@ -378,13 +382,13 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class UsagePage(msgspec.Struct, frozen=True):
-    """Usage of every work that has a process and has answered."""
+    """Usage of every work whose process has replied."""
 
     items: list[Usage]
 
 
 class UsageTotal(msgspec.Struct, frozen=True):
-    """Usage of all works together."""
+    """Total usage of all works."""
 
     cpu: float
     memory: int
@@ -395,11 +399,11 @@ class AppDetail(AppView, frozen=True):
     """The app with an overview of its works.
 
     Attributes:
-        counts: Works by stage.
+        counts: Number of works by stage.
         failures: The latest failed calls, newest first, without arguments.
-        load: What all works use, as last sampled; None where nobody has asked lately.
-        unclaimed: Works of a killed scheduler that run and that the flow has not made again. They are in no other
-            list; stopping one by its name ends it.
+        load: Total usage of all works in the latest sample; None if there is no recent sample.
+        unclaimed: Works of a killed scheduler that are still running and that the flow has not created again. No other
+            list has them. Stopping such a work by its name ends it.
     """
 
     counts: dict[str, int] = {}
@@ -412,7 +416,7 @@ class AppDetail(AppView, frozen=True):
 
 
 class LogEntry(msgspec.Struct, frozen=True):
-    """A line that a work wrote. `seq` grows over all works of the run."""
+    """A line that a work wrote. `seq` increases over all works of the run."""
 
     seq: int
     work: str
@@ -421,11 +425,12 @@ class LogEntry(msgspec.Struct, frozen=True):
 
 
 class LogsPage(msgspec.Struct, frozen=True):
-    """Lines in order.
+    """Lines in order of their numbers.
 
     Attributes:
-        first, last: The lines looked at are those from `first` to `last`; 0 where there are none.
-        more: Whether there are lines beyond, in the direction that was asked for.
+        first: Number of the first line that was searched, 0 if there are no lines.
+        last: Number of the last line that was searched, 0 if there are no lines.
+        more: Whether there are more lines in the requested direction.
     """
 
     items: list[LogEntry]
@@ -438,7 +443,7 @@ class LogsPage(msgspec.Struct, frozen=True):
 
 
 class LayoutTab(msgspec.Struct, frozen=True):
-    """A tab: the user interface of a component, or an address."""
+    """A tab: the user interface of a component, or of a URL."""
 
     name: str
     content: str | None
@@ -454,7 +459,7 @@ class LayoutItem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """The user interfaces of the tree, by the names of the components."""
+    """The user interfaces of the tree, by component name."""
 
     items: dict[str, LayoutItem]
 
@@ -466,14 +471,14 @@ class SchedulesPage(msgspec.Struct, frozen=True):
 
 
 class TriggerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Lets a schedule fire now."""
+    """Fires a schedule now."""
 
     flow: str
     key: str
 
 
 class RuntimeView(msgspec.Struct, frozen=True):
-    """A runtime profile in use, and how many works use it."""
+    """A runtime profile, and the number of works that use it."""
 
     profile: str
     kind: str
@@ -488,7 +493,7 @@ class RuntimesPage(msgspec.Struct, frozen=True):
 
 
 class CommandView(msgspec.Struct, frozen=True):
-    """A command of the app's own."""
+    """A command that the app defines."""
 
     name: str
     help: str
@@ -496,7 +501,7 @@ class CommandView(msgspec.Struct, frozen=True):
 
 
 class CommandsPage(msgspec.Struct, frozen=True):
-    """The app's own commands."""
+    """The commands that the app defines."""
 
     items: list[CommandView]
 

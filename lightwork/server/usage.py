@@ -1,4 +1,4 @@
-"""What works use at this moment: processor, memory and processes; each question goes to the work's own process."""
+"""Samples the CPU, memory and processes that works use. Each sample is a query to the work's process."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ __all__ = ["Usages", "ask_worker"]
 
 _USAGE_WITHIN = 1.0
 _EVERY = 2.0
-"""Seconds between two samples while somebody follows."""
+"""Seconds between two samples while a client follows usage."""
 
 _APART = 0.3
-"""Seconds between the two samples that are needed for a first number."""
+"""Seconds between the two samples from which the first CPU percentage is computed."""
 
 _FRESH = 30.0
+"""Seconds for which a total counts as recent."""
 
 
 async def ask_worker(engine: Engine, entry: WorkEntry, what: messages.QueryKind, timeout: float) -> bytes:
-    """What the worker of a work answers, in JSON.
+    """Query the worker of a work and return its reply, which is JSON.
 
     Raises:
-        TimeoutError: It has no worker, or that does not answer.
+        TimeoutError: The work has no worker, or the worker did not reply within `timeout` seconds.
     """
     worker = entry.worker
     if worker is None:
@@ -39,29 +40,29 @@ async def ask_worker(engine: Engine, entry: WorkEntry, what: messages.QueryKind,
 
 
 class Usages:
-    """Samples what works use, while somebody wants to know. Belongs to the loop's thread.
+    """Samples the usage of works on request, or repeatedly. Use it in the loop's thread only.
 
     Args:
-        engine: Of the app.
-        tell: Called with samples while they are followed.
+        engine: The engine of the app.
+        publish: Called with each sample while usage is followed.
     """
 
-    def __init__(self, engine: Engine, tell: Callable[[Iterable[Usage]], None]) -> None:
+    def __init__(self, engine: Engine, publish: Callable[[Iterable[Usage]], None]) -> None:
         self._engine = engine
-        self._tell = tell
-        self._before: dict[tuple[int, int], tuple[float, float]] = {}  # of a worker: when, and seconds by then
+        self._publish = publish
+        self._before: dict[tuple[int, int], tuple[float, float]] = {}  # by worker: time of sample, CPU seconds then
         self._task: asyncio.Task[None] | None = None
         self._latest: tuple[float, UsageTotal] | None = None
 
     @property
     def load(self) -> UsageTotal | None:
-        """What all works used when they were last sampled; None where that is too long ago."""
+        """Total usage of all works in the latest sample; None if it is older than 30 seconds."""
         if self._latest is None or self._latest[0] + _FRESH < time.time():
             return None
         return self._latest[1]
 
     def follow(self, wanted: bool) -> None:
-        """Sample again and again from now on, or not any more."""
+        """Start to sample repeatedly if `wanted`, otherwise stop. Calling it again with the same value does nothing."""
         if wanted and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._serve(), name="lightwork usage")
         elif not wanted and self._task is not None:
@@ -69,7 +70,7 @@ class Usages:
             self._task = None
 
     async def aclose(self) -> None:
-        """Sample no more. May be repeated."""
+        """Stop to sample. Calling it again does nothing."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -77,11 +78,11 @@ class Usages:
 
     async def _serve(self) -> None:
         while True:
-            self._tell(await self.sample())
+            self._publish(await self.sample())
             await asyncio.sleep(_EVERY)
 
     async def sample(self) -> list[Usage]:
-        """What every work uses that has a process and answers in time."""
+        """Return the usage of every work that has a process which replies in time."""
         entries = [entry for entry in self._engine.entries.by_work.values() if entry.worker is not None]
         if any(self._key(entry) not in self._before for entry in entries):
             await self._take(entries)

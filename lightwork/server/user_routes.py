@@ -1,4 +1,4 @@
-"""The app's own routes and commands, as ``configure_api`` and ``configure_commands`` of its flows give them."""
+"""The app's own routes and commands, which its flows return from ``configure_api`` and ``configure_commands``."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _log = get_logger("lightwork.server")
 
 
 class _Parameters:
-    """What a user's function takes, and how it is made from what a client sends."""
+    """The parameters of a user's function, and the conversion of JSON values to their types."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.signature = _signature(function)
         target = getattr(function, "__func__", function)
         try:
             self._hints = typing.get_type_hints(target, include_extras=True)
-        except Exception:  # evaluating a user's annotation may raise anything; then nothing is converted
+        except Exception:  # evaluating a user's annotation may raise anything; values are then not converted
             self._hints = {}
 
     def whole(self, taken: Iterable[str]) -> str | None:
-        """The one parameter that takes the whole body: a struct or a dataclass."""
+        """Return the parameter that takes the whole body: the only remaining one, a struct, dataclass or model."""
         names = [name for name in self.signature.parameters if name not in set(taken)]
         if len(names) != 1:
             return None
@@ -52,10 +52,10 @@ class _Parameters:
         return names[0] if is_record or hasattr(kind, "model_validate") else None
 
     def convert(self, name: str, value: Any, *, strict: bool) -> Any:
-        """A value in its parameter's type.
+        """Convert a value to the type of its parameter.
 
         Raises:
-            Problem: It does not fit; names the parameter.
+            Problem: The value does not match the type; it names the parameter.
         """
         kind = self._hints.get(name, Any)
         try:
@@ -63,12 +63,12 @@ class _Parameters:
                 return kind.model_validate(value)
             return msgspec.convert(value, kind, strict=strict)
         except (msgspec.ValidationError, ValueError) as error:
-            raise Problem("bad_request", f"the parameter {name!r:.80} does not fit: {error}") from None
-        except TypeError:  # an annotation that says nothing here
+            raise Problem("bad_request", f"invalid value for parameter {name!r:.80}: {error}") from None
+        except TypeError:  # the annotation is not a type that msgspec can convert to
             return value
 
     def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name; raises `Problem` where they do not fit the signature."""
+        """Return the arguments by name. Raises `Problem` if they do not match the signature."""
         try:
             self.signature.bind(**given)
         except TypeError as error:
@@ -77,13 +77,13 @@ class _Parameters:
 
 
 class UserRoutes:
-    """Routes and commands of one app, asked for once, when it starts.
+    """Routes and commands of one app. The flows are asked for them once, when the app starts.
 
     Args:
         root: The root flow.
 
     Raises:
-        UsageError: A flow gives what is no route or command, one that the app has itself, or one twice.
+        UsageError: A flow returns an invalid, reserved or duplicate route or command.
     """
 
     def __init__(self, root: Flow) -> None:
@@ -96,14 +96,14 @@ class UserRoutes:
             for method in _given(flow, "configure_api"):
                 route = self._route(flow, method)
                 if (route.method, route.pattern) in seen:
-                    raise UsageError(f"configure_api of {flow._label()} gives {method!r}, which is there already")
+                    raise UsageError(f"configure_api of {flow._label()} returned {method!r}, which already exists")
                 seen.add((route.method, route.pattern))
                 self._methods.append((flow.name, method))
                 routes.append(route)
             for command in _commands(flow):
                 if command.name in self._commands:
                     raise UsageError(
-                        f"configure_commands of {flow._label()} gives {command.name!r}, which is there already"
+                        f"configure_commands of {flow._label()} returned {command.name!r}, which already exists"
                     )
                 self._commands[command.name] = command
         self.routes = Routes(routes)
@@ -112,12 +112,12 @@ class UserRoutes:
         where = f"configure_api of {flow._label()}"
         if not isinstance(method, HttpMethod) or not method.verb:
             raise UsageError(
-                f"{where} gives {method!r:.80}: it gives a list of Get, Post, Put and Delete of lightwork.api"
+                f"{where} must return a list of Get, Post, Put and Delete of lightwork.api, got an item {method!r:.80}"
             )
         path = method.route.rstrip("/")
         if not path or any(path == taken or path.startswith(f"{taken}/") for taken in _RESERVED):
             taken = ", ".join(_RESERVED)
-            raise UsageError(f"{where} gives {method!r}: / and what is below {taken} is the app's own")
+            raise UsageError(f"{where} returned {method!r}, but / and paths below {taken} are reserved")
         parameters = _Parameters(method.method)
         names = [part[1:-1] for part in path.split("/") if part[:1] == "{"]
 
@@ -151,17 +151,17 @@ class UserRoutes:
     # --- commands ---------------------------------------------------------------------------------
 
     def commands(self) -> list[CommandView]:
-        """Every command."""
+        """Return all commands."""
         return [
             CommandView(one.name, one.help, describe(describe_parameters(_signature(one.method))))
             for one in self._commands.values()
         ]
 
     async def run(self, name: str, given: dict[str, Any]) -> Any:
-        """What a command gives.
+        """Run a command and return its result.
 
         Raises:
-            Problem: There is none such, the arguments do not fit, or it raised.
+            Problem: The command does not exist, the arguments do not match, it took too long, or it raised.
         """
         command = self._commands.get(name)
         if command is None:
@@ -174,7 +174,7 @@ class UserRoutes:
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function, eval_str=True)
-    except Exception:  # evaluating a user's annotation may raise anything; it is shown as it was written then
+    except Exception:  # evaluating a user's annotation may raise anything; it is then shown as text
         return inspect.signature(function)
 
 
@@ -184,7 +184,7 @@ def _given(flow: Flow, hook: str) -> list[Any]:
     except Exception as error:
         raise UsageError(f"{hook} of {flow._label()} raised {type(error).__name__}: {error}") from error
     if not isinstance(given, (list, tuple)):
-        raise UsageError(f"{hook} of {flow._label()} gives {given!r:.80}: it gives a list")
+        raise UsageError(f"{hook} of {flow._label()} must return a list, got {given!r:.80}")
     return list(given)
 
 
@@ -197,7 +197,8 @@ def _commands(flow: Flow) -> list[Command]:
             found += [Command(name, method) for name, method in one.items()]
         else:
             raise UsageError(
-                f"configure_commands of {flow._label()} gives {one!r:.80}: it gives a list of {{'name': self.method}}"
+                f"configure_commands of {flow._label()} must return a list of {{'name': self.method}}, "
+                f"got an item {one!r:.80}"
             )
     return found
 
@@ -214,7 +215,7 @@ def _arguments(method: HttpMethod, parameters: _Parameters, names: list[str], re
     if whole is not None:
         return parameters.bind({**arguments, whole: parameters.convert(whole, body, strict=True)})
     if not isinstance(body, dict):
-        raise Problem("bad_request", "the body is no JSON object with the parameters by name")
+        raise Problem("bad_request", "the request body must be a JSON object with the parameters by name")
     for name, value in body.items():
         arguments[name] = parameters.convert(name, value, strict=True)
     return parameters.bind(arguments)

@@ -1,16 +1,17 @@
-"""Values of users as JSON, and back.
+"""Conversion of users' values to JSON and back.
 
-What JSON has no form for is an object with one key that begins with a dollar sign:
+A value that JSON cannot express becomes an object whose first key begins with a dollar sign:
 
-==============================  ================================================================
-``{"$bytes": n, "preview"}``    `n` bytes; the first of them in base64
+==============================  ==========================================================================
+``{"$bytes": n, "preview"}``    `n` bytes; `preview` has the first of them in base64
 ``{"$set": [...]}``             a set
-``{"$dict": [[k, v], ...]}``    a dict whose keys are not all strings, or begin with a dollar sign
+``{"$dict": [[k, v], ...]}``    a dict in which a key is not a string, or begins with a dollar sign
 ``{"$float": "nan"}``           ``nan``, ``inf`` or ``-inf``
-``{"$cut": n, "preview"}``      a value of about `n` bytes, of which the beginning is shown as text
-==============================  ================================================================
+``{"$int": "..."}``             an integer beyond 2**53, in decimal digits
+``{"$cut": n, "preview"}``      a value of about `n` bytes that is too large; `preview` has its beginning as text
+==============================  ==========================================================================
 
-Back they are understood but for ``$cut``, and ``$bytes`` where the preview is not the whole.
+`from_json` accepts these objects, except ``$cut``, and ``$bytes`` if the preview does not have all bytes.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class BadValue(ValueError):
-    """It stands for no value that a state or an argument can have."""
+    """The JSON does not represent a value of a state or an argument."""
 
 
 def to_json(value: Any, most: int | None = None) -> Any:
-    """A copy of a plain value that JSON can carry.
+    """Return a copy of a value that can be encoded as JSON.
 
     Args:
-        value: What a state, an argument or a result is; of other types the text is given.
-        most: Bytes beyond which it is cut to a preview; None for no limit.
+        value: A state, an argument or a result. A value of an unknown type becomes its ``repr``.
+        most: Bytes of JSON beyond which the value is cut to a preview; None for no limit.
     """
     if type(value) in (bool, int, type(None)):
         return _scalar(value)
@@ -56,7 +57,7 @@ def to_json(value: Any, most: int | None = None) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    # JavaScript has doubles only: a larger integer would be another one there.
+    # JavaScript has doubles only: it would round a larger integer.
     return value if type(value) is not int or -_LONGEST_INT <= value <= _LONGEST_INT else {"$int": str(value)}
 
 
@@ -102,10 +103,10 @@ def _shown_dict(value: dict[Any, Any], depth: int) -> Any:
 
 
 def from_json(value: Any, depth: int = 0) -> Any:
-    """The value that a piece of decoded JSON stands for.
+    """Return the value that decoded JSON represents.
 
     Raises:
-        BadValue: A marker in it is malformed, or stands for something that is not there.
+        BadValue: A ``$`` object is malformed or unknown, or represents a value that was cut.
     """
     if depth > _DEEPEST:
         raise BadValue("nested too deep")
@@ -118,7 +119,7 @@ def from_json(value: Any, depth: int = 0) -> Any:
         return {key: from_json(item, depth + 1) for key, item in value.items()}
     maker = _MAKERS.get(marker)
     if maker is None or (len(value) != 1 and marker != "$bytes"):
-        raise BadValue(f"an object with the key {marker!r:.40} stands for no value")
+        raise BadValue(f"an object with the key {marker!r:.40} does not represent a value")
     try:
         return maker(value, depth)
     except (TypeError, ValueError, KeyError, OverflowError) as error:
@@ -144,7 +145,7 @@ def _make_float(value: dict[str, Any], depth: int) -> Any:
 def _make_int(value: dict[str, Any], depth: int) -> Any:
     text = value["$int"]
     if not isinstance(text, str) or len(text) > 30:
-        raise ValueError(f"{text!r:.40} is no whole number")
+        raise ValueError(f"must be a whole number in a string of at most 30 characters, got {text!r:.40}")
     return int(text)
 
 
@@ -154,7 +155,7 @@ def _make_bytes(value: dict[str, Any], depth: int) -> Any:
     except binascii.Error as error:
         raise ValueError(str(error)) from None
     if len(data) != value["$bytes"]:
-        raise ValueError("the preview is not the whole of it")
+        raise ValueError("the preview does not have all bytes")
     return data
 
 

@@ -1,4 +1,4 @@
-"""What is known of a running app, as the types of `lightwork.server.types`. Reads, and changes nothing."""
+"""Reads a running app and returns the types of `lightwork.server.types`. Nothing here changes the app."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 __all__ = ["MOST_STATE", "AppLike", "Views", "describe"]
 
 MOST_STATE = 64 * 1024
-"""Bytes of JSON up to which one attribute of a state is shown whole."""
+"""Maximum bytes of JSON of one state attribute. A larger value is cut to a preview."""
 
 _log = get_logger("lightwork.server")
 
 
 class AppLike(Protocol):
-    """What is needed of a running app here; `lightwork.App` says what each is."""
+    """The part of `lightwork.App` that the server uses."""
 
     @property
     def root(self) -> Flow:
@@ -64,40 +64,40 @@ class AppLike(Protocol):
 
     @property
     def stop_message(self) -> str | None:
-        """What the flow said when it stopped."""
+        """The message with which the flow stopped."""
 
     @property
     def error(self) -> BaseException | None:
-        """What fails it."""
+        """The exception that has failed the app."""
 
     @property
     def schedules(self) -> list[ScheduleView]:
-        """Every schedule."""
+        """All schedules."""
 
     @property
     def layout(self) -> dict[str, Any]:
         """The user interface of each component."""
 
     def stop(self, message: str | None = None) -> None:
-        """End the app in order."""
+        """Stop the app gracefully."""
 
     def trigger(self, flow: str, key: str) -> None:
-        """Let a schedule fire now."""
+        """Fire a schedule now."""
 
 
 class Views:
-    """Reads one running app. Belongs to the loop's thread.
+    """Reads one running app. Use it in the loop's thread only.
 
     Args:
         app: The app.
-        engine: Its engine.
-        history: Of its calls.
+        engine: The engine of the app.
+        history: The history of its calls.
         run: Id of the run.
-        started_at: When that began.
+        started_at: Time at which the run began.
 
     Attributes:
-        url: Where the HTTP side is; empty where another server has it.
-        is_stopping: Whether the app ends.
+        url: URL of the HTTP server; empty if the API is mounted in another server.
+        is_stopping: Whether the app is stopping.
     """
 
     def __init__(self, app: AppLike, engine: Engine, history: History, run: str, started_at: float) -> None:
@@ -114,7 +114,7 @@ class Views:
     # --- the app ----------------------------------------------------------------------------------
 
     def app(self) -> AppView:
-        """The app as a whole."""
+        """Return the view of the app."""
         root, config, address, error = self._app.root, self._app.config, self._engine.address, self._app.error
         file = _file_of(root)
         host = f"[{address.host}]" if ":" in address.host else address.host
@@ -138,7 +138,7 @@ class Views:
         )
 
     def counts(self) -> dict[str, int]:
-        """Works by stage."""
+        """Return the number of works by stage."""
         counts: dict[str, int] = {}
         for work in self._app.root.works():
             stage = work.status.stage.value
@@ -146,11 +146,11 @@ class Views:
         return counts
 
     def failures(self) -> list[CallDetail]:
-        """The latest failed calls, newest first."""
+        """Return the latest failed calls, newest first."""
         return [self.call(record, with_args=False) for record in reversed(self._history.failures)]
 
     def find(self, name: str) -> Work | Flow | None:
-        """The component of that name, None where there is none."""
+        """Return the component of this name, None if it does not exist."""
         found = self._named.get(name)
         if found is None or found._driver is None or found.name != name:
             self._named = {node.name: node for node in self._app.root._walk() if isinstance(node, (Work, Flow))}
@@ -158,7 +158,7 @@ class Views:
         return found
 
     def components(self) -> list[ComponentView]:
-        """Every component, parents first."""
+        """Return all components, parents first."""
         return [
             ComponentView(
                 node.name,
@@ -171,25 +171,25 @@ class Views:
         ]
 
     def layout(self) -> dict[str, LayoutItem]:
-        """The user interfaces; the latest that were right, where what a component gives now is wrong."""
+        """Return the user interfaces by component; if the layout is invalid now, return the latest valid one."""
         try:
             self._layout = msgspec.convert(self._app.layout, dict[str, LayoutItem])
         except LayoutError as error:
-            _log.warning("the layout cannot be shown", error=str(error))  # the next pass fails the app with it
+            _log.warning("invalid layout", error=str(error))  # the next pass raises this error and fails the app
         return self._layout
 
     def schedules(self) -> list[ScheduleView]:
-        """Every schedule, the next to fire first."""
+        """Return all schedules, the next to fire first."""
         return self._app.schedules
 
     # --- state ------------------------------------------------------------------------------------
 
     def state(self, component: AnyComponent, depth: int | None = None) -> dict[str, Any]:
-        """What ``component.state`` gives, each attribute cut where it is large.
+        """Return ``component.state`` as JSON values. Attributes larger than `MOST_STATE` are cut.
 
         Args:
-            component: Whose.
-            depth: Levels of children that are shown; None for all.
+            component: The component.
+            depth: Levels of children to include; None for all.
         """
         if isinstance(component, Work):
             calls = component.state["calls"]
@@ -204,11 +204,11 @@ class Views:
     # --- works ------------------------------------------------------------------------------------
 
     def entry(self, work: Work) -> WorkEntry | None:
-        """The scheduler's entry of a work, None where it has none (any more)."""
+        """Return the engine's entry of a work, None if it has none or has removed it."""
         return self._engine.entries.by_work.get(work)
 
     def work(self, work: Work) -> WorkView:
-        """One work."""
+        """Return the view of a work."""
         return WorkView(**self._work_fields(work))
 
     def _work_fields(self, work: Work) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class Views:
             counts = WorkCounts(*(past.counts.get(stage, 0) for stage in _COUNTED))
             current = next(iter(past.running), None)
             attempt = past.attempts[-1].attempt if past.attempts else 0
-            if entry.worker is not None:  # it may be older than the history: adopted, or there before anybody looked
+            if entry.worker is not None:  # it may be older than the history: adopted, or started before the API was
                 attempt, hello = entry.worker.attempt, entry.worker.hello
         return {
             "name": work.name,
@@ -243,7 +243,7 @@ class Views:
         }
 
     def work_detail(self, work: Work) -> WorkDetail:
-        """One work with everything that is known of it."""
+        """Return all details of a work."""
         entry, signature = self.entry(work), work._signature
         attempts = self._history.work(entry).attempts if entry is not None else ()
         return WorkDetail(
@@ -260,7 +260,7 @@ class Views:
         )
 
     def call(self, record: CallRecord, *, with_args: bool = True) -> CallDetail:
-        """One call. Without `with_args` what it took and gave is left out; the error stays."""
+        """Return the details of a call. Without `with_args`, leave out arguments, result and traceback."""
         status, error = record.status, None
         if record.error is not None:
             error = _raised(record.error, with_traceback=with_args)
@@ -283,7 +283,7 @@ class Views:
         )
 
     def runtimes(self) -> list[RuntimeView]:
-        """Profiles that are configured or in use."""
+        """Return the runtime profiles that are configured or in use."""
         config = self._app.config
         used: dict[str, int] = {config.runtime: 0, **dict.fromkeys(config.runtimes, 0)}
         for work in self._app.root.works():
@@ -300,7 +300,7 @@ def _raised(info: ErrorInfo, *, with_traceback: bool = True) -> Raised:
 
 
 def describe(parameters: Iterable[tuple[str, str, bool, Any]]) -> list[Parameter]:
-    """Parameters as `lightwork.components.signature.describe_parameters` gives them, for the wire."""
+    """Convert parameters from `lightwork.components.signature.describe_parameters` to `Parameter`."""
     return [
         Parameter(name, annotation, required, to_json(default, MOST_SHOWN))
         for name, annotation, required, default in parameters
@@ -319,7 +319,7 @@ def _children(node: AnyComponent) -> list[AnyComponent]:
 
 def _file_of(root: Flow) -> str | None:
     shown: Any = root
-    if type(root).__module__ == "lightwork.app":  # the flow around a work that is an app by itself
+    if type(root).__module__ == "lightwork.app":  # the flow that `App(work)` puts around a single work
         shown = root.works()[0]
     module = sys.modules.get(type(shown).__module__)
     return getattr(module, "__file__", None)

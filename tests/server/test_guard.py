@@ -125,7 +125,7 @@ def test_cross_site_without_origin() -> None:
     """A request that the browser marks as another site's, and that nobody sees as a page, is refused."""
     guard = Guard(None)
     headers = {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
-    with pytest.raises(Problem, match="another site"):
+    with pytest.raises(Problem, match="pages of another site are refused"):
         guard.check(Request("GET", "/api/v1/app", "", headers))
 
 

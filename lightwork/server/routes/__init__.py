@@ -1,4 +1,4 @@
-"""The routes of the HTTP API, by what they are about."""
+"""The routes of the HTTP API, by subject."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from lightwork.server.routes.probes import PROBES
 __all__ = ["PROBES", "ROUTES"]
 
 ROUTES = [*queries.ROUTES, *actions.ROUTES, *logs.ROUTES, *user.ROUTES, *stacks.ROUTES, *probes.ROUTES]
-"""Every route below the API's prefix."""
+"""All routes below the API's prefix."""

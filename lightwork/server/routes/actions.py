@@ -1,4 +1,4 @@
-"""Routes that act: on the state, on works, on calls, on schedules, on the app."""
+"""Routes that act on the state, works, calls, schedules and the app."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 _CONFIRM_WITHIN = 30.0
-"""Seconds that a work has to answer an edit of its state."""
+"""Seconds within which a work must answer an edit of its state."""
 
 
 class _WaitQuery(msgspec.Struct, frozen=True):
-    """Whether the answer waits until it is done."""
+    """Whether to wait until the operation is done."""
 
     wait: bool = False
 
 
 class _CallQuery(msgspec.Struct, frozen=True):
-    """Seconds that the answer waits for the call's end."""
+    """Seconds to wait for the end of the call."""
 
     wait: Annotated[float, Meta(ge=0, le=3600)] | None = None
 
@@ -51,14 +51,14 @@ class _CallQuery(msgspec.Struct, frozen=True):
 
 
 async def _stop_app(api: Api, request: Request) -> Accepted:
-    """End the app in order."""
+    """Stop the app gracefully."""
     message = parse_body(request, StopRequest).message
     api.app.stop(message)
     return Accepted()
 
 
 async def _trigger(api: Api, request: Request) -> Accepted:
-    """Let a schedule fire now."""
+    """Fire a schedule now."""
     body = parse_body(request, TriggerRequest)
     try:
         api.app.trigger(body.flow, body.key)
@@ -71,13 +71,13 @@ async def _trigger(api: Api, request: Request) -> Accepted:
 
 
 async def _patch_state(api: Api, request: Request) -> Applied:
-    """Edit the state of a component, as a flow does: a work that runs decides over its own."""
+    """Edit the state of a component. A running work may refuse edits of its state."""
     component = find_component(api, request.params["component"])
     wanted = parse_body(request, Edits).edits
     answered: asyncio.Future[Operation | None] = asyncio.get_running_loop().create_future()
 
     def make() -> None:
-        # After the plain pass that runs, if one does: it sees one state.
+        # Runs after the current plain pass, if there is one: a pass must see one state throughout.
         try:
             prepared = state_edits.prepare(component, wanted)
             if isinstance(component, Work):
@@ -103,7 +103,9 @@ async def _patch_state(api: Api, request: Request) -> Applied:
     except StateError as error:
         raise Problem("conflict", str(error)) from None
     except TimeoutError:
-        raise Problem("timeout", f"{component.name} has not answered the edit yet; it may still take it") from None
+        raise Problem(
+            "timeout", f"{component.name} did not answer the edit within {_CONFIRM_WITHIN:g} s; it may still accept it"
+        ) from None
     return Applied(len(wanted))
 
 
@@ -111,15 +113,15 @@ async def _patch_state(api: Api, request: Request) -> Applied:
 
 
 async def _start_work(api: Api, request: Request) -> Response:
-    """Start a work's process ahead of its first call."""
+    """Start a work's process before its first call."""
     work = find_work(api, request.params["name"])
     return await _operate(api, request, work, work.start)
 
 
 async def _stop_work(api: Api, request: Request) -> Response:
-    """End a work's process; its calls end as stopped.
+    """Stop a work's process. Its calls end as stopped.
 
-    One that the flow has not made again after ``--resume`` is given up, and not waited for.
+    A work that the flow has not created again after ``--resume`` is abandoned. The request does not wait for its end.
     """
     name = request.params["name"]
     if api.views.find(name) is None and api.engine.give_up(name):
@@ -146,14 +148,14 @@ async def _operate(api: Api, request: Request, work: Work, act: Any) -> Response
 
 
 async def _call_work(api: Api, request: Request) -> Response:
-    """Call a work with these arguments."""
+    """Call a work with the arguments in the body."""
     work = find_work(api, request.params["name"])
     body = parse_body(request, CallRequest)
     try:
         args = tuple(from_json(value) for value in body.args)
         kwargs = {name: from_json(value) for name, value in body.kwargs.items()}
     except BadValue as error:
-        raise Problem("bad_request", f"an argument cannot be taken: {error}") from None
+        raise Problem("bad_request", f"invalid argument: {error}") from None
     return await _submit(api, request, work, args, kwargs)
 
 
@@ -176,14 +178,14 @@ async def _submit(api: Api, request: Request, work: Work, args: tuple[Any, ...],
     except LightworkError as error:
         raise Problem("refused", str(error)) from None
     if call._interest == 1:
-        call._retrieved = True  # it is shown to whoever asked for it, and must not fail the app
+        call._retrieved = True  # the client sees the error, so it must not fail the app
     if seconds is not None:
         await _wait(call, seconds)
     return json_response(_view(api, call), 200 if call.done else 202)
 
 
 async def _wait(call: Call[Any], seconds: float) -> None:
-    """Wait for a call without being one of those for whose sake it runs."""
+    """Wait for a call without counting as a caller: the call does not run for the sake of this wait."""
     try:
         async with asyncio.timeout(seconds):
             while not call.done:
@@ -194,21 +196,21 @@ async def _wait(call: Call[Any], seconds: float) -> None:
 
 def _view(api: Api, call: Call[Any]) -> CallDetail:
     record = api.history.call(call.id)
-    if record is None:  # so many calls since that it is forgotten already
+    if record is None:  # the history has already dropped it, because many calls came after it
         status = call.status
         return CallDetail(call.id, call.work, call.hash, status.stage, status.reason, status.message, status.attempt)
     return api.views.call(record)
 
 
 async def _cancel_call(api: Api, request: Request) -> Accepted:
-    """Cancel a call that waits or runs."""
+    """Cancel a call that is waiting or running."""
     record = find_call(api, request.params["id"])
     work = api.views.find(record.work)
     entry = api.views.entry(work) if isinstance(work, Work) else None
     if entry is None:
-        raise Problem("conflict", f"{record.work} is in the app no more")
+        raise Problem("conflict", f"the work {record.work} is no longer in the app")
     if record.ended_at is not None:
-        raise Problem("conflict", f"call {record.id} is over: {record.status.stage.value}")
+        raise Problem("conflict", f"call {record.id} has already ended: {record.status.stage.value}")
     api.engine.cancel_call(entry, record.id)
     return Accepted()
 

@@ -1,4 +1,4 @@
-"""Routes about the output of works, which is read from the disk."""
+"""Routes for the log lines of works, which are read from the disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["ROUTES"]
 _Seq = Annotated[int, Meta(ge=0, le=2**62)]
 _Count = Annotated[int, Meta(ge=1, le=10_000)]
 _PATIENCE = 1.0
-"""Seconds that a reader waits for lines that are on their way to the disk."""
+"""Maximum seconds to wait until pending lines are written to the disk."""
 
 
 class _LogsQuery(msgspec.Struct, frozen=True):
-    """Which lines: those after a number, or the last ones, before a number where one is given."""
+    """Which lines: those after a number, or the last ones, optionally before a number."""
 
     work: list[str] = []
     tail: _Count | None = None
@@ -39,12 +39,12 @@ class _LogsQuery(msgspec.Struct, frozen=True):
 
 def _reader(api: Api) -> LogReader:
     if api.log_folder is None:
-        raise Problem("not_found", "the output of works is not kept: log_dir of the configuration is empty")
+        raise Problem("not_found", "log lines are not stored, because the configuration key log_dir is empty")
     return LogReader(api.log_folder)
 
 
 async def _check_works(api: Api, reader: LogReader, names: list[str]) -> None:
-    """Works that are gone have left lines; a name that is neither here nor there is a mistake."""
+    """Raise `Problem` for a name that is neither a work nor the name of a removed work with log lines."""
     unknown = [name for name in names if not isinstance(api.views.find(name), Work)]
     if unknown:
         known = await asyncio.to_thread(reader.works)
@@ -54,7 +54,7 @@ async def _check_works(api: Api, reader: LogReader, names: list[str]) -> None:
 
 
 async def _get_logs(api: Api, request: Request) -> LogsPage:
-    """Lines of works, merged in the order in which they came."""
+    """Return log lines of works, merged in the order in which they arrived."""
     query = parse_query(request, _LogsQuery)
     reader = _reader(api)
     await _check_works(api, reader, query.work)
@@ -80,16 +80,16 @@ async def _settle(api: Api) -> None:
         async with asyncio.timeout(_PATIENCE):
             await writer.wait_written()
     except TimeoutError:
-        return  # what is there is given
+        return  # the lines that are written are returned
 
 
 async def _download(api: Api, request: Request) -> Response:
-    """Everything that one work has written and that is still there, as text."""
+    """Return all stored log lines of one work, as text."""
     name = request.params["name"]
     reader = _reader(api)
     await _check_works(api, reader, [name])
     await _settle(api)
-    # Only for people; nothing that a header could trip over.
+    # The file name is for people only. It must not contain characters that are special in a header.
     shown = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
     headers = {"Content-Disposition": f'attachment; filename="{shown}.log"', "Cache-Control": "no-store"}
     return Response(_stream(reader.pieces(name)), headers=headers)

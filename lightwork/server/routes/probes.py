@@ -1,4 +1,4 @@
-"""What machines ask: whether the app lives and is ready, how it does in numbers, and what there is to ask at all."""
+"""Routes for machines: the health and readiness probes, the metrics and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["PROBES", "ROUTES"]
 
 
 async def _is_healthy(api: Api, request: Request) -> Response:
-    """The loop answers: that is all that this says."""
+    """Report that the event loop answers. Nothing else is checked."""
     return json_response({"status": "ok"})
 
 
 async def _is_ready(api: Api, request: Request) -> Response:
-    """Whether the app runs, and its flow says that it is ready."""
+    """Report whether the app is running and its flow is ready."""
     if api.views.is_stopping:
         raise Problem("not_ready", "the app is stopping")
     if not api.root.ready:
-        raise Problem("not_ready", "the flow is not ready")
+        raise Problem("not_ready", "the root flow is not ready: its property ready is false")
     return json_response({"status": "ready"})
 
 
 async def _metrics(api: Api, request: Request) -> Response:
-    """Numbers in the format of Prometheus."""
+    """Return metrics in the format of Prometheus."""
     try:
         import prometheus_client
     except ImportError:
@@ -44,13 +44,13 @@ async def _metrics(api: Api, request: Request) -> Response:
 
 
 class _Collector:
-    """Makes the numbers when they are asked for; nothing is counted twice."""
+    """Computes the metrics when they are requested. It keeps no counters of its own."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     def collect(self) -> Any:
-        """The families of Prometheus."""
+        """Yield the metric families."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
         api, app = self._api, self._api.views.app()
@@ -62,28 +62,30 @@ class _Collector:
             works.add_metric([stage.value], counts.get(stage.value, 0))
         yield works
         yield from self._calls(CounterMetricFamily, GaugeMetricFamily)
-        yield GaugeMetricFamily("lightwork_feed_clients", "WebSockets that follow the app.", api.feed.num_clients)
+        yield GaugeMetricFamily("lightwork_feed_clients", "Connected clients of the feed.", api.feed.num_clients)
         writer = api.engine.output.writer
         backlog = 0 if writer is None else writer.backlog
-        yield GaugeMetricFamily("lightwork_log_backlog_bytes", "Output that waits for the disk.", backlog)
-        yield CounterMetricFamily("lightwork_changes", "Changes of the tree so far.", api.hub.version)
+        yield GaugeMetricFamily(
+            "lightwork_log_backlog_bytes", "Log lines that wait to be written to the disk.", backlog
+        )
+        yield CounterMetricFamily("lightwork_changes", "Changes of the component tree.", api.hub.version)
 
     def _calls(self, counter: Any, gauge: Any) -> Any:
         api = self._api
-        over = counter("lightwork_calls", "Calls that are over, by how they ended.", labels=["work", "stage"])
-        open_calls = gauge("lightwork_calls_open", "Calls that wait or run.", labels=["work", "stage"])
-        workers = counter("lightwork_workers_started", "Processes that a work has had.", labels=["work"])
+        ended = counter("lightwork_calls", "Ended calls, by result.", labels=["work", "stage"])
+        open_calls = gauge("lightwork_calls_open", "Calls that are waiting or running.", labels=["work", "stage"])
+        workers = counter("lightwork_workers_started", "Worker processes that were started.", labels=["work"])
         for work in api.root.works():
             entry = api.views.entry(work)
             if entry is None:
                 continue
             past = api.history.work(entry)
             for stage in (Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED):
-                over.add_metric([work.name, stage.value], past.counts.get(stage, 0))
+                ended.add_metric([work.name, stage.value], past.counts.get(stage, 0))
             for stage in (Stage.PENDING, Stage.RUNNING):
                 open_calls.add_metric([work.name, stage.value], past.counts.get(stage, 0))
             workers.add_metric([work.name], past.attempts[-1].attempt if past.attempts else 0)
-        yield over
+        yield ended
         yield open_calls
         yield workers
 
@@ -94,7 +96,7 @@ def _document(routes: tuple[Route, ...], prefix: str) -> dict[str, Any]:
 
 
 async def _get_document(api: Api, request: Request) -> Response:
-    """This document."""
+    """Return this document."""
     return json_response(_document(api.routes, PREFIX))
 
 
@@ -105,4 +107,4 @@ PROBES = [
     Route("GET", "/readyz", _is_ready),
     Route("GET", "/metrics", _metrics),
 ]
-"""Routes outside of the API's prefix, where platforms look for them."""
+"""Routes outside the API's prefix, at the paths that platforms expect."""

@@ -1,4 +1,4 @@
-"""Routes that read: the app, its tree, its works and their calls."""
+"""Routes that read the app, its component tree, its works and their calls."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ _MOST_DEEP = 64
 
 
 class _StateQuery(msgspec.Struct, frozen=True):
-    """Which component; how many levels below it."""
+    """Which component, and how many levels below it."""
 
     component: str = "root"
     depth: _Depth | None = None
 
 
 class _PathQuery(msgspec.Struct, frozen=True):
-    """Where in the attributes: ``a.b.0``, or a JSON list."""
+    """Path in the attributes: ``a.b.0``, or a JSON list of keys."""
 
     path: str | None = None
 
 
 class _WorksQuery(msgspec.Struct, frozen=True):
-    """Which works, and in which order; a sort with a minus in front goes down."""
+    """Which works, and in which order. A minus before the sort key means descending."""
 
     stage: Stage | None = None
     match: Annotated[str, Meta(max_length=1000)] | None = None
@@ -80,30 +80,30 @@ class _CallsQuery(msgspec.Struct, frozen=True):
 
 
 class _TimelineQuery(msgspec.Struct, frozen=True):
-    """Calls that were not over at this time, at most so many."""
+    """Calls that had not ended at the time `since`, at most `limit`."""
 
     since: float | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
 def parse_path(text: str) -> list[Any]:
-    """The keys in ``a.b.0``, or in a JSON list; raises `Problem` where it is none."""
+    """Split ``a.b.0``, or decode a JSON list of keys. Raises `Problem` if the JSON is invalid."""
     if not text.startswith("["):
         return [int(part) if part.isascii() and part.isdigit() else part for part in text.split(".")][:_MOST_DEEP]
     try:
         found: list[Any] = msgspec.json.decode(text, type=list[str | int | bool | None])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise Problem("bad_request", f"the path is no JSON list of keys: {error}") from None
+        raise Problem("bad_request", f"a path that begins with [ must be a JSON list of keys: {error}") from None
     return found[:_MOST_DEEP]
 
 
 def walk(values: dict[str, Any], path: list[Any]) -> Any:
-    """What stands at a path of plain attributes.
+    """Return the value at a path of plain attributes.
 
-    A dotted path does not say whether ``0`` is a number or text: where a dict has not the one, the other is tried.
+    A dotted path does not tell whether ``0`` is a number or text: if a dict has no key 0, the key "0" is tried.
 
     Raises:
-        KeyError: There is nothing; its argument is the key that is not there.
+        KeyError: The path does not exist. The argument is the key that was not found.
     """
     node: Any = values
     for key in path:
@@ -125,15 +125,15 @@ def _key_of(node: dict[Any, Any], key: Any) -> tuple[Any] | None:
 
 
 def page(found: list[T], limit: int, offset: int) -> list[T]:
-    """One page of a list."""
+    """Return one page of a list."""
     return found[offset : offset + limit]
 
 
-# --- the app and its tree ------------------------------------------------------------------------
+# --- the app and its component tree --------------------------------------------------------------
 
 
 async def _get_app(api: Api, request: Request) -> AppDetail:
-    """The app, with an overview of its works."""
+    """Return the app, with an overview of its works."""
     app = msgspec.structs.asdict(api.views.app())
     return AppDetail(
         **app,
@@ -145,20 +145,20 @@ async def _get_app(api: Api, request: Request) -> AppDetail:
 
 
 async def _get_components(api: Api, request: Request) -> ComponentsPage:
-    """Every component of the tree, parents first."""
+    """Return all components, parents first."""
     found = api.views.components()
     return ComponentsPage(found, len(found))
 
 
 async def _get_state(api: Api, request: Request) -> ComponentState:
-    """The state of a component and of what is below it."""
+    """Return the state of a component and of the components below it."""
     query = parse_query(request, _StateQuery)
     component = find_component(api, query.component)
     return ComponentState(query.component, state=api.views.state(component, query.depth))
 
 
 async def _get_state_at(api: Api, request: Request) -> ComponentState:
-    """The state of a component, or what stands at a path of its attributes."""
+    """Return the state of a component, or the value at a path in its attributes."""
     name, text = request.params["component"], parse_query(request, _PathQuery).path
     component = find_component(api, name)
     if text is None:
@@ -168,23 +168,24 @@ async def _get_state_at(api: Api, request: Request) -> ComponentState:
         value = walk(component._state.snapshot(), path)
     except KeyError as error:
         raise Problem(
-            "unknown_path", f"{name} has nothing at {text!r:.200}: there is no {error.args[0]!r:.80}"
+            "unknown_path",
+            f"the state of {name} has no path {text!r:.200}: the key {error.args[0]!r:.80} does not exist",
         ) from None
     return ComponentState(name, path=path, value=to_json(value, MOST_STATE))
 
 
 async def _get_layout(api: Api, request: Request) -> Layout:
-    """The user interfaces of the tree."""
+    """Return the user interfaces of the components."""
     return Layout(api.views.layout())
 
 
 async def _get_schedules(api: Api, request: Request) -> SchedulesPage:
-    """Every schedule, the next to fire first."""
+    """Return all schedules, the next to fire first."""
     return SchedulesPage(api.views.schedules())
 
 
 async def _get_runtimes(api: Api, request: Request) -> RuntimesPage:
-    """The runtime profiles that are configured or in use."""
+    """Return the runtime profiles that are configured or in use."""
     return RuntimesPage(api.views.runtimes())
 
 
@@ -199,7 +200,7 @@ _SORTS: dict[str, Callable[[WorkView], Any]] = {
 
 
 async def _get_works(api: Api, request: Request) -> WorksPage:
-    """Works, filtered and sorted."""
+    """Return works, filtered and sorted."""
     query = parse_query(request, _WorksQuery)
     works = [work for work in api.root.works() if query.match is None or fnmatchcase(work.name, query.match)]
     if query.stage is not None:
@@ -215,19 +216,19 @@ async def _get_works(api: Api, request: Request) -> WorksPage:
 
 
 async def _get_work(api: Api, request: Request) -> WorkDetail:
-    """One work with everything that is known of it."""
+    """Return all details of a work."""
     return api.views.work_detail(find_work(api, request.params["name"]))
 
 
 async def _get_work_calls(api: Api, request: Request) -> CallsPage:
-    """The calls of one work, newest first."""
+    """Return the calls of one work, newest first."""
     name = request.params["name"]
     find_work(api, name)
     return _calls(api, msgspec.structs.replace(parse_query(request, _CallsQuery), work=name))
 
 
 async def _get_calls(api: Api, request: Request) -> CallsPage:
-    """The calls of all works, newest first."""
+    """Return the calls of all works, newest first."""
     return _calls(api, parse_query(request, _CallsQuery))
 
 
@@ -242,12 +243,12 @@ def _calls(api: Api, query: _CallsQuery) -> CallsPage:
 
 
 async def _get_call(api: Api, request: Request) -> CallDetail:
-    """One call: arguments, result, error."""
+    """Return one call with its arguments, result and error."""
     return api.views.call(find_call(api, request.params["id"]))
 
 
 async def _get_timeline(api: Api, request: Request) -> Timeline:
-    """When calls waited and ran."""
+    """Return the times at which calls waited and ran."""
     query = parse_query(request, _TimelineQuery)
     since = query.since or 0.0
     records: Iterable[CallRecord] = (

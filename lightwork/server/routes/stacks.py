@@ -1,4 +1,4 @@
-"""Routes about what works do and use at this moment; each question goes to the work's own process."""
+"""Routes for stack dumps and usage of works. Each request queries the work's process."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _STACK_WITHIN = 5.0
 
 
 async def _get_usage(api: Api, request: Request) -> UsagePage:
-    """What works use now."""
+    """Sample and return the usage of all works."""
     return UsagePage(await api.usages.sample())
 
 
 async def _get_stack(api: Api, request: Request) -> StackView:
-    """Where the threads and tasks of a work are."""
+    """Dump the stacks of all threads and tasks of a work's process."""
     work = find_work(api, request.params["name"])
     entry = api.views.entry(work)
     if entry is None or entry.worker is None:
-        raise Problem("conflict", f"{work.name} has no process at the moment")
+        raise Problem("conflict", f"{work.name} has no process; start it first")
     try:
         dump = msgspec.json.decode(await ask_worker(api.engine, entry, "stack", _STACK_WITHIN), type=StackDump)
     except TimeoutError:
-        raise Problem("timeout", f"{work.name} does not answer") from None
+        raise Problem("timeout", f"{work.name} did not reply within {_STACK_WITHIN:g} s") from None
     except msgspec.DecodeError as error:
-        raise Problem("internal", f"{work.name} answers what is no stack: {error}") from None
+        raise Problem("internal", f"{work.name} replied with an invalid stack dump: {error}") from None
     return StackView(
         work.name,
         time.time(),

@@ -1,4 +1,4 @@
-"""Routes to the commands of the app's own."""
+"""Routes for the commands that the app defines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["ROUTES"]
 
 
 async def _get_commands(api: Api, request: Request) -> CommandsPage:
-    """The app's own commands."""
+    """Return the commands that the app defines."""
     return CommandsPage(api.own.commands())
 
 
 async def _run_command(api: Api, request: Request) -> dict[str, Any]:
-    """Run one of the app's own commands."""
+    """Run a command that the app defines."""
     given = parse_body(request, CommandRequest).kwargs
     try:
         given = {name: from_json(value) for name, value in given.items()}
     except BadValue as error:
-        raise Problem("bad_request", f"an argument cannot be taken: {error}") from None
+        raise Problem("bad_request", f"invalid argument: {error}") from None
     return {"result": to_json(await api.own.run(request.params["name"], given))}
 
 

@@ -155,12 +155,12 @@ async def test_commands() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (lambda: [Get("/api/v1/app", print)], "is the app's own"),
-        (lambda: [Get("/", print)], "is the app's own"),
-        (lambda: [Get("/api/x", print), Get("/api/x/", print)], "is there already"),
-        (lambda: [("/api/x", print)], "gives a list of Get"),
-        (lambda: [HttpMethod("/api/x", print)], "gives a list of Get"),
-        (lambda: {"/api/x": print}, "it gives a list"),
+        (lambda: [Get("/api/v1/app", print)], "are reserved"),
+        (lambda: [Get("/", print)], "are reserved"),
+        (lambda: [Get("/api/x", print), Get("/api/x/", print)], "already exists"),
+        (lambda: [("/api/x", print)], "must return a list of Get"),
+        (lambda: [HttpMethod("/api/x", print)], "must return a list of Get"),
+        (lambda: {"/api/x": print}, "must return a list, got"),
         (lambda: 1 / 0, "raised ZeroDivisionError"),
     ],
 )
