@@ -1,4 +1,4 @@
-"""A real browser, a fake app to look at with it, and pages whose errors fail the test."""
+"""Fixtures: a real browser, a fake app, and pages whose errors fail the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.browser.support import ARGUMENTS, HARMLESS, SCREENSHOTS, Open, chromi
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
-    """Debian's chromium with an empty profile."""
+    """Start the system's chromium with an empty profile."""
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is missing: the group `browser` has it")
     path = chromium()
     if path is None:
@@ -26,7 +26,7 @@ async def browser() -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def app() -> AsyncIterator[FakeApp]:
-    """A fake app without works that listens."""
+    """Start a fake app without works."""
     fake = FakeApp()
     await fake.open()
     yield fake
@@ -35,7 +35,7 @@ async def app() -> AsyncIterator[FakeApp]:
 
 @pytest.fixture
 async def open_page(browser: Any, request: pytest.FixtureRequest) -> AsyncIterator[Open]:
-    """Opens a page at an address and a place in it. What the page reports as an error fails the test."""
+    """Return a function that opens a page at an address and a place. An error in the page's console fails the test."""
     problems: list[str] = []
     contexts = []
 
@@ -48,7 +48,7 @@ async def open_page(browser: Any, request: pytest.FixtureRequest) -> AsyncIterat
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: _note(problems, said))
         await page.goto(url + place)
-        # A page that was broken off by a change of the machine's network is loaded anew by itself: wait for that.
+        # If a change of the machine's network aborts the page, the page reloads itself: wait until it has started.
         await page.wait_for_selector("[data-page]", state="attached")
         return page
 

@@ -1,7 +1,7 @@
-"""A server that says what a test wants, in the words of the HTTP face: `docs/http.md` has the contract.
+"""A fake server for the page. It implements the HTTP API (see `docs/http.md`) without an app.
 
-It runs no app. What it shows is plain data that tests change with `FakeApp.edit`, `work`, `call` and `log`; each change
-goes to the pages that are open. ``python -m tests.browser.fake WORKS`` serves one to look at.
+The data are plain dicts. Tests change them with `FakeApp.edit`, `change_work`, `call` and `log`. Each change is sent to
+the open pages. ``python -m tests.browser.fake WORKS`` serves a fake app for manual tests.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>
 
 
 class FakeApp:
-    """An app as data, and the server that shows it.
+    """The data of an app, and a server for it.
 
     Args:
-        works: How many works it begins with.
+        works: Initial number of works.
         run: Id of the run.
-        token: What a client must show; None for nothing.
+        token: Token that clients must send; None if no token is needed.
 
     Attributes:
-        asked: Method, path and body of each request that would change something.
-        logs: Every line that was logged.
+        asked: Method, path and body of each request that would change the app.
+        logs: All log lines.
         seq: Number of the last change.
-        drop: Number of lines that the feed leaves out from now on, as if they came too fast for it.
+        drop: Number of following lines that the feed leaves out, as if they arrived too fast.
     """
 
     def __init__(self, works: int = 0, run: str = "run-1", token: str | None = None) -> None:
@@ -61,10 +61,10 @@ class FakeApp:
         for number in range(works):
             self.add_work(f"root.trials.{number}", stage=_STAGES[number % len(_STAGES)])
 
-    # --- what is shown ----------------------------------------------------------------------------
+    # --- the data ---------------------------------------------------------------------------------
 
     def add_work(self, name: str, stage: str = "running", **fields: Any) -> None:
-        """Put a work into the tree before any page is open."""
+        """Add a work to the tree, without notifying open pages."""
         self.types[name] = ("work", "Train")
         self.vars[name] = {"lr": 0.1, "loss": 1.0, "epoch": 0, "losses": [1.0, 0.5, 0.25], "note": "plain text"}
         self.works[name] = {
@@ -77,7 +77,7 @@ class FakeApp:
         }  # fmt: skip
 
     def app_view(self) -> dict[str, Any]:
-        """The app as a whole."""
+        """Return the view of the app."""
         return {
             "run": self.run, "name": "sweep", "root": "Sweep", "file": "/home/ada/sweep.py", "pid": 4242,
             "host": "here",
@@ -87,11 +87,11 @@ class FakeApp:
         }  # fmt: skip
 
     def components(self) -> list[dict[str, Any]]:
-        """Every component."""
+        """Return all components."""
         return [{"name": name, "kind": kind, "type": type, "children": []} for name, (kind, type) in self.types.items()]
 
     def state(self) -> dict[str, Any]:
-        """The nested state of the root."""
+        """Return the nested state of the root."""
         root = self._own_state("root")
         for name in self.types:
             if name == "root":
@@ -110,18 +110,18 @@ class FakeApp:
     # --- changes ----------------------------------------------------------------------------------
 
     def edit(self, name: str, path: list[Any], value: Any, kind: str = "set") -> None:
-        """An attribute has changed. Of a path of more than one key the fake's own copy stays as it is."""
+        """Change an attribute. A path of more than one key is sent to pages, but the fake's own data stay the same."""
         if kind == "set" and len(path) == 1:
             self.vars[name][path[0]] = value
         self.tell({"t": "state", "name": name, "path": path, "kind": kind, "value": value})
 
     def change_work(self, name: str, **fields: Any) -> None:
-        """A work's view has changed."""
+        """Change fields of a work's view."""
         self.works[name] |= {"since": time.time(), **fields}
         self.tell({"t": "work", **self.works[name]})
 
     def call(self, id: int, work: str, stage: str, **fields: Any) -> None:
-        """A call was made, or has changed."""
+        """Add a call or change it."""
         made = self.calls.setdefault(
             id,
             {
@@ -134,7 +134,7 @@ class FakeApp:
         self.tell({"t": "call", **{key: value for key, value in made.items() if key not in ("args", "result")}})
 
     def log(self, work: str, *texts: str) -> None:
-        """Lines were printed."""
+        """Add log lines of a work."""
         lines: list[dict[str, Any]] = []
         for text in texts:
             line = {"seq": len(self.logs) + 1, "work": work, "time": time.time(), "text": text}
@@ -151,14 +151,14 @@ class FakeApp:
                 self._send(socket, {"type": "changes", "seq": self.seq, "items": told})
 
     def use(self, work: str, cpu: float, memory: int) -> None:
-        """A sample was taken."""
+        """Send a sample of usage to pages that follow usage."""
         item = {"t": "usage", "work": work, "time": time.time(), "cpu": cpu, "memory": memory, "processes": 1}
         for socket, wanted in self._clients.items():
             if wanted["usage"]:
                 self._send(socket, {"type": "changes", "seq": self.seq, "items": [item]})
 
     def tell(self, *items: dict[str, Any]) -> None:
-        """Send changes to every page, together with others of the same moment."""
+        """Send changes to all pages, in one message with other changes of the same loop iteration."""
         if not self._pending and self._clients:
             asyncio.get_running_loop().call_soon(self._flush)
         self._pending.extend(items)
@@ -181,11 +181,11 @@ class FakeApp:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URL of the server."""
         return f"http://127.0.0.1:{self.port}/"
 
     async def open(self) -> None:
-        """Listen; on the port of the time before, if there was one."""
+        """Start to listen, on the same port as before if it has listened before."""
         app = web.Application(middlewares=[self._guard])
         api = "/api/v1"
         app.add_routes(
@@ -217,12 +217,12 @@ class FakeApp:
         self.port = self._runner.addresses[0][1]
 
     async def cut(self) -> None:
-        """Close every WebSocket, and go on listening."""
+        """Close all WebSockets, but continue to listen."""
         for socket in list(self._clients):
             await socket.close()
 
     async def aclose(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         await self.cut()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -416,7 +416,7 @@ def _problem(status: int, code: str, message: str) -> web.Response:
 
 
 def fill(app: FakeApp) -> None:
-    """Give it something of everything to look at."""
+    """Add examples of all kinds of data."""
     now = time.time()
     names = list(app.works)
     id = 0
@@ -453,7 +453,7 @@ ERROR = {"type": "ValueError", "message": "loss is nan", "traceback": TRACEBACK}
 
 
 async def serve(works: int, port: int) -> None:
-    """Serve one whose numbers move, until it is interrupted."""
+    """Serve a fake app whose numbers change, until it is interrupted."""
     app = FakeApp(works)
     app.port = port
     fill(app)

@@ -1,4 +1,4 @@
-"""An app whose works do what the tests of the page watch. Workers import this module: no pytest here."""
+"""An app for the tests of the page. Workers import this module, so it must not import pytest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightwork import Flow, Work
 
 
 class Trainer(Work):
-    """Counts epochs up, printing each, until its state says that it may end."""
+    """Counts epochs and prints each one, until it has done `epochs` of them."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True)
@@ -27,7 +27,7 @@ class Trainer(Work):
 
 
 class Faulty(Work):
-    """Fails, and the app does not fail with it."""
+    """Fails, but does not fail the app."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True, raise_exception=False)
@@ -37,7 +37,7 @@ class Faulty(Work):
 
 
 class Training(Flow):
-    """Calls both once, and waits to be told to stop."""
+    """Calls both works once, and runs until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Training(Flow):
         self.has_begun = False
 
     async def run(self) -> None:
-        if not self.has_begun:  # what is stopped, or has failed, is not begun again
+        if not self.has_begun:  # a later pass must not start the calls again
             self.has_begun = True
             self.trainer.submit()
             self.faulty.submit("b7")

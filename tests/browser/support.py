@@ -1,4 +1,4 @@
-"""Where the browser is, how it is started, and what it may say."""
+"""The path of the browser, its arguments, and the messages in its console that are ignored."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ARGUMENTS = [
 ]
 
 HARMLESS = ("Failed to load resource", "WebSocket connection to")
-"""What a browser itself reports of a server that is gone, or refuses; and of a network that changes under it, which
-containers of other tests do to it."""
+"""Console messages of the browser about a server that is gone or refuses, or about a change of the network. Containers
+of other tests cause such changes."""
 
 
 def chromium() -> str | None:
-    """Where the browser is."""
+    """Return the path of the browser, None if it is not installed."""
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 Open = Callable[..., Coroutine[Any, Any, Any]]
-"""Opens a page: address, place in it, and `width`, `height`, `theme`."""
+"""Opens a page. Takes the address, the place in the page, and `width`, `height`, `theme`."""

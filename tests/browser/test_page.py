@@ -1,4 +1,4 @@
-"""The page in a real browser, before a fake app that says what the test wants."""
+"""The page in a real browser, with a fake app that the test controls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.fake import ERROR, HOSTILE, FakeApp, fill
 from tests.browser.support import SCREENSHOTS, Open
 
 expect = pytest.importorskip("playwright.async_api", reason="playwright is missing: the group `browser` has it").expect
-expect.set_options(timeout=30_000)  # a busy machine is no failure of the page
+expect.set_options(timeout=30_000)  # long, so that a busy machine does not fail the test
 
 
 STAGES = ["running", "succeeded", "pending", "failed", "stopped"]
@@ -25,17 +25,17 @@ UP_OR_DONE = """() => document.querySelector(".log-lines").scrollTop > 0
 
 
 def row(page: Any, name: str) -> Any:
-    """The row of a work in the list, by its address."""
+    """Return the row of a work in the list."""
     return page.locator(f'.work-row[href="#/works/{name}"]')
 
 
 async def confirm(page: Any, label: str) -> None:
-    """Press the button of the dialog that is open."""
+    """Press a button of the open dialog."""
     await page.locator("dialog").get_by_role("button", name=label, exact=True).click()
 
 
 def value(page: Any, path: str) -> Any:
-    """The row of an attribute in the state tree."""
+    """Return the row of an attribute in the state tree."""
     return page.locator(f'[data-path="{path}"]')
 
 
@@ -55,7 +55,7 @@ async def test_the_overview_counts_works_and_shows_what_failed(app: FakeApp, ope
 
 
 async def test_a_change_of_a_work_is_seen_in_its_row(app: FakeApp, open_page: Open) -> None:
-    """A work that comes, changes and goes does so in the list too."""
+    """The list shows when a work is added, changes and is removed."""
     app.add_work("root.train")
     page = await open_page(app.url, "#/works")
     await expect(row(page, "root.train")).to_contain_text("running")
@@ -73,7 +73,7 @@ async def test_a_change_of_a_work_is_seen_in_its_row(app: FakeApp, open_page: Op
 
 
 async def test_stopping_a_work_asks_first(app: FakeApp, open_page: Open) -> None:
-    """A work is stopped when the question is answered with yes, and not before."""
+    """A work is stopped only after the user has confirmed it."""
     app.add_work("root.train")
     page = await open_page(app.url, "#/works/root.train")
     await page.get_by_role("button", name="Stop", exact=True).click()
@@ -88,7 +88,7 @@ async def test_stopping_a_work_asks_first(app: FakeApp, open_page: Open) -> None
 
 
 async def test_a_work_is_called_with_arguments(app: FakeApp, open_page: Open) -> None:
-    """What is typed is sent as JSON; a required argument that is left out, and what is no JSON, is said before."""
+    """Arguments are sent as JSON; a missing required argument and invalid JSON are reported before anything is sent."""
     app.add_work("root.train")
     page = await open_page(app.url, "#/works/root.train")
     await page.get_by_role("button", name="Call…").click()
@@ -96,7 +96,9 @@ async def test_a_work_is_called_with_arguments(app: FakeApp, open_page: Open) ->
     await expect(page.locator("dialog .problem")).to_have_text("epochs is required")
     await page.locator('[name="arg:epochs"]').fill("many")
     await confirm(page, "Call")
-    await expect(page.locator("dialog .problem")).to_contain_text('Text stands in quotes: "many"')
+    await expect(page.locator("dialog .problem")).to_contain_text(
+        'epochs must be JSON, got many. Write text in quotes: "many"'
+    )
     await page.locator('[name="arg:epochs"]').fill("30")
     await confirm(page, "Call")
     await expect(page.locator("dialog")).to_have_count(0)
@@ -107,7 +109,7 @@ async def test_a_work_is_called_with_arguments(app: FakeApp, open_page: Open) ->
 
 
 async def test_calls_are_cancelled_and_made_again(app: FakeApp, open_page: Open) -> None:
-    """A call under way can be cancelled; one that is over can be made again, with other arguments too."""
+    """A running call can be cancelled; an ended call can be retried, or made again with other arguments."""
     app.add_work("root.train")
     app.call(1, "root.train", "running", started_at=app.started)
     page = await open_page(app.url, "#/works/root.train/calls/1")
@@ -130,7 +132,7 @@ async def test_calls_are_cancelled_and_made_again(app: FakeApp, open_page: Open)
 
 
 async def test_state_follows_and_is_edited(app: FakeApp, open_page: Open) -> None:
-    """The state tree shows changes as they come; an edit is sent by its path, and what refuses it is shown."""
+    """The state tree shows changes as they arrive; an edit is sent with its path, and a refusal is shown."""
     page = await open_page(app.url, "#/state")
     await expect(value(page, "root.epochs")).to_contain_text("60")
     app.edit("root", ["epochs"], 61)
@@ -139,7 +141,7 @@ async def test_state_follows_and_is_edited(app: FakeApp, open_page: Open) -> Non
     await value(page, "root.epochs").dblclick()
     await page.keyboard.type("7e")
     await page.keyboard.press("Enter")
-    await expect(page.locator(".editor-error")).to_contain_text("No JSON")
+    await expect(page.locator(".editor-error")).to_contain_text("Not valid JSON")
     await page.locator(".editor input").fill("70")
     await page.keyboard.press("Enter")
     await expect(value(page, "root.epochs")).to_contain_text("70")
@@ -153,7 +155,7 @@ async def test_state_follows_and_is_edited(app: FakeApp, open_page: Open) -> Non
 
 
 async def test_containers_are_opened_edited_whole_and_changed_in_part(app: FakeApp, open_page: Open) -> None:
-    """A splice, a set and a delete deep in the state are seen where they are; a container is edited as JSON."""
+    """A splice, a set and a delete deep in the state are shown in place; a container is edited as JSON."""
     app.vars["root"]["table"] = {"a": [1, 2, 3], "gone": True}
     page = await open_page(app.url, "#/state")
     await value(page, "root.table").click()
@@ -174,7 +176,7 @@ async def test_containers_are_opened_edited_whole_and_changed_in_part(app: FakeA
 
 
 async def test_a_number_of_the_state_is_charted(app: FakeApp, open_page: Open) -> None:
-    """A numeric attribute becomes a curve, drawn on a canvas, whose latest number follows."""
+    """A numeric attribute is charted on a canvas, and the caption shows the latest number."""
     app.add_work("root.train")
     page = await open_page(app.url, "#/state")
     await page.locator(".component-row", has_text="train").click()
@@ -187,7 +189,7 @@ async def test_a_number_of_the_state_is_charted(app: FakeApp, open_page: Open) -
 
 
 async def test_logs_follow_search_and_fill_what_came_too_fast(app: FakeApp, open_page: Open) -> None:
-    """The log follows its end; a search finds old and new lines; lines that the feed left out are fetched."""
+    """The log scrolls to new lines; a search finds old and new lines; lines that the feed left out are fetched."""
     app.add_work("root.train")
     app.log("root.train", *(f"old {number}" for number in range(3000)))
     page = await open_page(app.url, "#/works/root.train/logs")
@@ -210,7 +212,7 @@ async def test_logs_follow_search_and_fill_what_came_too_fast(app: FakeApp, open
 
 
 async def test_older_lines_come_when_they_are_scrolled_to(app: FakeApp, open_page: Open) -> None:
-    """Scrolling up leaves the end, loads what is older, and a button leads back with the number of new lines."""
+    """Scrolling up loads older lines; a button with the number of new lines leads back to the end."""
     app.add_work("root.train")
     app.log("root.train", *(f"line {number}" for number in range(2500)))
     page = await open_page(app.url, "#/logs")
@@ -227,12 +229,12 @@ async def test_older_lines_come_when_they_are_scrolled_to(app: FakeApp, open_pag
 
 
 async def test_a_cut_connection_is_shown_and_healed(app: FakeApp, open_page: Open) -> None:
-    """While the server is gone the page says so; when it is back the page resumes with the changes that it missed."""
+    """The page reports that the server is gone; when the server is back, the page resumes with the missed changes."""
     app.add_work("root.train")
     page = await open_page(app.url, "#/works")
     await expect(page.locator(".connection")).to_have_text("live")
     await app.aclose()
-    await expect(page.locator(".banner")).to_contain_text("The connection to the app is cut")
+    await expect(page.locator(".banner")).to_contain_text("The connection to the app is lost")
     app.tell({"t": "work", **app.works["root.train"], "stage": "succeeded"})
     app._flush()
     await app.open()
@@ -242,7 +244,7 @@ async def test_a_cut_connection_is_shown_and_healed(app: FakeApp, open_page: Ope
 
 
 async def test_another_run_is_noticed(app: FakeApp, open_page: Open) -> None:
-    """A server that comes back with another run is told of, and nothing of the old run is left."""
+    """The page reports that the server is back with another run, and shows nothing of the old run."""
     app.add_work("root.before")
     page = await open_page(app.url, "#/works")
     await expect(row(page, "root.before")).to_be_visible()
@@ -254,7 +256,7 @@ async def test_another_run_is_noticed(app: FakeApp, open_page: Open) -> None:
     try:
         await expect(row(page, "root.after")).to_be_visible()
         await expect(row(page, "root.before")).to_have_count(0)
-        await expect(page.locator(".banner")).to_contain_text("started anew")
+        await expect(page.locator(".banner")).to_contain_text("The app was restarted")
         await page.get_by_role("button", name="Understood").click()
         await expect(page.locator(".banner")).to_have_count(0)
         await page.close()
@@ -263,7 +265,7 @@ async def test_another_run_is_noticed(app: FakeApp, open_page: Open) -> None:
 
 
 async def test_a_token_is_asked_for(open_page: Open) -> None:
-    """Without the token the page asks for it; with it the place in the page is kept, and the address shows no token."""
+    """Without a token the page asks for it; afterwards it shows the same place, and the address has no token."""
     app = FakeApp(works=3, token="open sesame")
     await app.open()
     try:
@@ -278,7 +280,7 @@ async def test_a_token_is_asked_for(open_page: Open) -> None:
 
 
 async def test_a_thousand_works(app: FakeApp, open_page: Open) -> None:
-    """Of 1,000 works those that are seen are in the document; filter, sort and the keyboard reach every one."""
+    """Of 1,000 works only the visible ones are in the document; the filter and the keyboard reach every work."""
     for number in range(1000):
         app.add_work(f"root.trials.{number}", stage="failed" if number == 777 else "running")
     page = await open_page(app.url, "#/works")
@@ -302,7 +304,7 @@ async def test_a_thousand_works(app: FakeApp, open_page: Open) -> None:
 
 
 async def test_texts_of_works_stay_texts(app: FakeApp, open_page: Open) -> None:
-    """Markup in names, values, messages, logs, tracebacks and addresses is shown and does nothing."""
+    """Markup in names, values, messages, logs, tracebacks and addresses is shown as text and has no effect."""
     app.add_work("root.train", message=HOSTILE, url="javascript:window.hacked=1", type=HOSTILE, hostname=HOSTILE)
     app.vars["root.train"] |= {HOSTILE: HOSTILE, "note": HOSTILE, "__proto__": {"x": HOSTILE}, "deep": _nested(90)}
     app.layout = {
@@ -332,7 +334,7 @@ def _nested(depth: int) -> Any:
 
 
 async def test_a_stack_is_dumped(app: FakeApp, open_page: Open) -> None:
-    """The stack of a work shows threads and tasks, the innermost frame first."""
+    """The stack dump of a work shows threads and tasks, innermost frame first."""
     app.add_work("root.train")
     page = await open_page(app.url, "#/works/root.train/stack")
     await expect(page.locator(".frames").first).to_contain_text("MainThread")
@@ -340,7 +342,7 @@ async def test_a_stack_is_dumped(app: FakeApp, open_page: Open) -> None:
 
 
 async def test_the_apps_own_interfaces_are_tabs_in_sandboxes(app: FakeApp, open_page: Open) -> None:
-    """Each interface is a tab with a frame; one of this origin has no right to it, one of another has its own."""
+    """Each interface is a tab with a sandboxed frame; only a frame of another origin gets ``allow-same-origin``."""
     app.layout = {
         "root": {
             "kind": "tabs",
@@ -348,7 +350,7 @@ async def test_the_apps_own_interfaces_are_tabs_in_sandboxes(app: FakeApp, open_
             "tabs": [
                 {"name": "Mine", "content": "root", "target": "/ui/root/"},
                 {"name": "Other", "content": None, "target": f"http://localhost:{app.port}/ui/other/"},
-                {"name": "Later", "content": "root", "target": None},  # it names the one that it is in
+                {"name": "Later", "content": "root", "target": None},  # its content is the component that contains it
             ],
         }
     }
@@ -364,7 +366,7 @@ async def test_the_apps_own_interfaces_are_tabs_in_sandboxes(app: FakeApp, open_
 
 
 async def test_schedules_are_listed_and_triggered(app: FakeApp, open_page: Open) -> None:
-    """A schedule shows its pattern, and fires when asked."""
+    """A schedule shows its pattern, and the button triggers it."""
     fill(app)
     page = await open_page(app.url, "#/schedules")
     await expect(page.locator("tbody tr").first).to_contain_text("0 4 * * *")
@@ -374,7 +376,7 @@ async def test_schedules_are_listed_and_triggered(app: FakeApp, open_page: Open)
 
 
 async def test_the_timeline_leads_to_a_call(app: FakeApp, open_page: Open) -> None:
-    """A call is chosen and opened by keyboard in the timeline."""
+    """The keyboard selects and opens a call in the timeline."""
     app.add_work("root.train")
     app.call(
         1, "root.train", "succeeded", submitted_at=app.started, started_at=app.started + 1, ended_at=app.started + 9
@@ -391,7 +393,7 @@ async def test_the_timeline_leads_to_a_call(app: FakeApp, open_page: Open) -> No
 
 
 async def test_keys_lead_everywhere(app: FakeApp, open_page: Open) -> None:
-    """Digits choose a view, / the search, ? lists the keys, and Tab reaches what can be pressed."""
+    """Digits open a view, / focuses the search, ? lists the keys, Esc closes the list, and t changes the theme."""
     page = await open_page(app.url)
     await expect(page.locator(".tiles")).to_be_visible()
     await page.keyboard.press("4")
@@ -400,7 +402,7 @@ async def test_keys_lead_everywhere(app: FakeApp, open_page: Open) -> None:
     await expect(page.get_by_label("Find in the state")).to_be_focused()
     await page.keyboard.press("Escape")
     await page.keyboard.press("?")
-    await expect(page.locator("dialog")).to_contain_text("back from a work")
+    await expect(page.locator("dialog")).to_contain_text("close a work, leave a field")
     await page.keyboard.press("Escape")
     await expect(page.locator("dialog")).to_have_count(0)
     await page.keyboard.press("t")
@@ -409,20 +411,20 @@ async def test_keys_lead_everywhere(app: FakeApp, open_page: Open) -> None:
 
 
 async def test_why_the_app_has_failed_stays_on_the_page(app: FakeApp, open_page: Open) -> None:
-    """What failed the app is said, with its traceback, and is still there when the app is gone."""
+    """The page shows the error and the traceback that failed the app, even after the app is gone."""
     page = await open_page(app.url)
     await expect(page.locator(".tiles")).to_be_visible()
     app.tell({"t": "app", **app.app_view(), "stage": "stopping", "error": ERROR})
     banner = page.get_by_role("alert")
     await expect(banner).to_contain_text("The app has failed")
     await app.aclose()
-    await expect(page.get_by_text("cut, ")).to_be_visible()
+    await expect(page.get_by_text("lost, re")).to_be_visible()
     await banner.get_by_role("button", name="Traceback").click()
     await expect(page.locator("dialog")).to_contain_text(ERROR["type"])
 
 
 async def test_a_key_is_not_lost_on_a_view_that_is_still_fetched(app: FakeApp, open_page: Open) -> None:
-    """Who presses / before the view has arrived is in its search when it has."""
+    """If / is pressed while a view is loading, its search is focused when the view is ready."""
     page = await open_page(app.url)
     is_asked, may_come = asyncio.Event(), asyncio.Event()
 
@@ -444,7 +446,7 @@ async def test_a_key_is_not_lost_on_a_view_that_is_still_fetched(app: FakeApp, o
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 async def test_every_view_fits_its_window(app: FakeApp, open_page: Open, theme: str, width: int) -> None:
-    """No view is wider than the window, on a desk and in a hand, in the light and in the dark."""
+    """No view is wider than the window, on a desktop and a phone, with the light and the dark theme."""
     for number in range(100):
         app.add_work(
             f"root.trials.{number}", stage=("running", "succeeded", "pending", "failed", "stopped")[number % 5]

@@ -1,4 +1,4 @@
-"""The files of the page: what they are made of, and the tests of those that need no browser."""
+"""The files of the page: their hashes and imports, and the unit tests that need no browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPTS = sorted((PAGE / "js").glob("*.js"))
 UNIT = sorted((Path(__file__).parent / "unit").glob("*.test.mjs"))
 
 LATE = r'\bimport\("(\.[^"]+)"\)'
-"""What a module imports when it needs it."""
+"""A dynamic import."""
 
 MAKES_MARKUP_OR_CODE = [
     "innerHTML",
@@ -33,14 +33,14 @@ MAKES_MARKUP_OR_CODE = [
 
 
 def imports(file: Path) -> set[Path]:
-    """The modules that a module imports before it runs."""
+    """Return the modules that a module imports statically."""
     text = file.read_text()
     names = re.findall(r'(?:\bfrom|\bimport)\s*"(\.[^"]+)"', text)
     return {(file.parent / name).resolve() for name in names}
 
 
 def needed(start: Path) -> set[Path]:
-    """A module and everything that has to be there before it runs."""
+    """Return a module and all modules that it needs before it can run."""
     found: set[Path] = set()
     ends = {start}
     while ends:
@@ -50,7 +50,7 @@ def needed(start: Path) -> set[Path]:
 
 
 def test_vendored_files_are_those_that_were_checked() -> None:
-    """Each library's file has the hash that vendor.json gives, none is missing, and none is there besides."""
+    """The files of the libraries are exactly those of vendor.json, with the hashes given there."""
     lock = json.loads((VENDOR / "vendor.json").read_text())
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in VENDOR.iterdir()}
     assert {name: found.pop(name, None) for name in lock["sha256"]} == lock["sha256"]
@@ -58,7 +58,7 @@ def test_vendored_files_are_those_that_were_checked() -> None:
 
 
 def test_the_notice_names_each_library_with_version_and_licence() -> None:
-    """What vendor.json lists is in NOTICE.md, and each library's licence is kept beside it."""
+    """NOTICE.md lists every library of vendor.json, and each licence file exists."""
     notice = (VENDOR / "NOTICE.md").read_text()
     for package in json.loads((VENDOR / "vendor.json").read_text())["packages"]:
         row = next(line for line in notice.splitlines() if line.startswith(f"| [{package['name']}]"))
@@ -70,7 +70,7 @@ def test_the_notice_names_each_library_with_version_and_licence() -> None:
 
 
 def test_modules_are_fetched_at_once() -> None:
-    """index.html preloads what main.js needs, and no more: no module waits until another one has been read."""
+    """index.html preloads exactly the modules that main.js needs, so that no module waits for another to be parsed."""
     html = (PAGE / "index.html").read_text()
     preloaded = {(PAGE / name).resolve() for name in re.findall(r'rel="modulepreload" href="([^"]+)"', html)}
     start = PAGE / "js" / "main.js"
@@ -78,7 +78,7 @@ def test_modules_are_fetched_at_once() -> None:
 
 
 def test_every_module_is_used() -> None:
-    """No script lies in the folder that nothing imports, sooner or later."""
+    """Every script in the folder is imported, statically or dynamically."""
     used = needed(PAGE / "js" / "main.js")
     late = {(file.parent / name).resolve() for file in used for name in re.findall(LATE, file.read_text())}
     used = used.union(*map(needed, late))
@@ -88,20 +88,20 @@ def test_every_module_is_used() -> None:
 
 @pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.name)
 def test_texts_cannot_become_markup_or_code(file: Path) -> None:
-    """No script of ours turns text into markup or code, or reaches for another server."""
+    """No script of the page turns text into markup or code, or names another server."""
     text = file.read_text()
     assert [way for way in [*MAKES_MARKUP_OR_CODE, "new Function", "http://", "https://"] if way in text] == []
 
 
 def test_the_page_has_nothing_inline() -> None:
-    """index.html has no script, style or handler of its own, and no address of another server."""
+    """index.html has no inline script, style or handler, and no address of another server."""
     html = (PAGE / "index.html").read_text()
     assert re.findall(r"<script(?![^>]* src=)", html) == []
     assert re.findall(r"<style| style=| on[a-z]+=|https?://", html) == []
 
 
 def test_the_modules_that_need_no_browser() -> None:
-    """The model, the feed, the log's buffer, rows and lanes: `node --test` runs their tests."""
+    """`node --test` passes for the model, the feed, the log buffer, the rows and the lanes."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: `.ci/browser` installs it")

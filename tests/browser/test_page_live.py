@@ -1,4 +1,4 @@
-"""The page in a real browser, before an app that runs."""
+"""The page in a real browser, with a real app."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.browser.support import SCREENSHOTS, Open
 from tests.chaos.proxy import proxies
 
 expect = pytest.importorskip("playwright.async_api", reason="playwright is missing: the group `browser` has it").expect
-expect.set_options(timeout=30_000)  # a busy machine is no failure of the page
+expect.set_options(timeout=30_000)  # long, so that a busy machine does not fail the test
 
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 100_000
-"""Milliseconds for what processes have to be started for, on a machine that is busy."""
+"""Milliseconds to wait for effects that need new processes, on a busy machine."""
 
 IS_PAST = "epoch => Number(document.querySelector('[data-path=\"root.trainer.epoch\"] .value').textContent) > epoch"
 
@@ -37,20 +37,20 @@ has_sklearn = importlib.util.find_spec("sklearn") is not None
 
 
 def value(page: Any, path: str) -> Any:
-    """The row of an attribute in the state tree."""
+    """Return the row of an attribute in the state tree."""
     return page.locator(f'[data-path="{path}"]')
 
 
 @asynccontextmanager
 async def training(tmp_path: Path, runtime: str = "local") -> AsyncIterator[tuple[App[Training], str]]:
-    """The app of `live_app` with an HTTP side, and where that is."""
+    """Run the app of `live_app` with an HTTP server; yield the app and its URL."""
     async with App(Training(), http=True, http_port=0, runtime=runtime, log_dir=str(tmp_path)) as app:
         assert app.url is not None
         yield app, app.url.rstrip("/") + "/"
 
 
 async def test_a_running_work_is_followed_edited_and_stopped(open_page: Open, tmp_path: Path) -> None:
-    """State and log of a work in a process follow it; an edit reaches it there; stopping it ends the process."""
+    """The page shows live state and log lines of a work in a process; an edit reaches the work; a stop stops it."""
     async with training(tmp_path) as (app, url):
         page = await open_page(url, "#/works/root.trainer/state")
         shown = value(page, "root.trainer.epoch").locator(".value")
@@ -78,7 +78,7 @@ async def test_a_running_work_is_followed_edited_and_stopped(open_page: Open, tm
 
 
 async def test_a_call_that_failed_shows_the_traceback_of_its_process(open_page: Open, tmp_path: Path) -> None:
-    """From the overview to the call: its arguments, and the traceback of the worker; called again, it fails again."""
+    """The overview leads to a failed call with its arguments and the worker's traceback; a retry fails again."""
     async with training(tmp_path) as (_, url):
         page = await open_page(url)
         failure = page.locator(".section", has_text="Recent failures").get_by_role("link", name=re.compile(r"^\d+$"))
@@ -94,7 +94,7 @@ async def test_a_call_that_failed_shows_the_traceback_of_its_process(open_page: 
 
 
 async def test_the_feed_is_resumed_after_a_cut(open_page: Open, tmp_path: Path) -> None:
-    """A connection that breaks is seen, and heals: the page is up to date again, without a new snapshot."""
+    """The page reports a broken connection, reconnects, and is up to date again without a new snapshot."""
     async with training(tmp_path, "inprocess") as (app, url):
         upstream = urlsplit(url)
         assert upstream.hostname is not None
@@ -102,12 +102,12 @@ async def test_the_feed_is_resumed_after_a_cut(open_page: Open, tmp_path: Path) 
         async with proxies(1, Address(upstream.hostname, upstream.port)) as (proxy,):
             page = await open_page(f"http://127.0.0.1:{proxy.route.port}/", "#/works/root.trainer/state")
             await expect(value(page, "root.trainer.epoch").locator(".value")).to_have_text(re.compile(r"^\d\d+$"))
-            # What tells a snapshot from a resumption: the page's own objects for works are made anew.
+            # A mark on an object of the page: a new snapshot would replace the object, a resumption keeps it.
             await page.evaluate("import('/js/store.js').then(({ model }) => { model.components.mark = 1; })")
             proxy.is_closed_to_new = True
             for line in list(proxy.lines):
                 line.cut()
-            await expect(page.locator(".banner")).to_contain_text("is cut")
+            await expect(page.locator(".banner")).to_contain_text("is lost")
             missed = app.root.trainer.epoch
             proxy.is_closed_to_new = False
             await expect(page.locator(".connection")).to_have_text("live", timeout=PATIENCE)
@@ -118,7 +118,7 @@ async def test_the_feed_is_resumed_after_a_cut(open_page: Open, tmp_path: Path) 
 
 @pytest.mark.skipif(not has_sklearn, reason="scikit-learn is not installed")
 async def test_the_digits_example_is_followed(open_page: Open, tmp_path: Path) -> None:
-    """The example that the README starts with: four works train, their curves grow, and the end is seen."""
+    """In the README's example four works train, their charts grow, and the page reports the end of the app."""
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "lightwork", "run", "app.py", "--set", "root.epochs=2000", "--http-port", "0"),
         cwd=ROOT / "examples" / "digits",
@@ -151,7 +151,7 @@ async def test_the_digits_example_is_followed(open_page: Open, tmp_path: Path) -
         await page.screenshot(path=SCREENSHOTS / "digits-overview.png")
         await page.get_by_role("button", name="Stop app").click()
         await page.locator("dialog").get_by_role("button", name="Stop app").click()
-        await expect(page.locator(".banner")).to_contain_text("is cut", timeout=PATIENCE)
+        await expect(page.locator(".banner")).to_contain_text("is lost", timeout=PATIENCE)
         assert await program.wait() == 0
     finally:
         if program.returncode is None:

@@ -1,4 +1,4 @@
-// Shows the routes of openapi.json, and lets each be tried. Text from answers is only ever set as text.
+// Shows the routes of openapi.json and a form that sends a request for each. Text from answers is never used as markup.
 
 const BASE = new URL("../", document.baseURI);
 
@@ -13,7 +13,7 @@ function resolve(schema, root) {
   return schema;
 }
 
-// A value of the shape that a schema asks for, for people to start from.
+// Return an example value for a schema, as a starting point for the user.
 function example(schema, root, depth = 0) {
   const found = resolve(schema, root) ?? {};
   if (depth > 4) return null;
@@ -48,7 +48,7 @@ async function send(event, method, path, fields, body, output) {
 }
 
 function pretty(text) {
-  const shown = text.length > 200000 ? `${text.slice(0, 200000)}\n… ${text.length} characters in all` : text;
+  const shown = text.length > 200000 ? `${text.slice(0, 200000)}\n… ${text.length} characters in total` : text;
   try {
     return JSON.stringify(JSON.parse(shown), null, 2);
   } catch {
@@ -90,7 +90,7 @@ async function show() {
   const main = document.getElementById("operations");
   const answer = await fetch(new URL("api/v1/openapi.json", BASE));
   if (!answer.ok) {
-    main.textContent = answer.status === 401 ? "A token is needed: open the app with ?token=TOKEN first." : await answer.text();
+    main.textContent = answer.status === 401 ? "A token is needed. Open the app with ?token=TOKEN first." : await answer.text();
     return;
   }
   const root = await answer.json();

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Feed } from "../../../lightwork/server/page/js/feed.js";
+import { FeedConnection } from "../../../lightwork/server/page/js/feed.js";
 
-/** A world with sockets that do what the test says, and time that passes when it is told to. */
+/** Sockets and a clock that the test controls. */
 function makeWorld() {
   const world = {
     now: 0,
@@ -49,7 +49,7 @@ function makeWorld() {
 
 function makeFeed(world, seen = () => ({ run: null, last: null })) {
   const told = { states: [], messages: [] };
-  const feed = new Feed({
+  const feed = new FeedConnection({
     url: "ws://x/feed",
     seen,
     world,
@@ -60,7 +60,7 @@ function makeFeed(world, seen = () => ({ run: null, last: null })) {
   return { feed, told };
 }
 
-test("it says hello with what was seen, and is open when the first answer is there", () => {
+test("hello names the last change that was seen, and the connection is open after the first answer", () => {
   const world = makeWorld();
   const { told } = makeFeed(world, () => ({ run: "r", last: 5 }));
   world.sockets[0].accept();
@@ -70,7 +70,7 @@ test("it says hello with what was seen, and is open when the first answer is the
   assert.deepEqual(told.states, ["connecting", "open"]);
 });
 
-test("when it is cut it waits longer each time, up to a limit, and begins anew after a success", () => {
+test("each failed reconnect doubles the wait, up to a limit, and a success resets it", () => {
   const world = makeWorld();
   const { told } = makeFeed(world);
   const waits = [];
@@ -88,7 +88,7 @@ test("when it is cut it waits longer each time, up to a limit, and begins anew a
   assert.equal(world.timers.filter(Boolean)[0].at - world.now, 250);
 });
 
-test("what is followed is asked for again after a reconnect", () => {
+test("the follow request is sent again after a reconnect", () => {
   const world = makeWorld();
   const { feed } = makeFeed(world);
   world.sockets[0].accept();
@@ -100,30 +100,30 @@ test("what is followed is asked for again after a reconnect", () => {
   assert.deepEqual(world.sockets[1].sent.map((one) => one.type), ["hello", "follow"]);
 });
 
-test("a server that answers pings and has fallen silent is left and dialled again", () => {
+test("a connection whose server has answered pings and is now silent is closed and opened again", () => {
   const world = makeWorld();
   const { feed, told } = makeFeed(world);
   world.sockets[0].accept();
   world.sockets[0].say({ type: "snapshot", seq: 1 });
   world.pass(60_000);
   feed.ping();
-  assert.equal(told.states.at(-1), "open"); // it has never answered one: silence says nothing
+  assert.equal(told.states.at(-1), "open"); // the server has never answered a ping, so its silence means nothing
   world.sockets[0].say({ type: "pong" });
   world.pass(60_000);
   feed.ping();
-  assert.equal(told.states.at(-1), "cut");
+  assert.equal(told.states.at(-1), "lost");
   world.pass(250);
   assert.equal(world.sockets.length, 2);
 });
 
-test("a socket that was opened before is taken over, with what has come over it", () => {
+test("an early socket is taken over, with the messages that it has received", () => {
   const world = makeWorld();
   const socket = new world.WebSocket("ws://x/feed");
   socket.readyState = 1;
   const told = [];
   const events = [{ type: "snapshot", seq: 1 }, { type: "changes", seq: 2, items: [] }];
   const early = { socket, messages: events.map((one) => ({ data: JSON.stringify(one) })) };
-  const feed = new Feed({
+  const feed = new FeedConnection({
     url: "ws://x/feed", early, world, seen: () => ({ run: "r", last: 2 }),
     onMessage: (message) => told.push(message.type), onState: (state) => told.push(state.name),
   });
@@ -139,16 +139,16 @@ test("a socket that was opened before is taken over, with what has come over it"
   assert.deepEqual(world.sockets[1].sent[0], { type: "hello", run: "r", last: 2 });
 });
 
-test("a socket that was opened before and is closed already is not taken", () => {
+test("an early socket that is already closed is not taken over", () => {
   const world = makeWorld();
   const socket = new world.WebSocket("ws://x/feed");
   socket.readyState = 3;
-  const feed = new Feed({ url: "ws://x/feed", early: { socket, messages: [] }, world, seen: () => ({}), onMessage: () => {}, onState: () => {} });
+  const feed = new FeedConnection({ url: "ws://x/feed", early: { socket, messages: [] }, world, seen: () => ({}), onMessage: () => {}, onState: () => {} });
   feed.open();
   assert.equal(world.sockets.length, 2);
 });
 
-test("after it was closed nothing dials again", () => {
+test("a closed connection does not reconnect", () => {
   const world = makeWorld();
   const { feed } = makeFeed(world);
   world.sockets[0].accept();

@@ -8,7 +8,7 @@ const line = (seq) => ({ seq, work: "root.a", time: seq, text: `line ${seq}` });
 const lines = (...numbers) => numbers.map(line);
 const numbers = (buffer) => buffer.rows.map((row) => (row.gap ? `${row.after}-${row.before}` : row.seq));
 
-test("lines are kept in the order of their numbers, each once, whatever the order in which they came", () => {
+test("lines are sorted by number and without duplicates, in whatever order they arrive", () => {
   const buffer = new LogBuffer();
   assert.equal(buffer.add(lines(5, 6, 9)), 3);
   assert.equal(buffer.add(lines(10, 11)), 2);
@@ -29,7 +29,7 @@ test("a gap stands between the lines around it until it is filled", () => {
   assert.deepEqual(numbers(buffer), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
 });
 
-test("a gap in which there was nothing is gone", () => {
+test("a gap without lines is removed", () => {
   const buffer = new LogBuffer();
   buffer.add(lines(1));
   buffer.addGap(1, 5);
@@ -37,7 +37,7 @@ test("a gap in which there was nothing is gone", () => {
   assert.deepEqual(numbers(buffer), [1]);
 });
 
-test("the buffer is bounded: the oldest lines leave, and it is known that there were some", () => {
+test("the buffer is bounded: the oldest lines are dropped, and it reports that there are older ones", () => {
   const buffer = new LogBuffer(1000);
   buffer.hasOlder = false;
   for (let start = 0; start < 5000; start += 100) buffer.add(Array.from({ length: 100 }, (_, n) => line(start + n)));
@@ -47,7 +47,7 @@ test("the buffer is bounded: the oldest lines leave, and it is known that there 
   assert.equal(buffer.rows.length + buffer.dropped, 5000);
 });
 
-test("colours of a terminal become classes, and other sequences are left out", () => {
+test("terminal colours become classes, and other control sequences are removed", () => {
   assert.deepEqual(ansiParts("plain <b>"), [{ text: "plain <b>", className: "" }]);
   assert.deepEqual(ansiParts("\x1b[1;31mred\x1b[0m then \x1b[38;5;200mx\x1b[2Kend"), [
     { text: "red", className: "ansi-1 ansi-bold" },
@@ -58,7 +58,7 @@ test("colours of a terminal become classes, and other sequences are left out", (
   assert.deepEqual(ansiParts("\x1b]0;title\x07a\x00b\x1b"), [{ text: "a", className: "" }, { text: "b", className: "" }]);
 });
 
-test("of a line that was overwritten the last state is shown", () => {
+test("a line that overwrites itself is shown in its last state", () => {
   assert.deepEqual(ansiParts("10 %\r50 %\r100 %"), [{ text: "100 %", className: "" }]);
   assert.deepEqual(ansiParts("done\r"), [{ text: "done", className: "" }]);
 });

@@ -41,7 +41,7 @@ function filled() {
 const changes = (seq, ...items) => ({ type: "changes", seq, items });
 const state = (name, path, kind, value) => ({ t: "state", name, path, kind, value });
 
-test("a snapshot gives each component its attributes, in structures and below flows too", () => {
+test("a snapshot sets the attributes of each component, also in structures and below flows", () => {
   const model = new Model();
   assert.equal(model.message(snapshot(), 100), "snapshot");
   assert.deepEqual(model.vars.get("root"), { best: null, losses: [1, 0.5] });
@@ -51,7 +51,7 @@ test("a snapshot gives each component its attributes, in structures and below fl
   assert.deepEqual([model.run, model.seq], ["r1", 10]);
 });
 
-test("changes are applied in order, noted by path, and the last number is kept", () => {
+test("changes are applied in order, their paths are collected, and the last seq is stored", () => {
   const model = filled();
   model.message(
     changes(
@@ -73,7 +73,7 @@ test("changes are applied in order, noted by path, and the last number is kept",
   assert.equal(model.take().state.size, 0);
 });
 
-test("numbers are recorded over time, infinities too, and lists of numbers can be charted", () => {
+test("numbers and infinities are recorded over time, and lists of numbers can be charted", () => {
   const model = filled();
   model.message(changes(11, state("root.trials.0", ["loss"], "set", 0.5)), 101);
   const series = model.history.get("root.trials.0", "loss");
@@ -81,7 +81,7 @@ test("numbers are recorded over time, infinities too, and lists of numbers can b
   assert.deepEqual(model.numeric("root"), [{ attribute: "losses", isList: true }]);
 });
 
-test("a series is bounded, reaches back to its beginning and ends at the newest number", () => {
+test("a series is bounded, starts at its first number and ends at the newest one", () => {
   const model = filled();
   for (let n = 0; n < 50_000; n += 1) model.message(changes(n, state("root", ["best"], "set", n)), 200 + n);
   const series = model.history.get("root", "best");
@@ -91,7 +91,7 @@ test("a series is bounded, reaches back to its beginning and ends at the newest 
   assert.deepEqual(series.times, [...series.times].sort((a, b) => a - b));
 });
 
-test("a change that does not fit makes its attribute stale, lights its path up and harms nothing", () => {
+test("a change that cannot be applied marks its attribute as stale, highlights its path and changes nothing else", () => {
   const model = filled();
   model.message(changes(11, state("root", ["nowhere", "x"], "set", 1), state("root.unknown", ["a"], "set", 1)), 101);
   assert.deepEqual([...model.stale.get("root")], ["nowhere"]);
@@ -101,7 +101,7 @@ test("a change that does not fit makes its attribute stale, lights its path up a
   assert.ok(model.take().state.get("root").has('["nowhere","x"]'));
 });
 
-test("components come and go, with all that is below them", () => {
+test("components are added, and removed with everything below them", () => {
   const model = filled();
   model.message(changes(11, { t: "added", name: "root.trials.1", kind: "work", type: "Train", state: { vars: { loss: 1 } } }, { t: "work", ...work("root.trials.1") }), 1);
   assert.equal(model.works.get("root.trials.1").stage, "running");
@@ -113,7 +113,7 @@ test("components come and go, with all that is below them", () => {
   assert.equal(model.take().tree, true);
 });
 
-test("calls are bounded: those that are over go first", () => {
+test("the number of calls is bounded: ended calls are dropped first", () => {
   const model = filled();
   for (let id = 2; id < 9000; id += 1)
     model.message(changes(id, { t: "call", id, work: "root.trials.0", stage: "succeeded", ended_at: 1 }), 1);
@@ -122,7 +122,7 @@ test("calls are bounded: those that are over go first", () => {
   assert.ok(model.calls.has(8999));
 });
 
-test("a snapshot of another run leaves nothing of the one before", () => {
+test("a snapshot of another run replaces all data of the previous run", () => {
   const model = filled();
   assert.equal(model.message(snapshot("r1", 20), 102), "snapshot");
   assert.equal(model.calls.size, 1);
@@ -133,7 +133,7 @@ test("a snapshot of another run leaves nothing of the one before", () => {
   assert.deepEqual(model.history.get("root.trials.0", "epoch").times, [103]);
 });
 
-test("after a resume the changes that were missed follow on", () => {
+test("after a resume the missed changes are applied", () => {
   const model = filled();
   assert.equal(model.message({ type: "resumed", seq: 10 }, 1), "resumed");
   assert.equal(model.message(changes(12, state("root", ["best"], "set", 2)), 1), "changes");
@@ -141,7 +141,7 @@ test("after a resume the changes that were missed follow on", () => {
   assert.equal(model.take().all, false);
 });
 
-test("attributes whose names are parts of the language are attributes", () => {
+test("an attribute named __proto__ is an ordinary attribute", () => {
   const model = filled();
   model.message(changes(11, state("root", ["__proto__"], "set", { x: 1 })), 1);
   assert.equal({}.x, undefined);

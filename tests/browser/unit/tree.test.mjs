@@ -11,7 +11,7 @@ const components = [
   { name: "root.sub.one", kind: "work" },
 ];
 
-test("what holds components without being one is a group between them", () => {
+test("a list or dict of components is a group in the tree", () => {
   const tree = buildTree(components);
   const rows = flatten(tree, () => false).map((one) => [one.depth, one.kind, one.key]);
   assert.deepEqual(rows, [
@@ -37,13 +37,13 @@ test("each node counts the works below it by stage", () => {
   assert.equal(tree.nodes.get("root.sub").total, 1);
 });
 
-test("a filter is part of a name or a class, or a glob over the name; its other characters mean themselves", () => {
+test("a filter is part of a name or class, or a glob for the name; all other characters are literal", () => {
   const work = { name: "root.trials.10", type: "Train" };
   for (const text of ["", "TRIALS", "train", "root.*.10", "*1?", " .10 "]) assert.ok(matcher(text)(work), text);
   for (const text of ["other", "root.*.1", "*.(", "tr.als", "root?"]) assert.ok(!matcher(text)(work), text);
 });
 
-test("works are put in order by their numbers, by what needs eyes, and by usage", () => {
+test("works are sorted by numbers in names, by stages that need attention, and by usage", () => {
   const works = ["root.t.10", "root.t.9"].map((name) => ({ name, stage: "running", since: 1 }));
   works.push({ name: "root.t.11", stage: "failed", since: 2 });
   const sorted = (key, usage) => [...works].sort(comparer(key, usage)).map((one) => one.name.slice(7));

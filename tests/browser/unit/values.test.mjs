@@ -13,21 +13,21 @@ test("a set replaces the value at its path, however deep", () => {
   assert.equal(vars.new, null);
 });
 
-test("a delete takes a key away, and one that is not there is told", () => {
+test("a delete removes a key and reports a missing one", () => {
   const vars = { a: { x: 1 } };
   assert.equal(applyChange(vars, ["a", "x"], "delete", null), true);
   assert.equal(applyChange(vars, ["a", "x"], "delete", null), false);
   assert.deepEqual(vars, { a: {} });
 });
 
-test("a splice puts items in for those removed", () => {
+test("a splice replaces removed items by new ones", () => {
   const vars = { l: [0, 1, 2, 3] };
   assert.equal(applyChange(vars, ["l"], "splice", [1, 2, ["a", "b", "c"]]), true);
   assert.deepEqual(vars.l, [0, "a", "b", "c", 3]);
   assert.equal(applyChange(vars, ["l"], "splice", [4, 9, []]), false);
 });
 
-test("a splice of more items than the stack holds arguments is made", () => {
+test("a splice can have more items than the stack can hold arguments", () => {
   const vars = { l: [1, 2, 3] };
   const many = Array.from({ length: 300_000 }, (_, n) => n);
   assert.equal(applyChange(vars, ["l"], "splice", [1, 1, many]), true);
@@ -35,13 +35,13 @@ test("a splice of more items than the stack holds arguments is made", () => {
   assert.deepEqual([vars.l[0], vars.l[1], vars.l.at(-1)], [1, 0, 3]);
 });
 
-test("an update takes members out of a set and puts others in", () => {
+test("an update removes members from a set and adds others", () => {
   const vars = { s: { $set: [1, "1", [2, 3]] } };
   assert.equal(applyChange(vars, ["s"], "update", [["new"], [1, [2, 3]]]), true);
   assert.deepEqual(vars.s, { $set: ["1", "new"] });
 });
 
-test("a dict that gets a key which is no text is written as pairs from then on", () => {
+test("a dict becomes pairs when it gets a key that is not text", () => {
   const vars = { d: { a: 1 } };
   assert.equal(applyChange(vars, ["d", 7], "set", "seven"), true);
   assert.deepEqual(vars.d, { $dict: [["a", 1], [7, "seven"]] });
@@ -53,14 +53,14 @@ test("a dict that gets a key which is no text is written as pairs from then on",
   assert.deepEqual(entries(vars.d), [[7, "VII"], ["7", "text"]]);
 });
 
-test("a key that reads like a mark does not turn a dict into something else", () => {
+test("a key that looks like a mark does not change the kind of a dict", () => {
   const vars = { d: {} };
   applyChange(vars, ["d", "$cut"], "set", 1);
   assert.equal(kindOf(vars.d), "dict");
   assert.equal(child(vars.d, "$cut"), 1);
 });
 
-test("keys that name parts of the language are keys like any other", () => {
+test("keys such as __proto__ are ordinary keys", () => {
   const vars = { d: {} };
   assert.equal(child(vars.d, "__proto__"), undefined);
   assert.equal(at(vars, ["d", "constructor"]), undefined);
@@ -73,7 +73,7 @@ test("keys that name parts of the language are keys like any other", () => {
   assert.equal(applyChange(vars, ["d", "__proto__"], "delete", null), true);
 });
 
-test("an edit inside a value that was cut changes nothing and is told", () => {
+test("an edit inside a cut value changes nothing and returns false", () => {
   const vars = { big: { $cut: 90_000, preview: "[1, 2" } };
   for (const [path, kind, value] of [
     [["big", 3], "set", 1],
@@ -87,7 +87,7 @@ test("an edit inside a value that was cut changes nothing and is told", () => {
   assert.deepEqual(vars, { big: { $cut: 90_000, preview: "[1, 2" } });
 });
 
-test("numbers that JSON cannot say are numbers", () => {
+test("numbers that JSON cannot express are numbers", () => {
   assert.ok(Number.isNaN(asNumber({ $float: "nan" })));
   assert.equal(asNumber({ $float: "-inf" }), -Infinity);
   assert.equal(asNumber("1"), null);
@@ -96,7 +96,7 @@ test("numbers that JSON cannot say are numbers", () => {
   assert.equal(sizeOf({ $set: [1, 2] }), 2);
 });
 
-test("what people write becomes a value: JSON, or a word of Python's", () => {
+test("user input is parsed as JSON, or as a Python constant", () => {
   assert.equal(fromInput(" 1.5 "), 1.5);
   assert.equal(fromInput("None"), null);
   assert.equal(fromInput("True"), true);
@@ -105,7 +105,7 @@ test("what people write becomes a value: JSON, or a word of Python's", () => {
   assert.throws(() => fromInput("hello"));
 });
 
-test("an integer beyond a double is a number that keeps its digits", () => {
+test("an integer beyond the range of a double keeps its digits", () => {
   assert.equal(kindOf({ $int: "9007199254740993" }), "number");
   assert.equal(asNumber({ $int: "-9007199254740993" }), -9007199254740992);
   assert.deepEqual(fromInput("9007199254740993"), { $int: "9007199254740993" });

@@ -1,4 +1,4 @@
-// What a terminal would make of a line: colours become classes, other control sequences are left out. Pure.
+// Terminal control sequences in a line: colours become CSS classes, other sequences are removed. Pure functions.
 
 const SEQUENCE = /\x1b\[([0-9;:]*)([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]|\x1b/g;
 
@@ -18,7 +18,7 @@ function styled(style, codes) {
   return { color, bold, dim };
 }
 
-/** A line as parts: [{text, className}]. Of a line that was overwritten (a progress bar) the last state is taken. */
+/** Split a line into parts: [{text, className}]. A line that overwrites itself (a progress bar) yields its last state. */
 export function ansiParts(line) {
   const text = line.slice(line.lastIndexOf("\r", line.length - 2) + 1);
   if (!/[\x00-\x08\x0b-\x1f\x7f]/.test(text)) return [{ text, className: "" }];

@@ -1,4 +1,4 @@
-// Requests to the server. Addresses are relative to the page: it may be mounted below a prefix.
+// Requests to the server. Addresses are relative to the page, because it may be mounted below a prefix.
 
 const BASE = new URL("api/v1/", document.baseURI);
 
@@ -6,18 +6,18 @@ export const apiUrl = (path) => new URL(path, BASE).href;
 
 let skew = 0;
 
-/** Seconds since the epoch as the server has them, to a second or two: its times are all that is shown here. */
+/** Return seconds since the epoch by the server's clock, to a second or two. All displayed times are by that clock. */
 export const serverTime = () => Date.now() / 1000 - skew;
 
 function compareClocks(response) {
   const date = Date.parse(response.headers.get("Date") ?? "");
   if (Number.isNaN(date)) return;
-  // The header has whole seconds: a difference below two is none.
+  // The header has whole seconds, so a difference below two seconds is ignored.
   const found = (Date.now() - date - 500) / 1000;
   skew = Math.abs(found) < 2 ? 0 : found;
 }
 
-/** The server's answer was an error. `code` is its own, "unreachable" where there was no answer. */
+/** A request failed. `code` is the server's error code, or "unreachable" without an answer. */
 export class ApiError extends Error {
   constructor(status, code, message, detail) {
     super(message);
@@ -27,11 +27,11 @@ export class ApiError extends Error {
   }
 }
 
-/** The server wants a token, or another one. */
+/** The server needs a token, or the token is wrong. */
 export class AccessError extends ApiError {}
 
 const AGAIN = 300;
-const NO_ANSWER = "The app does not answer. It may have ended, or the connection is cut.";
+const NO_ANSWER = "The app does not answer. It may have ended, or the connection is lost.";
 
 async function request(method, path, body) {
   const given = { method, headers: { Accept: "application/json" }, credentials: "same-origin" };
@@ -41,7 +41,7 @@ async function request(method, path, body) {
   }
   let response;
   let text;
-  // What only asks is asked twice: a browser breaks requests off when its network changes.
+  // A GET is sent up to two times: a browser aborts requests when its network changes.
   for (let tries = method === "GET" ? 2 : 1; ; ) {
     try {
       response = await fetch(apiUrl(path), given);
@@ -58,14 +58,14 @@ async function request(method, path, body) {
   try {
     data = text === "" ? null : JSON.parse(text);
   } catch {
-    throw new ApiError(response.status, "bad_answer", `${method} ${path} was not answered with JSON`, null);
+    throw new ApiError(response.status, "bad_answer", `The answer to ${method} ${path} is not JSON`, null);
   }
   if (response.ok) return data;
   const { code = "internal", message = response.statusText, detail = null } = data?.error ?? {};
   throw new (response.status === 401 ? AccessError : ApiError)(response.status, code, message, detail);
 }
 
-/** A path below /api/v1 in which every part is escaped, with a query of those values that are not undefined. */
+/** Return a path below /api/v1 with escaped parts, and a query of all values that are not empty. */
 export function path(parts, query = {}) {
   const search = new URLSearchParams();
   for (const [key, value] of Object.entries(query))
@@ -79,7 +79,7 @@ export const get = (parts, query) => request("GET", path(parts, query));
 export const post = (parts, body = {}, query = {}) => request("POST", path(parts, query), body);
 export const patch = (parts, body) => request("PATCH", path(parts), body);
 
-/** Nothing, or the error that keeps this page from the server. */
+/** Check that this page has access to the server; throw the error if it has not. */
 export const checkAccess = () => get(["app"]);
 
 export const addressOf = (parts, query) => apiUrl(path(parts, query));

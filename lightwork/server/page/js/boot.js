@@ -1,10 +1,9 @@
-// Runs before the modules are there, and by itself.
+// Runs before the modules are loaded, and imports nothing.
 //
-// It opens the feed at once, so that the snapshot comes while the modules do; `feed.js` takes the socket over.
+// It opens the feed at once, so that the snapshot and the modules load at the same time. `feed.js` takes the socket.
 //
-// And it loads the page anew where it did not come up: a browser whose network changes (a laptop that finds its Wi-Fi, a
-// container that comes or goes) breaks off what it is loading, from this very machine too, and does not ask again for a
-// module that did not arrive.
+// It also reloads the page if the page did not start. When the network changes (a laptop finds its Wi-Fi, a container
+// starts or stops), a browser aborts what it is loading, even from the same machine, and does not retry a module.
 
 {
   const KEY = "lightwork.loads";
@@ -22,7 +21,7 @@
     try {
       return Number(sessionStorage.getItem(KEY) ?? 0);
     } catch {
-      return MOST; // without storage it is not known how often: not at all, rather than for ever
+      return MOST; // without storage the number of reloads is unknown: do not reload, rather than reload for ever
     }
   };
 

@@ -1,11 +1,11 @@
-// Calls of works: lists, one call in full, and calling again with other arguments.
+// Calls of works: lists of calls, the details of one call, and the dialog that makes a call.
 
 import { get, post } from "./api.js";
 import { brief, pretty } from "./format.js";
 import { html, useEffect, useState } from "./html.js";
 import { Icon } from "./icons.js";
 import { link } from "./route.js";
-import { isOver } from "./stages.js";
+import { isOver, stageName } from "./stages.js";
 import { calls as callsVersion, model } from "./store.js";
 import { ask, askFirst, Button, Clock, Elapsed, Empty, Facts, notice, Problem, Section, Stage, Traceback, Value } from "./ui.js";
 import { fromInput } from "./values.js";
@@ -13,14 +13,14 @@ import { fromInput } from "./values.js";
 const PAGE = 100;
 const REFRESH = 300;
 
-/** The call's arguments as {args, kwargs}, whatever shape the server gave them. */
+/** Return a call's arguments as {args, kwargs}, from any of the shapes that the server sends. */
 function argumentsOf(args) {
   if (args && typeof args === "object" && Array.isArray(args.args)) return { args: args.args, kwargs: args.kwargs ?? {} };
   if (Array.isArray(args)) return { args, kwargs: {} };
   return { args: [], kwargs: args && typeof args === "object" ? args : {} };
 }
 
-/** Arguments as they stand in Python between the brackets. */
+/** The arguments of a call in Python's notation. */
 export function Arguments({ args }) {
   if (args === undefined || args === null) return html`<span class="faint">…</span>`;
   const { args: positional, kwargs } = argumentsOf(args);
@@ -32,7 +32,7 @@ export function Arguments({ args }) {
 
 const VAR = { "*": "args", "**": "kwargs" };
 
-/** The field of one parameter: JSON, or nothing to leave it at its default. */
+/** The input field of one parameter. It takes JSON; an empty field means the default. */
 function field(parameter, given) {
   const { name, type, required } = parameter;
   const start = given === undefined ? "" : pretty(given);
@@ -49,11 +49,12 @@ function readField(form, name) {
   try {
     return fromInput(text);
   } catch {
-    throw new Error(`${name}: ${text.trim().slice(0, 60)} is no JSON. Text stands in quotes: ${JSON.stringify(text.trim().slice(0, 60))}`);
+    const shown = text.trim().slice(0, 60);
+    throw new Error(`${name} must be JSON, got ${shown}. Write text in quotes: ${JSON.stringify(shown)}`);
   }
 }
 
-/** What `ask` shows to call a work: a field for each parameter, filled from the arguments of another call if given. */
+/** Return the dialog that calls a work. It has a field for each parameter, filled with `args` if they are given. */
 export function CallDialog({ name, detail, args }) {
   const parameters = (detail?.parameters ?? []).filter((one) => !String(one.name).startsWith("*"));
   const variable = (detail?.parameters ?? []).filter((one) => String(one.name).startsWith("*"));
@@ -66,7 +67,7 @@ export function CallDialog({ name, detail, args }) {
       ${detail?.signature && html`<p class="faint"><code>run${detail.signature}</code></p>`}
       ${parameters.map((one) => field(one, given[one.name]))}
       ${variable.map((one) => field({ ...one, name: VAR[String(one.name).replace(/[^*]/g, "")] ?? one.name, type: one.name, required: false, default: one.name.startsWith("**") ? {} : [] }))}
-      ${parameters.length + variable.length === 0 && html`<p class="faint">It takes no arguments.</p>`}
+      ${parameters.length + variable.length === 0 && html`<p class="faint">This work takes no arguments.</p>`}
     </div>`,
     run: async (form) => {
       const kwargs = {};
@@ -78,7 +79,7 @@ export function CallDialog({ name, detail, args }) {
       const more = variable.length ? readField(form, "kwargs") : undefined;
       const rest = variable.length ? readField(form, "args") : undefined;
       const call = await post(["works", name, "calls"], { args: rest ?? [], kwargs: { ...kwargs, ...more } });
-      notice(`Call ${call.id} is ${call.stage}`);
+      notice(`Call ${call.id} is ${stageName(call.stage)}`);
       location.hash = link(["works", name, "calls", String(call.id)]);
     },
   };
@@ -87,17 +88,17 @@ export function CallDialog({ name, detail, args }) {
 export const cancelCall = (call) =>
   askFirst({
     title: `Cancel call ${call.id}?`,
-    text: `The run of ${call.work} is cancelled; whoever awaits it is told. A plain run that ignores it is ended with its process.`,
+    text: `The run of ${call.work} is cancelled, and code that awaits the call is notified. If a plain run ignores the cancellation, its process is stopped.`,
     confirm: "Cancel call",
     run: async () => {
       await post(["calls", String(call.id), "cancel"]);
-      notice(`Call ${call.id} is asked to end`);
+      notice(`Cancellation of call ${call.id} requested`);
     },
   });
 
 export async function retryCall(call) {
   const made = await post(["calls", String(call.id), "retry"]);
-  notice(`Called again, as call ${made.id}`);
+  notice(`Retried as call ${made.id}`);
   location.hash = link(["works", made.work, "calls", String(made.id)]);
 }
 
@@ -108,18 +109,18 @@ export function CallsTable({ items, withWork = false, third = "Arguments" }) {
     ${items.map((call) => html`<tr key=${call.id}>
       <td class="num right"><a href=${link(["works", call.work, "calls", String(call.id)])}>${call.id}</a></td>
       ${withWork && html`<td class="name"><a class="plain" href=${link(["works", call.work])}>${call.work}</a></td>`}
-      <td><${Stage} stage=${call.stage} reason=${call.reason} />${call.cached && html` <span class="tag">cached</span>`}${call.attempt > 1 && html` <span class="tag">try ${call.attempt}</span>`}</td>
+      <td><${Stage} stage=${call.stage} reason=${call.reason} />${call.cached && html` <span class="tag">cached</span>`}${call.attempt > 1 && html` <span class="tag">attempt ${call.attempt}</span>`}</td>
       <td class="arguments"><a class="plain" href=${link(["works", call.work, "calls", String(call.id)])}>${call.args === undefined ? html`<span class="ellipsis">${call.message ?? ""}</span>` : html`<${Arguments} args=${call.args} />`}</a></td>
       <td><${Clock} time=${call.submitted_at} /></td>
       <td class="right"><${Elapsed} from=${call.started_at} to=${call.ended_at} /></td>
       <td class="right row-actions">${isOver(call.stage)
-        ? html`<${Button} kind="quiet" icon="retry" label=${`Call again, as call ${call.id}`} title="Call again with the same arguments" iconOnly run=${() => retryCall(call)} />`
+        ? html`<${Button} kind="quiet" icon="retry" label=${`Retry call ${call.id}`} title="Call again with the same arguments" iconOnly run=${() => retryCall(call)} />`
         : html`<${Button} kind="quiet" icon="close" label=${`Cancel call ${call.id}`} title="Cancel" iconOnly run=${() => cancelCall(call)} />`}</td>
     </tr>`)}
   </tbody></table>`;
 }
 
-/** A work's calls, newest first; what the feed says of them is shown at once. */
+/** The calls of a work, newest first. Changes from the feed are shown at once. */
 export function CallsList({ work }) {
   const [stage, setStage] = useState("");
   const [limit, setLimit] = useState(PAGE);
@@ -149,7 +150,7 @@ export function CallsList({ work }) {
       <option value="">All calls</option>${["pending", "running", "succeeded", "failed", "stopped"].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select>
       <span class="faint num">${page.items ? `${items.length} of ${Math.max(page.total, items.length)}` : ""}</span></div>
     ${page.error && html`<${Problem} error=${page.error} />`}
-    ${items.length ? html`<${CallsTable} items=${items} />` : page.items && html`<${Empty} icon="call" title="No calls">Press “Call…” to make one, or wait for the flow to do it.<//>`}
+    ${items.length ? html`<${CallsTable} items=${items} />` : page.items && html`<${Empty} icon="call" title="No calls">Press “Call…” to make a call, or wait until the flow makes one.<//>`}
     ${page.items && page.total > page.items.length && limit < 1000 && html`<p><button type="button" class="button" onClick=${() => setLimit(limit + 200)}>Show older calls</button></p>`}
   </div>`;
 }

@@ -1,5 +1,5 @@
-// Curves: numeric attributes over time, lists of numbers over their index, CPU and memory. Drawn by uPlot, which is
-// loaded when the first chart is shown.
+// Charts: numeric attributes over time, lists of numbers over their index, CPU and memory. uPlot draws them.
+// It is loaded when the first chart is shown.
 
 import { serverTime } from "./api.js";
 import { bytes, clock } from "./format.js";
@@ -12,13 +12,13 @@ import { asNumber } from "./values.js";
 
 const MAX_CHARTS = 12;
 const MAX_POINTS = 4000;
-const SHORTEST = 10; // seconds that an axis of time shows at least
-const EVERY = 100; // milliseconds between two drawings: a curve need not be drawn at each change
+const SHORTEST = 10; // minimum span of a time axis in seconds
+const EVERY = 100; // minimum milliseconds between two drawings: a chart need not be redrawn at each change
 
 let uplot;
 
 function loadUPlot(attempt = 0) {
-  // A module that did not arrive is not asked for again under its name.
+  // A browser does not retry a module that failed to load, so each attempt uses another address.
   uplot ??= import(attempt ? `../vendor/uplot.js?${attempt}` : "../vendor/uplot.js").then((module) => {
     const sheet = document.createElement("link");
     sheet.rel = "stylesheet";
@@ -68,10 +68,10 @@ function padded(low, high) {
   return [low - (high - low) * 0.06, high + (high - low) * 0.06];
 }
 
-/** Numbers that no curve can show are gaps in it. */
+/** Replace numbers that a chart cannot show by null, which leaves a gap. */
 const drawable = (values) => values.map((value) => (value !== null && Number.isFinite(value) ? value : null));
 
-/** A series as uPlot takes it. What was set last holds until now. */
+/** Convert a series to the form that uPlot takes. The last value is extended until now. */
 function untilNow(series) {
   if (!series) return [[], []];
   const end = Math.max(serverTime(), series.times[series.times.length - 1] + 0.001);
@@ -90,10 +90,10 @@ function thinned(values) {
 }
 
 /**
- * One curve.
+ * One chart.
  *
- * @param {() => [number[], (number|null)[]]} props.data Called when it is drawn.
- * @param {number} props.version Draw again when this changes.
+ * @param {() => [number[], (number|null)[]]} props.data Returns the points; called for each drawing.
+ * @param {number} props.version The chart is redrawn when this changes.
  */
 export function Chart({ name, data, version, isTime = true, isFromZero = false, unit, latest, tone = "--accent" }) {
   const box = useRef();
@@ -109,7 +109,7 @@ export function Chart({ name, data, version, isTime = true, isFromZero = false, 
     loadUPlot().then((UPlot) => {
       if (isGone) return;
       const size = { width: element.clientWidth, height: element.clientHeight };
-      // What was set holds until it is set again: between two points of time there is a step.
+      // A value holds until it is set again, so the line has a step between two points in time.
       const paths = isTime && !isFromZero ? UPlot.paths.stepped({ align: 1 }) : undefined;
       const given = options({ isTime, isFromZero, paths, unit, stroke: color(tone), size, name });
       given.hooks = { setCursor: [(one) => setAt(one.cursor.idx ?? null)] };
@@ -131,7 +131,7 @@ export function Chart({ name, data, version, isTime = true, isFromZero = false, 
       drawn.current = performance.now();
       plot.current?.setData(data());
     }, wait);
-    // Not cleared when the next change comes within that time: a chart must not starve while numbers stream.
+    // A waiting timer is not cleared by the next change: otherwise a chart would never be drawn while numbers stream.
     return wait === 0 ? () => clearTimeout(timer) : undefined;
   }, [version]);
 
@@ -143,7 +143,7 @@ export function Chart({ name, data, version, isTime = true, isFromZero = false, 
   </figure>`;
 }
 
-/** A numeric attribute of a component. */
+/** The chart of a numeric attribute of a component. */
 export function AttributeChart({ component, attribute, isList, title }) {
   const version = stateOf(component).value;
   const value = model.valueAt(component, [attribute]);
@@ -155,25 +155,25 @@ export function AttributeChart({ component, attribute, isList, title }) {
   return html`<${Chart} name=${title ?? attribute} isTime=${!isList} data=${data} version=${version} latest=${latest} />`;
 }
 
-/** Every attribute of a component that a chart can show. */
+/** Charts of all attributes of a component that a chart can show. */
 export function NumericCharts({ component }) {
   useFresh(component);
   stateOf(component).value;
-  // A number that has not changed since the page was opened is no curve yet.
+  // A number that has not changed since the page was opened has no chart yet.
   const found = model.numeric(component).filter((one) => one.isList || model.history.get(component, one.attribute)?.times.length > 1);
   if (found.length === 0) return null;
-  return html`<${Section} title="Numbers in its state" aside=${html`<span class="faint">since this page was opened; lists whole</span>`}>
+  return html`<${Section} title="Numbers in the state" aside=${html`<span class="faint">since this page was opened; lists in full</span>`}>
     <div class="charts">${found.slice(0, MAX_CHARTS).map((one) => html`<${AttributeChart} key=${`${one.attribute} ${one.isList}`} component=${component} ...${one} />`)}</div>
-    ${found.length > MAX_CHARTS && html`<p class="faint">${found.length - MAX_CHARTS} more: see its state.</p>`}
+    ${found.length > MAX_CHARTS && html`<p class="faint">${found.length - MAX_CHARTS} more: see the state.</p>`}
   <//>`;
 }
 
-/** CPU and memory of a work. */
+/** Charts of the CPU and memory of a work. */
 export function UsageCharts({ name }) {
   useEffect(wantUsage, []);
   const version = usage.value;
   const found = freshUsage(name) ?? model.usage.get(name);
-  if (!found) return html`<${Empty} icon="chart" title="No samples yet">They come every few seconds while the work has a process and this page is open; nothing is sampled otherwise.<//>`;
+  if (!found) return html`<${Empty} icon="chart" title="No samples yet">Usage is sampled every few seconds, but only while the work has a process and this page is open.<//>`;
   const of = (key) => () => {
     const series = model.usageHistory.get(name, key);
     return series ? [series.times.slice(), drawable(series.values)] : [[], []];

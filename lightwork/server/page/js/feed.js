@@ -1,4 +1,4 @@
-// The WebSocket: says hello with what it has seen, hands messages on, and comes back by itself when it is cut.
+// The connection to the feed: sends hello with the last change that was seen, passes messages on, and reconnects.
 
 const FIRST_WAIT = 250;
 const LONGEST_WAIT = 10_000;
@@ -6,16 +6,18 @@ const PING_EVERY = 15_000;
 const SILENCE = 40_000;
 
 /**
+ * A WebSocket to the server's feed that reconnects by itself.
+ *
  * @param {object} given
  * @param {string} given.url
- * @param {() => {run: string|null, last: number|null}} given.seen What to resume after.
+ * @param {() => {run: string|null, last: number|null}} given.seen Returns the change after which to resume.
  * @param {(message: object) => void} given.onMessage
- * @param {(state: {name: "connecting"|"open"|"cut", retryAt: number|null, attempt: number}) => void} given.onState
- * @param {{socket: WebSocket, messages: object[]}} [given.early] A socket that is under way, has said hello for somebody
- *   who has seen nothing, and what has come over it.
- * @param {object} [given.world] WebSocket, timers and clock, for tests.
+ * @param {(state: {name: "connecting"|"open"|"lost", retryAt: number|null, attempt: number}) => void} given.onState
+ * @param {{socket: WebSocket, messages: object[]}} [given.early] A socket that was opened before. It sends a hello that
+ *   asks for a snapshot. `messages` are the events that it has received.
+ * @param {object} [given.world] Provides WebSocket, timers and clock; tests replace it.
  */
-export class Feed {
+export class FeedConnection {
   constructor({ url, seen, onMessage, onState, early = null, world = globalThis }) {
     this.early = early;
     this.url = url;
@@ -45,7 +47,7 @@ export class Feed {
     };
     socket.onmessage = (event) => this.received(socket, event);
     socket.onclose = () => {
-      if (socket === this.socket) this.cut();
+      if (socket === this.socket) this.lost();
     };
     if (early?.socket.readyState === 1) this.opened();
     for (const event of early?.messages ?? []) this.received(socket, event);
@@ -68,18 +70,18 @@ export class Feed {
       this.onState({ name: "open", retryAt: null, attempt: 0 });
   }
 
-  cut() {
+  lost() {
     this.world.clearInterval(this.pinger);
     this.socket = null;
     const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.attempt);
-    // Jitter: a hundred pages of one server must not come back in the same moment.
+    // Jitter: a hundred pages of one server must not reconnect at the same moment.
     const wait = longest * (0.5 + this.world.Math.random() / 2);
     this.attempt += 1;
-    this.onState({ name: "cut", retryAt: this.world.Date.now() + wait, attempt: this.attempt });
+    this.onState({ name: "lost", retryAt: this.world.Date.now() + wait, attempt: this.attempt });
     this.timer = this.world.setTimeout(() => this.open(), wait);
   }
 
-  /** Try again at once, if it is waiting to. */
+  /** Reconnect at once if it is waiting to reconnect. */
   retry() {
     if (this.socket === null) this.open();
   }
@@ -87,14 +89,14 @@ export class Feed {
   ping() {
     if (this.answersPings && this.world.Date.now() - this.heard > SILENCE) {
       const socket = this.socket;
-      this.cut();
+      this.lost();
       socket.close();
       return;
     }
     this.send({ type: "ping" });
   }
 
-  /** Ask for logs (true, false, or names of works) and usage; asked for again after each reconnect. */
+  /** Follow logs (true, false, or names of works) and usage. The request is sent again after each reconnect. */
   follow(wanted) {
     this.wanted = wanted;
     this.send({ type: "follow", ...wanted });

@@ -1,11 +1,11 @@
-// Numbers, times and values as text.
+// Formats numbers, times and values as text.
 
 import { utc } from "./settings.js";
 import { kindOf, mark, sizeOf } from "./values.js";
 
 const pad = (number, width = 2) => String(number).padStart(width, "0");
 
-/** The parts of a moment on the clock that people chose. */
+/** Return the parts of a moment, in the time zone that the user has chosen. */
 function parts(seconds) {
   const date = new Date(seconds * 1000);
   return utc.value
@@ -23,7 +23,7 @@ export function clock(seconds, milliseconds = false) {
   return milliseconds ? `${text}.${pad(thousandth, 3)}` : text;
 }
 
-/** The time of day; with its date where that is not today's. */
+/** Return the time of day, with the date if it is not today. */
 export function when(seconds, today, milliseconds = false) {
   if (!Number.isFinite(seconds)) return "–";
   const [year, month, day] = parts(seconds);
@@ -52,7 +52,7 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
 }
 
-/** For what changes every second: no tenths, so that it does not flicker. */
+/** Return a duration without tenths, for texts that change every second and must not flicker. */
 export const ago = (seconds) => (seconds < 1 ? "now" : duration(Math.floor(seconds) >= 10 ? seconds : Math.floor(seconds)).replace(".0", ""));
 
 export function bytes(count) {
@@ -71,7 +71,7 @@ export const count = (number) => (Number.isFinite(number) ? String(number).repla
 /** "1 call", "2 calls". */
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-/** A number as Python would print it, near enough. */
+/** Return a number roughly as Python prints it. */
 export function number(value) {
   const found = mark(value);
   if (found) return String(value[found]);
@@ -83,7 +83,7 @@ export function number(value) {
 
 const SHORT = 300;
 
-/** One line that says what a Value is. */
+/** Return a summary of a Value in one line. */
 export function brief(value, length = SHORT) {
   const cut = (text) => (text.length > length ? `${text.slice(0, length)}…` : text);
   switch (kindOf(value)) {
@@ -108,10 +108,10 @@ export function brief(value, length = SHORT) {
   }
 }
 
-/** A Value as JSON over several lines. */
+/** Return a Value as JSON over several lines. */
 export const pretty = (value) => JSON.stringify(value, null, 2) ?? "null";
 
-/** The last part of a component's name, and what comes before it. */
+/** Split a component's name into the prefix and the last part. */
 export function splitName(name) {
   const at = name.lastIndexOf(".") + 1;
   return [name.slice(0, at), name.slice(at)];

@@ -1,5 +1,5 @@
-// Numbers over time: what the charts draw. Bounded: when a series is full, every second of its points is dropped, so it
-// always reaches back to where it began, ever more coarsely.
+// Numbers over time, for the charts. When a series is full, every second point is dropped. A series therefore always
+// reaches back to its beginning, and becomes coarser.
 
 const LIMIT = 1200;
 
@@ -13,7 +13,7 @@ class Series {
 
   add(time, value) {
     const last = this.times.length - 1;
-    // Within one stride the newest number takes the place of the one before: the end of a curve is always right.
+    // Within one stride the newest number replaces the previous one, so the end of a curve is always correct.
     if (last > 0 && this.skipped + 1 < this.stride) {
       this.skipped += 1;
       this.times[last] = time;

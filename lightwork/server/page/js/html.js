@@ -1,4 +1,4 @@
-// The view library, in one place: everything else imports it from here.
+// The view library. All other modules import it from here.
 
 import htm from "../vendor/htm.js";
 import { h } from "../vendor/preact.js";
@@ -9,5 +9,5 @@ export { batch, computed, effect, signal, untracked, useComputed, useSignal, use
 
 export const html = htm.bind(h);
 
-/** Names of classes, those that are false left out. */
+/** Join class names. False values are left out. */
 export const classes = (...names) => names.filter(Boolean).join(" ");

@@ -1,4 +1,4 @@
-// Icons, drawn here: lines on a grid of 16. A stage has a shape of its own, so that colour says nothing alone.
+// Icons, as lines on a grid of 16. Each stage has its own shape, so that no information depends on colour alone.
 
 import { html } from "./html.js";
 

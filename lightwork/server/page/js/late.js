@@ -1,23 +1,23 @@
-// Views that are fetched when they are first shown, or when the browser has nothing better to do.
+// Views whose modules are loaded when they are first shown, or after the first view has been drawn.
 
 import { html, signal, useMemo } from "./html.js";
 
 const waiting = [];
 
 const Missing = () => html`<section class="view"><p class="problem" role="alert">This view could not be loaded.</p>
-  <p><button type="button" class="button" onClick=${() => location.reload()}>Load the page again</button></p></section>`;
+  <p><button type="button" class="button" onClick=${() => location.reload()}>Reload the page</button></p></section>`;
 
 const KEY = "lightwork.again";
 const SELDOM = 10_000;
 
-/** A module that did not arrive is not asked for again by the browser; the page is, and its hash keeps the place. */
+/** Reload the page, because a browser does not retry a module that failed to load. The hash keeps the place. */
 function again() {
   try {
     const last = Number(sessionStorage.getItem(KEY) ?? 0);
     if (Date.now() - last < SELDOM) return undefined;
     sessionStorage.setItem(KEY, String(Date.now()));
   } catch {
-    return undefined; // it is not known how often: people decide
+    return undefined; // without storage the number of reloads is unknown: the user decides
   }
   location.reload();
   return () => null;
@@ -28,7 +28,7 @@ function Failed() {
   return html`<${View} />`;
 }
 
-/** A component that a module exports, in whose place nothing is shown until the module is there. */
+/** Return a component that a module exports. It is empty until the module is loaded. */
 export function late(load, name) {
   const found = signal(null);
   let isAsked = false;
@@ -40,7 +40,7 @@ export function late(load, name) {
         found.value = module[name];
       },
       () => {
-        // Nothing happens to a page in use for the sake of a view that nobody has asked for.
+        // Reload only if the view is shown: a view that the user has not opened must not disturb the page.
         found.value = Failed;
       },
     );
@@ -54,7 +54,7 @@ export function late(load, name) {
   };
 }
 
-/** Fetch all of them now. */
+/** Load all late modules now. */
 export function fetchLate() {
   for (const fetch of waiting) fetch();
 }

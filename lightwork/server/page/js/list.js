@@ -1,4 +1,4 @@
-// A list of which only the rows that can be seen are in the document. All rows have one height.
+// A virtual list: only visible rows are in the document. All rows have the same height.
 
 import { classes, html, signal, useLayoutEffect, useMemo, useRef } from "./html.js";
 
@@ -8,23 +8,23 @@ const OVERSCAN = 8;
  * @param {object} props
  * @param {number} props.count
  * @param {number} props.rowHeight
- * @param {(index: number) => object} props.row Its element; gets a key from `keyOf`. Signals are read by its components,
- *   not by this: what it has given is kept until whoever holds the list draws it anew.
+ * @param {(index: number) => object} props.row Returns the element of a row; its key is from `keyOf`. The function must
+ *   not read signals, only the components in the row may: its result is reused until the list itself is rendered again.
  * @param {(index: number) => string|number} props.keyOf
- * @param {number} [props.active] The row that is chosen, kept in sight when it changes.
- * @param {(index: number) => void} [props.onMove] The arrow keys ask for another row.
- * @param {(event: KeyboardEvent) => void} [props.onKey] Any other key.
- * @param {boolean} [props.recycles] Whether rows that leave give their elements to those that come: cheaper where a row has
- *   many elements; their order in the document is not that of the rows then.
- * @param {boolean} [props.follow] Whether the end is kept in sight as rows are added.
- * @param {(isAtEnd: boolean, isAtStart: boolean) => void} [props.onPlace] Called as it is scrolled.
- * @param {{current: HTMLElement}} [props.box] Is given the element that scrolls.
+ * @param {number} [props.active] The selected row. The list scrolls to it when it changes.
+ * @param {(index: number) => void} [props.onMove] Called when the arrow keys select another row.
+ * @param {(event: KeyboardEvent) => void} [props.onKey] Called for any other key.
+ * @param {boolean} [props.recycles] Whether new rows reuse the elements of rows that have left. This is cheaper if a
+ *   row has many elements. The order in the document then differs from the order of the rows.
+ * @param {boolean} [props.follow] Whether to scroll to the end when rows are added.
+ * @param {(isAtEnd: boolean, isAtStart: boolean) => void} [props.onPlace] Called when the list scrolls.
+ * @param {{current: HTMLElement}} [props.box] Receives the element that scrolls.
  */
 export function VirtualList(props) {
   const { count, rowHeight, row, keyOf, active, onMove, onKey, follow = false, recycles = false, onPlace, label, role = "listbox", className } = props;
   const own = useRef();
   const box = props.box ?? own;
-  // More rows than can be seen, until it is known how many can.
+  // Assume the height of the window until the real height has been measured.
   const view = useMemo(() => signal({ top: 0, height: innerHeight }), []);
   const lastActive = useRef(active);
   const made = useRef({ props: null, pool: 0, rows: new Map() });
@@ -44,7 +44,7 @@ export function VirtualList(props) {
       box.onPlace?.(gap < rowHeight * 1.5, element.scrollTop < rowHeight * 3);
     };
     element.addEventListener("scroll", scrolled, { passive: true });
-    // It is measured when it is laid out, and not before: to ask for its size here would lay all out once more.
+    // The observer measures after layout. Reading the size here would force another layout.
     return () => {
       observer.disconnect();
       element.removeEventListener("scroll", scrolled);
@@ -85,7 +85,7 @@ export function VirtualList(props) {
   const first = Math.max(0, Math.min(count, Math.floor(top / rowHeight)) - OVERSCAN);
   const last = Math.min(count, Math.ceil((top + height) / rowHeight) + OVERSCAN);
   const pool = Math.ceil(height / rowHeight) + 2 * OVERSCAN + 2;
-  // A row that stays in sight while it is scrolled is the very same element, which is then not looked at again.
+  // A row that stays visible while scrolling keeps the same element object, so it is not rendered again.
   const before = made.current.props === props && made.current.pool === pool ? made.current.rows : new Map();
   const kept = new Map();
   for (let index = first; index < last; index += 1) {
@@ -94,7 +94,7 @@ export function VirtualList(props) {
   }
   made.current = { props, pool, rows: kept };
   const rows = [...kept.values()];
-  // In the order of their places, not of their rows: an element that gets another row stays where it is in the document.
+  // Sort by key and not by row: an element that is reused for another row stays at its position in the document.
   if (recycles) rows.sort((a, b) => a.key - b.key);
   return html`<div class=${classes("vlist", className)} ref=${box} tabIndex=${0} role=${role} aria-label=${label}
     aria-activedescendant=${onMove && active >= 0 ? `${label}-${active}`.replaceAll(" ", "-") : undefined} onKeyDown=${keyDown}>

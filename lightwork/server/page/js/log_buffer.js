@@ -1,13 +1,13 @@
-// Log lines in the order of their numbers, with the gaps that are known. Pure.
+// Log lines in the order of their numbers, with the known gaps. It uses no DOM and no network.
 
 const LIMIT = 100_000;
 
-/** A line is {seq, work, time, text}; a gap {gap: true, after, before}, standing where its lines are missing. */
+/** A row is a line {seq, work, time, text}, or a gap {gap: true, after, before} in the place of missing lines. */
 export class LogBuffer {
   constructor(limit = LIMIT) {
     this.limit = limit;
     this.rows = [];
-    this.hasOlder = true; // there are, or may be, lines before the first
+    this.hasOlder = true; // there may be lines before the first one
     this.dropped = 0;
   }
 
@@ -20,7 +20,7 @@ export class LogBuffer {
     return null;
   }
 
-  /** Take lines in wherever their numbers put them; those that are here already are left out. Gives how many were new. */
+  /** Insert lines in the order of their numbers, without duplicates. Return how many lines were new. */
   add(lines) {
     if (lines.length === 0) return 0;
     const last = this.rows.length ? place(this.rows[this.rows.length - 1]) : -Infinity;
@@ -53,20 +53,20 @@ export class LogBuffer {
   trim() {
     const excess = this.rows.length - this.limit;
     if (excess <= 0) return;
-    // A tenth more than needed, so that this is not done for each line.
+    // Remove a tenth more than needed, so that not every line causes a trim.
     const cut = Math.min(this.rows.length, excess + Math.floor(this.limit / 10));
     this.rows = this.rows.slice(cut);
     this.dropped += cut;
     this.hasOlder = true;
   }
 
-  /** Lines with numbers between these two, both excluded, were not sent. */
+  /** Add a gap: lines with numbers between these two, both excluded, were not sent. */
   addGap(after, before) {
     this.rows.push({ gap: true, after, before });
     this.rows.sort((a, b) => place(a) - place(b));
   }
 
-  /** Put the lines that were fetched into a gap. `more`: there are others between the last of them and its end. */
+  /** Fill a gap with fetched lines. If there are `more` lines before the end of the gap, a smaller gap remains. */
   fill(gap, lines, more) {
     const inside = lines.filter((line) => line.seq > gap.after && line.seq < gap.before);
     const isOpen = more && inside.length > 0 && inside.length === lines.length;

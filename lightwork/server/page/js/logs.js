@@ -1,4 +1,4 @@
-// Log lines of one work, of some or of all: they follow, can be searched, and none is left out unseen.
+// Log lines of one work, of several or of all. The view follows new lines, searches, and fetches missing lines.
 
 import { addressOf, get } from "./api.js";
 import { ansiParts } from "./ansi.js";
@@ -16,7 +16,7 @@ const ROW = 18;
 const PAGE = 1000;
 const LONGEST = 4000;
 
-/** The lines of some works that match a text, as the feed and the server's pages give them. */
+/** The lines of some works that match a text, from the feed and from requests to the server. */
 class LogSession {
   constructor(works, search) {
     this.works = works;
@@ -31,7 +31,7 @@ class LogSession {
   }
 
   open() {
-    // The feed first, then the page of what was before it: a line is in one of the two, or in both.
+    // Follow the feed before loading earlier lines: every line is then in at least one of the two.
     this.release = wantLogs(this);
     this.load({ tail: PAGE });
   }
@@ -55,7 +55,7 @@ class LogSession {
     return !this.search || line.text.toLowerCase().includes(this.search.toLowerCase());
   }
 
-  /** Called with what the feed says. */
+  /** Called with lines and gaps from the feed. */
   lines(items) {
     const fresh = [];
     for (const item of items) {
@@ -65,7 +65,7 @@ class LogSession {
       } else if (this.wants(item)) fresh.push(item);
     }
     if (this.needsFill && fresh.length) {
-      // Between the last page and the first line of the feed some may have been written.
+      // Lines may have been written between the last loaded line and the first line of the feed.
       this.needsFill = false;
       const last = this.buffer.last;
       if (last !== null) this.catchUp(last);
@@ -74,8 +74,8 @@ class LogSession {
     this.changed();
   }
 
-  /** Called after each new connection: what was written meanwhile is fetched. */
-  cut(kind) {
+  /** Called after each new connection. Fetches the lines that were written meanwhile. */
+  reconnected(kind) {
     if (kind === "new run") {
       this.buffer = new LogBuffer();
       this.load({ tail: PAGE });
@@ -180,10 +180,10 @@ function Gap({ gap, session }) {
   useEffect(() => {
     session.fill(gap);
   }, [gap]);
-  return html`<div class="log-gap">loading lines that came too fast for this page …</div>`;
+  return html`<div class="log-gap">loading lines that arrived too fast for this page …</div>`;
 }
 
-/** `lead` stands before the search box. */
+/** `lead` is an element that is placed before the search box. */
 export function LogView({ works, lead }) {
   const [text, setText] = useState(route.value.query.get("search") ?? "");
   const [search, setSearch] = useState(text);
@@ -192,7 +192,7 @@ export function LogView({ works, lead }) {
   const session = useMemo(() => new LogSession(works, search), [key, search]);
   const seen = useRef(null);
   const box = useMemo(() => ({ current: null }), []);
-  utc.value; // times are drawn anew
+  utc.value; // redraws the times when the time zone changes
 
   useEffect(() => {
     session.open();
@@ -211,7 +211,7 @@ export function LogView({ works, lead }) {
   const withTime = logTimes.value;
   const withWork = works.length !== 1;
 
-  // Older lines that come in above must not move those that are looked at.
+  // Older lines that are inserted above must not move the visible lines.
   const firstSeen = useRef(null);
   useEffect(() => {
     const before = firstSeen.current;
@@ -242,7 +242,7 @@ export function LogView({ works, lead }) {
     ${session.problem.value && html`<${Problem} error=${session.problem.value} />`}
     <div class="log-box">
       ${rows.length === 0
-        ? html`<${Empty} icon="logs" title=${session.isLoading ? "Loading…" : search ? "No line matches" : "Nothing has been printed"}>${!session.isLoading && (search ? "Other case matches too; try a shorter text." : "What works print to standard output and error appears here.")}<//>`
+        ? html`<${Empty} icon="logs" title=${session.isLoading ? "Loading…" : search ? "No line matches" : "No output yet"}>${!session.isLoading && (search ? "The search ignores case. Try a shorter text." : "Standard output and standard error of works appear here.")}<//>`
         : html`<${VirtualList} className="log-lines" count=${rows.length} rowHeight=${ROW} label="log" role="log" follow=${isFollowing} onPlace=${place} box=${box}
             keyOf=${(index) => (rows[index].gap ? `gap ${rows[index].after}` : rows[index].seq)}
             row=${(index) => rows[index].gap ? html`<${Gap} gap=${rows[index]} session=${session} />` : html`<${Line} line=${rows[index]} search=${search} withWork=${withWork} withTime=${withTime} />`} />`}
@@ -255,7 +255,7 @@ export function LogsView() {
   tree.value;
   const chosen = route.value.query.get("work") ?? "";
   const names = [...model.works.keys()];
-  const lead = html`<select aria-label="Lines of which works" value=${chosen} onChange=${(event) => setQuery({ work: event.target.value || undefined })}>
+  const lead = html`<select aria-label="Show lines of" value=${chosen} onChange=${(event) => setQuery({ work: event.target.value || undefined })}>
       <option value="">all works, merged</option>${names.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select>`;
   return html`<section class="view logs-view"><${LogView} key=${chosen} works=${chosen ? [chosen] : []} lead=${lead} /></section>`;
 }

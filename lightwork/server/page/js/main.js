@@ -1,4 +1,4 @@
-// The frame around the views: bar, navigation, connection, keys.
+// The frame around the views: navigation bar, connection state and keyboard shortcuts.
 
 import { post } from "./api.js";
 import { classes, html, render, useEffect, useRef } from "./html.js";
@@ -36,25 +36,25 @@ const shownViews = () => VIEWS.filter((one) => one.isShown?.() ?? true);
 
 function Connection() {
   const { name, retryAt } = connection.value;
-  if (name === "open") return html`<span class="connection open" role="status" title="Changes arrive as they happen"><i class="dot"></i><span>live</span></span>`;
-  if (name === "denied") return html`<span class="connection cut" role="status"><i class="dot"></i>no access</span>`;
+  if (name === "open") return html`<span class="connection open" role="status" title="Connected: changes appear as they happen"><i class="dot"></i><span>live</span></span>`;
+  if (name === "denied") return html`<span class="connection lost" role="status"><i class="dot"></i>no access</span>`;
   const wait = retryAt === null ? 0 : Math.max(0, Math.ceil(retryAt / 1000 - now.value));
   const isFirst = model.run === null;
-  return html`<button type="button" class=${classes("connection", "cut")} role="status" onClick=${retryNow} title="Try again now">
-    <i class="dot"></i><span>${name === "cut" ? (wait > 0 ? `cut, again in ${wait} s` : "cut, trying again") : isFirst ? "connecting" : "cut, trying again"}</span></button>`;
+  return html`<button type="button" class=${classes("connection", "lost")} role="status" onClick=${retryNow} title="Try again now">
+    <i class="dot"></i><span>${name === "lost" && wait > 0 ? `lost, retry in ${wait} s` : name !== "lost" && isFirst ? "connecting" : "lost, reconnecting"}</span></button>`;
 }
 
 function Banner() {
   const failed = app.value?.error;
   if (failed) {
-    const show = () => ask({ title: "What failed the app", body: html`<${Traceback} error=${failed} />` });
+    const show = () => ask({ title: "Why the app has failed", body: html`<${Traceback} error=${failed} />` });
     return html`<div class="banner danger" role="alert"><span class="ellipsis">The app has failed: ${failed.type}${failed.message ? `: ${failed.message}` : ""}</span><button type="button" class="button" onClick=${show}>Traceback</button></div>`;
   }
   const { name } = connection.value;
-  if (name === "cut" && model.run !== null)
-    return html`<div class="banner warning" role="alert"><span>The connection to the app is cut. What you see is from before; the page comes back by itself.</span><button type="button" class="button" onClick=${retryNow}>Try now</button></div>`;
+  if (name === "lost" && model.run !== null)
+    return html`<div class="banner warning" role="alert"><span>The connection to the app is lost. The page shows old data and reconnects by itself.</span><button type="button" class="button" onClick=${retryNow}>Try now</button></div>`;
   if (newRun.value)
-    return html`<div class="banner" role="status"><span>The app was started anew: this is another run, and what was here of the one before is gone.</span><button type="button" class="button" onClick=${() => { newRun.value = null; }}>Understood</button></div>`;
+    return html`<div class="banner" role="status"><span>The app was restarted. This is a new run; the data of the previous run is no longer shown.</span><button type="button" class="button" onClick=${() => { newRun.value = null; }}>Understood</button></div>`;
   return null;
 }
 
@@ -64,12 +64,12 @@ function Login() {
   const enter = (event) => {
     event.preventDefault();
     const token = new FormData(event.target).get("token").trim();
-    // The server keeps it in a cookie and takes it out of the address again.
+    // The server stores the token in a cookie and redirects to the address without it.
     if (token) location.assign(`./?token=${encodeURIComponent(token)}${location.hash}`);
   };
   return html`<main class="login" data-page><form class="card" onSubmit=${enter}>
-    <h1>This app asks for a token</h1>
-    <p>It is in the address that <code>lightwork run</code> prints, after <code>?token=</code>, and in the configuration as <code>http_token</code>.</p>
+    <h1>This app needs a token</h1>
+    <p><code>lightwork run</code> prints it in the address, after <code>?token=</code>. The configuration has it as <code>http_token</code>.</p>
     <label class="field"><span class="field-name">Token</span><input name="token" type="password" autocomplete="current-password" required autofocus /></label>
     <button type="submit" class="button primary">Enter</button>
   </form></main>`;
@@ -82,11 +82,11 @@ const THEMES = { system: "light", light: "dark", dark: "system" };
 function stopApp() {
   askFirst({
     title: "Stop the app?",
-    text: "The flow ends and every work with it, in order. Calls under way are stopped. It is not started again.",
+    text: "The flow and all works are stopped gracefully. Calls in progress end as stopped. The app is not started again.",
     confirm: "Stop app",
     run: async () => {
       await post(["app", "stop"], { message: "stopped from the dashboard" });
-      notice("The app is asked to stop");
+      notice("Stop of the app requested");
     },
   });
 }
@@ -99,14 +99,14 @@ function Bar() {
   useEffect(() => views.current.querySelector("[aria-current]")?.scrollIntoView({ inline: "nearest", block: "nearest" }), [current]);
   return html`<header class="top" data-page>
     <a class="brand" href=${link(["overview"])} title=${one?.file ?? "lightwork"}><svg class="logo" viewBox="0 0 16 16" aria-hidden="true"><path d="M2 12.5h12M4 9.5h8M6 6.5h4M7.3 3.5h1.4" /></svg><span class="ellipsis">${one?.name ?? "lightwork"}</span></a>
-    ${one && html`<span class="faint num run-time" title="How long it has run">${running ? duration(Math.max(0, Math.floor(now.value - one.started_at))).replace(".0", "") : one.stage}</span>`}
+    ${one && html`<span class="faint num run-time" title="Time since the start of the run">${running ? duration(Math.max(0, Math.floor(now.value - one.started_at))).replace(".0", "") : one.stage}</span>`}
     <nav class="views" aria-label="Views" ref=${views}>
       ${shownViews().map((view, index) => html`<a key=${view.key} href=${link([view.key])} aria-current=${view.key === current ? "page" : undefined} title=${`${view.label} (${index + 1})`}>
         <${Icon} name=${view.key} /><span>${view.label}</span>${view.count?.() > 0 && html`<span class="tab-count num">${view.count()}</span>`}</a>`)}
     </nav>
     <div class="tools">
       <${Connection} />
-      <button type="button" class="button quiet" title="Time zone of what is shown" aria-pressed=${utc.value} onClick=${() => { utc.value = !utc.value; }}>${utc.value ? "UTC" : "Local"}</button>
+      <button type="button" class="button quiet" title="Time zone of the displayed times" aria-pressed=${utc.value} onClick=${() => { utc.value = !utc.value; }}>${utc.value ? "UTC" : "Local"}</button>
       <button type="button" class="button quiet icon-only" title=${`Theme: ${theme.value}`} aria-label=${`Theme: ${theme.value}; change`} onClick=${() => { theme.value = THEMES[theme.value] ?? "system"; }}><${Icon} name=${{ system: "system", light: "sun", dark: "moon" }[theme.value]} /></button>
       <button type="button" class="button quiet icon-only help-button" title="Keys (?)" aria-label="Keys" onClick=${showKeys}><${Icon} name="help" /></button>
       <${Button} kind="danger-quiet" icon="stop" label="Stop app" run=${stopApp} disabled=${!running || connection.value.name !== "open"} />
@@ -117,16 +117,16 @@ function Bar() {
 // --- keys --------------------------------------------------------------------------------------------
 
 const KEYS = [
-  ["1 … 8", "views, from the left"],
-  ["/", "search or filter what is shown"],
+  ["1 … 8", "open a view, numbered from the left"],
+  ["/", "search or filter the view"],
   ["↑ ↓ or j k", "move in a list"],
   ["← →", "close and open a branch"],
   ["Enter", "open a work, edit a value"],
   ["c", "chart a number of the state"],
-  ["Esc", "back from a work, out of a field"],
-  ["t", "theme"],
-  ["u", "local time or UTC"],
-  ["?", "these keys"],
+  ["Esc", "close a work, leave a field"],
+  ["t", "change the theme"],
+  ["u", "switch between local time and UTC"],
+  ["?", "show these keys"],
 ];
 
 function showKeys() {
@@ -135,7 +135,7 @@ function showKeys() {
 
 const isField = (element) => element instanceof HTMLElement && (element.matches("input:not([type=checkbox]), textarea, select") || element.isContentEditable);
 
-/** Focus the search of the view at `place`, where that is still being fetched as soon as it is there. */
+/** Focus the search field of the view at `place`. If the view is still loading, focus it when the view is ready. */
 function enterSearch(place) {
   if (location.hash !== place) return false;
   const box = [...document.querySelectorAll("[data-search]")].pop();
@@ -162,7 +162,7 @@ function pressed(event) {
   else if (event.key === "u") utc.value = !utc.value;
 }
 
-// --- all of it ---------------------------------------------------------------------------------------
+// --- the page ----------------------------------------------------------------------------------------
 
 function Main() {
   if (app.value === null) return html`<main class="main waiting" aria-busy="true"></main>`;
@@ -188,5 +188,5 @@ function Page() {
 addEventListener("keydown", pressed);
 render(html`<${Page} />`, document.getElementById("page"));
 start();
-// When the first view has been drawn, the others are fetched, so that they are there at once when they are chosen.
+// After the first view has been drawn, load the others, so that they open without delay.
 addEventListener("load", () => setTimeout(fetchLate, 400));

@@ -1,5 +1,5 @@
-// Everything the page knows of the app: what the feed's messages say, applied. No DOM, no signals, no clock: the moment
-// is passed in. What a message has touched is noted in `touched` until somebody takes it.
+// The page's copy of the app. Messages of the feed are applied to it. It uses no DOM, no signals and no clock: times
+// are passed in. `touched` collects what has changed until `take` is called.
 
 import { History } from "./history.js";
 import { applyChange, asNumber, at, kindOf, mark, put } from "./values.js";
@@ -37,11 +37,11 @@ export class Model {
     this.usage = new Map();
     this.history = new History();
     this.usageHistory = new History();
-    this.stale = new Map(); // component -> Set of attributes in which a change did not fit: they must be asked for
+    this.stale = new Map(); // component -> Set of attributes to which a change could not be applied: they must be fetched
     this.touched = nothing();
   }
 
-  /** What has changed since it was last taken. */
+  /** Return what has changed since the previous call. */
   take() {
     const touched = this.touched;
     this.touched = nothing();
@@ -49,9 +49,10 @@ export class Model {
   }
 
   /**
-   * Take a message of the feed in.
+   * Apply a message of the feed.
    *
-   * @returns {"snapshot"|"new run"|"resumed"|"changes"|"other"} What it was. After a new run nothing of the old is left.
+   * @returns {"snapshot"|"new run"|"resumed"|"changes"|"other"} The kind of the message. "new run" is a snapshot of
+   *   another run; all data of the previous run has been dropped.
    */
   message(message, now) {
     switch (message.type) {
@@ -93,7 +94,7 @@ export class Model {
     return isNew ? "new run" : "snapshot";
   }
 
-  /** Find the attributes of each component in the nested dictionaries of a state. */
+  /** Collect the attributes of each component from the nested dictionaries of a state. */
   takeState(name, state, now) {
     if (state === null || typeof state !== "object" || mark(state)) return;
     if (this.components.has(name)) {
@@ -130,7 +131,7 @@ export class Model {
       }
       case "call": {
         const { t: _, ...call } = item;
-        this.calls.delete(call.id); // to the end: the order is that of the latest news
+        this.calls.delete(call.id); // moves it to the end: calls are ordered by their latest change
         this.calls.set(call.id, call);
         this.touched.calls = true;
         if (this.calls.size > MAX_CALLS) this.forgetCalls();
@@ -205,7 +206,7 @@ export class Model {
     this.touched.tree = true;
   }
 
-  /** An attribute as the server has it now, in place of one that is stale. */
+  /** Replace a stale attribute by the value that was fetched from the server. */
   refresh(name, attribute, value, now) {
     const vars = this.vars.get(name);
     if (vars === undefined) return;
@@ -214,13 +215,13 @@ export class Model {
     this.touched.state.set(name, new Set([...(this.touched.state.get(name) ?? []), JSON.stringify([attribute])]));
   }
 
-  /** The value of a component's attribute, or deeper. */
+  /** Return the value at a path in a component's attributes. */
   valueAt(name, path) {
     const vars = this.vars.get(name);
     return vars === undefined ? undefined : at(vars, path);
   }
 
-  /** Attributes of a component that a chart can show: numbers, and lists of numbers. */
+  /** Return the attributes of a component that a chart can show: numbers, and lists of numbers. */
   numeric(name) {
     const found = [];
     for (const [attribute, value] of Object.entries(this.vars.get(name) ?? {})) {

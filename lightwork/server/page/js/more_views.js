@@ -1,4 +1,4 @@
-// Smaller views: the app's own user interfaces, its schedules, its runtimes.
+// Smaller views: the user interfaces of the app, the schedules and the runtimes.
 
 import { get, post } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
@@ -8,9 +8,9 @@ import { anyWork, hasInterface, layout, model, now, schedules, tree } from "./st
 import { duration } from "./format.js";
 import { Button, Clock, Empty, notice, Problem, Stage, Tabs } from "./ui.js";
 
-// --- the app's own user interfaces -------------------------------------------------------------------
+// --- user interfaces of the app ----------------------------------------------------------------------
 
-/** An address that may stand in a frame: http or https, else null. */
+/** Return the URL for a frame; null if it is not http or https. */
 export function frameTarget(target, base = document.baseURI) {
   if (!target) return null;
   try {
@@ -21,12 +21,15 @@ export function frameTarget(target, base = document.baseURI) {
   }
 }
 
-/** What a frame may do. One of this very origin does not get it: with scripts it could take its own bars down. */
+/**
+ * Return the sandbox permissions of a frame. A frame of this page's origin must not get allow-same-origin, because its
+ * scripts could remove the sandbox.
+ */
 const sandbox = (url) => `allow-scripts allow-forms allow-popups allow-downloads allow-modals${url.origin === location.origin ? "" : " allow-same-origin"}`;
 
 const Frame = ({ url, name }) => html`<iframe class="frame" key=${url.href} src=${url.href} title=${name} sandbox=${sandbox(url)} referrerpolicy="no-referrer" allow="fullscreen; clipboard-write"></iframe>`;
 
-/** `above`: the components whose tabs these are in, so that none is shown inside of itself. */
+/** `above` lists the components that contain these tabs, so that no component is shown inside itself. */
 function Interface({ item, name, path, place, above }) {
   if (item?.kind === "tabs" && item.tabs?.length) {
     const chosen = item.tabs.find((tab) => tab.name === place[0]) ?? item.tabs[0];
@@ -37,13 +40,13 @@ function Interface({ item, name, path, place, above }) {
     </div>`;
   }
   const url = frameTarget(item?.target);
-  if (!url) return html`<${Empty} icon="app" title=${`${name} has no user interface yet`}>It appears here as soon as the component answers at its address.<//>`;
+  if (!url) return html`<${Empty} icon="app" title=${`${name} has no user interface yet`}>It appears here when the component answers at its address.<//>`;
   return html`<div class="framed"><div class="frame-bar"><span class="faint ellipsis">${url.href}</span><a class="button quiet" href=${url.href} target="_blank" rel="noreferrer noopener"><${Icon} name="external" /><span>Open</span></a></div><${Frame} url=${url} name=${name} /></div>`;
 }
 
 export function AppView() {
   if (!hasInterface())
-    return html`<section class="view"><${Empty} icon="app" title="The app has no user interface of its own">Return tabs, an address or a frontend from <code>configure_layout</code> of the root flow.<//></section>`;
+    return html`<section class="view"><${Empty} icon="app" title="The app has no user interface">Return tabs, an address or a frontend from <code>configure_layout</code> of the root flow.<//></section>`;
   return html`<section class="view app-view"><${Interface} item=${layout.value.root} name="The app" path=${[]} place=${route.value.parts} above=${["root"]} /></section>`;
 }
 
@@ -54,14 +57,14 @@ export function SchedulesView() {
   return html`<section class="view">
     <h1>Schedules</h1>
     ${items.length === 0
-      ? html`<${Empty} icon="schedules" title="No schedules">A flow asks for one with <code>self.schedule("0 4 * * *")</code>.<//>`
-      : html`<table class="table"><thead><tr><th>Pattern</th><th>Flow</th><th>Line or key</th><th>Last</th><th>Next</th><th class="right">In</th><th>Seen</th><th></th></tr></thead><tbody>
+      ? html`<${Empty} icon="schedules" title="No schedules">A flow adds a schedule with <code>self.schedule("0 4 * * *")</code>.<//>`
+      : html`<table class="table"><thead><tr><th>Pattern</th><th>Flow</th><th>Line or key</th><th>Last</th><th>Next</th><th class="right">In</th><th>Due</th><th></th></tr></thead><tbody>
         ${items.map((one) => html`<tr key=${`${one.flow} ${one.key}`}>
           <td><code>${one.pattern}</code></td><td>${one.flow}</td><td class="message"><code class="faint">${one.key.startsWith(`${one.pattern} `) ? one.key.slice(one.pattern.length + 1) : one.key}</code></td>
           <td><${Clock} time=${one.last} /></td><td><${Clock} time=${one.next} /></td>
           <td class="num right">${one.next > now.value ? duration(Math.ceil(one.next - now.value)).replace(".0", "") : "now"}</td>
           <td>${one.is_true ? html`<span class="tag">due</span>` : ""}</td>
-          <td class="right"><${Button} icon="play" label="Trigger" title="Let it fire now, besides its pattern" run=${async () => { await post(["schedules", "trigger"], { flow: one.flow, key: one.key }); notice("Triggered"); }} /></td></tr>`)}
+          <td class="right"><${Button} icon="play" label="Trigger" title="Fire now, in addition to the pattern" run=${async () => { await post(["schedules", "trigger"], { flow: one.flow, key: one.key }); notice("Triggered"); }} /></td></tr>`)}
       </tbody></table>`}
   </section>`;
 }
@@ -84,8 +87,8 @@ export function RuntimesView() {
   return html`<section class="view">
     <h1>Runtimes</h1>
     ${found.error && html`<${Problem} error=${found.error} />`}
-    ${found.items?.length === 0 && html`<${Empty} icon="runtimes" title="No runtimes">They are listed when a work uses one.<//>`}
-    ${found.items?.length > 0 && html`<table class="table"><thead><tr><th>Profile</th><th>Kind</th><th class="right">Works</th><th>Of these</th><th>Note</th></tr></thead><tbody>
+    ${found.items?.length === 0 && html`<${Empty} icon="runtimes" title="No runtimes">A runtime appears here when a work uses it.<//>`}
+    ${found.items?.length > 0 && html`<table class="table"><thead><tr><th>Profile</th><th>Kind</th><th class="right">Works</th><th>By status</th><th>Note</th></tr></thead><tbody>
       ${found.items.map((one) => html`<tr key=${one.profile}><td><strong>${one.profile}</strong></td><td><code>${one.kind}</code></td><td class="num right">${one.works}</td>
         <td class="wrap-cells">${Object.entries(stages.get(one.profile) ?? {}).map(([stage, number]) => html`<span key=${stage} class="with-number"><${Stage} stage=${stage} /><span class="num faint">${number}</span></span>`)}</td>
         <td class="message">${one.note}</td></tr>`)}

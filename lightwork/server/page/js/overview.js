@@ -1,4 +1,4 @@
-// The app at a glance: how many works in which stage, how busy, what failed lately.
+// The overview: works by stage, usage, recent failures and calls in progress.
 
 import { get } from "./api.js";
 import { CallsTable } from "./calls.js";
@@ -58,7 +58,7 @@ function useFailures() {
   const run = theApp.value?.run;
   useEffect(() => {
     let isOld = false;
-    get(["app"]).then((answer) => !isOld && setFound(answer.failures ?? []), () => {}); // the feed's own are shown then
+    get(["app"]).then((answer) => !isOld && setFound(answer.failures ?? []), () => {}); // on an error, only failures from the feed are shown
     return () => {
       isOld = true;
     };
@@ -76,10 +76,10 @@ function Calls() {
   return html`
     <${Section} title="Recent failures" aside=${failures.length > 0 && html`<span class="faint num">${plural(failures.length, "call")}</span>`}>
       ${failures.length ? html`<${CallsTable} items=${failures.slice(0, isAll ? MAX_FAILURES : FEW).map(withoutArguments)} withWork third="Message" />
-        ${failures.length > FEW && html`<p><button type="button" class="link" onClick=${() => setAll(!isAll)}>${isAll ? "Show fewer" : `Show ${failures.length - FEW} more`}</button></p>`}` : html`<${Empty} title="Nothing has failed">Calls that fail are listed here, with a link to their traceback.<//>`}
+        ${failures.length > FEW && html`<p><button type="button" class="link" onClick=${() => setAll(!isAll)}>${isAll ? "Show fewer" : `Show ${failures.length - FEW} more`}</button></p>`}` : html`<${Empty} title="No failures">Failed calls are listed here, with a link to their traceback.<//>`}
     <//>
-    <${Section} title="Under way" aside=${running.length > MAX_RUNNING && html`<a href=${link(["timeline"])}>all ${count(running.length)} in the timeline</a>`}>
-      ${shown.length ? html`<${CallsTable} items=${shown} withWork third="Message" />` : html`<${Empty} title="No call is under way">A call appears here as soon as the flow makes it.<//>`}
+    <${Section} title="In progress" aside=${running.length > MAX_RUNNING && html`<a href=${link(["timeline"])}>all ${count(running.length)} in the timeline</a>`}>
+      ${shown.length ? html`<${CallsTable} items=${shown} withWork third="Message" />` : html`<${Empty} title="No calls in progress">A call appears here when the flow makes it.<//>`}
     <//>`;
 }
 
@@ -93,7 +93,7 @@ function About() {
     ["File", app.file && html`<code>${app.file}</code>`],
     ["Started", html`<${Clock} time=${app.started_at} />, <${Ago} time=${app.started_at} />`],
     ["Host", html`${app.host}, process <span class="num">${app.pid}</span>`],
-    ["Works dial", html`<code>${app.address}</code>`],
+    ["Works connect to", html`<code>${app.address}</code>`],
     ["Runtime", app.runtime],
     ["Journal", app.journal && html`<code>${app.journal}</code>`],
     ["lightwork", html`<span class="num">${app.version}</span>, Python <span class="num">${app.python}</span>`],

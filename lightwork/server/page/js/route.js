@@ -1,4 +1,5 @@
-// Where in the page we are: the hash of its address, #/works/root.trials.0/logs?search=x. Every place can be linked to.
+// The current place in the page. The hash of the address holds it, so every place can be linked to:
+// #/works/root.trials.0/logs?search=x
 
 import { computed, signal } from "./html.js";
 
@@ -12,7 +13,7 @@ function decoded(part) {
   try {
     return decodeURIComponent(part);
   } catch {
-    return part; // no escape of ours: it is taken as it stands
+    return part; // not a valid escape: use the text as it is
   }
 }
 
@@ -31,10 +32,10 @@ export const route = computed(() => parseHash(hash.value));
 
 export function go(parts, query) {
   location.hash = link(parts, query);
-  hash.value = location.hash; // the event comes later, and a key may be pressed before
+  hash.value = location.hash; // at once, because the event comes later and a key may be pressed before it
 }
 
-/** Change the query of the place we are at, leaving no step in the browser's history. */
+/** Change the query of the current place without a new entry in the browser's history. */
 export function setQuery(changes) {
   const { view, parts, query } = route.value;
   const merged = { ...Object.fromEntries(query), ...changes };

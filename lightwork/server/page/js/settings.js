@@ -1,14 +1,14 @@
-// What people choose, kept in this browser: theme, time zone, widths. A browser that keeps nothing is no error.
+// The user's settings, stored in this browser: theme, time zone, times of log lines. They also work without storage.
 
 import { effect, signal } from "./html.js";
 
-function kept(name, fallback) {
+function stored(name, fallback) {
   const key = `lightwork.${name}`;
   let first = fallback;
   try {
     first = JSON.parse(localStorage.getItem(key) ?? JSON.stringify(fallback));
   } catch {
-    // Storage is switched off, or holds something else: the fallback is as good.
+    // Storage is disabled, or has an invalid value: use the fallback.
   }
   const setting = signal(first);
   effect(() => {
@@ -16,22 +16,22 @@ function kept(name, fallback) {
     try {
       localStorage.setItem(key, text);
     } catch {
-      // As above: the choice lasts as long as the page.
+      // Storage is disabled: the setting lasts as long as the page.
     }
   });
   return setting;
 }
 
 /** "system", "light" or "dark". */
-export const theme = kept("theme", "system");
+export const theme = stored("theme", "system");
 /** Whether times are shown in UTC. */
-export const utc = kept("utc", false);
+export const utc = stored("utc", false);
 /** Whether log lines carry their time. */
-export const logTimes = kept("logTimes", true);
+export const logTimes = stored("logTimes", true);
 
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
-/** Whether the page is dark now. */
+/** Whether the page is dark at this moment. */
 export const isDark = signal(false);
 
 function settle() {

@@ -1,4 +1,4 @@
-// Where the process of a work is at this moment: its threads and its tasks.
+// The stack dump of a work's process: its threads and its tasks.
 
 import { get } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
@@ -33,8 +33,8 @@ export function StackView({ name }) {
       <span class="spacer"></span>
       ${stack && html`<${Copy} label="Copy the stacks" text=${[...stack.threads, ...stack.tasks].map(asText).join("\n\n")} />`}</div>
     ${error && html`<${Problem} error=${error} />`}
-    ${!stack && !error && html`<p class="faint">${isLoading ? "Asking its process…" : ""}</p>`}
-    ${stack && stack.threads.length + stack.tasks.length === 0 && html`<${Empty} icon="stack" title="Nothing runs">The process has no thread of interest.<//>`}
+    ${!stack && !error && html`<p class="faint">${isLoading ? "Querying the process…" : ""}</p>`}
+    ${stack && stack.threads.length + stack.tasks.length === 0 && html`<${Empty} icon="stack" title="No user code is running">All threads and tasks of the process are in framework code.<//>`}
     ${stack?.threads.length > 0 && html`<${Section} title="Threads">${stack.threads.map((one, index) => html`<${Frames} key=${index} one=${one} />`)}<//>`}
     ${stack?.tasks.length > 0 && html`<${Section} title="Tasks">${stack.tasks.map((one, index) => html`<${Frames} key=${index} one=${one} />`)}<//>`}
   </div>`;

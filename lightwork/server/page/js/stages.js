@@ -1,4 +1,4 @@
-// The stages of works and calls, in the order in which they are of interest.
+// The stages of works and calls. Stages that need attention come first.
 
 export const STAGES = ["failed", "running", "pending", "started", "succeeded", "stopped", "not_started"];
 

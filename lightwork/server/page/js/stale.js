@@ -1,4 +1,5 @@
-// Attributes whose changes did not fit (they were too large to send) are asked for again, while somebody looks at them.
+// Fetches stale attributes while a view shows them. An attribute is stale if a change could not be applied to it,
+// because its value was too large to be sent.
 
 import { get, serverTime } from "./api.js";
 import { useEffect } from "./html.js";
@@ -15,18 +16,18 @@ async function refresh(component) {
       const found = await get(["state", component], { path: JSON.stringify([attribute]) });
       model.refresh(component, attribute, found.value, serverTime());
     } catch {
-      continue; // it is gone, or the connection is: the next change, or the next snapshot, tells
+      continue; // the attribute or the connection is gone: the next change or snapshot corrects the value
     }
   }
   replan();
 }
 
-/** Keep a component's attributes fresh while the view is shown; of null, those of all components. */
+/** Keep the attributes of a component up to date while the view is shown; null means all components. */
 export function useFresh(component) {
   useEffect(() => {
-    const look = () => (component === null ? [...model.stale.keys()].slice(0, 10) : [component]).forEach(refresh);
-    look();
-    const timer = setInterval(look, EVERY);
+    const check = () => (component === null ? [...model.stale.keys()].slice(0, 10) : [component]).forEach(refresh);
+    check();
+    const timer = setInterval(check, EVERY);
     return () => clearInterval(timer);
   }, [component]);
 }

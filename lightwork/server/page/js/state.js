@@ -1,4 +1,4 @@
-// The live state: every component's attributes as a tree, lit where they change, editable, charted when asked.
+// The live state: the attributes of all components as a tree. It highlights changes, and edits and charts values.
 
 import { patch } from "./api.js";
 import { AttributeChart } from "./chart.js";
@@ -54,7 +54,7 @@ async function save(row, value) {
 
 const canEdit = (row) => row.kind === "value" && !["cut", "bytes", "set"].includes(kindOf(row.value)) && !inSet(row);
 
-/** Members of a set have no path: the set is changed as a whole. */
+/** Return whether a row is a member of a set. Members have no path: a set can only be changed as a whole. */
 function inSet(row) {
   return kindOf(model.valueAt(row.component, row.path.slice(0, -1))) === "set";
 }
@@ -68,7 +68,7 @@ function edit(row) {
   ask({
     title: `Edit ${row.component}.${row.path.join(".")}`,
     confirm: "Save",
-    body: html`<label class="field"><span class="field-name">JSON; the whole value is replaced</span><textarea name="value" class="tall" spellcheck=${false}>${pretty(row.value)}</textarea></label>`,
+    body: html`<label class="field"><span class="field-name">JSON; it replaces the whole value</span><textarea name="value" class="tall" spellcheck=${false}>${pretty(row.value)}</textarea></label>`,
     run: async (form) => save(row, fromInput(String(form.get("value")))),
   });
 }
@@ -77,7 +77,7 @@ function Editor({ row }) {
   const box = useRef();
   const [error, setError] = useState(null);
   useEffect(() => {
-    // Not as a property of the element: what was typed would be set back when an error is shown.
+    // Set here and not as a property: a new render, which shows an error, would reset the user's text.
     box.current.value = kindOf(row.value) === "text" ? JSON.stringify(row.value) : brief(row.value, Infinity);
     box.current.select();
   }, []);
@@ -90,7 +90,7 @@ function Editor({ row }) {
     try {
       value = fromInput(box.current.value);
     } catch {
-      setError("No JSON. Text stands in quotes.");
+      setError("Not valid JSON. Write text in quotes.");
       return;
     }
     done();
@@ -102,7 +102,7 @@ function Editor({ row }) {
     }
   };
   return html`<span class="editor">
-    <input ref=${box} aria-label=${`New value of ${row.key}`} aria-invalid=${error !== null} title=${error ?? "Enter saves, Esc leaves it"}
+    <input ref=${box} aria-label=${`New value of ${row.key}`} aria-invalid=${error !== null} title=${error ?? "Enter saves, Esc cancels"}
       onClick=${(event) => event.stopPropagation()} onInput=${() => setError(null)}
       onKeyDown=${(event) => { event.stopPropagation(); if (event.key === "Enter") submit(); if (event.key === "Escape") done(); }} />
     ${error && html`<span class="editor-error" role="alert">${error}</span>`}
@@ -111,7 +111,7 @@ function Editor({ row }) {
 
 // --- rows ------------------------------------------------------------------------------------------
 
-/** The class that lights a row up. It alternates, so that a change in the midst of the light begins it anew. */
+/** Return the class that highlights a row. It alternates, so that a second change restarts the animation. */
 function flash(row) {
   const since = litAt(row.component, JSON.stringify(row.path));
   if (!since || performance.now() - since > LIT) return "";
@@ -194,7 +194,7 @@ export function StateTree({ root = "root" }) {
       <${AttributeChart} ...${one} title=${`${splitName(one.component)[1]}.${one.attribute}`} />
       <${Button} kind="quiet" icon="close" label=${`Close the chart of ${one.attribute}`} iconOnly run=${() => { charted.value = charted.value.filter((other) => other !== one); }} /></div>`)}</div>`}
     ${rows.length === 0
-      ? html`<${Empty} icon="state" title="Nothing matches">Public attributes that <code>__init__</code> sets are the state.<//>`
+      ? html`<${Empty} icon="state" title="Nothing matches">The state consists of the public attributes that <code>__init__</code> sets.<//>`
       : html`<${VirtualList} count=${rows.length} rowHeight=${ROW} label="state" role="tree" active=${at} onMove=${(index) => { cursor.value = rows[index].id; }} onKey=${key}
           keyOf=${(index) => rows[index].id}
           row=${(index) => {

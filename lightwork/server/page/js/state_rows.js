@@ -1,4 +1,4 @@
-// The rows of the state tree: components, their attributes, and what is in those. Pure.
+// The rows of the state tree: components, their attributes and nested values. Pure functions.
 
 import { buildTree } from "./tree.js";
 import { entries, isContainer, sizeOf } from "./values.js";
@@ -9,16 +9,16 @@ export const MAX_ROWS = 20_000;
 export const idOf = (component, path) => `${component}\n${JSON.stringify(path)}`;
 
 /**
- * Flatten what is open.
+ * Return the rows of all open nodes.
  *
  * @param {object} given
  * @param {Map} given.components
  * @param {Map} given.vars
- * @param {string} given.root The component to begin at.
+ * @param {string} given.root Name of the top component.
  * @param {Set<string>} given.open Ids of open rows.
  * @param {Map<string, number>} given.more How many children of a long container are shown, by id.
- * @param {string} given.search Part of an attribute's name or of a component's: only those are shown.
- * @param {object} [given.tree] That of `buildTree`, if it is at hand.
+ * @param {string} given.search Show only attributes and components whose names contain this text.
+ * @param {object} [given.tree] Result of `buildTree`, if the caller has it.
  */
 export function stateRows({ components, vars, root, open, more, search, tree = buildTree(components.values()) }) {
   const rows = [];
@@ -38,7 +38,7 @@ export function stateRows({ components, vars, root, open, more, search, tree = b
     if (items.length > shown) rows.push({ id: `${id} more`, of: id, kind: "more", left: items.length - shown, depth: depth + 1 });
   };
 
-  /** Put a node's rows in; whether anything of it is to be seen. */
+  /** Add the rows of a node. Return whether any of them matches the search. */
   const visit = (node, depth) => {
     if (rows.length >= MAX_ROWS) return false;
     const { name } = node;

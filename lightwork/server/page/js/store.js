@@ -1,17 +1,17 @@
-// The model as signals. Messages are applied as they come; what they touched becomes visible once for each frame of the
-// browser, however many there were.
+// The model as signals. Each message is applied to the model when it arrives. The signals are updated at most once per
+// animation frame, however many messages there were.
 
 import { AccessError, apiUrl, checkAccess, serverTime } from "./api.js";
-import { Feed } from "./feed.js";
+import { FeedConnection } from "./feed.js";
 import { batch, signal } from "./html.js";
 import { Model } from "./model.js";
 
-/** How long, in milliseconds, a change is lit. */
+/** Milliseconds for which a change is highlighted. */
 export const LIT = 1200;
 
 export const model = new Model();
 
-/** {name: "connecting"|"open"|"cut"|"denied", retryAt, attempt} */
+/** State of the connection: {name: "connecting"|"open"|"lost"|"denied", retryAt, attempt}. */
 export const connection = signal({ name: "connecting", retryAt: null, attempt: 0 });
 export const app = signal(null);
 export const tree = signal(0);
@@ -21,14 +21,14 @@ export const calls = signal(0);
 export const usage = signal(0);
 export const layout = signal({});
 export const schedules = signal([]);
-/** Whether the app has a user interface of its own. */
+/** Return whether the app has a user interface. */
 export const hasInterface = () => ["tabs", "url", "frontend"].includes(layout.value.root?.kind);
-/** Runs of the app that this page has seen end: after the first one, the page says so. */
+/** The app of a new run, after this page has seen another run; null otherwise. The page then reports the restart. */
 export const newRun = signal(null);
-/** Seconds since the epoch by the clock of the server, once a second. */
+/** Seconds since the epoch by the server's clock. Updated once a second. */
 export const now = signal(serverTime());
 
-/** Counted for whoever measures: messages and changes taken in, and how often the page was brought up to date. */
+/** Counters for benchmarks: messages and changes received, and updates of the page. */
 export const counters = { messages: 0, changes: 0, flushes: 0 };
 
 const workSignals = new Map();
@@ -36,14 +36,14 @@ const stateSignals = new Map();
 const lit = new Map();
 const logListeners = new Set();
 
-/** The signal of a work's view; its value is undefined while there is no such work. */
+/** Return the signal of a work's view. Its value is undefined while the work does not exist. */
 export function work(name) {
   let found = workSignals.get(name);
   if (!found) workSignals.set(name, (found = signal(model.works.get(name))));
   return found;
 }
 
-/** A signal that changes whenever the state of a component does. */
+/** Return a signal that changes whenever the state of a component changes. */
 export function stateOf(name) {
   let found = stateSignals.get(name);
   if (!found) stateSignals.set(name, (found = signal(0)));
@@ -52,13 +52,13 @@ export function stateOf(name) {
 
 const USAGE_HOLDS = 15;
 
-/** The latest sample of a work, undefined where it is old: the process may have ended. */
+/** Return the latest usage of a work; undefined if it is older than 15 s, because the process may have ended. */
 export function freshUsage(name) {
   const found = model.usage.get(name);
   return found && now.value - found.received < USAGE_HOLDS ? found : undefined;
 }
 
-/** When what is at this place last changed, in milliseconds; 0 where that is not lately. */
+/** Return the time in milliseconds of a recent change at a path; 0 if there was none. */
 export function litAt(component, key) {
   return lit.get(component)?.get(key) ?? 0;
 }
@@ -70,7 +70,7 @@ let isPlanned = false;
 function plan() {
   if (isPlanned) return;
   isPlanned = true;
-  // Nothing is drawn in a page that nobody sees; what came meanwhile is drawn when somebody does.
+  // A browser runs no animation frames for a hidden page. The changes are drawn when the page becomes visible.
   requestAnimationFrame(flush);
 }
 
@@ -141,33 +141,33 @@ function receive(message) {
     }
   } else if (kind !== "other") {
     if (kind === "new run") newRun.value = model.app;
-    for (const listener of logListeners) listener.cut(kind);
+    for (const listener of logListeners) listener.reconnected(kind);
   }
   plan();
 }
 
-/** Show what was changed in the model by hand. */
+/** Update the page after a change of the model that did not come from the feed. */
 export const replan = plan;
 
 // --- the connection --------------------------------------------------------------------------------
 
-const feed = new Feed({
+const feed = new FeedConnection({
   url: apiUrl("feed").replace(/^http/, "ws"),
   early: globalThis.lightworkEarly, // of boot.js
   seen: () => ({ run: model.run, last: model.seq }),
   onMessage: receive,
   onState: (state) => {
     connection.value = state;
-    if (state.name === "cut") askWhy();
+    if (state.name === "lost") checkDenied();
   },
 });
 
-/** A socket that is refused says nothing of the reason: a request does. */
-async function askWhy() {
+/** Find out whether access is denied: a refused WebSocket does not report the reason, but a request does. */
+async function checkDenied() {
   try {
     await checkAccess();
   } catch (error) {
-    if (!(error instanceof AccessError)) return; // nobody there: the feed goes on trying
+    if (!(error instanceof AccessError)) return; // the server is not reachable: the feed continues to reconnect
     feed.close();
     connection.value = { name: "denied", retryAt: null, attempt: 0 };
   }
@@ -175,7 +175,7 @@ async function askWhy() {
 
 export const retryNow = () => feed.retry();
 
-/** Begin: the feed is opened and the clock ticks. */
+/** Open the feed and start the clock. */
 export function start() {
   feed.open();
   setInterval(() => {
@@ -200,7 +200,7 @@ function follow() {
   if (JSON.stringify(wanted) !== JSON.stringify(feed.wanted)) feed.follow(wanted);
 }
 
-/** Have usage sampled until the function that is given back is called. */
+/** Follow usage. Return a function that ends it. */
 export function wantUsage() {
   usageWanted += 1;
   follow();
@@ -211,9 +211,9 @@ export function wantUsage() {
 }
 
 /**
- * Have log lines of some works (of all: an empty list) until the function that is given back is called.
+ * Follow the log lines of `listener.works`; an empty list means all works. Return a function that ends it.
  *
- * `lines` gets what the feed says, gaps among it; `cut` is called after each new connection.
+ * `listener.lines` is called with lines and gaps from the feed, `listener.reconnected` after each new connection.
  */
 export function wantLogs(listener) {
   logListeners.add(listener);

@@ -1,4 +1,4 @@
-// When calls waited and ran: one row for each work, drawn on a canvas; what can be seen is drawn, nothing else.
+// The timeline: when calls waited and ran. Each work has a row on a canvas. Only visible rows are drawn.
 
 import { get, serverTime } from "./api.js";
 import { clock, duration, moment } from "./format.js";
@@ -32,13 +32,13 @@ class Painter {
     this.context = canvas.getContext("2d");
     this.rows = [];
     this.colors = colors();
-    this.span = null; // seconds that are shown; null for all
-    this.end = null; // the right edge; null for now
+    this.span = null; // seconds that are shown; null means all
+    this.end = null; // time at the right edge; null means now
     this.hover = null;
     this.chosen = null;
   }
 
-  /** The times at the left and the right edge. */
+  /** Return the times at the left and the right edge. */
   range(now) {
     const first = this.first ?? now - 1;
     const end = this.end ?? now;
@@ -147,7 +147,7 @@ class Painter {
     context.roundRect(started, y + 4, length, ROW - 8, Math.min(3, length / 2));
     context.fill();
     if (call.stage === "failed" && length >= 8) {
-      // A shape of its own besides the colour: a notch of the ground's colour.
+      // A failed call also has a distinct shape, in addition to its colour: a notch in the background colour.
       context.fillStyle = c.back;
       context.fillRect(started + length - 4, y + 4, 1.5, ROW - 8);
     }
@@ -158,7 +158,7 @@ class Painter {
     }
   }
 
-  /** The row and the bar at a point. */
+  /** Return the row and the bar at a point. */
   at(x, y, now) {
     const index = Math.floor((y - AXIS + this.scroller.scrollTop) / ROW);
     const row = y > AXIS ? this.rows[index] : undefined;
@@ -260,7 +260,7 @@ export function TimelineView() {
     one.colors = colors();
     paint();
     if (!isMoving) return undefined;
-    // While something runs the right edge moves on: a few times a second are enough for the eye.
+    // While a call runs, the right edge moves. A few updates a second are enough for the eye.
     const timer = setInterval(() => requestAnimationFrame(paint), 200);
     return () => clearInterval(timer);
   }, [rows, dark, inUtc, isMoving]);
@@ -370,7 +370,7 @@ export function TimelineView() {
         <div class="timeline-space" style=${{ height: `${rows.length * ROW + AXIS}px` }}></div>
       </div>
       <${Tip} tip=${tip} />
-      ${rows.length === 0 && html`<div class="over"><${Empty} icon="timeline" title="No calls yet">Each call of a work becomes a bar here, from the moment it waits until it is over.<//></div>`}
+      ${rows.length === 0 && html`<div class="over"><${Empty} icon="timeline" title="No calls yet">Each call appears here as a bar, from the time it is queued until it ends.<//></div>`}
     </div>
   </section>`;
 }

@@ -1,11 +1,11 @@
-// The rows of the list of works: components as a tree of groups, or those works that a filter lets through. Pure.
+// The rows of the list of works: the components as a tree, or the works that match a filter. Pure functions.
 
-/** A node: {key, name, kind: "flow"|"work"|"group", depth, children, stages, total}. Names have dots between keys. */
+/** A node: {key, name, kind: "flow"|"work"|"group", depth, children, stages, total}. A name is keys joined by dots. */
 function node(name) {
   return { key: name.slice(name.lastIndexOf(".") + 1), name, kind: "group", depth: 0, children: [], stages: {}, total: 0 };
 }
 
-/** The tree of all components; what holds components without being one (a list, a dict) is a group. */
+/** Build the tree of all components. A list or dict of components becomes a group. */
 export function buildTree(components) {
   const nodes = new Map();
   const roots = [];
@@ -44,7 +44,7 @@ export function countStages(tree, works) {
   }
 }
 
-/** The nodes in order, without what is below those that are closed. */
+/** Return the nodes in order, without the descendants of closed nodes. */
 export function flatten(tree, isClosed) {
   const rows = [];
   const visit = (one) => {
@@ -55,7 +55,10 @@ export function flatten(tree, isClosed) {
   return rows;
 }
 
-/** What a text lets through: a glob where it has * or ?, else any part of the name or the class, in any case. */
+/**
+ * Return a function that tells whether a work matches a text. A text with * or ? is a glob for the name. Any other text
+ * must be part of the name or of the class. Case is ignored.
+ */
 export function matcher(text) {
   const wanted = text.trim().toLowerCase();
   if (!wanted) return () => true;
@@ -67,12 +70,12 @@ export function matcher(text) {
 const RANK = ["failed", "running", "pending", "started", "succeeded", "stopped", "not_started"];
 
 let natural = (a, b) => {
-  // Made when it is needed: it costs more than all else that happens before the first view.
+  // Created on first use: it costs more time than all other code before the first view.
   natural = new Intl.Collator("en", { numeric: true }).compare;
   return natural(a, b);
 };
 
-/** How works are put in order: by name, stage (what needs eyes first), the newest status, or a number of their usage. */
+/** Return a comparison of works by name, stage (those that need attention first), latest status, or usage. */
 export function comparer(key, usage) {
   switch (key) {
     case "stage":

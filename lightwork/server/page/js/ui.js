@@ -1,4 +1,4 @@
-// Small parts that every view is made of: stages, times, buttons, empty places, dialogs, notices.
+// Small parts that the views share: stages, times, buttons, placeholders, dialogs, notices.
 
 import { brief, duration, moment, pretty, when } from "./format.js";
 import { classes, html, signal, useLayoutEffect, useRef, useState } from "./html.js";
@@ -14,9 +14,9 @@ export function Stage({ stage, reason }) {
   </span>`;
 }
 
-/** How long ago; the moment itself as its title. */
+/** The time since a moment. Its tooltip is the moment itself. */
 export function Ago({ time, suffix = " ago" }) {
-  if (!time) return html`<span class="faint">–</span>`; // 0: of a work that has no status yet
+  if (!time) return html`<span class="faint">–</span>`; // 0 means that the work has no status yet
   const seconds = Math.max(0, now.value - time);
   return html`<time class="num" title=${moment(time)}>${seconds < 1 ? "now" : duration(Math.floor(seconds)).replace(".0", "") + suffix}</time>`;
 }
@@ -26,14 +26,14 @@ export const Clock = ({ time, milliseconds = false }) =>
     ? html`<span class="faint">–</span>`
     : html`<time class="num" title=${moment(time)}>${when(time, now.value, milliseconds)}</time>`;
 
-/** From one moment to another, or until now. */
+/** The time from one moment to another, or until now. */
 export function Elapsed({ from, to }) {
   if (from == null) return html`<span class="faint">–</span>`;
   const seconds = (to ?? now.value) - from;
   return html`<span class="num">${to == null ? duration(Math.max(0, Math.floor(seconds))).replace(".0", "") : duration(seconds)}</span>`;
 }
 
-/** A button. While what `run` began is under way it cannot be pressed again; an error becomes a notice. */
+/** A button. It is disabled until `run` has finished. An error of `run` becomes a notice. */
 export function Button({ icon, label, run, kind = "", title, disabled = false, iconOnly = false }) {
   const [isBusy, setBusy] = useState(false);
   const press = async (event) => {
@@ -53,7 +53,7 @@ export function Button({ icon, label, run, kind = "", title, disabled = false, i
   </button>`;
 }
 
-/** What stands where nothing is yet: says what to do. */
+/** A placeholder for an empty view. It tells the user what to do. */
 export const Empty = ({ icon, title, children }) => html`<div class="empty">
   ${icon && html`<${Icon} name=${icon} />`}
   <p class="empty-title">${title}</p>
@@ -62,7 +62,7 @@ export const Empty = ({ icon, title, children }) => html`<div class="empty">
 
 export const Problem = ({ error }) => html`<p class="problem" role="alert">${error.message}</p>`;
 
-/** One row of facts: [[name, content], ...]; those without content are left out. */
+/** A list of facts: [[name, content], ...]. Facts without content are left out. */
 export const Facts = ({ items }) => html`<dl class="facts">
   ${items.filter(([, content]) => content !== undefined && content !== null && content !== false && content !== "").map(
     ([name, content]) => html`<div key=${name}><dt>${name}</dt><dd>${content}</dd></div>`,
@@ -92,13 +92,13 @@ function colored(text) {
   return spans;
 }
 
-/** A Value in full, over several lines. */
+/** A whole Value, over several lines. */
 export function Value({ value }) {
   const [isWhole, setWhole] = useState(false);
   if (value === undefined) return html`<span class="faint">–</span>`;
   const kind = kindOf(value);
   if (kind === "none" || kind === "bool" || kind === "number") return html`<code class=${`value value-${kind}`}>${brief(value)}</code>`;
-  if (kind === "cut") return html`<pre class="block">${String(value.preview)}<span class="faint">…\n${brief({ $cut: value.$cut, preview: "" })} in all: more than the server sends at once.</span></pre>`;
+  if (kind === "cut") return html`<pre class="block">${String(value.preview)}<span class="faint">…\n${brief({ $cut: value.$cut, preview: "" })} in total; the server sends only the beginning.</span></pre>`;
   const text = pretty(value);
   const shown = isWhole || text.length <= LONGEST ? text : text.slice(0, LONGEST);
   return html`<pre class="block">${shown.length > LONGEST ? shown : colored(shown)}${
@@ -145,7 +145,7 @@ export const Notices = () => html`<div class="notices" role="status" aria-live="
 
 const dialog = signal(null);
 
-/** Show a dialog: {title, body, confirm, kind, run}. `run` may raise: the error is shown and the dialog stays. */
+/** Show a dialog: {title, body, confirm, kind, run}. If `run` throws, the dialog stays open and shows the error. */
 export function ask(given) {
   dialog.value = given;
 }
@@ -154,7 +154,7 @@ export function closeDialog() {
   dialog.value = null;
 }
 
-/** Ask before something is destroyed. */
+/** Ask for confirmation before a destructive action. */
 export const askFirst = ({ title, text, confirm, run }) =>
   ask({ title, body: html`<p>${text}</p>`, confirm, kind: "danger", run });
 
@@ -163,7 +163,7 @@ function DialogBox({ title, body, confirm, kind = "primary", run }) {
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState(null);
   useLayoutEffect(() => {
-    box.current.showModal(); // before the next key comes: Escape is the dialog's as soon as one sees it
+    box.current.showModal(); // in a layout effect: as soon as the dialog is visible, Escape must close it
     box.current.querySelector("input, textarea, select, .button.primary, .button.danger")?.focus();
   }, []);
   const submit = async (event) => {
@@ -198,7 +198,7 @@ export const isDialogOpen = () => dialog.value !== null;
 
 // --- tabs ------------------------------------------------------------------------------------------
 
-/** Links side by side, one of them the place we are at. items: [{key, label, href, count}] */
+/** A row of links, of which one is the current place. items: [{key, label, href, count}] */
 export const Tabs = ({ items, current, label }) => html`<nav class="tabs" aria-label=${label}>
   ${items.map((item) => html`<a key=${item.key} href=${item.href} aria-current=${item.key === current ? "page" : undefined}>
     ${item.label}${item.count ? html`<span class="tab-count num">${item.count}</span>` : null}

@@ -1,13 +1,13 @@
-// Values as the server sends them, and edits of them in place.
+// Values as the server sends them, and edits of such values in place.
 //
-// A Value is JSON in which an object whose first key is one of `MARKS` stands for something that JSON cannot say:
+// A Value is JSON. An object whose first key is one of `MARKS` represents a value that JSON cannot express:
 // {"$cut": bytes, "preview"}, {"$bytes", "preview"}, {"$set": [...]}, {"$dict": [[key, value], ...]}, {"$float": "nan"},
 // {"$int": "digits"} of an integer that a double cannot hold.
 // Nothing here touches the DOM, a clock or a socket.
 
 const MARKS = new Set(["$cut", "$bytes", "$set", "$dict", "$float", "$int"]);
 
-/** The mark of a Value that is no plain JSON, "" of one that is. */
+/** Return the mark of a Value, "" if it is plain JSON. */
 export function mark(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return "";
   for (const key in value) return MARKS.has(key) ? key : "";
@@ -16,7 +16,7 @@ export function mark(value) {
 
 const KINDS = { "": "dict", $cut: "cut", $bytes: "bytes", $set: "set", $dict: "dict", $float: "number", $int: "number" };
 
-/** What a Value is, for people: list, dict, set, bytes, text, number, bool, none, cut. */
+/** Return the kind of a Value: list, dict, set, bytes, text, number, bool, none, cut. */
 export function kindOf(value) {
   if (value === null || value === undefined) return "none";
   if (Array.isArray(value)) return "list";
@@ -33,7 +33,7 @@ export function kindOf(value) {
 
 export const isContainer = (value) => ["list", "dict", "set"].includes(kindOf(value));
 
-/** A Value as a JavaScript number, null where it is none. */
+/** Return a Value as a JavaScript number, null if it is not a number. */
 export function asNumber(value) {
   if (typeof value === "number") return value;
   const found = mark(value);
@@ -42,7 +42,7 @@ export function asNumber(value) {
   return null;
 }
 
-/** [key, value] of each child, in order; a set's children have their position as key. */
+/** Return [key, value] of each child, in order. The key of a member of a set is its position. */
 export function entries(value) {
   switch (kindOf(value)) {
     case "list":
@@ -56,7 +56,7 @@ export function entries(value) {
   }
 }
 
-/** How many children a container has. */
+/** Return the number of children of a container. */
 export function sizeOf(value) {
   if (Array.isArray(value)) return value.length;
   const found = mark(value);
@@ -68,7 +68,7 @@ function pairOf(node, key) {
   return node.$dict.find((pair) => pair[0] === key);
 }
 
-/** The child at a key, undefined where there is none. Looks at own properties only: keys are anybody's text. */
+/** Return the child at a key, undefined if there is none. Only own properties count, because a key can be any text. */
 export function child(node, key) {
   if (Array.isArray(node)) return Number.isInteger(key) && key >= 0 ? node[key] : undefined;
   const found = mark(node);
@@ -77,7 +77,7 @@ export function child(node, key) {
   return typeof key === "string" && Object.hasOwn(node, key) ? node[key] : undefined;
 }
 
-/** The Value at a path, undefined where there is none. */
+/** Return the Value at a path, undefined if there is none. */
 export function at(root, path) {
   let node = root;
   for (const key of path) {
@@ -87,7 +87,7 @@ export function at(root, path) {
   return node;
 }
 
-/** Give an object a property of its own, `__proto__` too. */
+/** Set an own property of an object, even `__proto__`. */
 export function put(object, key, value) {
   if (key === "__proto__")
     Object.defineProperty(object, key, { value, writable: true, enumerable: true, configurable: true });
@@ -107,7 +107,7 @@ function setChild(node, key, value) {
       put(node, key, value);
       return true;
     }
-    // A plain object cannot have this key: from here on the dict is written as pairs.
+    // A plain object cannot have this key, so convert the dict to pairs.
     const pairs = Object.entries(node);
     for (const [old] of pairs) delete node[old];
     node.$dict = pairs;
@@ -131,7 +131,7 @@ function deleteChild(node, key) {
   return delete node[key];
 }
 
-// An array that is spread into arguments must not be longer than the engine's stack.
+// Maximum length of an array that is spread into arguments: the engine's stack limits the number of arguments.
 const SPREAD = 10_000;
 
 function splice(list, start, removed, items) {
@@ -162,10 +162,10 @@ function applyUpdate(node, value) {
 }
 
 /**
- * Make the edit of one state change in the attributes `vars`, in place.
+ * Apply one state change to the attributes `vars`, in place.
  *
- * @returns {boolean} False, with nothing changed, where the path leads nowhere: into a value that was cut, or one
- *   that this side has never had.
+ * @returns {boolean} Whether the change was applied. False means that the path does not exist here, because a value was
+ *   cut or was never received; nothing has changed then.
  */
 export function applyChange(vars, path, kind, value) {
   const parent = at(vars, path.slice(0, -1));
@@ -185,7 +185,7 @@ export function applyChange(vars, path, kind, value) {
   }
 }
 
-/** The Value that a plain JSON value, as people write it, is. Infinity and NaN may be written as text can. */
+/** Parse what a user types: JSON, None, True, False, nan or inf. Throws an error for other text. */
 export function fromInput(text) {
   const trimmed = text.trim();
   const float = { nan: "nan", inf: "inf", infinity: "inf", "-inf": "-inf", "-infinity": "-inf" }[trimmed.toLowerCase()];

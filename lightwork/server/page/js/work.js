@@ -1,4 +1,4 @@
-// One work: what it is and does, its calls, logs, state, resources and stack, and what can be done to it.
+// The page of one work: facts, calls, logs, state, usage and stack, and the buttons that act on it.
 
 import { get, post } from "./api.js";
 import { CallDialog, CallPage, CallsList } from "./calls.js";
@@ -14,9 +14,9 @@ import { work as workSignal } from "./store.js";
 import { Ago, askFirst, ask, Button, Clock, Elapsed, Empty, Facts, notice, Problem, Section, Stage, Tabs, Value } from "./ui.js";
 import { mark } from "./values.js";
 
-const REFRESH = 400; // milliseconds between two looks at what the feed does not carry
+const REFRESH = 400; // milliseconds between two requests for details that the feed does not send
 
-/** What the server knows beyond the feed, asked for again when the work changes, but not at every change. */
+/** The details of a work that the feed does not send. They are fetched again when the work changes. */
 function useDetail(name) {
   const detail = useMemo(() => signal({ data: null, error: null }), [name]);
   const work = workSignal(name).value;
@@ -45,11 +45,11 @@ function Actions({ name, work, detail }) {
   const stop = () =>
     askFirst({
       title: `Stop ${name}?`,
-      text: "Its process is ended. The run that is under way and the calls that wait become stopped; the state stays.",
+      text: "Its process is stopped. The running call and the waiting calls end as stopped. The state is kept.",
       confirm: "Stop work",
       run: async () => {
         await post(["works", name, "stop"]);
-        notice(`${name} is asked to stop`);
+        notice(`Stop of ${name} requested`);
       },
     });
   const call = () => {
@@ -64,13 +64,13 @@ function Actions({ name, work, detail }) {
 }
 
 function Statuses({ statuses }) {
-  if (!statuses?.length) return html`<${Empty} title="No status yet">The first one comes when the work is started or called.<//>`;
+  if (!statuses?.length) return html`<${Empty} title="No status yet">The first status appears when the work is started or called.<//>`;
   const shown = [...statuses].reverse().slice(0, 200);
-  return html`<table class="table statuses"><thead><tr><th>Time</th><th>Status</th><th>Call</th><th>Message</th><th class="right">Held</th></tr></thead><tbody>
+  return html`<table class="table statuses"><thead><tr><th>Time</th><th>Status</th><th>Call</th><th>Message</th><th class="right">Duration</th></tr></thead><tbody>
     ${shown.map((one, index) => html`<tr key=${statuses.length - index}>
       <td class="num"><${Clock} time=${one.timestamp} milliseconds /></td>
       <td><${Stage} stage=${one.stage} reason=${one.reason} />${one.count > 1 && html`<span class="faint num"> ×${one.count}</span>`}</td>
-      <td class="num faint">${one.call ?? ""}${one.attempt > 1 ? `, try ${one.attempt}` : ""}</td>
+      <td class="num faint">${one.call ?? ""}${one.attempt > 1 ? `, attempt ${one.attempt}` : ""}</td>
       <td class="message">${one.message ?? ""}</td>
       <td class="num right faint">${index > 0 ? duration(shown[index - 1].timestamp - one.timestamp) : ""}</td>
     </tr>`)}
@@ -79,11 +79,11 @@ function Statuses({ statuses }) {
 
 function Attempts({ attempts }) {
   if (!attempts?.length) return html`<${Empty} title="No process yet">Start the work, or call it.<//>`;
-  return html`<table class="table"><thead><tr><th class="right">Attempt</th><th>Host</th><th class="right">Process</th><th>Started</th><th class="right">Lived</th><th>How it ended</th></tr></thead><tbody>
+  return html`<table class="table"><thead><tr><th class="right">Attempt</th><th>Host</th><th class="right">Process</th><th>Started</th><th class="right">Duration</th><th>How it ended</th></tr></thead><tbody>
     ${[...attempts].reverse().map((one) => html`<tr key=${one.attempt}>
       <td class="num right">${one.attempt}</td><td>${one.host ?? ""}</td><td class="num right">${one.pid ?? ""}</td>
       <td><${Clock} time=${one.started_at} /></td><td class="right"><${Elapsed} from=${one.started_at} to=${one.ended_at} /></td>
-      <td class="message">${one.message ?? (one.ended_at ? "" : html`<span class="faint">it is running</span>`)}</td></tr>`)}
+      <td class="message">${one.message ?? (one.ended_at ? "" : html`<span class="faint">running</span>`)}</td></tr>`)}
   </tbody></table>`;
 }
 
@@ -106,13 +106,13 @@ function About({ name, work, detail }) {
       ["Attempt", work.worker_attempt > 0 && html`<span class="num">${work.worker_attempt}</span>`],
       ["URL", work.url && html`<a href=${/^https?:/.test(work.url) ? work.url : undefined} target="_blank" rel="noreferrer noopener">${work.url}</a>`],
       ["Port", work.port != null && html`<span class="num">${work.port}</span>`],
-      ["Calls at once", work.parallel ? html`parallel${work.concurrency > 1 ? html`, <span class="num">${work.concurrency}</span>` : ""}` : "one, and the flow waits"],
+      ["Calls at once", work.parallel ? html`parallel${work.concurrency > 1 ? html`, <span class="num">${work.concurrency}</span>` : ""}` : "one; the flow waits for its result"],
       ["Timeouts", work.num_timeouts > 0 && html`<span class="num">${work.num_timeouts}</span>`],
     ]} />
     <${NumericCharts} component=${name} />
     <${Section} title="Statuses"><${Statuses} statuses=${data?.statuses} /><//>
     <${Section} title="Processes"><${Attempts} attempts=${data?.attempts} /><//>
-    ${data?.resources && html`<${Section} title="Resources asked for"><${Resources} resources=${data.resources} /><//>`}
+    ${data?.resources && html`<${Section} title="Requested resources"><${Resources} resources=${data.resources} /><//>`}
   </div>`;
 }
 
@@ -123,14 +123,14 @@ export function WorkPage({ name, place }) {
   const detail = useDetail(name);
   const [tab = "about", id] = place;
   if (!work) return html`<section class="work-page"><header class="work-head"><h1>${name}</h1><a class="button quiet icon-only" href=${link(["works"])} aria-label="Close"><${Icon} name="close" /></a></header>
-    <${Empty} icon="works" title="There is no such work">It may have been removed, or this link is of another app.<//></section>`;
+    <${Empty} icon="works" title="Work not found">It was removed, or this link belongs to another app.<//></section>`;
   return html`<section class="work-page" aria-label=${name}>
     <header class="work-head">
       <div class="work-title"><h1 class="ellipsis" title=${name}>${name}</h1><${Stage} stage=${work.stage} reason=${work.reason} /><span class="faint"><${Ago} time=${work.since} suffix="" /></span></div>
       <${Actions} name=${name} work=${work} detail=${detail.value} />
       <a class="button quiet icon-only" href=${link(["works"])} aria-label="Close this work" title="Close (Esc)" data-escape><${Icon} name="close" /></a>
     </header>
-    <${Tabs} label="Of this work" current=${tab} items=${TABS.map(([key, label]) => ({ key, label, href: link(["works", name, ...(key === "about" ? [] : [key])]), count: key === "calls" ? work.calls?.running + work.calls?.pending : 0 }))} />
+    <${Tabs} label="Views of this work" current=${tab} items=${TABS.map(([key, label]) => ({ key, label, href: link(["works", name, ...(key === "about" ? [] : [key])]), count: key === "calls" ? work.calls?.running + work.calls?.pending : 0 }))} />
     <div class=${`work-body tab-${tab}`}>
       ${detail.value.error && !detail.value.data && html`<${Problem} error=${detail.value.error} />`}
       ${tab === "about" && html`<${About} name=${name} work=${work} detail=${detail} />`}

@@ -1,4 +1,4 @@
-// The works of the app: a tree, or a list that is filtered and sorted; beside it the work that is chosen.
+// The works of the app, as a tree or as a filtered and sorted list, with the selected work beside it.
 
 import { bytes, count, percent, splitName } from "./format.js";
 import { classes, computed, html, signal, useEffect } from "./html.js";
@@ -19,7 +19,7 @@ const search = signal("");
 const stages = signal(new Set());
 const sort = signal("tree");
 const closed = signal(new Set());
-const cursor = signal(null); // the name of the row that the keyboard is at
+const cursor = signal(null); // name of the row that the keyboard has selected
 
 const theTree = computed(() => {
   treeVersion.value;
@@ -64,7 +64,7 @@ function toggle(name) {
   closed.value = next;
 }
 
-/** The works below a group by stage, as a bar. */
+/** A bar with the share of each stage among the works below a group. */
 function Proportions({ name }) {
   const one = counted.value.nodes.get(name);
   if (!one || one.total === 0) return null;
@@ -131,7 +131,7 @@ function Filters() {
   const total = model.works.size;
   return html`<div class="filters">
     <div class="filter-line">
-      <label class="search"><${Icon} name="search" /><input type="search" placeholder="Filter works, * is any text" aria-label="Filter works" data-search
+      <label class="search"><${Icon} name="search" /><input type="search" placeholder="Filter works; * matches any text" aria-label="Filter works" data-search
         value=${search.value} onInput=${(event) => { search.value = event.target.value; }}
         onKeyDown=${(event) => { if (event.key === "ArrowDown" || event.key === "Enter") { event.preventDefault(); document.querySelector(".works-list .vlist")?.focus(); move(0); } }} /></label>
       <select aria-label="Sort works" value=${sort.value} onChange=${(event) => { sort.value = event.target.value; }}>
@@ -179,7 +179,7 @@ function List({ chosen }) {
     <${Filters} />
     ${!isNarrow && html`<div class="row row-head" aria-hidden="true"><span>Name</span><span>Status</span><span>Calls</span><span class="right col-cpu">CPU</span><span class="right col-memory">Memory</span><span class="col-where">Host, process</span><span class="col-runtime">Runtime</span><span class="right">Since</span></div>`}
     ${shown.length === 0
-      ? html`<${Empty} icon="works" title=${model.works.size ? "No work matches" : "No works yet"}>${model.works.size ? "Clear the filter to see all of them." : "Works appear here as soon as the flow creates them."}<//>`
+      ? html`<${Empty} icon="works" title=${model.works.size ? "No work matches" : "No works yet"}>${model.works.size ? "Clear the filter to see all of them." : "Works appear here when the flow creates them."}<//>`
       : html`<${VirtualList} count=${shown.length} rowHeight=${ROW} recycles label="works" active=${at} onMove=${move} onKey=${(event) => key(event, at)}
           keyOf=${(index) => shown[index].name}
           row=${(index) => shown[index].kind === "work"
