@@ -13,7 +13,7 @@ from lightwork.compute import CloudCompute, Mount
 from lightwork.status import Reason, Stage, WorkStatus
 
 if TYPE_CHECKING:
-    from lightwork.app import App, LightningApp
+    from lightwork.app import App, AppSettings, LightningApp
     from lightwork.components.profiling import ProfileExecutor
     from lightwork.config import Config, load_config
     from lightwork.errors import AppEnded
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "App",
     "AppEnded",
+    "AppSettings",
     "BuildConfig",
     "Call",
     "CloudCompute",
@@ -45,6 +46,7 @@ __all__ = [
 _LATER = {
     "App": "lightwork.app",
     "AppEnded": "lightwork.errors",
+    "AppSettings": "lightwork.app",
     "LightningApp": "lightwork.app",
     "Config": "lightwork.config",
     "load_config": "lightwork.config",
@@ -52,14 +54,16 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'lightwork' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a type checker would take any misspelt name from it
 
-    found = getattr(importlib.import_module(_LATER[name]), name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module 'lightwork' has no attribute {name!r}")
+        import importlib
+
+        found = getattr(importlib.import_module(_LATER[name]), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

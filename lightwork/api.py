@@ -29,7 +29,7 @@ class HttpMethod:
     verb: ClassVar[str] = ""
 
     def __init__(
-        self, route: str, method: Callable[..., Any], method_name: str | None = None, timeout: float = 30, **_: Any
+        self, route: str, method: Callable[..., Any], method_name: str | None = None, timeout: float = 30
     ) -> None:
         if not str(route).startswith("/"):
             raise UsageError(f"{type(self).__name__}({route!r:.80}): a route begins with a slash, '/api/predict'")
@@ -37,7 +37,7 @@ class HttpMethod:
             raise UsageError(f"{type(self).__name__}({route!r}): {method!r:.80} is no function")
         self.route = route
         self.method = method
-        self.method_name = method_name or getattr(method, "__name__", type(method).__name__)
+        self.method_name: str = method_name or str(getattr(method, "__name__", type(method).__name__))
         self.timeout = timeout
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ class Command:
             raise UsageError(f"Command({name!r}): {method!r:.80} is no function")
         self.name = name
         self.method = method
-        self.help = help if help is not None else (method.__doc__ or "").strip().partition("\n")[0]
+        self.help: str = help if help is not None else (method.__doc__ or "").strip().partition("\n")[0]
 
     def __repr__(self) -> str:
         return f"Command({self.name!r})"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast, overload
 
 from lightwork._logging import get_logger
 from lightwork.changes import Change
@@ -17,7 +17,7 @@ from lightwork.components.cron import ScheduleView
 from lightwork.components.flow import Flow
 from lightwork.components.structures import find
 from lightwork.components.work import Work
-from lightwork.config import LOG_DIR, Config, load_config
+from lightwork.config import LOG_DIR, Config, WorkProfile, load_config
 from lightwork.engine.changes import ChangeHub, ChangeStream
 from lightwork.engine.engine import Engine
 from lightwork.engine.flow.layouts import Layouts
@@ -29,7 +29,42 @@ if TYPE_CHECKING:
     from lightwork.server.api import Api
     from lightwork.server.http_server import HttpSide
 
-__all__ = ["App", "LightningApp"]
+__all__ = ["App", "AppSettings", "LightningApp", "Settings"]
+
+
+class AppSettings(TypedDict, total=False):
+    """The keys of `Config` that `App` takes as keyword arguments. None leaves a key as it is."""
+
+    host: str | None
+    port: int | None
+    advertise: str | None
+    runtime: str | None
+    works: dict[str, WorkProfile] | None
+    log_level: Literal["debug", "info", "warning", "error", "critical"] | None
+    json_logs: bool | None
+    heartbeat: float | None
+    launch_timeout: float | None
+    reconnect_window: float | None
+    grace: float | None
+    max_frame: int | None
+    max_unauthenticated: int | None
+    statuses_kept: int | None
+    http: bool | None
+    http_host: str | None
+    http_port: int | None
+    http_token: str | None
+    http_origins: list[str] | None
+    log_dir: str | None
+    log_max_bytes: int | None
+
+
+class Settings(AppSettings, total=False):
+    """The keys of `Config` that `App.configure` takes as keyword arguments: all of them. None leaves a key as it is."""
+
+    # `App` has parameters of these names, with types of their own.
+    runtimes: dict[str, dict[str, Any]] | None
+    journal: str | None
+    resume: bool | None
 
 
 class _RunWork(Flow):
@@ -81,7 +116,7 @@ class App(Generic[RootT_co]):
         runtimes: Mapping[str, Runtime] | None = None,
         journal: str | os.PathLike[str] | None = None,
         resume: bool | None = None,
-        **settings: Any,
+        **settings: Unpack[AppSettings],
     ) -> None: ...
 
     @overload
@@ -93,7 +128,7 @@ class App(Generic[RootT_co]):
         runtimes: Mapping[str, Runtime] | None = None,
         journal: str | os.PathLike[str] | None = None,
         resume: bool | None = None,
-        **settings: Any,
+        **settings: Unpack[AppSettings],
     ) -> None: ...
 
     def __init__(
@@ -104,16 +139,15 @@ class App(Generic[RootT_co]):
         runtimes: Mapping[str, Runtime] | None = None,
         journal: str | os.PathLike[str] | None = None,
         resume: bool | None = None,
-        **settings: Any,
+        **settings: Unpack[AppSettings],
     ) -> None:
         if not isinstance(root, (Flow, Work)):
             raise ComponentError(f"App needs a Flow or a Work, not {root!r:.80}; give it an instance, App(MyFlow())")
         if root._key:
             raise ComponentError(f"{root._label()} has a place already and cannot be the root of an app")
         self._run: _Run | None = None
-        self.config = config or load_config()
-        settings.update(journal=None if journal is None else os.fspath(journal), resume=resume)
-        self.configure(**settings)
+        self.config: Config = config or load_config()
+        self.configure(**settings, journal=None if journal is None else os.fspath(journal), resume=resume)
         self.stop_message: str | None = None
         self.error: BaseException | None = None
         self._given = dict(runtimes or {})
@@ -128,7 +162,7 @@ class App(Generic[RootT_co]):
         """The root flow."""
         return self._root
 
-    def configure(self, **settings: Any) -> None:
+    def configure(self, **settings: Unpack[Settings]) -> None:
         """Replace values of the configuration; None leaves one as it is.
 
         Raises:

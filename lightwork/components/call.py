@@ -77,12 +77,12 @@ class Call(Generic[T_co]):
         self._value: Any = None
         self._error: BaseException | None = None
         self._retrieved = False
-        self.id = id
-        self.work = work
-        self.hash = hash
-        self.status = _NOT_STARTED
-        self.cached = False
-        self.cache_reason = ""
+        self.id: int = id
+        self.work: str = work
+        self.hash: str = hash
+        self.status: WorkStatus = _NOT_STARTED
+        self.cached: bool = False
+        self.cache_reason: str = ""
 
     @property
     def done(self) -> bool:
@@ -179,7 +179,7 @@ class Queued(Generic[T]):
     __slots__ = ("call",)
 
     def __init__(self, call: Call[T]) -> None:
-        self.call = call
+        self.call: Call[T] = call
 
     def __await__(self) -> Generator[Any, None, Call[T]]:
         yield from ()  # an __await__ must be a generator

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightwork.components.driver import Driver
 from lightwork.errors import ComponentError, StateError
@@ -102,11 +102,13 @@ class Node:
 class ComponentMeta(abc.ABCMeta):
     """Runs `Component._constructed` when ``__init__`` has returned."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make a component, and look at it as a whole."""
-        component = super().__call__(*args, **kwargs)
-        component._constructed()
-        return component
+    if not TYPE_CHECKING:  # a type checker takes the constructor's parameters and its type from __init__
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            """Make a component, and check it as a whole."""
+            component = super().__call__(*args, **kwargs)
+            component._constructed()
+            return component
 
     @property
     def __signature__(cls) -> inspect.Signature:

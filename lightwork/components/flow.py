@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -14,6 +14,7 @@ from lightwork.components.structures import as_node, holds_nodes, leaves, refill
 from lightwork.errors import ComponentError, StateError, UsageError
 
 if TYPE_CHECKING:
+    from lightwork.api import Command, HttpMethod
     from lightwork.components.driver import Driver
     from lightwork.components.work import Work
     from lightwork.state.ops import Op
@@ -62,11 +63,11 @@ class Flow(Component):
         """
         return None
 
-    def configure_api(self) -> list[Any]:
+    def configure_api(self) -> Sequence[HttpMethod]:
         """Override to give the app HTTP routes."""
         return []
 
-    def configure_commands(self) -> list[Any]:
+    def configure_commands(self) -> Sequence[Command | Mapping[str, Callable[..., Any]]]:
         """Override to give the app commands of its own."""
         return []
 

@@ -68,10 +68,10 @@ class RunSignature:
     """
 
     def __init__(self, run: Callable[..., Any], owner: str) -> None:
-        self.name = f"{owner}.run"
+        self.name: str = f"{owner}.run"
         if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
             raise ComponentError(f"{self.name} is a generator, whose items nobody would take: return a list instead")
-        self.is_async = inspect.iscoroutinefunction(run)
+        self.is_async: bool = inspect.iscoroutinefunction(run)
         self._signature, hints = _resolved(run, self.name)
         self._parameters = [_parameter(given, hints[name]) for name, given in self._signature.parameters.items()]
         self._by_position = sum(parameter.by_position for parameter in self._parameters)

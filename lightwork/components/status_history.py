@@ -28,10 +28,10 @@ class StatusHistory:
 
     def __init__(self, kept: int = 100) -> None:
         self.statuses: deque[WorkStatus] = deque(maxlen=kept)
-        self.num_successes = 0
-        self.num_timeouts = 0
+        self.num_successes: int = 0
+        self.num_timeouts: int = 0
         self.first_request: float | None = None
-        self.started = False
+        self.started: bool = False
         self._calls: dict[str, WorkStatus] = {}  # at times twice as many as are kept, see `_drop_oldest`
         self.latest_call: str | None = None
         self._kept = kept

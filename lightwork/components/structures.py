@@ -8,11 +8,15 @@ stand for a process that runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from lightwork.components.component import Component, Node
 from lightwork.components.driver import Driver
 from lightwork.errors import ComponentError
+
+if TYPE_CHECKING:
+    from lightwork.components.flow import Flow
+    from lightwork.components.work import Work
 
 __all__ = ["Dict", "List", "as_node", "find", "holds_nodes", "leaves", "nodes_of", "refill"]
 
@@ -20,6 +24,8 @@ N = TypeVar("N", bound=Node)
 
 
 class _Structure(Node):
+    """What `List` and `Dict` have in common."""
+
     _group = "structures"
     _parent: Node | None
     _key: str
@@ -29,14 +35,14 @@ class _Structure(Node):
         self._parent, self._key, self._driver = None, "", None
 
     @property
-    def works(self) -> list[Any]:
+    def works(self) -> list[Work]:
         """Every work below, parents first."""
-        return [node for node in self._walk() if node._group == "works"]
+        return [cast("Work", node) for node in self._walk() if node._group == "works"]
 
     @property
-    def flows(self) -> dict[str, Any]:
+    def flows(self) -> dict[str, Flow]:
         """Every flow below, by its name."""
-        return {node.name: node for node in self._walk() if node._group == "flows"}
+        return {node.name: cast("Flow", node) for node in self._walk() if node._group == "flows"}
 
 
 class List(_Structure, MutableSequence[N]):
@@ -98,6 +104,10 @@ class List(_Structure, MutableSequence[N]):
     def __getitem__(self, index: int | slice) -> N | list[N]:
         return self._items[index]
 
+    @overload
+    def __setitem__(self, index: int, item: N) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, item: Iterable[N]) -> None: ...
     def __setitem__(self, index: Any, item: Any) -> None:
         items = list(self._items)
         items[index] = item

@@ -59,7 +59,7 @@ def test_failed_app_leaves_the_root_free() -> None:
     flow, work = Quiet(), Echo()
     for root in (flow, work):
         with pytest.raises(ConfigError, match="nonsense"):
-            App(root, nonsense=1)
+            App(root, nonsense=1)  # type: ignore[call-overload]
     assert App(flow).root is flow
     assert App(work).root.works() == [work]
 
@@ -314,7 +314,7 @@ def test_get_component_by_name() -> None:
 def test_unknown_key() -> None:
     """An unknown key is refused by name."""
     with pytest.raises(ConfigError, match="prot"):
-        App(Quiet(), prot=1)
+        App(Quiet(), prot=1)  # type: ignore[call-overload]
 
 
 async def _refused(app: App[Any]) -> str:
