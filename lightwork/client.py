@@ -82,7 +82,7 @@ class Client:
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
-        self.url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+        self.url: str = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None

@@ -102,8 +102,8 @@ class StaticWebFrontend(Frontend):
     """
 
     def __init__(self, serve_dir: str | os.PathLike[str], root_path: str | None = None) -> None:
-        self.serve_dir = _checked_folder(os.path.abspath(os.fspath(serve_dir)))
-        self.root_path = None if root_path is None else _checked_prefix(root_path)
+        self.serve_dir: Path = _checked_folder(os.path.abspath(os.fspath(serve_dir)))
+        self.root_path: str | None = None if root_path is None else _checked_prefix(root_path)
         self._runner: web.AppRunner | None = None
 
     def __eq__(self, other: object) -> bool:

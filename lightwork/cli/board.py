@@ -49,10 +49,10 @@ class BoardRow:
     __slots__ = ("done", "elapsed", "failures", "name", "running", "status")
 
     def __init__(self, name: str, status: WorkStatus, done: int = 0) -> None:
-        self.name = name
-        self.status = status
-        self.done = done
-        self.failures = 0
+        self.name: str = name
+        self.status: WorkStatus = status
+        self.done: int = done
+        self.failures: int = 0
         self.running: dict[int | None, float] = {}
         self.elapsed: float | None = None
 

@@ -56,8 +56,8 @@ class LiveView:
     """
 
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self.board = Board()
-        self.drawings = 0
+        self.board: Board = Board()
+        self.drawings: int = 0
         self._url = ""
         self._console = Console() if console is None else console
         self._clock = clock

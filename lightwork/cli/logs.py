@@ -57,7 +57,7 @@ class LogPrinter:
     """
 
     def __init__(self, *, as_json: bool, with_times: bool, with_names: bool) -> None:
-        self.last = 0
+        self.last: int = 0
         self._as_json = as_json
         self._with_times = with_times
         self._with_names = with_names

@@ -78,7 +78,7 @@ class Interrupts:
 
     def __init__(self, app: Runnable, say: Callable[[str], None], exit_now: Callable[[int], Any] = os._exit) -> None:
         self.exit_code: int | None = None
-        self.is_killed = False
+        self.is_killed: bool = False
         self._app = app
         self._say = say
         self._exit_now = exit_now

@@ -57,7 +57,7 @@ class CallRegistry:
         # Failed calls that somebody still holds, with the pass in which they failed.
         self._failed: dict[int, tuple[int, weakref.ref[Call[Any]]]] = {}
         self.passes = 0
-        self.pass_calls = PassCalls()
+        self.pass_calls: PassCalls = PassCalls()
         self._schedule_fired = schedule_fired
 
     # --- submitting -------------------------------------------------------------------------------

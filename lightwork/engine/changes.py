@@ -24,8 +24,8 @@ class ChangeHub:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.version = 0
-        self.is_watched = False
+        self.version: int = 0
+        self.is_watched: bool = False
         self._watchers: list[Callable[[Change], None]] = []
         self._next: asyncio.Future[None] | None = None
         self._closed = False

@@ -42,6 +42,8 @@ from lightwork.state.ops import Op
 from lightwork.state.state import State
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lightwork.engine.recovery.records import Snapshot
     from lightwork.engine.recovery.resume import Resume
 

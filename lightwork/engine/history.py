@@ -63,17 +63,17 @@ class CallRecord:
     )
 
     def __init__(self, id: int, work: str, hash: str, data: bytes, signature: RunSignature, now: float) -> None:
-        self.id = id
-        self.work = work
-        self.hash = hash
-        self.signature = signature
-        self.data = data
-        self.status = WorkStatus(Stage.PENDING, now, call=id)
-        self.submitted_at = now
+        self.id: int = id
+        self.work: str = work
+        self.hash: str = hash
+        self.signature: RunSignature = signature
+        self.data: bytes = data
+        self.status: WorkStatus = WorkStatus(Stage.PENDING, now, call=id)
+        self.submitted_at: float = now
         self.started_at: float | None = None
         self.ended_at: float | None = None
-        self.cached = False
-        self.joined = 0
+        self.cached: bool = False
+        self.joined: int = 0
         self.value: bytes | None = None
         self.error: ErrorInfo | None = None
 
@@ -99,8 +99,8 @@ class AttemptRecord:
     __slots__ = ("attempt", "ended_at", "host", "message", "pid", "started_at")
 
     def __init__(self, attempt: int, now: float) -> None:
-        self.attempt = attempt
-        self.started_at = now
+        self.attempt: int = attempt
+        self.started_at: float = now
         self.ended_at: float | None = None
         self.pid: int | None = None
         self.host: str | None = None

@@ -133,8 +133,8 @@ class Connection(asyncio.Protocol):
         self.on_open = on_open
         self.on_frames = on_frames
         self.on_writable = on_writable
-        self.writable = True
-        self.is_open = False
+        self.writable: bool = True
+        self.is_open: bool = False
         self._loop: Loop = loop or asyncio.get_running_loop()
         self._reader = FrameReader(max_frame)
         self._shaking = True

@@ -83,8 +83,8 @@ class ClientHandshake:
         if not secret:
             raise ValueError("the secret is empty")
         self.launch = launch
-        self.done = False
-        self.rest = b""
+        self.done: bool = False
+        self.rest: bytes = b""
         self._secret = secret
         self._hello = MAGIC + launch + nonce
         self._binding = binding
@@ -132,9 +132,9 @@ class ServerHandshake:
 
     def __init__(self, find_secret: Callable[[bytes], bytes | None], nonce: bytes, binding: bytes = b"") -> None:
         _require("nonce", nonce, NONCE_SIZE)
-        self.launch = b""
-        self.done = False
-        self.rest = b""
+        self.launch: bytes = b""
+        self.done: bool = False
+        self.rest: bytes = b""
         self.find_secret = find_secret
         self._nonce = nonce
         self._binding = binding

@@ -9,6 +9,7 @@ that may be lost with a connection. No frame towards the scheduler carries anyth
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -315,7 +316,7 @@ _encoder = msgspec.msgpack.Encoder()
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 _from_scheduler: msgspec.msgpack.Decoder[FromScheduler] = msgspec.msgpack.Decoder(FromScheduler)
 
-encode = _encoder.encode
+encode: Callable[[Any], bytes] = _encoder.encode
 
 # Text that is no UTF-8 is the one thing that msgspec does not report as a DecodeError.
 _NO_FRAME = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

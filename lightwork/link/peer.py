@@ -136,18 +136,18 @@ class Peer(Generic[FrameT]):
         self.max_frame = max_frame
         # That of asyncio's loops is a function around this one.
         self._time = time.monotonic if _is_monotonic(self._loop) else self._loop.time
-        self.last_heard = self._time()
+        self.last_heard: float = self._time()
         self._decode = decode
         self._ack_delay = ack_delay
         self._window = window
         self._session = Session()
         self._connection: Connection | None = None
-        self.closed = False
+        self.closed: bool = False
         self._keeps = keeps
         self._acks = not keeps
         self._kept = 0
-        self.number = 0
-        self.body = b""
+        self.number: int = 0
+        self.body: bytes = b""
         self._taken = 0  # bytes of numbered frames since the last acknowledgement
         self._ack_timer: DeadlineTimer | None = None
         self._beat_every: float | None = None

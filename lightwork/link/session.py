@@ -27,10 +27,10 @@ class Session:
     """
 
     def __init__(self) -> None:
-        self.sent = 0
-        self.received = 0
-        self.unacked_bytes = 0
-        self.acked_to_peer = 0
+        self.sent: int = 0
+        self.received: int = 0
+        self.unacked_bytes: int = 0
+        self.acked_to_peer: int = 0
         self._kept: deque[bytes] = deque()  # frames `sent - len(_kept) + 1` to `sent`
 
     @property

@@ -23,6 +23,8 @@ from lightwork.server.views import AppLike, Views
 from lightwork.server.web import PREFIX, Problem, Request, Response, Route, Routes, json_response, problem_response
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightwork.config import Config
 
 __all__ = ["FEED", "Api", "Mountable"]
@@ -77,16 +79,16 @@ class Api:
         self.hub = hub
         self.engine = engine
         self.run = run
-        self.started_at = time.time()
-        self.history = History(engine.core, engine.entries)
-        self.views = Views(app, engine, self.history, run, self.started_at)
-        self.usages = Usages(engine, lambda found: self.feed.put_usage(found))
-        self.feed = Feed(app, self.views, self.history, hub, run, self.usages.follow)
-        self.guard = Guard(None)
+        self.started_at: float = time.time()
+        self.history: History = History(engine.core, engine.entries)
+        self.views: Views = Views(app, engine, self.history, run, self.started_at)
+        self.usages: Usages = Usages(engine, lambda found: self.feed.use(found))
+        self.feed: Feed = Feed(app, self.views, self.history, hub, run, self.usages.follow)
+        self.guard: Guard = Guard(None)
         writer = engine.output.writer
-        self.log_folder = writer.folder if writer is not None else None
-        self.own = UserRoutes(app.root)
-        self.routes = tuple(routes)
+        self.log_folder: Path | None = writer.folder if writer is not None else None
+        self.own: UserRoutes = UserRoutes(app.root)
+        self.routes: tuple[Route, ...] = tuple(routes)
         self._routes = Routes(routes)
         self._probes = {probe.pattern: probe for probe in probes}
         self._page = PageFiles(PAGE_FOLDER)

@@ -96,10 +96,10 @@ class Subscriber:
         self._needs_snapshot = False
         self._lagged = False
         self._log_gap: tuple[int, int] | None = None
-        self.is_greeted = False
+        self.is_greeted: bool = False
         self.logs: bool | frozenset[str] = False
-        self.usage = False
-        self.sent = asyncio.Event()
+        self.usage: bool = False
+        self.sent: asyncio.Event = asyncio.Event()
         self._is_finished = False
 
     def receive(self, text: str | bytes) -> None:

@@ -32,8 +32,8 @@ class Guard:
 
     def __init__(self, token: str | None, origins: Sequence[str] = ()) -> None:
         self.token = token
-        # Cookies ignore the port: two apps on one host must not read each other's cookie.
-        self.cookie = f"lightwork_{blake2b((token or '').encode(), digest_size=6).hexdigest()}"
+        # Cookies do not tell ports apart: two apps of one host must not take each other's for theirs.
+        self.cookie: str = f"lightwork_{blake2b((token or '').encode(), digest_size=6).hexdigest()}"
         self._origins = {origin.rstrip("/").lower() for origin in origins}
 
     def check(self, request: Request, *, needs_token: bool = True) -> Response | None:

@@ -41,8 +41,8 @@ class HttpSide:
 
     def __init__(self, app: AppLike, engine: Engine, hub: ChangeHub, run: str) -> None:
         self._app = app
-        self.api = Api(app, engine, hub, run, routes=ROUTES, probes=PROBES)
-        self.url = ""
+        self.api: Api = Api(app, engine, hub, run, routes=ROUTES, probes=PROBES)
+        self.url: str = ""
         self.token: str | None = None
         self._listener: HttpListener | None = None
         self._withdraw: Callable[[], None] | None = None

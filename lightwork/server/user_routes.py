@@ -106,7 +106,7 @@ class UserRoutes:
                         f"configure_commands of {flow._label()} returned {command.name!r}, which already exists"
                     )
                 self._commands[command.name] = command
-        self.routes = Routes(routes)
+        self.routes: Routes = Routes(routes)
 
     def _route(self, flow: Flow, method: Any) -> Route:
         where = f"configure_api of {flow._label()}"

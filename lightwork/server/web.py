@@ -95,8 +95,8 @@ class Problem(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-        self.detail = detail or None
-        self.headers = dict(headers or {})
+        self.detail: dict[str, Any] | None = detail or None
+        self.headers: dict[str, str] = dict(headers or {})
 
     @property
     def status(self) -> int:
@@ -133,15 +133,15 @@ class Request:
         prefix: str = "",
         is_mounted: bool = False,
     ) -> None:
-        self.method = method
-        self.path = path
+        self.method: str = method
+        self.path: str = path
         self.query: list[tuple[str, str]] = parse_qsl(query_string, keep_blank_values=True, errors="replace")
-        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
-        self.body = body
+        self.headers: dict[str, str] = {name.lower(): value for name, value in (headers or {}).items()}
+        self.body: bytes = body
         self.params: dict[str, str] = {}
-        self.is_loopback = is_loopback
-        self.prefix = prefix
-        self.is_mounted = is_mounted
+        self.is_loopback: bool = is_loopback
+        self.prefix: str = prefix
+        self.is_mounted: bool = is_mounted
 
     def first(self, name: str) -> str | None:
         """Return the first value of a query parameter, None if it is absent."""
@@ -167,9 +167,9 @@ class Response:
         content_type: str = "text/plain; charset=utf-8",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.body = body
-        self.status = status
-        self.headers = {**_CONSTANT_HEADERS, "Content-Type": content_type, **(headers or {})}
+        self.body: bytes | AsyncIterator[bytes] = body
+        self.status: int = status
+        self.headers: dict[str, str] = {**_CONSTANT_HEADERS, "Content-Type": content_type, **(headers or {})}
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -264,12 +264,12 @@ class Route:
         self.method = method
         self.pattern = pattern
         self.handler = handler
-        self.summary = summary or (handler.__doc__ or "").strip().partition("\n")[0]
+        self.summary: str = summary or (handler.__doc__ or "").strip().partition("\n")[0]
         self.query = query
         self.body = body
         self.answer = answer
         self.status = status
-        self.errors = tuple(errors)
+        self.errors: tuple[str, ...] = tuple(errors)
         self.tag = tag
         self._parts = pattern.strip("/").split("/")
 

@@ -89,8 +89,8 @@ class OpBuffer:
     __slots__ = ("_base", "_latest", "_measured", "_merged", "_ops", "_size", "_under", "_void", "limit", "limit_bytes")
 
     def __init__(self, limit: int = 100_000, limit_bytes: int = 16 << 20) -> None:
-        self.limit = limit
-        self.limit_bytes = limit_bytes
+        self.limit: int = limit
+        self.limit_bytes: int = limit_bytes
         # None stands where an op was made void: positions must not move.
         self._ops: list[Op | None] = []
         self._void = 0

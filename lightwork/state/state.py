@@ -48,7 +48,7 @@ class State(Root):
 
     def __init__(self, owner: str, values: dict[str, Any]) -> None:
         super().__init__(owner)
-        self.values = values
+        self.values: dict[str, Any] = values
         self.names: dict[str, None] = {}
 
     def __repr__(self) -> str:

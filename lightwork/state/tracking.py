@@ -75,8 +75,8 @@ class Root:
     __slots__ = ("__weakref__", "explain", "guard", "lock", "max_bytes", "owner", "sink")
 
     def __init__(self, owner: str) -> None:
-        self.owner = owner
-        self.lock = threading.RLock()
+        self.owner: str = owner
+        self.lock: threading.RLock = threading.RLock()
         self.sink: Callable[[Op], None] | None = None
         self.guard: Callable[[Path], None] | None = None
         self.max_bytes: int | None = None

@@ -168,7 +168,7 @@ class Case:
     def __init__(self, factory: Callable[[], Runtime], runtime: Runtime) -> None:
         self.factory = factory
         self.runtime = runtime
-        self.owner = f"check-{uuid.uuid4().hex[:12]}"
+        self.owner: str = f"check-{uuid.uuid4().hex[:12]}"
         self._count = 0
 
     def spec(self, command: str, **changes: Any) -> Spec:

@@ -107,7 +107,7 @@ class FakeRuntime(TaskRuntime[_Launch]):
 
     def __init__(self, name: str = "fake", options: FakeOptions | None = None) -> None:
         super().__init__(name)
-        self.options = options or FakeOptions()
+        self.options: FakeOptions = options or FakeOptions()
         self.specs: list[Spec] = []
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()

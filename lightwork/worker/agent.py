@@ -84,7 +84,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self.work: Work | None = None
         self.plain: PlainThread | None = None
-        self.exit_code = 0
+        self.exit_code: int = 0
         self._peer: Peer[messages.FromScheduler] = Peer(
             self._on_frame, messages.decode_from_scheduler, 1 << 30, ack_delay=None
         )
@@ -103,7 +103,7 @@ class Agent:
         self._lost = asyncio.Event()
         self._has_said_goodbye = False
         self._service: ServiceWatch | None = None
-        self.internal_ip = ""
+        self.internal_ip: str = ""
 
     # --- coming up --------------------------------------------------------------------------------
 

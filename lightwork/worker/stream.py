@@ -64,7 +64,7 @@ class StateStream:
         self._is_scheduled = False
         self._proposals: deque[messages.Propose] = deque()
         self._is_deciding = False
-        self.latest_proposal = 0
+        self.latest_proposal: int = 0
         peer.on_writable = self.flush
 
     def edited(self, op: Op) -> None:

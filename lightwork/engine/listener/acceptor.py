@@ -121,7 +121,7 @@ class Acceptor:
         self._due: asyncio.TimerHandle | None = None  # for the oldest connection, or one that has gone
         self._said_at = -_SAY_AGAIN
         self._is_closed = False
-        self.came = 0
+        self.came: int = 0
 
     @property
     def waiting(self) -> int:

@@ -93,10 +93,10 @@ class Listener:
         self._crowd = _Crowd(max_crowd)
         self._handshake_timeout = handshake_timeout
         self.certificate = certificate
-        self.bound = "", 0
+        self.bound: tuple[str, int] = ("", 0)
         self._context: ssl.SSLContext | None = None
         self._acceptor: Acceptor | None = None
-        self.socket = ""
+        self.socket: str = ""
         self._closed = False
         self._pending: dict[Connection, asyncio.TimerHandle | None] = {}  # not handed over; the timer is for the hello
         self._unauthenticated: dict[Connection, None] = {}  # those of them that named no present launch, oldest first

@@ -198,16 +198,16 @@ class Recorder:
         self._log_size = 0
         self._snapshot_size = 0
         self._snapshot_at = self._loop.time()
-        self.replay = opened.replay
+        self.replay: Replay | None = opened.replay
         replay = opened.replay or Replay()
-        self.run_results = RunResults(replay.run_results.results, replay.run_results.calls_made)
-        self.statics = replay.statics
-        self.profiles = replay.profiles
-        self.generation = replay.runs + 1
-        self.is_over = False
+        self.run_results: RunResults = RunResults(replay.run_results.results, replay.run_results.calls_made)
+        self.statics: dict[str, Any] = replay.statics
+        self.profiles: dict[str, Any] = replay.profiles
+        self.generation: int = replay.runs + 1
+        self.is_over: bool = False
         # The killed scheduler may have given out every number that it had reserved.
-        self.latest_call = replay.latest_call if replay.is_over else replay.calls
-        self.reserved = self.latest_call + _BLOCK
+        self.latest_call: int = replay.latest_call if replay.is_over else replay.calls
+        self.reserved: int = self.latest_call + _BLOCK
         self._reserved_safely = self.latest_call
         self._writer = Writer(opened.store, self._on_asked, self._on_failed)
 

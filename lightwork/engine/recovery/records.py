@@ -8,6 +8,9 @@ All plain data. A change here is a change of `lightwork.journal.store.SCHEMA`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from lightwork.engine.rules.events import Event, Outcome, Policy, Timer
@@ -304,6 +307,6 @@ class Snapshot(msgspec.Struct):
     is_over: bool = False
 
 
-encode = msgspec.msgpack.Encoder().encode
-decode_batch = msgspec.msgpack.Decoder(list[Record]).decode
-decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
+encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+decode_batch: Callable[[bytes], list[Record]] = msgspec.msgpack.Decoder(list[Record]).decode
+decode_snapshot: Callable[[bytes], Snapshot] = msgspec.msgpack.Decoder(Snapshot).decode

@@ -23,7 +23,7 @@ from lightwork.engine.recovery.snapshot import (
     load_values,
 )
 from lightwork.engine.rules import events as ev
-from lightwork.engine.rules.machine import MachineError
+from lightwork.engine.rules.machine import Machine, MachineError
 from lightwork.engine.rules.model import Phase
 from lightwork.engine.workers.translate import event_of
 from lightwork.errors import LightworkError, StateError
@@ -52,7 +52,7 @@ class KnownComponent:
         self.name = name
         self.work = work
         self.progress = progress
-        self.state = State(name, {})
+        self.state: State = State(name, {})
         for attribute, value in load_values(values).items():
             self.state.restore(attribute, value)
 
@@ -75,24 +75,26 @@ class Replay:
     def __init__(self, snapshot: rec.Snapshot | None = None, *, kept: int = 100) -> None:
         snapshot = snapshot or rec.Snapshot()
         self._kept = kept
-        self.machine = load_machine(snapshot.works)
-        self.records = {number: load_history(one, kept) for number, one in snapshot.records.items()}
-        self.timers = dict(snapshot.timers)
-        self.components = {
+        self.machine: Machine = load_machine(snapshot.works)
+        self.records: dict[int, StatusHistory] = {
+            number: load_history(one, kept) for number, one in snapshot.records.items()
+        }
+        self.timers: dict[ev.Timer, float] = dict(snapshot.timers)
+        self.components: dict[str, KnownComponent] = {
             one.name: KnownComponent(one.name, one.work, one.values, one.progress) for one in snapshot.components
         }
         self._by_work = {one.work: one for one in self.components.values() if one.work}
-        self.statics = dict.fromkeys(snapshot.statics)
-        self.workers = {one.work: one for one in snapshot.workers}
-        self.due = dict(snapshot.due)
-        self.run_results = RunResults(snapshot.run_results, snapshot.calls_made)
-        self.profiles = dict.fromkeys(snapshot.profiles)
-        self.now = snapshot.now
-        self.calls = snapshot.calls
-        self.latest_call = snapshot.latest_call
-        self.latest_work = snapshot.latest_work
-        self.runs = snapshot.runs
-        self.is_over = snapshot.is_over
+        self.statics: dict[str, Any] = dict.fromkeys(snapshot.statics)
+        self.workers: dict[int, rec.WorkerSnapshot] = {one.work: one for one in snapshot.workers}
+        self.due: dict[int, int] = dict(snapshot.due)
+        self.run_results: RunResults = RunResults(snapshot.run_results, snapshot.calls_made)
+        self.profiles: dict[str, Any] = dict.fromkeys(snapshot.profiles)
+        self.now: float = snapshot.now
+        self.calls: int = snapshot.calls
+        self.latest_call: int = snapshot.latest_call
+        self.latest_work: int = snapshot.latest_work
+        self.runs: int = snapshot.runs
+        self.is_over: bool = snapshot.is_over
 
     def snapshot(self) -> rec.Snapshot:
         """All of it as data."""

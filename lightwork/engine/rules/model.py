@@ -84,9 +84,11 @@ class ModelWork:
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, policy: Policy) -> None:
-        self.id, self.name, self.policy = id, name, policy
-        self.phase = Phase.ABSENT
-        self.attempt = 0
+        self.id: int = id
+        self.name: str = name
+        self.policy: Policy = policy
+        self.phase: Phase = Phase.ABSENT
+        self.attempt: int = 0
         self.calls: dict[int, ModelCall] = {}
         self.queue: deque[ModelCall] = deque()
         self.running: dict[int, ModelCall] = {}
@@ -95,6 +97,6 @@ class ModelWork:
         self.failed: OrderedDict[str, int] = OrderedDict()
         self.verdict: Verdict | None = None
         self.failure: str | None = None
-        self.halted = False
-        self.restart = False
-        self.removed = False
+        self.halted: bool = False
+        self.restart: bool = False
+        self.removed: bool = False

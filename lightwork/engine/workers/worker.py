@@ -75,7 +75,7 @@ class Worker:
         self.secret = secret or secrets.token_bytes(32)
         self.adoption = Adoption.AWAITED if launch else Adoption.NONE
         self.is_known_ready = False
-        self.returned = asyncio.Event()
+        self.returned: asyncio.Event = asyncio.Event()
         self.received = 0
         self.picks_port = False
         self.offset = 0
@@ -89,10 +89,10 @@ class Worker:
         self.hello: messages.Hello | None = None
         self.outside: dict[int, Operation] = {}
         self.output_read = 0
-        self.cut = asyncio.Event()
+        self.cut: asyncio.Event = asyncio.Event()
         self.cut.set()
         self.refusal = ""
-        self.given_up = asyncio.Event()
+        self.given_up: asyncio.Event = asyncio.Event()
 
 
 def explain(report: Report) -> tuple[Reason, str]:
