@@ -12,12 +12,15 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, Unpack
 
 import msgspec
 from msgspec import Meta
 
 from lightwork.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightwork.app import Settings
 
 __all__ = ["LOG_DIR", "Config", "Origin", "WorkProfile", "find_config", "load_config"]
 
@@ -144,7 +147,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if "kind" in options:
                 _check_option(_Setting(("runtimes", profile, "kind"), options["kind"], "given to Config"))
 
-    def replaced(self, **settings: Any) -> Config:
+    def replaced(self, **settings: Unpack[Settings]) -> Config:
         """A copy with other values; those that are None stay as they are.
 
         Raises:

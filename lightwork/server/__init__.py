@@ -39,10 +39,12 @@ def asgi_app(app: Mountable) -> AsgiFace:
     return AsgiFace(app._mount())
 
 
-def __getattr__(name: str) -> Any:
-    # Imported late: a program that needs only the types must not load the engine.
-    if name != "Api":
-        raise AttributeError(f"module 'lightwork.server' has no attribute {name!r}")
-    from lightwork.server.api import Api
+if not TYPE_CHECKING:  # a type checker would take any misspelt name from it
 
-    return Api
+    def __getattr__(name: str) -> Any:
+        # Late: whoever only needs the types must not load the engine.
+        if name != "Api":
+            raise AttributeError(f"module 'lightwork.server' has no attribute {name!r}")
+        from lightwork.server.api import Api
+
+        return Api

@@ -110,7 +110,7 @@ def test_settings_are_the_keys_of_the_configuration() -> None:
         ("rot_path", lambda: StaticWebFrontend(".", rot_path="/x"), TypeError),  # type: ignore[call-arg]
         ("runtim", lambda: App(Top(), runtim="local"), ConfigError),  # type: ignore[call-overload]
         ("htpp", lambda: App(Top()).configure(htpp=True), ConfigError),  # type: ignore[call-arg]
-        ("prot", lambda: Config().replaced(prot=1), ConfigError),
+        ("prot", lambda: Config().replaced(prot=1), ConfigError),  # type: ignore[call-arg]
         ("prot", lambda: Config(prot=1), TypeError),  # type: ignore[call-arg]
     ],
 )
