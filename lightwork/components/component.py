@@ -159,7 +159,7 @@ class Component(Node, metaclass=ComponentMeta):
     def _takes(self, name: str) -> bool:
         return name in self._INTERNAL_STATE_VARS or self._is_state_attribute(name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _assign(self, name: str, value: Any) -> None:
         state: State | None = self.__dict__.get("_state")
         if state is not None and name in state.names:
             state.set(name, value)
@@ -173,6 +173,9 @@ class Component(Node, metaclass=ComponentMeta):
             )
         else:
             self._declare(state, name, value)
+
+    if not TYPE_CHECKING:  # a type checker would take any attribute
+        __setattr__ = _assign
 
     def __delattr__(self, name: str) -> None:
         state: State | None = self.__dict__.get("_state")

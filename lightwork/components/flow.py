@@ -171,10 +171,10 @@ class Flow(Component):
             if not isinstance(node, Flow):
                 waiting[:0] = node._child_nodes()
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _assign(self, name: str, value: Any) -> None:
         children: dict[str, Node] | None = self.__dict__.get("_children")
         if children is None:
-            super().__setattr__(name, value)
+            super()._assign(name, value)
         elif isinstance(value, (Node, list, tuple, dict)) and holds_nodes(value):
             if self._is_state_attribute(name):
                 self._set_child(name, value)
@@ -183,7 +183,10 @@ class Flow(Component):
         elif name in children:
             self._set_over_child(name, value)
         else:
-            super().__setattr__(name, value)
+            super()._assign(name, value)
+
+    if not TYPE_CHECKING:  # a type checker would take any attribute
+        __setattr__ = _assign
 
     def _set_child(self, name: str, value: Any) -> None:
         present = self._children.get(name)

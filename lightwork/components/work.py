@@ -179,10 +179,13 @@ class Work(WorkProperties):
                 "a plain run has the worker's main thread for itself"
             )
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _assign(self, name: str, value: Any) -> None:
         if isinstance(value, Node):
             raise _component_inside(value, f"{type(self).__name__}.{name}")
-        super().__setattr__(name, value)
+        super()._assign(name, value)
+
+    if not TYPE_CHECKING:  # a type checker would take any attribute
+        __setattr__ = _assign
 
     def _refuse_private_components(self) -> None:
         """What is in the state was checked when it was set; private containers are looked at once."""
@@ -202,6 +205,9 @@ class Work(WorkProperties):
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Override: the job. Calling it on a work that an app drives queues a `Call`.
+
+        A type checker sees `run` as the class defines it: what it returns in place. In an app `await` of a plain run
+        returns the result too, and `await` of a parallel work's run the `Call`; `submit` is typed in all cases.
 
         Its arguments and its return value are plain data, anything that msgspec encodes.
 

@@ -379,7 +379,7 @@ async def test_removed_with_messages_in_flight(runtime: str) -> None:
         with pytest.raises(UsageError, match="needs a running app"):
             work.submit("count")
         work.n = 6
-        flow.other = work
+        flow.other = work  # type: ignore[attr-defined]
         work.go = True
         assert await (await work.run("until_go")) == [6, []]
 

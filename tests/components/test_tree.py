@@ -198,7 +198,7 @@ def test_mixed_containers(bad: Any) -> None:
     """A container of components and data is refused, and what was in it can be used elsewhere."""
     root = Root()
     with pytest.raises(ComponentError, match=r"keep components and data in attributes of their own"):
-        root.mixed = bad
+        root.mixed = bad  # type: ignore[attr-defined]
     first = next(iter(bad.values() if isinstance(bad, dict) else bad))
     root.fine = first
     assert root.fine is not None
@@ -246,7 +246,7 @@ def test_inside_of_itself() -> None:
     outer, inner = Root(), Root()
     outer.inner = inner
     with pytest.raises(ComponentError, match=r"is inside of"):
-        inner.outer = outer
+        inner.outer = outer  # type: ignore[attr-defined]
 
 
 # --- references and data ------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_private_attribute() -> None:
     assert root._best.name == root.a.name
     for unplaced in (Job(), [Job()], {"a": [Job()]}):
         with pytest.raises(ComponentError, match=r"Root._x would keep a Job out of the tree.*public name"):
-            root._x = unplaced
+            root._x = unplaced  # type: ignore[attr-defined]
 
 
 def test_component_appended_to_data() -> None:

@@ -231,7 +231,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 def test_new_attribute() -> None:
     """A public attribute that __init__ did not set is refused, with both ways out."""
     with pytest.raises(StateError, match=r"Train has no state attribute 'loss'.*self.loss = None.*self._loss"):
-        Train().loss = 1
+        Train().loss = 1  # type: ignore[attr-defined]
 
 
 def test_hasattr_is_not_surprised() -> None:

@@ -154,7 +154,7 @@ def test_is_state_attribute_is_honoured() -> None:
     assert Work._is_state_attribute("kept")
     assert not Work._is_state_attribute("_kept")
     with pytest.raises(StateError, match="late"):
-        work.late = 1
+        work.late = 1  # type: ignore[attr-defined]
 
 
 def test_properties_say_what_was_given() -> None:

@@ -88,7 +88,7 @@ async def test_a_component_is_asked_when_something_has_changed_and_not_before() 
 async def test_who_has_no_layout_of_its_own_costs_a_pass_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a pass only those are asked that override configure_layout, however many others there are."""
     async with bed(Sites(lambda: "http://a")) as app:
-        app.root.more = List([Plain() for _ in range(20)])
+        app.root.more = List([Plain() for _ in range(20)])  # type: ignore[attr-defined]
         app.layouts.refresh()
         asked: list[Any] = []
         monkeypatch.setattr(layouts_module, "resolve_layout", asked.append)
@@ -112,7 +112,7 @@ async def test_while_a_plain_pass_runs_nobody_is_asked() -> None:
 async def test_components_come_and_go() -> None:
     """A component that is added is asked, and one that was removed is no longer in the layout."""
     async with bed(Sites()) as app:
-        app.root.later = Shown(lambda: "http://later")
+        app.root.later = Shown(lambda: "http://later")  # type: ignore[attr-defined]
         assert app.target("root.later") == "http://later"
         del app.root.later  # type: ignore[attr-defined]
         assert list(app.layouts.snapshot()) == ["root"]
@@ -448,7 +448,7 @@ async def test_a_component_made_later_brings_its_frontend_along() -> None:
 
     frontend = Told()
     async with bed(Sites()) as app:
-        app.root.later = Shown(lambda: frontend)
+        app.root.later = Shown(lambda: frontend)  # type: ignore[attr-defined]
         before = app.hub.version
         app.layouts.refresh()
         await app.hub.wait_change(before)
@@ -471,7 +471,7 @@ async def test_a_frontend_that_does_not_start_later_fails_the_app() -> None:
     async with bed(Sites()) as app:
         app.failures = failures = []
         app.layouts._fail = lambda error: (failures.append(error), failed.set())[0]  # type: ignore[func-returns-value]
-        app.root.later = Shown(lambda: frontend)
+        app.root.later = Shown(lambda: frontend)  # type: ignore[attr-defined]
         app.layouts.refresh()
         await failed.wait()
         assert "no licence" in str(failures[0])

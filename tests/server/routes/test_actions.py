@@ -66,7 +66,7 @@ async def test_refusals_of_the_flow_stay_the_flows() -> None:
     async def use() -> None:
         async with serving(root=Root(work=Stubborn())) as client:
             await client.app.works[0].submit("echo", 1)
-            client.app.works[0].n = 1
+            client.app.works[0].n = 1  # type: ignore[attr-defined]
             await client.ask("PATCH", "/state/root.work", {"edits": [{"path": ["n"], "value": 5}]})
             await client.app.wait_stopped()
 

@@ -101,7 +101,7 @@ async def test_joined_calls_are_counted() -> None:
         work = client.app.works[0]
         calls = [work.submit("until_go") for _ in range(3)]
         assert (await client.get("/calls"))["items"][0]["joined"] == 2
-        work.go = True
+        work.go = True  # type: ignore[attr-defined]
         await calls[0]
         assert (await client.get("/works/root.work"))["calls"]["succeeded"] == 1
 
