@@ -42,7 +42,6 @@ from lightwork.state.ops import Op
 from lightwork.state.state import State
 
 if TYPE_CHECKING:
-    from datetime import datetime
 
     from lightwork.engine.recovery.records import Snapshot
     from lightwork.engine.recovery.resume import Resume
@@ -98,10 +97,10 @@ class Engine:
         self.request_fail = request_fail
         self._reshaped = reshaped
         self._core = core = Core(config, hub, NoJournal(f"lw{os.urandom(8).hex()}"), fail)
-        self.entries = Entries(core)
-        self.output = Output(hub)
-        self.queries = Queries()
-        self.schedules = Schedules(core.loop, hub)
+        self.entries: Entries = Entries(core)
+        self.output: Output = Output(hub)
+        self.queries: Queries = Queries()
+        self.schedules: Schedules = Schedules(core.loop, hub)
         self._calls = CallRegistry(core, self.entries, self, lambda: self.schedules.schedule_fired)
         self._launcher = Launcher(core, self.entries, self.output, self.queries)
         self._connections = Connections(

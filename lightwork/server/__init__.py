@@ -42,7 +42,7 @@ def asgi_app(app: Mountable) -> AsgiFace:
 if not TYPE_CHECKING:  # a type checker would take any misspelt name from it
 
     def __getattr__(name: str) -> Any:
-        # Late: whoever only needs the types must not load the engine.
+        # Imported late: a program that needs only the types must not load the engine.
         if name != "Api":
             raise AttributeError(f"module 'lightwork.server' has no attribute {name!r}")
         from lightwork.server.api import Api

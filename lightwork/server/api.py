@@ -82,7 +82,7 @@ class Api:
         self.started_at: float = time.time()
         self.history: History = History(engine.core, engine.entries)
         self.views: Views = Views(app, engine, self.history, run, self.started_at)
-        self.usages: Usages = Usages(engine, lambda found: self.feed.use(found))
+        self.usages: Usages = Usages(engine, lambda found: self.feed.put_usage(found))
         self.feed: Feed = Feed(app, self.views, self.history, hub, run, self.usages.follow)
         self.guard: Guard = Guard(None)
         writer = engine.output.writer

@@ -32,7 +32,7 @@ class Guard:
 
     def __init__(self, token: str | None, origins: Sequence[str] = ()) -> None:
         self.token = token
-        # Cookies do not tell ports apart: two apps of one host must not take each other's for theirs.
+        # Cookies ignore the port: two apps on one host must not read each other's cookie.
         self.cookie: str = f"lightwork_{blake2b((token or '').encode(), digest_size=6).hexdigest()}"
         self._origins = {origin.rstrip("/").lower() for origin in origins}
 

@@ -71,9 +71,9 @@ class Worker:
         self.attempt = attempt
         self.name = name
         self.profile = profile
-        self.launch = launch or secrets.token_bytes(16)
-        self.secret = secret or secrets.token_bytes(32)
-        self.adoption = Adoption.AWAITED if launch else Adoption.NONE
+        self.launch: bytes = launch or secrets.token_bytes(16)
+        self.secret: bytes = secret or secrets.token_bytes(32)
+        self.adoption: Adoption = Adoption.AWAITED if launch else Adoption.NONE
         self.is_known_ready = False
         self.returned: asyncio.Event = asyncio.Event()
         self.received = 0
