@@ -1,4 +1,4 @@
-"""Towards the scheduler goes data, never code (CVE-2024-5452): shown by what its modules call."""
+"""The scheduler receives data, never code (CVE-2024-5452): the syntax trees of its modules prove it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sources() -> list[Path]:
 
 
 def offences(tree: ast.AST) -> Iterator[str]:
-    """Every place where something could make code of bytes."""
+    """Yield every place that could turn bytes into code."""
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id=module), attr=attr) if module in CODE and attr in READERS:
@@ -48,7 +48,7 @@ def offences(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.bare
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_scheduler_makes_no_code_of_bytes(path: Path) -> None:
-    """No module that reads what others send unpickles, evaluates or compiles anything."""
+    """No module that reads received data unpickles, evaluates or compiles anything."""
     assert list(offences(ast.parse(path.read_text()))) == []
 
 
@@ -67,13 +67,13 @@ def test_the_scheduler_makes_no_code_of_bytes(path: Path) -> None:
     ],
 )
 def test_the_search_finds_what_it_is_for(text: str) -> None:
-    """Each way to open a pickle is an offence."""
+    """Each way to unpickle or evaluate is an offence."""
     assert list(offences(ast.parse(text)))
 
 
 @pytest.mark.bare
 def test_the_search_looks_where_it_should() -> None:
-    """The modules that read frames are among those that are searched, and the worker's are the only ones left out."""
+    """The search covers the modules that read frames; only a worker's module unpickles."""
     searched = {str(path.relative_to(PACKAGE)) for path in sources()}
     assert {
         "engine/workers/connections.py",
