@@ -1,4 +1,4 @@
-"""What both ends of a connection share: the handshake, the numbered exchange, and the connection under them."""
+"""Code that both ends of a connection share: the handshake, the numbered exchange, and the connection itself."""
 
 from __future__ import annotations
 

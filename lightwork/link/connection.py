@@ -1,7 +1,7 @@
-"""One connection: a handshake, then frames. An `asyncio.Protocol`, so nothing here is awaited and no task is made.
+"""One connection: a handshake, then frames. An `asyncio.Protocol`: nothing here awaits or creates a task.
 
-It does not know what the frames say. What it is told by its callbacks' owner: `Peer` makes a lasting exchange out
-of passing connections, the listener and `dial` make the connections.
+A connection does not interpret the frames. Its owner sets the callbacks. The listener and `dial` create connections;
+`Peer` builds a lasting exchange on top of several connections in turn.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from lightwork.link.messages import FrameReader
 __all__ = ["HANDSHAKE_TIMEOUT", "Connection", "DeadlineTimer", "Frames", "Loop", "reject_frames"]
 
 HANDSHAKE_TIMEOUT = 10.0
+"""Seconds that a handshake may take."""
 
 Frames = list[tuple[int, bytes]]
-"""Frames as they are cut from the stream: ``(number, body)``."""
+"""Frames as the reader cuts them from the stream: ``(number, body)``."""
 
 _HIGH_WATER = 256 * 1024
 _LOW_WATER = 64 * 1024
@@ -36,29 +37,29 @@ _KEEPALIVE_COUNT = 3
 
 
 class DeadlineTimer(Protocol):
-    """What `Loop.call_at` gives."""
+    """The handle that `Loop.call_later` and `Loop.call_at` return."""
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the callback."""
 
 
 class Loop(Protocol):
-    """What the link needs of an event loop: little enough that its tests move the clock by hand."""
+    """The part of an event loop that the link uses. It is small, so that a test can replace it and move the clock."""
 
     def time(self) -> float:
-        """Seconds, of a clock that never goes back."""
+        """Return the time of a monotonic clock, in seconds."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
-        """Call in the next round."""
+        """Call in the next iteration of the loop."""
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> DeadlineTimer:
         """Call after `delay` seconds."""
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> DeadlineTimer:
-        """Call when `time` says so."""
+        """Call when `time` reaches `when`."""
 
     def call_exception_handler(self, context: dict[str, Any], /) -> None:
-        """Report what nobody can be told."""
+        """Report an error that has no caller to receive it."""
 
 
 def _nothing(*_: object) -> None:
@@ -66,16 +67,16 @@ def _nothing(*_: object) -> None:
 
 
 def reject_frames(frames: Frames) -> None:
-    """What `Connection.on_frames` is until somebody takes the connection over.
+    """The default of `Connection.on_frames`, until an owner sets another callback.
 
     Raises:
         ProtocolError: Always.
     """
-    raise ProtocolError(f"{len(frames)} frames came before they were asked for")
+    raise ProtocolError(f"expected no frames before the first answer, got {len(frames)}")
 
 
 def _tune(sock: socket.socket) -> None:
-    """Small frames leave at once, and a host that vanished is noticed within half a minute."""
+    """Send small frames without delay, and detect a vanished host within half a minute."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -88,33 +89,35 @@ def _tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Keepalive is silent while data is unacknowledged; this covers a host that vanishes in the middle of a send.
+        # TCP sends no keepalive probes while data is unacknowledged. This option covers a host that vanishes during a
+        # send.
         gone = _KEEPALIVE_IDLE + _KEEPALIVE_INTERVAL * _KEEPALIVE_COUNT
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, gone * 1000)
 
 
 class Connection(asyncio.Protocol):
-    """Runs a handshake over a transport, then hands on the frames that arrive.
+    """Runs a handshake over a transport, then passes received frames to `on_frames`.
 
-    The callbacks are attributes and may be replaced at any time. They are called in the event loop and must not
-    block. One that raises costs the connection: the exception goes to the loop's exception handler and to
-    `on_closed`. A `ProtocolError` goes to `on_closed` alone, whoever raised it: the other end is to blame.
+    The callbacks are attributes and may be replaced at any time. They run in the event loop and must not block. If a
+    callback raises, the connection is aborted: the exception goes to the loop's exception handler and to `on_closed`.
+    A `ProtocolError` goes to `on_closed` only, because the other end is to blame.
 
     Args:
-        handshake: This end's handshake, fresh.
+        handshake: A new handshake of this end.
         max_frame: Longest body accepted, in bytes.
-        on_open: Called once, when both ends have proved themselves.
+        on_open: Called once, when both ends have proved that they know the secret.
         on_frames: Called with the frames of each read, in order. Without it, a frame is a `ProtocolError`.
-        on_closed: Called once, last: with None if either end closed an open connection in order, or this end ended it
-            without naming an error, else with why. One that is set when all is over is called soon.
+        on_closed: Called once, as the last callback. The argument is None if either end closed an open connection
+            gracefully, or if this end aborted without an error. Otherwise it is the error. A callback that is set
+            after the end is called in the next iteration of the loop.
         on_writable: Called when `writable` becomes true again.
         handshake_timeout: Seconds that the handshake may take.
-        loop: The event loop, the running one if not given.
+        loop: The event loop; the running loop by default.
 
     Attributes:
-        handshake: As given; `handshake.launch` says which launch the connection belongs to.
-        writable: Whether the other end keeps up. `send` works all the same; what it is given is buffered.
-        is_open: Whether the handshake is over and the connection is not.
+        handshake: The argument; `handshake.launch` is the launch that the connection belongs to.
+        writable: Whether the other end keeps up. While it is false, `send` still works and buffers the data.
+        is_open: Whether the handshake has succeeded and the connection has not ended.
     """
 
     def __init__(
@@ -142,19 +145,19 @@ class Connection(asyncio.Protocol):
         self._timer: DeadlineTimer | None = None
         self._transport: asyncio.Transport | None = None
         self._on_closed = on_closed
-        self._ended = False  # by this end
+        self._ended = False  # this end closed or aborted
         self._lost = False
         self._error: Exception | None = None
         keep_buffers()
 
     @property
     def on_closed(self) -> Callable[[Exception | None], None]:
-        """Called last, see above."""
+        """The last callback; see the class."""
         return self._on_closed
 
     @on_closed.setter
     def on_closed(self, fn: Callable[[Exception | None], None]) -> None:
-        # Between the end of a handshake and its new owner's setting this, the connection may be lost.
+        # The connection may be lost after its handshake, before the new owner sets this callback.
         self._on_closed = fn
         if self._lost:
             error = self._error
@@ -162,7 +165,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def max_frame(self) -> int:
-        """Longest body accepted, in bytes. May be changed; holds for what is read from then on."""
+        """Longest body accepted, in bytes. A new value applies to the next read."""
         return self._reader.max_frame
 
     @max_frame.setter
@@ -171,12 +174,12 @@ class Connection(asyncio.Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes of a frame that has not come whole; it grows while a long one comes in."""
+        """Bytes of the incomplete frame. It grows while a long frame arrives."""
         return self._reader.buffered
 
     @property
     def local_host(self) -> str:
-        """This end's address; of a Unix socket the loopback's; empty where the transport has none."""
+        """This end's address; the loopback address for a Unix socket; empty if the transport has no address."""
         if self._transport is None:
             return ""
         name = self._transport.get_extra_info("sockname")
@@ -186,7 +189,10 @@ class Connection(asyncio.Protocol):
         return "127.0.0.1" if sock is not None and sock.family == socket.AF_UNIX else ""
 
     def send_urgent(self) -> None:
-        """Wake the other end's guard, past all that waits: one byte that is no part of the stream. It may be lost."""
+        """Wake the other end's guard thread with one byte of TCP urgent data.
+
+        The byte overtakes all queued data and is not part of the stream. It may be lost.
+        """
         if self.fileno < 0:
             return
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fileno)) as copy:
@@ -194,28 +200,29 @@ class Connection(asyncio.Protocol):
 
     @property
     def fileno(self) -> int:
-        """The descriptor of this end's socket; -1 where there is none, or none any more."""
+        """The file descriptor of this end's socket; -1 without a socket or after it was closed."""
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         return -1 if sock is None else int(sock.fileno())
 
     def send(self, data: bytes) -> None:
-        """Write the bytes of whole frames. On a connection that is closing they are dropped; `on_closed` tells."""
+        """Write the bytes of whole frames. A closing connection drops them; `on_closed` reports its end."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
     def close(self, linger: float = _LINGER) -> None:
-        """Close in order: what was sent still leaves, for at most `linger` seconds. May be repeated."""
+        """Close gracefully: flush sent data for at most `linger` seconds, then abort. May be called twice."""
         if self._transport is None:
             self.abort()
         elif not self._transport.is_closing():
             self.is_open = False
             self._ended = True
             self._transport.close()
-            self._arm(linger, lambda: self.abort(ConnectionAbortedError(f"the rest was not taken within {linger} s")))
+            reason = f"the other end did not read the remaining data within {linger:g} s of the close"
+            self._arm(linger, lambda: self.abort(ConnectionAbortedError(reason)))
 
     def abort(self, error: Exception | None = None) -> None:
-        """Close now; what has not left is lost. May be repeated: of the errors given, `on_closed` gets the first."""
+        """Close now and drop unsent data. May be called twice: `on_closed` gets the first error."""
         self.is_open = False
         self._ended = True
         self._error = self._error or error
@@ -226,7 +233,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
-        # Not an isinstance check: the transports of uvloop subclass nothing of asyncio's.
+        # Not an isinstance check: uvloop's transports do not subclass asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         if self._ended:
             self._transport.abort()
@@ -239,7 +246,7 @@ class Connection(asyncio.Protocol):
             self._fail(error, "setting up a connection failed")
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes."""
+        """Process received bytes."""
         try:
             if self._shaking:
                 data = self._shake(data)
@@ -254,11 +261,11 @@ class Connection(asyncio.Protocol):
             self._fail(error, "handling what a connection received failed")
 
     def pause_writing(self) -> None:
-        """The write buffer is full."""
+        """Handle a full write buffer."""
         self.writable = False
 
     def resume_writing(self) -> None:
-        """The write buffer has been emptied far enough."""
+        """Handle a write buffer that has drained below its low-water mark."""
         self.writable = True
         try:
             self.on_writable()
@@ -268,7 +275,7 @@ class Connection(asyncio.Protocol):
             self._fail(error, "resuming a connection failed")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the owner, with the first reason that is known."""
+        """Call `on_closed` with the first known reason."""
         self.is_open = self.writable = False
         self._lost = True
         self._disarm()
@@ -286,7 +293,7 @@ class Connection(asyncio.Protocol):
     # --- inside -------------------------------------------------------------------------------------
 
     def _shake(self, data: bytes) -> bytes:
-        """Feed the handshake; return what came after it."""
+        """Feed the handshake; return the bytes after it."""
         self._write(self.handshake.feed(data))
         if not self.handshake.done:
             return b""
@@ -295,18 +302,18 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
-            _tune(sock)  # not before: strangers are not worth the system calls
+            _tune(sock)  # only now: an unauthenticated connection is not worth the system calls
         self.is_open = True
         rest, self.handshake.rest = self.handshake.rest, b""
         self.on_open(self)
-        return rest if self.is_open else b""  # the owner may have turned it away
+        return rest if self.is_open else b""  # the owner may have closed it
 
     def _write(self, data: bytes) -> None:
         if data:
             self.send(data)
 
     def _on_deadline(self) -> None:
-        self.abort(ProtocolError(f"no handshake within {self._timeout:g} s"))
+        self.abort(ProtocolError(f"the other end did not complete the handshake within {self._timeout:g} s"))
 
     def _fail(self, error: Exception, message: str) -> None:
         self._report(error, message)

@@ -1,16 +1,15 @@
 """Both ends of a new connection prove that they know the launch's secret. No I/O, no clock, no randomness.
 
-Three messages of fixed size, nothing else is read before they are over::
+There are three messages of fixed size. Neither end reads anything else before them::
 
     client  magic (4), launch (16), client nonce (32)
     server  server nonce (32), HMAC-SHA256(secret, "server" + transcript) (32)
     client  HMAC-SHA256(secret, "client" + transcript) (32)
 
-The transcript is the magic, the launch, both nonces and the channel binding: the fingerprint of the TLS
-certificate, or nothing. Both nonces are fresh, so a recorded handshake proves nothing later. The two proofs
-differ in their label, so neither can be sent back as the other. The server proves itself first: a worker
-gives a stranger on the scheduler's address nothing to work with but a public id. An unknown launch gets no
-answer at all.
+The transcript is the magic, the launch, both nonces and the channel binding. The binding is the fingerprint of the
+TLS certificate, or empty. Both nonces are fresh, so a recorded handshake proves nothing later. The two proofs have
+different labels, so neither can be sent back as the other. The server proves itself first: a stranger on the
+scheduler's address learns only a public id from the worker. An unknown launch gets no answer.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ NONCE_SIZE = 32
 PROOF_SIZE = 32
 
 GREETING_SIZE = len(MAGIC) + LAUNCH_SIZE + NONCE_SIZE
-"""Of the client's first message."""
+"""Size of the client's first message in bytes."""
 
 
 def _proof(secret: bytes, label: bytes, transcript: bytes) -> bytes:
@@ -47,33 +46,35 @@ def _proof(secret: bytes, label: bytes, transcript: bytes) -> bytes:
 
 def _require(name: str, value: bytes, size: int) -> None:
     if len(value) != size:
-        raise ValueError(f"{name} must have {size} bytes, this has {len(value)}")
+        raise ValueError(f"{name} must have {size} bytes, got {len(value)}")
 
 
 def named_launch(data: bytes) -> bytes:
-    """The launch that a client's first bytes name; empty where they do not go that far.
+    """Return the launch that a client's first bytes name; empty if more bytes are needed.
 
     Raises:
-        ProtocolError: If they are not those of a client.
+        ProtocolError: If a lightwork worker does not begin with these bytes.
     """
     if not data.startswith(MAGIC[: len(data)]):
-        raise ProtocolError("the first bytes are not those of a lightwork worker")
+        raise ProtocolError(
+            f"the first bytes must be those of a lightwork worker, {MAGIC!r}, got {data[: len(MAGIC)]!r}"
+        )
     launch = data[len(MAGIC) : len(MAGIC) + LAUNCH_SIZE]
     return launch if len(launch) == LAUNCH_SIZE else b""
 
 
 class ClientHandshake:
-    """The end that dials.
+    """The handshake of the end that dials.
 
     Args:
         launch: Public id of the launch, 16 bytes.
         secret: The launch's secret.
         nonce: 32 fresh random bytes.
-        binding: What the channel below is bound to; both ends must give the same.
+        binding: The channel binding; it must be equal at both ends.
 
     Attributes:
-        launch: As given.
-        done: Whether the server has proved itself. The client's own proof is in what `feed` returned.
+        launch: The argument.
+        done: Whether the server has proved itself. `feed` has returned the client's own proof by then.
         rest: Bytes that came after the handshake; empty until `done`.
     """
 
@@ -81,7 +82,7 @@ class ClientHandshake:
         _require("launch", launch, LAUNCH_SIZE)
         _require("nonce", nonce, NONCE_SIZE)
         if not secret:
-            raise ValueError("the secret is empty")
+            raise ValueError("the secret must not be empty")
         self.launch = launch
         self.done: bool = False
         self.rest: bytes = b""
@@ -91,11 +92,11 @@ class ClientHandshake:
         self._buffer = b""
 
     def start(self) -> bytes:
-        """The first bytes to send."""
+        """Return the first bytes to send."""
         return self._hello
 
     def feed(self, data: bytes) -> bytes:
-        """Take in bytes, in pieces of any size; return what to send.
+        """Process received bytes, in pieces of any size; return the bytes to send.
 
         Raises:
             ProtocolError: If the server does not know the secret.
@@ -116,16 +117,16 @@ class ClientHandshake:
 
 
 class ServerHandshake:
-    """The end that listens.
+    """The handshake of the end that listens.
 
     Args:
-        find_secret: Gives the secret of a launch, None if there is no such launch or it was revoked. Asked
-            when the launch is named and again when it is proved, so a launch revoked in between is refused.
+        find_secret: Returns the secret of a launch, or None if the launch is unknown or revoked. Called when the
+            client names the launch and again when the client proves it, so a launch revoked in between is refused.
         nonce: 32 fresh random bytes.
-        binding: What the channel below is bound to; both ends must give the same.
+        binding: The channel binding; it must be equal at both ends.
 
     Attributes:
-        launch: The launch that the client named, empty until then. Proved only once `done`.
+        launch: The launch that the client has named; empty before. It is proved only when `done` is true.
         done: Whether the client has proved itself.
         rest: Bytes that came after the handshake; empty until `done`.
     """
@@ -142,15 +143,15 @@ class ServerHandshake:
         self._buffer = b""
 
     def start(self) -> bytes:
-        """Nothing: the client speaks first."""
+        """Return no bytes: the client speaks first."""
         return b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take in bytes, in pieces of any size; return what to send.
+        """Process received bytes, in pieces of any size; return the bytes to send.
 
         Raises:
-            ProtocolError: If these are not the bytes of a client that knows the secret of a present launch.
-                Raised at the first byte that cannot belong to a handshake.
+            ProtocolError: If the client does not know the secret of a current launch. Raised at the first byte that
+                cannot belong to a handshake.
         """
         if self.done:
             self.rest += data
@@ -174,14 +175,14 @@ class ServerHandshake:
     def _check(self) -> None:
         proof = self._buffer[:PROOF_SIZE]
         if not hmac.compare_digest(proof, _proof(self._secret_of(self.launch), b"client", self._transcript)):
-            raise ProtocolError("the client does not know the secret of the launch that it names")
+            raise ProtocolError("the client does not know the secret of the launch it names")
         self.done = True
         self.rest, self._buffer = self._buffer[PROOF_SIZE:], b""
 
     def _secret_of(self, launch: bytes) -> bytes:
         secret = self.find_secret(launch)
         if not secret:
-            raise ProtocolError("no present launch has the id that the client names")
+            raise ProtocolError(f"the client names launch {launch.hex()}, which is unknown or revoked")
         return secret
 
 

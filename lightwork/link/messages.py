@@ -1,9 +1,9 @@
-"""What a scheduler and a worker say to each other: the frames, and how they are cut from a byte stream.
+"""The frames between a scheduler and a worker, and the reader that cuts them from a byte stream.
 
-A frame on the wire is a header, ``>IQ``: the length of the body in bytes and its sequence number, then the
-body, one tagged struct in msgpack. Numbered frames (from 1, one count for each direction) are delivered
-exactly once and in order over any number of connections, see `lightwork.link.session`; number 0 marks those
-that may be lost with a connection. No frame towards the scheduler carries anything but data.
+A frame on the wire is a header and a body. The header is ``>IQ``: the length of the body in bytes and the sequence
+number. The body is one tagged struct in msgpack. Each direction counts its frames from 1. A numbered frame is delivered
+exactly once and in order over any number of connections, see `lightwork.link.session`. A frame with number 0 may be
+lost with its connection. A frame to the scheduler carries data only.
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ __all__ = [
 ]
 
 VERSION = 3
-"""Version of the frames below. Two ends of different versions refuse each other by name."""
+"""Version of the frames below. Ends of different versions refuse each other; the error names both versions."""
 
 LOST_CODE = 75
-"""Exit code of a worker that ends itself because it has had no connection for too long: EX_TEMPFAIL of sysexits.h."""
+"""Exit code of a worker that exits because it had no connection for too long: EX_TEMPFAIL of sysexits.h."""
 
 HEADER = struct.Struct(">IQ")
 _HEADER_SIZE = HEADER.size
 _unpack = HEADER.unpack_from
 
 MAX_QUERY_REPLY = 1 << 20
-"""Bytes that a worker says of itself at most, when it is asked."""
+"""Longest reply of a worker to a `Query`, in bytes."""
 
 QUERY_REPLY_MARK = b"\x1e\x1elightwork-stack\x1e"
-"""Begins such an answer in a worker's output, where the scheduler takes it out again."""
+"""Prefix of a query reply in a worker's output. The scheduler removes the reply from the output."""
 
 QueryKind = Literal["stack", "usage"]
-"""What a worker can be asked about itself."""
+"""The queries that a worker answers about itself."""
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -82,17 +82,17 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """What a worker is given on its standard input so that it can dial back.
+    """The data that a worker reads from its standard input to dial back.
 
     Attributes:
-        launch: Public id of the launch, 16 bytes; says which secret is meant.
-        secret: 32 bytes, known to this worker and the scheduler alone.
-        routes: ``(host, port)`` candidates, best first; see `lightwork.runtime.Route`.
-        dial_within: Seconds to be welcomed in; the worker ends itself after that.
-        orphan_after: Seconds without a connection after which the worker ends itself.
-        fingerprint: SHA-256 of the scheduler's certificate where the link is TLS, else empty.
-        exclusive: Whether the worker has its process for itself: it may take the main thread, the
-            signals and the exit. False for works that share a process with others.
+        launch: Public id of the launch, 16 bytes; it selects the secret.
+        secret: 32 bytes; only this worker and the scheduler know them.
+        routes: ``(host, port)`` candidates, best first; see `lightwork.runtime.Address`.
+        dial_within: Seconds within which the scheduler must welcome the worker; otherwise the worker exits.
+        orphan_after: Seconds without a connection after which the worker exits.
+        fingerprint: SHA-256 of the scheduler's certificate if the link is TLS; otherwise empty.
+        exclusive: Whether the worker has the process to itself and may use the main thread, the signals and the
+            exit. False for works that share a process.
     """
 
     launch: bytes
@@ -104,7 +104,7 @@ class Ticket(msgspec.Struct, frozen=True):
     exclusive: bool = True
 
     def __repr__(self) -> str:
-        # It ends up in tracebacks and logs; the secret must not.
+        # A ticket's repr appears in tracebacks and logs; the secret must not.
         return f"Ticket(launch={self.launch.hex()}, secret=<{len(self.secret)} bytes>, routes={self.routes!r})"
 
 
@@ -114,15 +114,16 @@ class Ticket(msgspec.Struct, frozen=True):
 class Hello(Frame, frozen=True, tag="hello"):
     """The first frame of a connection.
 
-    What follows the host says where the worker stands, for a scheduler that was killed and goes on from its journal.
+    The fields after `host` are the worker's progress, for a scheduler that was killed and resumes from its journal.
 
     Attributes:
-        received: The last number that the worker has seen.
-        welcomed: Whether it has its work already.
-        sent: The last number that it has sent, to whichever scheduler.
-        calls: The calls that it has, or has answered by a frame that is not acknowledged: number, hash of the
-            arguments, and the number of that frame, 0 for those that are not over. The latest of very many.
-        proposal: The highest number of a `Propose` that it has seen.
+        received: The last frame number that the worker has received.
+        welcomed: Whether the worker already has its work.
+        sent: The last frame number that the worker has sent, to any scheduler.
+        calls: The worker's unfinished calls, and the finished calls whose last frame is not acknowledged. Each item is
+            the call's number, the hash of its arguments, and the number of its last frame (0 for an unfinished call).
+            If there are very many, only the latest.
+        proposal: The highest number of a `Propose` that the worker has received.
     """
 
     version: int
@@ -138,11 +139,11 @@ class Hello(Frame, frozen=True, tag="hello"):
 
 
 class Ready(Frame, frozen=True, tag="ready"):
-    """The work is there, and ``on_start`` has returned."""
+    """The work is unpacked, and ``on_start`` has returned."""
 
 
 class Running(Frame, frozen=True, tag="running"):
-    """``run`` was entered for this call, and is not over. Of a run that is over at once its end alone is told."""
+    """``run`` was entered for this call and has not ended. A run that ends at once sends only its end."""
 
     call: int
 
@@ -154,7 +155,7 @@ class Delta(Frame, frozen=True, tag="delta"):
 
 
 class ProposalResult(Frame, frozen=True, tag="proposal_result"):
-    """What became of a `Propose`: edits that make the flow's side equal, and why it was refused, if it was."""
+    """The outcome of a `Propose`: edits that make the flow's copy equal, and the error if the work refused it."""
 
     proposal: int
     ops: list[Op]
@@ -162,16 +163,16 @@ class ProposalResult(Frame, frozen=True, tag="proposal_result"):
 
 
 class Result(Frame, frozen=True, tag="result"):
-    """``run`` returned; `value` is msgpack."""
+    """``run`` returned; `value` is in msgpack."""
 
     call: int
     value: msgspec.Raw
 
 
 class Failure(Frame, frozen=True, tag="failure"):
-    """``run`` raised, could not be entered, or returned what cannot be encoded. `reason` is a `Reason`.
+    """``run`` raised, could not be entered, or returned a value that cannot be encoded. `reason` is a `Reason`.
 
-    `swallowed` says that ``on_exception`` took the exception.
+    `swallowed` is true if ``on_exception`` handled the exception.
     """
 
     call: int
@@ -181,15 +182,15 @@ class Failure(Frame, frozen=True, tag="failure"):
 
 
 class Cancelled(Frame, frozen=True, tag="cancelled"):
-    """The call was cancelled before or while it ran."""
+    """The call was cancelled before it ran or while it ran."""
 
     call: int
 
 
 class Stopped(Frame, frozen=True, tag="stopped"):
-    """The worker ends in order: it takes no more calls, cancels those that it has, and exits within its grace period.
+    """The worker ends gracefully: it takes no more calls, cancels its calls, and exits within its grace period.
 
-    `reason` is a `Reason` or empty. `error` is set where the work never became ready: it could not be unpacked, or
+    `reason` is a `Reason` or empty. `error` is set if the work never became ready: it could not be unpacked, or
     ``on_start`` raised.
     """
 
@@ -198,22 +199,25 @@ class Stopped(Frame, frozen=True, tag="stopped"):
 
 
 class Bye(Frame, frozen=True, tag="bye"):
-    """Nothing follows. The worker ends when this is acknowledged, and so all before it; that is done at once."""
+    """The last frame. The worker ends when this frame, and so every frame before it, is acknowledged.
+
+    The scheduler acknowledges it at once.
+    """
 
 
 class QueryReply(Frame, frozen=True, tag="query_reply"):
-    """Answers `Query`: JSON, at most `MAX_QUERY_REPLY` bytes. Unnumbered: who asked asks again."""
+    """The reply to a `Query`: JSON, at most `MAX_QUERY_REPLY` bytes. Unnumbered: the caller repeats a lost query."""
 
     number: int
     data: bytes
 
 
 class Heartbeat(Frame, frozen=True, tag="beat"):
-    """I am here. Sent by either side when it has been silent for a while."""
+    """A sign of life. Either end sends it when it has been silent for a while."""
 
 
 class Ack(Frame, frozen=True, tag="ack"):
-    """All numbers up to this one have been taken in."""
+    """The sender has received every frame up to this number."""
 
     number: int
 
@@ -222,15 +226,16 @@ class Ack(Frame, frozen=True, tag="ack"):
 
 
 class Welcome(Frame, frozen=True, tag="welcome"):
-    """Answers `Hello`.
+    """The answer to a `Hello`: the worker may begin.
 
     Attributes:
-        received: The last number that the scheduler has seen from this worker.
+        received: The last frame number that the scheduler has received from this worker.
         work: cloudpickle of the work with its state; empty on a reconnect.
         name: Name of the work in the tree.
-        paths: Folders for ``sys.path``, in front.
-        heartbeat: Seconds of silence after which a heartbeat is due, None for none.
-        grace: Seconds that a cancelled synchronous ``run`` and the hooks of a stop have.
+        paths: Folders to put at the front of ``sys.path``.
+        heartbeat: Seconds of silence after which a heartbeat is due; None for no heartbeats.
+        grace: Seconds that a cancelled synchronous ``run`` and the hooks of a stop may take.
+        max_frame: Longest frame body that either end accepts, in bytes.
     """
 
     received: int
@@ -243,18 +248,18 @@ class Welcome(Frame, frozen=True, tag="welcome"):
 
 
 class Refuse(Frame, frozen=True, tag="refuse"):
-    """Answers `Hello`: this worker is not wanted, and why. It ends itself."""
+    """The answer to a `Hello`: the scheduler refuses the worker, for the reason in `message`. The worker exits."""
 
     message: str
 
 
 class Call(Frame, frozen=True, tag="call"):
-    """Run this.
+    """Run the work with these arguments.
 
     Attributes:
         id: Number of the call.
         args: The bound arguments in msgpack, see `lightwork.components.signature`.
-        hash: Equal for equal arguments.
+        hash: Hash of the arguments.
     """
 
     id: int
@@ -263,16 +268,16 @@ class Call(Frame, frozen=True, tag="call"):
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):
-    """Cancel this call; answered by `Cancelled`, or by what it came to before."""
+    """Cancel this call. The answer is `Cancelled`, or the call's end if that came first."""
 
     call: int
 
 
 class Propose(Frame, frozen=True, tag="propose"):
-    """An edit that the flow proposes.
+    """Apply an edit that the flow proposes.
 
-    `expected` is the packed value that the flow saw at the path; `has_expected` whether there was one, None
-    where that does not matter. A splice whose start is -1 is an append.
+    `expected` is the packed value that the flow saw at the path. `has_expected` says whether a value was there, or is
+    None if that does not matter. A splice whose start is -1 is an append.
     """
 
     proposal: int
@@ -282,14 +287,14 @@ class Propose(Frame, frozen=True, tag="propose"):
 
 
 class Query(Frame, frozen=True, tag="query"):
-    """Say where the threads and tasks of the process are, or what it uses; answered by `QueryReply`. Unnumbered."""
+    """Report the stacks of the process's threads and tasks, or its resource usage, in a `QueryReply`. Unnumbered."""
 
     number: int
     what: QueryKind
 
 
 class Stop(Frame, frozen=True, tag="stop"):
-    """End in order: cancel what runs, call ``on_exit``, send `Stopped`, exit."""
+    """End gracefully: cancel the running calls, call ``on_exit``, send `Stopped`, exit."""
 
     grace: float
     reason: str = ""
@@ -318,66 +323,74 @@ _from_scheduler: msgspec.msgpack.Decoder[FromScheduler] = msgspec.msgpack.Decode
 
 encode: Callable[[Any], bytes] = _encoder.encode
 
-# Text that is no UTF-8 is the one thing that msgspec does not report as a DecodeError.
+# msgspec reports every malformed input as a DecodeError, except text that is not valid UTF-8.
 _NO_FRAME = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def max_value(max_frame: int) -> int:
-    """How long one value of a state may be, so that the frame that carries it, with its path, is not too long."""
+    """Return the longest value of a state, in bytes, that fits into a frame together with its path."""
     return max(max_frame - 4096, max_frame // 2)
 
 
 def pack(body: bytes, number: int = 0) -> bytes:
-    """The bytes of one frame."""
+    """Return the bytes of one frame."""
     return HEADER.pack(len(body), number) + body
 
 
 def decode_from_worker(body: bytes) -> FromWorker:
-    """The frame in `body`; raises `ProtocolError` if it is none."""
+    """Decode the frame in `body`.
+
+    Raises:
+        ProtocolError: If `body` is not a valid frame of a worker.
+    """
     try:
         return _from_worker.decode(body)
     except _NO_FRAME as error:
-        raise ProtocolError(f"a worker sent no valid frame: {error}") from None
+        raise ProtocolError(f"a worker sent an invalid frame: {error}") from None
 
 
 def decode_from_scheduler(body: bytes) -> FromScheduler:
-    """The frame in `body`; raises `ProtocolError` if it is none."""
+    """Decode the frame in `body`.
+
+    Raises:
+        ProtocolError: If `body` is not a valid frame of a scheduler.
+    """
     try:
         return _from_scheduler.decode(body)
     except _NO_FRAME as error:
-        raise ProtocolError(f"the scheduler sent no valid frame: {error}") from None
+        raise ProtocolError(f"the scheduler sent an invalid frame: {error}") from None
 
 
 class FrameReader:
-    """Cuts a byte stream into frames, however it arrives. Holds at most one unfinished frame.
+    """Cuts a byte stream into frames, in pieces of any size. Holds at most one incomplete frame.
 
     Args:
         max_frame: Longest body accepted, in bytes.
 
     Attributes:
-        max_frame: As given; may be changed between two calls of `feed`.
+        max_frame: The argument; may be changed between two calls of `feed`.
     """
 
     def __init__(self, max_frame: int) -> None:
         self.max_frame = max_frame
-        self._buffer = bytearray()  # the start of an unfinished frame
-        self._need = _HEADER_SIZE  # how long it must get before something can be done with it
+        self._buffer = bytearray()  # the start of an incomplete frame
+        self._need = _HEADER_SIZE  # length that the buffer must reach: a whole header, then a whole frame
 
     @property
     def buffered(self) -> int:
-        """Bytes of the unfinished frame."""
+        """Bytes of the incomplete frame."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Take in bytes; return the frames they complete, as ``(number, body)``.
+        """Process received bytes; return the frames that they complete, as ``(number, body)``.
 
         Raises:
-            ProtocolError: If a header announces more than `max_frame` bytes. Nothing after that is read, and every
-                further call raises again.
+            ProtocolError: If a header announces more than `max_frame` bytes. The reader ignores all later bytes, and
+                every later call raises again.
         """
-        # Most reads hold whole frames, and most of those a single one: they are cut from `data` itself. Only a frame
-        # that spans reads is put together in the buffer, so each of its bytes is copied twice however many pieces it
-        # comes in.
+        # Most reads hold whole frames, usually one. The reader cuts those from `data` itself. It assembles a frame in
+        # the buffer only if the frame spans several reads. So each byte of such a frame is copied twice, for any
+        # number of pieces.
         if not self._buffer and len(data) >= _HEADER_SIZE:
             length, number = _unpack(data)
             if length == len(data) - _HEADER_SIZE and length <= self.max_frame:
@@ -401,7 +414,7 @@ class FrameReader:
         return frames
 
     def _resume(self, data: bytes, frames: list[tuple[int, bytes]]) -> int:
-        """Go on with the unfinished frame; return how many bytes of `data` it took."""
+        """Continue the incomplete frame; return how many bytes of `data` it took."""
         buffer, used = self._buffer, 0
         while True:
             stop = used + self._need - len(buffer)
@@ -420,5 +433,5 @@ class FrameReader:
                 return used
 
     def _refuse(self, length: int, header: bytes | bytearray) -> NoReturn:
-        self._buffer, self._need = bytearray(header), _HEADER_SIZE  # the next call meets it again
-        raise ProtocolError(f"a frame of {length} bytes is longer than the limit of {self.max_frame}")
+        self._buffer, self._need = bytearray(header), _HEADER_SIZE  # the next call finds this header again and raises
+        raise ProtocolError(f"a frame must be at most {self.max_frame} bytes (max_frame), the other end sends {length}")

@@ -1,8 +1,9 @@
-"""The other end, as it looks to a scheduler or a worker: a lasting exchange of frames over passing connections.
+"""A peer: the other end's representative. It exchanges frames over several connections in turn.
 
-A `Session` numbers and keeps what is sent; the present `Connection`, if there is one, carries it. Sending is
-encode, header, write: no task, no future. Acknowledgements are lazy, because each costs both ends a wake-up: after
-`ACK_EVERY` frames, after `ACK_BYTES` bytes, or after `ack_delay` seconds, whichever comes first.
+A `Session` numbers and keeps the sent frames; the current `Connection`, if there is one, carries them. Sending is
+encode, header, write: no task, no future. Acknowledgements are lazy, because each one wakes both ends. An
+acknowledgement is sent after `ACK_EVERY` frames, after `ACK_BYTES` bytes, or after `ack_delay` seconds, whichever comes
+first.
 
 Everything here belongs to the thread of the event loop.
 """
@@ -24,28 +25,28 @@ from lightwork.link.session import Session
 __all__ = ["ACK_BYTES", "ACK_EVERY", "SILENT_BEATS", "WINDOW", "FrameTooLarge", "Peer", "PeerClosed", "PeerStatistics"]
 
 ACK_EVERY = 64
-"""Numbered frames taken in after which an acknowledgement is sent."""
+"""Number of received numbered frames after which an acknowledgement is sent."""
 
 ACK_BYTES = 1 << 20
-"""Bytes of numbered frames taken in after which an acknowledgement is sent: a few large ones are not kept long."""
+"""Bytes of received numbered frames after which an acknowledgement is sent, so that large frames are not kept long."""
 
 WINDOW = 16 << 20
-"""Bytes kept for a replay above which a peer is no longer `Peer.writable`. Well above `ACK_BYTES`, so that a steady
-stream is acknowledged before it is held up."""
+"""Bytes kept for a replay above which a peer is no longer `Peer.writable`. Far above `ACK_BYTES`: a steady stream is
+acknowledged before it fills the window."""
 
 SILENT_BEATS = 4
-"""Intervals of the heartbeat in a row in which nothing has come, after which a connection is given up: both ends beat,
-so by then three beats of the other's are missing."""
+"""Heartbeat intervals in a row without received data after which a connection is aborted. Both ends send heartbeats, so
+three heartbeats of the other end are missing by then."""
 
 FrameT = TypeVar("FrameT", bound=Frame)
 
 
 class FrameTooLarge(LightworkError, ValueError):
-    """A frame is longer than the other end accepts; it was neither numbered nor sent.
+    """A frame is longer than the other end accepts. It was neither numbered nor sent.
 
     Attributes:
-        size: Length of its body in bytes.
-        limit: The longest one accepted.
+        size: Length of the frame's body in bytes.
+        limit: Longest body that the other end accepts, in bytes.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -54,23 +55,23 @@ class FrameTooLarge(LightworkError, ValueError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"a frame of {self.size} bytes is longer than max_frame, {self.limit} bytes"
+        return f"a frame must be at most {self.limit} bytes (max_frame), got {self.size}"
 
 
 class PeerClosed(LightworkError):
-    """Something was sent to a peer that was closed here."""
+    """This end has closed the peer, and then sent or attached something."""
 
 
 class PeerStatistics(msgspec.Struct, frozen=True):
-    """A peer at one moment.
+    """A snapshot of a peer.
 
     Attributes:
-        attached: Whether there is a connection.
-        sent: Numbered frames sent so far.
-        received: Numbered frames taken in so far.
-        unacked: Frames kept for a replay.
-        unacked_bytes: Their size.
-        last_heard: When something was last received, by the loop's clock; when the peer was made, if nothing was.
+        attached: Whether the peer has a connection.
+        sent: Number of numbered frames sent.
+        received: Number of numbered frames received.
+        unacked: Number of frames kept for a replay.
+        unacked_bytes: Size of the kept frames in bytes.
+        last_heard: Time of the last received data, by the loop's clock; the creation time if nothing was received.
     """
 
     attached: bool
@@ -90,32 +91,33 @@ def _is_monotonic(loop: object) -> bool:
 
 
 def _ignore(frames: Frames) -> None:
-    """Frames of a connection that has been replaced: they are sent again over the new one."""
+    """Drop the frames of a replaced connection: the other end sends them again over the new one."""
 
 
 class Peer(Generic[FrameT]):
-    """Sends frames to the other end and gives its frames, in order and once, to `on_frame`.
+    """Sends frames to the other end, and passes the other end's frames to `on_frame`, once and in order.
 
     Args:
-        on_frame: Called with each frame but `Ack` and `Heartbeat`. If it raises, the frame counts as taken in, the
-            frames after it do not, and the connection is given up as `Connection` says.
-        decode: Makes a frame of a body; raises `ProtocolError`.
+        on_frame: Called with each frame except `Ack` and `Heartbeat`. If it raises, the frame counts as received, the
+            frames after it do not, and `Connection` aborts.
+        decode: Decodes the body of a frame; raises `ProtocolError`.
         max_frame: Longest body that the other end accepts, in bytes.
-        ack_delay: Seconds within which what was taken in is acknowledged. None: by number and bytes alone, so the other
-            end keeps the last few frames for as long as it is at rest. That spares a timer: while one is armed, each
-            turn of the loop has the kernel set one too, which costs as much as handling a small frame.
+        ack_delay: Seconds within which received frames are acknowledged. None: only the number of frames and bytes
+            cause an acknowledgement, so an idle other end keeps the last few frames. None saves a timer. While a timer
+            is armed, the kernel sets a timer in each iteration of the loop, which costs as much as handling a small
+            frame.
         window: Bytes kept for a replay above which `writable` is false.
-        keeps: Whether frames are acknowledged only when `keep` says that they are kept, not when they are taken in.
-        loop: The event loop, the running one if not given.
+        keeps: Whether a frame is acknowledged only after `keep` has confirmed it, not when it is received.
+        loop: The event loop; the running loop by default.
 
     Attributes:
-        max_frame: As given; may be changed.
-        on_writable: Called when `writable` becomes true, be it by a new connection, by one that drains, or by an
-            acknowledgement. May be called when it was true already.
-        on_settled: Called when the other end has acknowledged everything that was sent.
-        last_heard: When something was last received, by the loop's clock.
+        max_frame: The argument; may be changed.
+        on_writable: Called when `writable` becomes true: after a new connection, a drained buffer, or an
+            acknowledgement. May also be called when it was already true.
+        on_settled: Called when the other end has acknowledged every sent frame.
+        last_heard: Time of the last received data, by the loop's clock.
         closed: Whether `close` was called.
-        number, body: Of the numbered frame that `on_frame` was called with last, as it came.
+        number, body: Number and raw body of the last numbered frame that was passed to `on_frame`.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class Peer(Generic[FrameT]):
         self.on_writable: Callable[[], None] = _nothing
         self.on_settled: Callable[[], None] = _nothing
         self.max_frame = max_frame
-        # That of asyncio's loops is a function around this one.
+        # The `time` of asyncio's loops only wraps this function.
         self._time = time.monotonic if _is_monotonic(self._loop) else self._loop.time
         self.last_heard: float = self._time()
         self._decode = decode
@@ -146,27 +148,27 @@ class Peer(Generic[FrameT]):
         self._keeps = keeps
         self._acks = not keeps
         self._kept = 0
-        self.number: int = 0
-        self.body: bytes = b""
-        self._taken = 0  # bytes of numbered frames since the last acknowledgement
+        self.number = 0
+        self.body = b""
+        self._taken = 0  # bytes of numbered frames received since the last acknowledgement
         self._ack_timer: DeadlineTimer | None = None
         self._beat_every: float | None = None
         self._beat_timer: DeadlineTimer | None = None
         self._last_sent = self.last_heard
-        self._heard_at_beat = 0.0  # what `last_heard` was at the latest beat
+        self._heard_at_beat = 0.0  # value of `last_heard` at the latest beat
         self._silent_beats = 0
         self._counted_at = 0.0
 
-    # --- what is known ------------------------------------------------------------------------------
+    # --- properties ---------------------------------------------------------------------------------
 
     @property
     def connection(self) -> Connection | None:
-        """The present connection."""
+        """The current connection."""
         return self._connection
 
     @property
     def received(self) -> int:
-        """The last number taken in, and kept where that matters: what a new connection tells the other end first."""
+        """The last number received, or kept if `keeps` is set. It is the first thing sent over a new connection."""
         return self._kept if self._keeps else self._session.received
 
     @property
@@ -181,15 +183,15 @@ class Peer(Generic[FrameT]):
 
     @property
     def writable(self) -> bool:
-        """Whether the other end is there and keeps up.
+        """Whether the other end is connected and keeps up.
 
-        `send` works all the same, but what it is given then waits in memory: whoever can hold back should.
+        While it is false, `send` still works, but the frames wait in memory. A caller that can wait should wait.
         """
         connection = self._connection
         return connection is not None and connection.writable and self._session.unacked_bytes < self._window
 
     def statistics(self) -> PeerStatistics:
-        """A snapshot."""
+        """Return a snapshot."""
         session = self._session
         return PeerStatistics(
             attached=self._connection is not None,
@@ -201,19 +203,19 @@ class Peer(Generic[FrameT]):
         )
 
     def resume(self, sent: int, received: int) -> None:
-        """Go on where a peer of another process left off; see `Session.resume`. Before anything was sent."""
+        """Continue the exchange of a peer in another process; see `Session.resume`. Call it before any send."""
         self._session.resume(sent, received)
         self._kept = received
 
     # --- sending ------------------------------------------------------------------------------------
 
     def send(self, frame: Frame) -> int:
-        """Send a frame that must arrive: now, or when there is a connection again. Gives its number.
+        """Send a frame that must arrive: now, or over the next connection. Return its number.
 
         Raises:
-            FrameTooLarge: If it is longer than `max_frame`. Nothing was sent or numbered.
+            FrameTooLarge: If the frame is longer than `max_frame`. Nothing was sent or numbered.
             PeerClosed: If the peer was closed.
-            TypeError, ValueError, OverflowError: If it holds a value that msgpack cannot. Nothing was sent or numbered.
+            TypeError, ValueError, OverflowError: If msgpack cannot encode a value. Nothing was sent or numbered.
         """
         body = encode(frame)
         if len(body) > self.max_frame or self.closed:
@@ -226,7 +228,7 @@ class Peer(Generic[FrameT]):
         return session.sent
 
     def post(self, frame: Frame) -> None:
-        """Send a frame that may be lost: over the present connection, or not at all. Raises as `send`."""
+        """Send a frame that may be lost: over the current connection, or not at all. Raises like `send`."""
         body = encode(frame)
         if len(body) > self.max_frame or self.closed:
             self._refuse(body)
@@ -238,28 +240,28 @@ class Peer(Generic[FrameT]):
 
     def _refuse(self, body: bytes) -> NoReturn:
         if self.closed:
-            raise PeerClosed("this peer was closed; nothing can be sent to it any more")
+            raise PeerClosed("cannot send to this peer: it was closed")
         raise FrameTooLarge(len(body), self.max_frame)
 
     # --- connections --------------------------------------------------------------------------------
 
     def attach(self, connection: Connection, received: int) -> None:
-        """Go on over this connection; send again what the other end has not taken in.
+        """Continue over this connection; send again every frame that the other end has not received.
 
-        Takes over `on_frames` and `on_writable` of the connection. `on_closed` stays its owner's, who calls `detach`.
-        A connection that was attached before is aborted. Frames that were read together with the other end's first
-        message are given to `feed` after this.
+        Sets the connection's `on_frames` and `on_writable`. The connection's owner keeps `on_closed` and calls `detach`
+        there. A connection that was attached before is aborted. Frames that were read together with the other end's
+        first message must be passed to `feed` afterwards.
 
         Args:
-            connection: An open connection on which both ends have told what they have received.
-            received: The last number that the other end has taken in.
+            connection: An open connection over which both ends have exchanged the last numbers they received.
+            received: The last number that the other end has received.
 
         Raises:
-            ProtocolError: If that number cannot be: the other end belongs to another exchange. Nothing is changed.
+            ProtocolError: If `received` is impossible: the other end belongs to another exchange. Nothing is changed.
             PeerClosed: If the peer was closed.
         """
         if self.closed:
-            raise PeerClosed("this peer was closed; no connection can be attached to it")
+            raise PeerClosed("cannot attach a connection to this peer: it was closed")
         frames = self._session.replay(received)
         old = self._connection
         if old is not connection:
@@ -278,10 +280,10 @@ class Peer(Generic[FrameT]):
         self._check_settled()
 
     def detach(self, connection: Connection | None = None) -> None:
-        """Go on without a connection: it has been lost, or will be closed by the caller. May be repeated.
+        """Continue without a connection: it was lost, or the caller closes it. May be called twice.
 
         Args:
-            connection: The one that is meant; if another has taken its place, nothing happens.
+            connection: The connection to detach. If another connection has replaced it, nothing happens.
         """
         old = self._connection
         if old is None or connection not in (None, old):
@@ -292,7 +294,7 @@ class Peer(Generic[FrameT]):
         self._cancel_timers()
 
     def close(self) -> None:
-        """Be done with the other end: what was written still leaves, what is kept is dropped. May be repeated."""
+        """End the exchange: flush written data, drop the kept frames. May be called twice."""
         if self.closed:
             return
         self.closed = True
@@ -309,16 +311,16 @@ class Peer(Generic[FrameT]):
     # --- receiving ----------------------------------------------------------------------------------
 
     def feed(self, frames: Frames) -> None:
-        """Take in frames as a connection has cut them.
+        """Process frames that a connection has received.
 
         Raises:
-            ProtocolError: If one is no frame, leaves a gap, or acknowledges what was never sent. It and those after
-                it do not count as taken in.
+            ProtocolError: If a frame is invalid, leaves a gap, or acknowledges a number that was never sent. This frame
+                and the frames after it do not count as received.
         """
         self.last_heard = self._time()
         session, decode = self._session, self._decode
         for number, body in frames:
-            # The next number is the usual case; else none, or one that was seen, or a gap.
+            # The usual case is the next number. The others: no number, a number seen before, or a gap.
             if number != session.received + 1 and number and not session.expects(number):
                 continue
             frame = decode(body)
@@ -340,7 +342,10 @@ class Peer(Generic[FrameT]):
                 self._ack_timer = self._loop.call_later(self._ack_delay, self._on_ack_timer)
 
     def keep(self, number: int) -> None:
-        """Frames up to this one are kept here, and may be acknowledged. Only with `keeps`; fine when closed."""
+        """Confirm that frames up to this number are kept: they may be acknowledged. Only with `keeps`.
+
+        Calling it on a closed peer is safe.
+        """
         self._kept = max(self._kept, number)
         if self._connection is None:
             return
@@ -359,22 +364,22 @@ class Peer(Generic[FrameT]):
             self.on_settled()
 
     def withhold(self) -> bool:
-        """Acknowledge nothing by itself until `release`; says whether that is new.
+        """Send no automatic acknowledgements until `release`; return whether they were sent before.
 
-        For an owner that cannot deal with what comes, and has it wait: when the other end's window is full its
-        `writable` is false, and whoever can hold back there does.
+        For an owner that cannot process its frames yet and queues them. When the other end's window is full, its
+        `writable` is false, and its senders wait.
         """
         was, self._acks = self._acks, False
         return was
 
     def release(self) -> None:
-        """What has waited is dealt with: acknowledge it now; fine when closed."""
+        """Acknowledge the queued frames now: the owner has processed them. Calling it on a closed peer is safe."""
         self._acks = not self._keeps
         if self._acks and self._taken:
             self._ack()
 
     def acknowledge(self) -> None:
-        """Acknowledge what was taken in, without waiting for more."""
+        """Acknowledge every received frame now."""
         self._ack()
 
     def _on_ack_timer(self) -> None:
@@ -383,8 +388,8 @@ class Peer(Generic[FrameT]):
             self._ack()
 
     def _ack(self) -> None:
-        # A timer that is running stays: to cancel and start one for each acknowledgement costs more than one that
-        # comes early.
+        # A running timer is not cancelled. One early acknowledgement costs less than a timer that is cancelled and
+        # started for each acknowledgement.
         self._taken = 0
         upto = self._kept if self._keeps else None
         if self._connection is not None and (number := self._session.ack(upto)):
@@ -393,10 +398,10 @@ class Peer(Generic[FrameT]):
     # --- heartbeats ---------------------------------------------------------------------------------
 
     def beat(self, interval: float | None) -> None:
-        """Send a `Heartbeat` whenever nothing was sent for `interval` seconds; None stops that.
+        """Send a `Heartbeat` whenever nothing was sent for `interval` seconds; None stops the heartbeats.
 
-        The other end is taken to do the same: a connection that brings nothing for `SILENT_BEATS` intervals is aborted.
-        Holds over all connections, and costs nothing while there is none.
+        The other end must do the same: a connection without received data for `SILENT_BEATS` intervals is aborted. The
+        setting applies to every connection, and costs nothing without a connection.
         """
         self._beat_every = interval
         self._schedule_beat()
@@ -409,7 +414,7 @@ class Peer(Generic[FrameT]):
             self._beat_timer = self._loop.call_at(self._last_sent + self._beat_every, self._on_beat_timer)
 
     def _on_beat_timer(self) -> None:
-        # One timer that looks back, so that sending only notes the time.
+        # A single timer compares the times, so that a send only has to store the current time.
         self._beat_timer = None
         if self._beat_every is None or self._connection is None:
             return
@@ -421,10 +426,10 @@ class Peer(Generic[FrameT]):
         self._schedule_beat()
 
     def _is_silent(self, connection: Connection, now: float) -> bool:
-        """Count the intervals in which nothing came, and abort a connection that has been silent too long.
+        """Count the silent intervals; abort a connection that was silent for too many.
 
-        They are counted, not measured at once: when this end was held up, what has come meanwhile is read before the
-        next one is over.
+        The intervals are counted one by one instead of measured as one span. If this end was blocked, it reads the
+        data that arrived meanwhile before the next interval ends.
         """
         self._counted_at = now
         if self.last_heard > self._heard_at_beat:
@@ -433,7 +438,7 @@ class Peer(Generic[FrameT]):
         self._silent_beats += 1
         if self._silent_beats < SILENT_BEATS:
             return False
-        connection.abort(TimeoutError(f"the other end has been silent for {SILENT_BEATS} heartbeats"))
+        connection.abort(TimeoutError(f"the other end sent nothing for {SILENT_BEATS} heartbeat intervals"))
         return True
 
     def _cancel_timers(self) -> None:

@@ -1,7 +1,7 @@
 """The numbered exchange: frames arrive exactly once and in order over any number of connections. No I/O.
 
-Each direction counts from 1. What is sent is kept until the other end says that it has taken it in. A new
-connection begins with both ends telling the last number they have taken in; each then sends the rest again.
+Each direction counts its frames from 1. An end keeps each sent frame until the other end acknowledges it. A new
+connection begins with an exchange: each end sends the last number it has received, and the other sends the rest again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ class Session:
     """One end of a numbered exchange.
 
     Attributes:
-        sent: The last number given out.
-        received: The last number taken in; all before it are too. Set by whoever takes in the one that is expected.
-        unacked_bytes: Size of all frames that are kept, headers included.
-        told: The last number that an acknowledgement of ours has named.
+        sent: The number of the last sent frame.
+        received: The number of the last received frame; all frames before it are received too. The caller of `expects`
+            sets it.
+        unacked_bytes: Size of all kept frames in bytes, headers included.
+        acked_to_peer: The last number that this end has acknowledged.
     """
 
     def __init__(self) -> None:
@@ -35,11 +36,11 @@ class Session:
 
     @property
     def unacked(self) -> int:
-        """How many frames are kept."""
+        """Number of kept frames."""
         return len(self._kept)
 
     def send(self, body: bytes) -> bytes:
-        """Number a frame and keep it; return its bytes for the wire."""
+        """Number and keep a frame; return its bytes for the wire."""
         self.sent += 1
         data = _pack(len(body), self.sent) + body
         self._kept.append(data)
@@ -47,7 +48,7 @@ class Session:
         return data
 
     def expects(self, number: int) -> bool:
-        """Whether a frame of this number is to be taken in: it is the next one, or 0; False if it was seen.
+        """Return whether to accept a frame of this number: true for the next number and 0, false for one seen before.
 
         Raises:
             ProtocolError: If frames before it are missing.
@@ -56,49 +57,51 @@ class Session:
             return True
         if number <= self.received:
             return False
-        raise ProtocolError(f"frame {number} came after frame {self.received}: those between are missing")
+        raise ProtocolError(f"expected frame {self.received + 1}, got frame {number}: the frames between are missing")
 
     def resume(self, sent: int, received: int) -> None:
-        """Go on where an earlier end left off, whose frames up to `sent` the other end has taken in.
+        """Continue the exchange of an earlier end. The other end has received its frames up to `sent`.
 
-        What that end had sent beyond is lost. Only for a session that has sent and received nothing.
+        Later frames of the earlier end are lost. Only for a session that has sent and received nothing.
         """
         self.sent = sent
         self.received = self.acked_to_peer = received
 
     def acked(self, number: int) -> None:
-        """Drop every frame up to this number; the other end has taken them in.
+        """Drop every frame up to this number: the other end has received them.
 
         Raises:
             ProtocolError: If no frame of this number was sent.
         """
         if number > self.sent:
-            raise ProtocolError(f"frame {number} was acknowledged, but the last one sent is {self.sent}")
+            raise ProtocolError(f"the other end acknowledged frame {number}, but the last one sent is {self.sent}")
         take = self._kept.popleft
         self.unacked_bytes -= sum([len(take()) for _ in range(number - (self.sent - len(self._kept)))])
 
     def replay(self, received: int) -> list[bytes]:
-        """The frames to send again, in order, to an end that has taken in all up to `received`.
+        """Return the frames to send again, in order, to an end that has received every frame up to `received`.
 
         Raises:
-            ProtocolError: If no frame of that number was sent, or frames after it are no longer kept. Nothing is
+            ProtocolError: If no frame of this number was sent, or if frames after it are no longer kept. Nothing is
                 changed.
         """
         first = self.sent - len(self._kept)
         if received < first:
-            raise ProtocolError(f"frames from {received + 1} are asked for, but up to {first} they were acknowledged")
+            raise ProtocolError(
+                f"the other end requests the frames from {received + 1}, but it has acknowledged those up to {first}"
+            )
         self.acked(received)
         return list(self._kept)
 
     def ack_due(self, every: int = 64, upto: int | None = None) -> bool:
-        """Whether as many frames were taken in since the last acknowledgement; `upto` as in `ack`."""
+        """Return whether at least `every` frames were received since the last acknowledgement; `upto` as in `ack`."""
         return (self.received if upto is None else upto) - self.acked_to_peer >= every
 
     def ack(self, upto: int | None = None) -> int:
-        """The number to acknowledge now, 0 if there is nothing new to say.
+        """Return the number to acknowledge now, or 0 if there is no new number.
 
         Args:
-            upto: Acknowledge no more than this number; None for all that was taken in.
+            upto: Highest number to acknowledge; None for every received frame.
         """
         number = self.received if upto is None else upto
         if number <= self.acked_to_peer:

@@ -1,17 +1,18 @@
-"""TLS between a connection and its socket: a transport to the one, a protocol to the other.
+"""TLS between a connection and its socket. The layer is a transport to the connection and a protocol to the socket.
 
-The `Connection` above is there from the moment of the accept, and does not know that the TLS handshake comes before
-its own: what it writes meanwhile waits, and its time limit and the listener's counts cover both. So there is no task
-for each connection and no state in which a stranger is not counted. asyncio's own ``start_tls`` has both, and takes
-256 kB of read buffer for each connection, a stranger's too.
+The `Connection` above exists from the accept on. It does not know that the TLS handshake precedes its own. The layer
+buffers what the connection writes meanwhile. The connection's time limit and the listener's counts cover both
+handshakes. So no connection needs a task, and every unauthenticated connection is counted. asyncio's ``start_tls``
+needs a task, leaves a connection uncounted, and takes 256 kB of read buffer for each connection.
 
-Only TLS 1.3, without resumption: no renegotiation, no tickets. Names and dates of certificates mean nothing here; the
-dialling end compares the certificate's fingerprint with the one of its ticket before it sends anything inside.
+Only TLS 1.3, without resumption: no renegotiation, no tickets. The name and the dates of a certificate have no meaning
+here. The dialling end compares the certificate's fingerprint with the fingerprint in its ticket before it sends
+anything inside the channel.
 
-A TLS handshake costs the listening end some 300 µs, so a stranger's is not begun: the dialling end's first message
-shows that it knows the fingerprint. It does so by the name of the server that it asks for, which TLS leaves in the
-clear: a nonce, and an HMAC of that with the fingerprint as the key. Whoever overhears it can say it again, and is then
-answered with the certificate; it proves nothing else, and nothing depends on it but who is listened to.
+A TLS handshake costs the listening end about 300 µs. So the listening end begins a handshake only if the dialling end's
+first message shows that it knows the fingerprint. The dialling end shows it in the server name, which TLS sends in
+clear text: a nonce, and an HMAC of the nonce with the fingerprint as the key. An eavesdropper can repeat the name and
+then gets the certificate. The name has no other use: it only decides whether the listening end answers.
 """
 
 from __future__ import annotations
@@ -34,17 +35,18 @@ __all__ = ["FINGERPRINT_SIZE", "TlsLayer", "client_context", "fingerprint_of", "
 FINGERPRINT_SIZE = 32
 
 _RECORD = 16 * 1024
-"""The longest TLS record: more than one is never read at once."""
+"""Longest TLS record in bytes: one read returns at most one record."""
 
 _PIECE = 256 * 1024
-"""Bytes that are encrypted before they are handed on, so that a long frame is not in memory twice more."""
+"""Bytes to encrypt before they are sent on, so that a long frame does not need memory for two more copies."""
 
 _GREETING = 2048
-"""Bytes of a client's first message that are looked at: it has fewer than 600, and the server's name comes early."""
+"""Bytes of a client's first message to examine. The message of a worker has fewer than 600, with the name near the
+front."""
 
 
 def fingerprint_of(certificate: bytes) -> bytes:
-    """SHA-256 of a certificate in DER, as it is in `lightwork.link.messages.Ticket.fingerprint`."""
+    """Return the SHA-256 of a certificate in DER, as in `lightwork.link.messages.Ticket.fingerprint`."""
     return hashlib.sha256(certificate).digest()
 
 
@@ -54,12 +56,12 @@ _RECORD_HEADER = 5
 
 
 def _password(fingerprint: bytes, nonce: bytes) -> bytes:
-    """What the dialling end asks for instead of a server: 50 characters that a host's name may have."""
+    """Return the server name that the dialling end requests: 50 characters that a host name may contain."""
     return b"lw" + nonce.hex().encode() + hmac.digest(fingerprint, b"door" + nonce, "sha256")[:16].hex().encode()
 
 
 def knows_fingerprint(data: bytes, fingerprint: bytes) -> bool | None:
-    """Whether a client's first bytes, all that have come, show that it knows this; None if that takes more of them."""
+    """Return whether a client's first bytes show that it knows the fingerprint; None if more bytes are needed."""
     if data[0] != _HANDSHAKE:
         return False
     said = _PASSWORD.search(data)
@@ -73,7 +75,7 @@ def knows_fingerprint(data: bytes, fingerprint: bytes) -> bool | None:
 
 @cache
 def client_context() -> ssl.SSLContext:
-    """The context of the dialling end. It trusts nobody: `TlsLayer` checks the fingerprint."""
+    """Return the context of the dialling end. It accepts every certificate: `TlsLayer` checks the fingerprint."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
@@ -82,16 +84,17 @@ def client_context() -> ssl.SSLContext:
 
 
 class TlsLayer(asyncio.Transport, asyncio.Protocol):
-    """Encrypts what the protocol above writes, and decrypts what the transport below receives.
+    """Encrypts the data that the protocol above writes, and decrypts the data that the transport below receives.
 
-    The protocol above is told of its connection as soon as there is one below. It is given bytes only after the TLS
-    handshake, and what it writes before leaves after it. A channel that ends without saying so is lost with a
-    `ConnectionResetError`, one that is no TLS 1.3 or has another certificate with a `ProtocolError`.
+    The protocol above gets `connection_made` when the transport below is connected. It gets data only after the TLS
+    handshake, and data that it writes before is sent after it. `connection_lost` gets a `ConnectionResetError` if the
+    socket ends without the end of the channel, and a `ProtocolError` if the other end does not use TLS 1.3 or has
+    another certificate.
 
     Args:
-        above: Gets what is received.
-        context: Of `ssl`; says which end this is, too.
-        fingerprint: What the other end's certificate must have; empty at the end that listens.
+        above: The protocol that gets the decrypted data.
+        context: The `ssl` context; it also says which end this is.
+        fingerprint: The required fingerprint of the other end's certificate; empty at the listening end.
     """
 
     def __init__(self, above: asyncio.Protocol, context: ssl.SSLContext, fingerprint: bytes = b"") -> None:
@@ -100,7 +103,7 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
         self._fingerprint = fingerprint
         self._is_client = context.protocol == ssl.PROTOCOL_TLS_CLIENT
         if self._is_client and len(fingerprint) != FINGERPRINT_SIZE:
-            raise ValueError(f"fingerprint must have {FINGERPRINT_SIZE} bytes, this has {len(fingerprint)}")
+            raise ValueError(f"fingerprint must have {FINGERPRINT_SIZE} bytes, got {len(fingerprint)}")
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         name = _password(fingerprint, os.urandom(8)).decode() if self._is_client else None
         self._channel = context.wrap_bio(self._incoming, self._outgoing, not self._is_client, name)
@@ -113,22 +116,22 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
     # --- the transport, called from above -----------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the transport below knows; under ``ssl_object`` the channel."""
+        """Return the channel for ``ssl_object``; otherwise ask the transport below."""
         if name == "ssl_object":
             return self._channel
         return default if self._below is None else self._below.get_extra_info(name, default)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Those of the transport below: this one has no buffer of its own."""
+        """Set the limits of the transport below: this transport has no separate buffer."""
         assert self._below is not None
         self._below.set_write_buffer_limits(high, low)
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
+        """Return whether the transport is closing or closed."""
         return self._is_closing or (self._below is not None and self._below.is_closing())
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send; before the channel is secure it waits."""
+        """Encrypt and send the data. Before the channel is secure, buffer it."""
         if self.is_closing():
             return
         if not self._is_secure:
@@ -139,13 +142,14 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
                 self._encrypt(view[start : start + _PIECE])
 
     def close(self) -> None:
-        """Send what was written and the end of the channel, then close. Before it is secure, nothing is sent."""
+        """Flush the written data, send the end of the channel, then close. An insecure channel sends nothing."""
         if self.is_closing():
             return
         self._is_closing = True
         assert self._below is not None
         if self._is_secure:
-            # It always raises: the other end has not answered, and is not waited for. The notice is in the buffer.
+            # `unwrap` always raises, because this end does not wait for the other end's answer. The notice is in the
+            # buffer by then.
             with suppress(ssl.SSLError):
                 self._channel.unwrap()
             self._flush()
@@ -160,47 +164,47 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
     # --- the protocol, called from below ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Tell the protocol above; the dialling end begins the TLS handshake."""
-        # Not an isinstance check: the transports of uvloop subclass nothing of asyncio's.
+        """Notify the protocol above; at the dialling end, begin the TLS handshake."""
+        # Not an isinstance check: uvloop's transports do not subclass asyncio's.
         self._below = cast(asyncio.Transport, transport)
         self._above.connection_made(self)
         if self._is_client and not self.is_closing():
             self._guarded(self._shake)
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes of the channel."""
+        """Process received bytes of the channel."""
         if not self.is_closing():
             self._incoming.write(data)
             self._guarded(self._take)
 
     def pause_writing(self) -> None:
-        """Handed on."""
+        """Notify the protocol above."""
         self._above.pause_writing()
 
     def resume_writing(self) -> None:
-        """Handed on."""
+        """Notify the protocol above."""
         self._above.resume_writing()
 
     def eof_received(self) -> None:
-        """The socket ended, the channel had not: whoever sits in between may have cut it."""
+        """Handle an end of the socket before the end of the channel: a third party may have cut the connection."""
         if not self._is_closing:
-            self._error = ConnectionResetError("the connection ended, and not by a word of the other end")
+            self._error = ConnectionResetError("the socket was closed without the end of the TLS channel")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Handed on, with the first reason that is known."""
+        """Notify the protocol above, with the first known reason."""
         self._is_closing = True
         self._above.connection_lost(self._error or exc)
 
     # --- inside -------------------------------------------------------------------------------------
 
     def _guarded(self, act: Callable[[], None]) -> None:
-        """Do something to the channel; what the other end did wrong costs the connection."""
+        """Call `act`; abort the connection if the other end has violated the protocol."""
         try:
             act()
         except ProtocolError as error:
             self._fail(error)
         except ssl.SSLError as error:
-            self._fail(ProtocolError(f"the other end does not keep to TLS 1.3: {error.reason or error}"))
+            self._fail(ProtocolError(f"the other end does not follow TLS 1.3: {error.reason or error}"))
 
     def _fail(self, error: Exception) -> None:
         self._error = self._error or error
@@ -212,7 +216,7 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
             if not self._is_secure:
                 return
         pieces, ended = self._decrypt()
-        self._flush()  # what the channel itself has to answer
+        self._flush()  # answers of the channel itself
         if pieces:
             self._above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if ended and not self.is_closing():
@@ -237,10 +241,13 @@ class TlsLayer(asyncio.Transport, asyncio.Protocol):
     def _check_certificate(self) -> None:
         certificate = self._channel.getpeercert(binary_form=True) or b""
         if not hmac.compare_digest(fingerprint_of(certificate), self._fingerprint):
-            raise ProtocolError("the listener's certificate is another than the ticket names")
+            raise ProtocolError(
+                f"the listener's certificate is not the ticket's: expected the fingerprint {self._fingerprint.hex()}, "
+                f"got {fingerprint_of(certificate).hex()}"
+            )
 
     def _decrypt(self) -> tuple[list[bytes], bool]:
-        """Everything that has arrived, and whether that was the end of the channel."""
+        """Decrypt all received data; return its pieces, and whether the channel has ended."""
         pieces: list[bytes] = []
         while True:
             try:

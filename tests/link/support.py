@@ -1,4 +1,4 @@
-"""An event loop whose clock the test moves, and transports that deliver what the test says, in the pieces it says."""
+"""An event loop with a clock that the test moves, and transports that deliver data in pieces that the test chooses."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class ManualLoop:
 
     @property
     def timers(self) -> int:
-        """How many are waiting."""
+        """Number of pending timers."""
         return sum(not timer.cancelled for timer in self._timers)
 
     def advance(self, seconds: float = 0.0) -> None:
-        """Move the clock and run what is due, earliest first."""
+        """Move the clock and run the due timers, earliest first."""
         end = self.now + seconds
         while due := [timer for timer in self._timers if timer.when <= end]:
             timer = min(due, key=lambda each: each.when)
@@ -67,7 +67,7 @@ class ManualLoop:
 
 
 class FakeTransport(asyncio.Transport):
-    """One end of a pair: what is written waits in `pending` until `deliver`."""
+    """One end of a pair: written data waits in `pending` until `deliver`."""
 
     def __init__(self, loop: ManualLoop, protocol: asyncio.Protocol) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class FakeTransport(asyncio.Transport):
             self.protocol.pause_writing()
 
     def deliver(self, size: int | None = None) -> int:
-        """Give the next `size` bytes, or all, to the other end; return how many those were."""
+        """Deliver the next `size` bytes, or all, to the other end; return their number."""
         data = bytes(self.pending[:size])
         del self.pending[: len(data)]
         assert self.other is not None
@@ -118,7 +118,7 @@ class FakeTransport(asyncio.Transport):
         self.lose(None)
 
     def lose(self, error: Exception | None) -> None:
-        """As if the network took it: what was not delivered is gone."""
+        """Lose the connection as if the network broke: data that was not delivered is lost."""
         self._closing = True
         self.pending.clear()
         self._end(error)
@@ -129,7 +129,7 @@ class FakeTransport(asyncio.Transport):
         self._gone = True
         self._loop.call_soon(lambda: self.protocol.connection_lost(error))
         if self.other is not None:
-            self.other.pending.clear()  # nobody takes it any more
+            self.other.pending.clear()  # no end is left to receive it
             self.other.close()
 
 
@@ -143,7 +143,7 @@ def join(loop: ManualLoop, left: asyncio.Protocol, right: asyncio.Protocol) -> t
 
 
 def pump(loop: ManualLoop, ends: tuple[FakeTransport, FakeTransport], size: int | None = None) -> None:
-    """Deliver everything, in pieces of `size`, until nothing moves."""
+    """Deliver all data, in pieces of `size`, until both ends are empty."""
     while ends[0].deliver(size) + ends[1].deliver(size):
         loop.advance()
     loop.advance()
@@ -158,7 +158,7 @@ def server(nonce: bytes = b"n" * 32, binding: bytes = b"") -> ServerHandshake:
 
 
 class Log:
-    """Notes what a connection calls."""
+    """Records the callbacks of a connection."""
 
     def __init__(self) -> None:
         self.opened: list[Connection] = []
@@ -191,7 +191,7 @@ class Log:
 
 
 class Pair:
-    """A scheduler's peer and a worker's, and the connection between them, if there is one."""
+    """A scheduler's peer, a worker's peer, and the connection between them, if there is one."""
 
     def __init__(self, max_frame: int = 1 << 20, window: int = 1 << 20) -> None:
         self.loop = ManualLoop()
@@ -207,7 +207,7 @@ class Pair:
         self.losses: list[Exception | None] = []
 
     def connect(self) -> tuple[Connection, Connection]:
-        """Shake hands and attach both, as after hello and welcome. Returns the scheduler's end first."""
+        """Run the handshake and attach both peers, as after hello and welcome. Return the scheduler's end first."""
         near, far = Log(), Log()
         left, right = near.connection(self.loop, server()), far.connection(self.loop, client())
         self.ends = join(self.loop, left, right)
@@ -222,7 +222,7 @@ class Pair:
         return left, right
 
     def cut(self) -> None:
-        """The network takes the connection."""
+        """Lose the connection as if the network broke."""
         if self.ends is not None:
             self.ends[0].lose(ConnectionResetError("cut"))
             self.ends = None

@@ -1,4 +1,4 @@
-"""Reading does not ask the system for memory each time, whatever the process has done before."""
+"""A read does not allocate memory from the system each time, whatever the process has done before."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in their own way")
 def test_read_buffers_are_kept() -> None:
-    """A fresh process that has a connection reads a thousand messages without asking for memory each time."""
+    """A new process with a connection reads 1000 messages without a memory allocation for each of them."""
     done = subprocess.run([sys.executable, "-P", "-c", FAULTS], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100

@@ -11,7 +11,7 @@ from tests.link.support import FakeTransport, Log, ManualLoop, client, join, pum
 
 
 class Both:
-    """A listening and a dialling connection with what they called."""
+    """A listening and a dialling connection, with the log of their callbacks."""
 
     def __init__(self, size: int | None = None, **options: Any) -> None:
         self.loop = ManualLoop()
@@ -27,7 +27,7 @@ class Both:
 
 @pytest.mark.parametrize("size", [None, 1, 13])
 def test_frames_follow_the_handshake(size: int | None) -> None:
-    """Both ends open once, then frames pass in both directions, in pieces of any size."""
+    """Each end opens once; then frames pass in both directions, in pieces of any size."""
     both = Both(size)
     assert both.near.opened == [both.left]
     assert both.far.opened == [both.right]
@@ -40,7 +40,7 @@ def test_frames_follow_the_handshake(size: int | None) -> None:
 
 
 def test_frames_that_come_with_the_proof_are_read() -> None:
-    """What a client sends right behind its proof reaches the callback that `on_open` sets."""
+    """Frames that a client sends together with its proof reach the callback that `on_open` sets."""
     loop, log = ManualLoop(), Log()
     taken: list[tuple[int, bytes]] = []
 
@@ -58,19 +58,19 @@ def test_frames_that_come_with_the_proof_are_read() -> None:
 
 
 def test_a_stranger_costs_its_deadline() -> None:
-    """Whoever does not finish the handshake in time is dropped, and the owner told why."""
+    """A client that does not complete the handshake in time is dropped, and the owner gets the reason."""
     loop, log = ManualLoop(), Log()
     connection = log.connection(loop, server(), handshake_timeout=3.0)
     connection.connection_made(FakeTransport(loop, connection))
     loop.advance(2.9)
     assert log.closed == []
     loop.advance(0.2)
-    assert [str(error) for error in log.closed] == ["no handshake within 3 s"]
+    assert [str(error) for error in log.closed] == ["the other end did not complete the handshake within 3 s"]
     assert log.opened == []
 
 
 def test_a_wrong_handshake_is_given_to_the_owner() -> None:
-    """A failed handshake closes the connection with a `ProtocolError` and opens nothing."""
+    """A failed handshake closes the connection with a `ProtocolError`, and `on_open` is not called."""
     loop, near, far = ManualLoop(), Log(), Log()
     left, right = near.connection(loop, server()), far.connection(loop, client(secret=b"x" * 32))
     pump(loop, join(loop, left, right))
@@ -81,18 +81,20 @@ def test_a_wrong_handshake_is_given_to_the_owner() -> None:
 
 
 def test_a_protocol_error_while_reading_costs_the_connection() -> None:
-    """A frame over the limit aborts; the owner gets the error, the loop's exception handler nothing."""
+    """A frame over the limit aborts the connection; only the owner gets the error."""
     both = Both(max_frame=10)
     both.right.send(pack(b"x" * 11))
     both.pump()
-    assert [str(error) for error in both.near.closed] == ["a frame of 11 bytes is longer than the limit of 10"]
+    assert [str(error) for error in both.near.closed] == [
+        "a frame must be at most 10 bytes (max_frame), the other end sends 11"
+    ]
     assert both.near.frames == []
     assert both.loop.errors == []
     assert not both.left.is_open
 
 
 def test_an_exception_of_a_callback_does_not_vanish() -> None:
-    """What `on_frames` raises goes to the loop's exception handler and to `on_closed`."""
+    """An exception from `on_frames` goes to the loop's exception handler and to `on_closed`."""
     mistake = RuntimeError("a bug")
 
     def on_frames(frames: Frames) -> None:
@@ -106,7 +108,7 @@ def test_an_exception_of_a_callback_does_not_vanish() -> None:
 
 
 def test_an_exception_of_on_closed_is_reported() -> None:
-    """There is nobody else to tell but the loop's exception handler."""
+    """An exception from `on_closed` goes to the loop's exception handler."""
     mistake = RuntimeError("a bug")
 
     def on_closed(error: Exception | None) -> None:
@@ -119,7 +121,7 @@ def test_an_exception_of_on_closed_is_reported() -> None:
 
 
 def test_close_lets_what_was_sent_leave() -> None:
-    """`close` flushes; both owners are told that it was in order."""
+    """`close` flushes the sent data; both owners see a graceful end."""
     both = Both()
     both.left.send(pack(b"last words", 1))
     both.left.close()
@@ -132,7 +134,7 @@ def test_close_lets_what_was_sent_leave() -> None:
 
 
 def test_close_does_not_wait_for_ever() -> None:
-    """What the other end does not take within the linger time is given up."""
+    """Data that the other end does not read within the linger time is dropped."""
     both = Both()
     both.left.send(pack(b"never read", 1))
     both.left.close(linger=2.0)
@@ -141,7 +143,7 @@ def test_close_does_not_wait_for_ever() -> None:
 
 
 def test_abort_drops_what_was_not_sent() -> None:
-    """`abort` gives its error to `on_closed`, once; the first one counts."""
+    """`abort` passes its error to `on_closed` once; the first error counts."""
     both = Both()
     both.left.send(pack(b"never sent", 1))
     reason = ProtocolError("not wanted")
@@ -153,7 +155,7 @@ def test_abort_drops_what_was_not_sent() -> None:
 
 
 def test_a_connection_that_ends_in_a_frame_says_so() -> None:
-    """A stream that stops in the middle of a frame is no close in order."""
+    """A stream that stops in the middle of a frame is not a graceful close."""
     both = Both()
     both.right.send(pack(b"whole", 1) + pack(b"cut off", 2)[:-1])
     both.right.close()
@@ -163,7 +165,7 @@ def test_a_connection_that_ends_in_a_frame_says_so() -> None:
 
 
 def test_writable_follows_the_buffer() -> None:
-    """An end that does not read makes `writable` false; when it has caught up, `on_writable` is called."""
+    """An end that does not read makes `writable` false; after it has caught up, `on_writable` is called."""
     both = Both()
     body = b"x" * 100_000
     for number in range(1, 4):
@@ -175,7 +177,7 @@ def test_writable_follows_the_buffer() -> None:
 
 
 def test_a_frame_that_nobody_takes_is_refused() -> None:
-    """A connection that was never given `on_frames` closes on the first frame."""
+    """A connection without an `on_frames` callback closes at the first frame."""
     loop, far = ManualLoop(), Log()
     errors: list[Exception | None] = []
     left = Connection(server(), 100, on_closed=errors.append, loop=loop)
@@ -183,11 +185,11 @@ def test_a_frame_that_nobody_takes_is_refused() -> None:
     pump(loop, ends)
     far.opened[0].send(pack(b"x"))
     pump(loop, ends)
-    assert [str(error) for error in errors] == ["1 frames came before they were asked for"]
+    assert [str(error) for error in errors] == ["expected no frames before the first answer, got 1"]
 
 
 def test_an_owner_that_comes_late_still_learns_of_the_end() -> None:
-    """`on_closed` set on a connection that is already gone is called soon, with the same error."""
+    """`on_closed` that is set after the end is called in the next iteration of the loop, with the same error."""
     both = Both()
     reason = ProtocolError("gone")
     both.left.abort(reason)
@@ -200,7 +202,7 @@ def test_an_owner_that_comes_late_still_learns_of_the_end() -> None:
 
 
 def test_aborted_before_it_was_made() -> None:
-    """A connection that is aborted before it has a transport closes that as soon as it gets one."""
+    """A connection that is aborted before it has a transport closes the transport as soon as it gets one."""
     loop, log = ManualLoop(), Log()
     connection = log.connection(loop, server())
     connection.abort()

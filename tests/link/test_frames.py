@@ -59,7 +59,7 @@ def as_data(frame: object) -> object:
 
 @pytest.mark.parametrize("frame", FROM_WORKER, ids=lambda frame: type(frame).__name__)
 def test_frames_of_a_worker_survive_the_wire(frame: messages.FromWorker) -> None:
-    """Each frame is decoded to its own type with its own values."""
+    """Each frame is decoded to the same type with the same values."""
     back = decode_from_worker(encode(frame))
     assert type(back) is type(frame)
     assert as_data(back) == as_data(frame)
@@ -67,14 +67,14 @@ def test_frames_of_a_worker_survive_the_wire(frame: messages.FromWorker) -> None
 
 @pytest.mark.parametrize("frame", FROM_SCHEDULER, ids=lambda frame: type(frame).__name__)
 def test_frames_of_a_scheduler_survive_the_wire(frame: messages.FromScheduler) -> None:
-    """Each frame is decoded to its own type with its own values."""
+    """Each frame is decoded to the same type with the same values."""
     back = decode_from_scheduler(encode(frame))
     assert type(back) is type(frame)
     assert as_data(back) == as_data(frame)
 
 
 def test_every_frame_is_in_the_tables() -> None:
-    """The tables above leave no frame out."""
+    """The tables above contain every frame."""
     assert {type(frame) for frame in FROM_WORKER} == set(messages.FromWorker.__args__)
     assert {type(frame) for frame in FROM_SCHEDULER} == set(messages.FromScheduler.__args__)
 
@@ -83,14 +83,14 @@ def test_every_frame_is_in_the_tables() -> None:
     "body", [b"", b"\xc1", b"\x91\xa4nope", b"\x92\xa3ack\xa1x", b"\x91" * 5000, encode(messages.Call(1, b""))]
 )
 def test_a_body_that_is_no_frame_is_the_workers_fault(body: bytes) -> None:
-    """Garbage, unknown tags, wrong types, endless nesting and frames of the other direction are refused."""
-    with pytest.raises(ProtocolError, match="a worker sent no valid frame"):
+    """Garbage, unknown tags, wrong types, deep nesting and frames of the other direction are refused."""
+    with pytest.raises(ProtocolError, match="a worker sent an invalid frame"):
         decode_from_worker(body)
 
 
 def test_a_frame_of_the_other_direction_is_the_schedulers_fault() -> None:
-    """A worker takes no frame that only workers send."""
-    with pytest.raises(ProtocolError, match="the scheduler sent no valid frame"):
+    """A worker refuses a frame that only workers send."""
+    with pytest.raises(ProtocolError, match="the scheduler sent an invalid frame"):
         decode_from_scheduler(encode(messages.Running(1)))
 
 
@@ -101,7 +101,7 @@ BODIES = st.lists(st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=50)), 
 def test_frames_are_cut_the_same_however_they_arrive(
     bodies: list[tuple[int, bytes]], tail: bytes, cuts: list[int]
 ) -> None:
-    """Cut anywhere, what comes out is what was packed; an unfinished header stays in the buffer."""
+    """The reader returns the packed frames for any cuts; an incomplete header stays in the buffer."""
     reader = FrameReader(50)
     data = b"".join(pack(body, number) for number, body in bodies) + tail
     out = [frame for piece in pieces(data, cuts) for frame in reader.feed(piece)]
@@ -112,13 +112,13 @@ def test_frames_are_cut_the_same_however_they_arrive(
 
 @pytest.mark.parametrize("size", [None, 1, 5])
 def test_a_frame_that_announces_too_much_is_refused(size: int | None) -> None:
-    """A length above the limit is refused at its header, before the body is there, and ever after."""
+    """A length above the limit is refused at its header, before the body arrives, and in every later call."""
     reader = FrameReader(10)
     data = pack(b"1234567890", 1) + HEADER.pack(11, 2)
     cut = [data] if size is None else [data[at : at + size] for at in range(0, len(data), size)]
     for piece in cut[:-1]:
         reader.feed(piece)
-    with pytest.raises(ProtocolError, match="11 bytes is longer than the limit of 10"):
+    with pytest.raises(ProtocolError, match=r"at most 10 bytes \(max_frame\), the other end sends 11"):
         reader.feed(cut[-1])
     with pytest.raises(ProtocolError):
         reader.feed(b"more")
@@ -126,7 +126,7 @@ def test_a_frame_that_announces_too_much_is_refused(size: int | None) -> None:
 
 
 def test_the_limit_can_be_raised() -> None:
-    """A limit that is raised between two reads holds for the next frame."""
+    """A limit that is raised between two reads applies to the next frame."""
     reader = FrameReader(1)
     assert reader.feed(pack(b"a")) == [(0, b"a")]
     reader.max_frame = 5
@@ -134,7 +134,7 @@ def test_the_limit_can_be_raised() -> None:
 
 
 def test_a_large_frame_is_held_once() -> None:
-    """A frame of many pieces comes out whole, and nothing of it stays behind."""
+    """A frame of many pieces is returned whole and leaves nothing in the buffer."""
     reader = FrameReader(1 << 24)
     body = bytes(range(256)) * (1 << 14)
     data = pack(body, 1) + pack(b"next", 2)

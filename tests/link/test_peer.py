@@ -23,7 +23,7 @@ from tests.link.support import ManualLoop, Pair
 
 
 def test_frames_pass_in_both_directions() -> None:
-    """What one end sends the other is given, in order."""
+    """Each end receives the frames of the other end, in order."""
     pair = Pair()
     pair.connect()
     pair.scheduler.send(Call(1, b"\x90"))
@@ -35,7 +35,7 @@ def test_frames_pass_in_both_directions() -> None:
 
 
 def test_what_is_sent_without_a_connection_waits() -> None:
-    """Numbered frames wait for the next connection; posted ones are gone."""
+    """Numbered frames wait for the next connection; posted frames are lost."""
     pair = Pair()
     pair.worker.send(Running(1))
     pair.worker.post(Running(2))
@@ -47,7 +47,7 @@ def test_what_is_sent_without_a_connection_waits() -> None:
 
 
 def test_a_reconnect_replays_what_was_lost() -> None:
-    """Frames that a cut connection took are sent again, those that arrived are not given twice."""
+    """Frames that a cut connection lost are sent again; frames that arrived are not delivered twice."""
     pair = Pair()
     pair.connect()
     pair.worker.send(Running(1))
@@ -66,7 +66,7 @@ def test_a_reconnect_replays_what_was_lost() -> None:
 
 
 def test_acknowledgements_are_lazy() -> None:
-    """One is sent 200 ms after the first frame taken in, not before, and for all that have come by then."""
+    """One is sent 200 ms after the first received frame, not earlier, and covers every frame received by then."""
     pair = Pair()
     pair.connect()
     for number in range(10):
@@ -82,7 +82,7 @@ def test_acknowledgements_are_lazy() -> None:
 
 
 def test_acknowledgements_do_not_wait_for_many() -> None:
-    """After 64 frames one is sent at once."""
+    """After 64 frames, an acknowledgement is sent at once."""
     pair = Pair()
     pair.connect()
     for number in range(130):
@@ -92,7 +92,7 @@ def test_acknowledgements_do_not_wait_for_many() -> None:
 
 
 def test_acknowledgements_do_not_wait_for_large_frames() -> None:
-    """After a megabyte one is sent at once, so that few large frames are not kept long."""
+    """After a megabyte, an acknowledgement is sent at once, so that large frames are not kept long."""
     pair = Pair(max_frame=1 << 21)
     left, _ = pair.connect()
     left.max_frame = 1 << 21
@@ -102,7 +102,7 @@ def test_acknowledgements_do_not_wait_for_large_frames() -> None:
 
 
 def test_withheld_acknowledgements_fill_the_window() -> None:
-    """While an end withholds acknowledgements the other comes to the end of its window; then it is told at once."""
+    """While one end withholds acknowledgements, the other end's window fills; `release` acknowledges at once."""
     window = 1 << 20
     pair = Pair(window=window)
     pair.connect()
@@ -131,7 +131,7 @@ def test_posted_frames_need_no_acknowledgement() -> None:
 
 
 def test_an_idle_pair_has_no_timer() -> None:
-    """Two ends that say nothing and were not told to beat wake nobody."""
+    """Two silent ends without heartbeats have no timers."""
     pair = Pair()
     pair.connect()
     pair.pump()
@@ -139,10 +139,10 @@ def test_an_idle_pair_has_no_timer() -> None:
 
 
 def test_a_frame_over_the_limit_changes_nothing() -> None:
-    """`FrameTooLarge` is the caller's to explain: nothing was numbered, kept or sent."""
+    """After a `FrameTooLarge`, nothing was numbered, kept or sent."""
     pair = Pair(max_frame=100)
     pair.connect()
-    with pytest.raises(FrameTooLarge, match="longer than max_frame, 100 bytes") as caught:
+    with pytest.raises(FrameTooLarge, match=r"must be at most 100 bytes \(max_frame\), got \d+") as caught:
         pair.worker.send(Delta([(0, ["blob"], b"x" * 100)]))
     assert caught.value.limit == 100
     assert caught.value.size > 100
@@ -153,7 +153,7 @@ def test_a_frame_over_the_limit_changes_nothing() -> None:
 
 
 def test_a_value_that_cannot_be_encoded_changes_nothing() -> None:
-    """An error of the encoder leaves the count as it was."""
+    """An error of the encoder does not change the number of sent frames."""
     pair = Pair()
     with pytest.raises(TypeError):
         pair.worker.send(Delta([(0, ["x"], object())]))
@@ -163,7 +163,7 @@ def test_a_value_that_cannot_be_encoded_changes_nothing() -> None:
 
 
 def test_a_seen_frame_is_not_decoded() -> None:
-    """The number decides before the body is looked at."""
+    """The number is checked before the body is decoded."""
     loop = ManualLoop()
     decoded: list[bytes] = []
 
@@ -180,7 +180,7 @@ def test_a_seen_frame_is_not_decoded() -> None:
 
 
 def test_a_frame_that_cannot_be_decoded_does_not_count() -> None:
-    """It costs the connection, and after a reconnect it is asked for again: nothing is skipped silently."""
+    """It ends the connection and is requested again after a reconnect: no frame is skipped silently."""
     loop = ManualLoop()
     taken: list[Frame] = []
     peer: Peer[Frame] = Peer(taken.append, decode_from_worker, 1000, loop=loop)
@@ -192,7 +192,7 @@ def test_a_frame_that_cannot_be_decoded_does_not_count() -> None:
 
 @pytest.mark.parametrize("frames", [[(2, Running(1))], [(0, Ack(1))]])
 def test_nonsense_from_the_other_end_costs_the_connection(frames: list[tuple[int, Frame]]) -> None:
-    """A gap and an acknowledgement of what was never sent close the connection with a `ProtocolError`."""
+    """A gap, or an acknowledgement of a number that was never sent, closes the connection with a `ProtocolError`."""
     pair = Pair()
     pair.connect()
     assert pair.scheduler.connection is not None
@@ -205,7 +205,7 @@ def test_nonsense_from_the_other_end_costs_the_connection(frames: list[tuple[int
 
 
 def test_a_peer_of_another_exchange_is_refused() -> None:
-    """An end that claims more than was sent to it cannot be attached, and the present connection stays."""
+    """An end that claims more frames than were sent to it cannot be attached; the current connection stays."""
     pair = Pair()
     left, _ = pair.connect()
     with pytest.raises(ProtocolError):
@@ -217,7 +217,7 @@ def test_a_peer_of_another_exchange_is_refused() -> None:
 
 
 def test_a_new_connection_replaces_the_old_one() -> None:
-    """The old one is aborted, its late end detaches nothing, and what it still carried is sent again."""
+    """The old connection is aborted, its late end detaches nothing, and its undelivered frames are sent again."""
     pair = Pair()
     old, _ = pair.connect()
     pair.worker.send(Running(1))
@@ -232,7 +232,7 @@ def test_a_new_connection_replaces_the_old_one() -> None:
 
 
 def test_heartbeats_fill_silence_only() -> None:
-    """One is sent after each interval without a send; a send puts it off; none without a connection."""
+    """A heartbeat is sent after each interval without a send; a send postpones it; none is sent while disconnected."""
     pair = Pair()
     pair.worker.beat(10.0)
     assert pair.loop.timers == 0
@@ -258,7 +258,7 @@ def test_heartbeats_fill_silence_only() -> None:
 
 
 def test_heartbeats_need_no_answer() -> None:
-    """Two ends that beat do not set each other off."""
+    """A heartbeat does not cause a heartbeat of the other end."""
     pair = Pair()
     pair.connect()
     pair.worker.post(Heartbeat())
@@ -270,7 +270,7 @@ def test_heartbeats_need_no_answer() -> None:
 
 
 def test_a_connection_that_falls_silent_is_given_up() -> None:
-    """Nothing for four intervals, and an end that beats aborts the connection: also one that goes on sending."""
+    """An end with heartbeats aborts the connection after four silent intervals, even while it continues to send."""
     for gap in (10.0, 0.5):
         pair = Pair()
         pair.worker.beat(1.0)
@@ -290,20 +290,20 @@ def test_a_connection_that_falls_silent_is_given_up() -> None:
 
 
 def test_an_end_that_was_held_up_does_not_blame_the_other() -> None:
-    """After a long pause of this end's own, what has come meanwhile is read before the silence is counted."""
+    """After a long pause of this end, it reads the data that arrived meanwhile before it counts the silence."""
     pair = Pair()
     pair.worker.beat(1.0)
     pair.connect()
     for _ in range(20):
         pair.scheduler.post(Heartbeat())
-        pair.loop.now += 30.0  # nothing of the loop runs
+        pair.loop.now += 30.0  # the loop is blocked
         pair.loop.advance()
         pair.pump()
     assert pair.losses == []
 
 
 def test_the_hook_of_what_is_settled() -> None:
-    """It is called when everything was acknowledged, by an acknowledgement that was asked for or a new connection."""
+    """`on_settled` is called when every frame is acknowledged: by a requested acknowledgement or a new connection."""
     pair = Pair()
     pair.connect()
     calls: list[int] = []
@@ -322,7 +322,7 @@ def test_the_hook_of_what_is_settled() -> None:
 
 
 def test_writable_is_false_until_the_other_end_keeps_up() -> None:
-    """Past the window of kept bytes a peer is not writable; the acknowledgement that ends this calls the hook."""
+    """Above the window of kept bytes a peer is not writable; the acknowledgement that frees it calls `on_writable`."""
     pair = Pair(window=1000)
     calls: list[bool] = []
     pair.worker.on_writable = lambda: calls.append(pair.worker.writable)
@@ -339,7 +339,7 @@ def test_writable_is_false_until_the_other_end_keeps_up() -> None:
 
 
 def test_a_drained_connection_calls_the_hook() -> None:
-    """A connection that was full and has drained makes the peer writable again."""
+    """A full connection that has drained makes the peer writable again."""
     pair = Pair(window=1 << 30)
     pair.connect()
     calls: list[bool] = []
@@ -351,7 +351,7 @@ def test_a_drained_connection_calls_the_hook() -> None:
 
 
 def test_close_is_final_and_repeatable() -> None:
-    """What was written leaves, what was kept is dropped, and nothing can be sent any more."""
+    """`close` flushes written data and drops kept frames; after it, nothing can be sent."""
     pair = Pair()
     pair.connect()
     pair.worker.beat(1.0)
@@ -371,7 +371,7 @@ def test_close_is_final_and_repeatable() -> None:
 
 
 def test_a_peer_closed_by_a_frame_takes_no_more() -> None:
-    """Closing inside `on_frame` leaves the frames after it in the same read alone."""
+    """A peer that is closed inside `on_frame` ignores the later frames of the same read."""
     loop = ManualLoop()
     taken: list[Frame] = []
 
@@ -386,7 +386,7 @@ def test_a_peer_closed_by_a_frame_takes_no_more() -> None:
 
 
 def test_statistics_are_a_snapshot() -> None:
-    """They do not change with the peer."""
+    """Statistics do not change when the peer changes."""
     pair = Pair()
     pair.connect()
     before = pair.worker.statistics()
@@ -408,7 +408,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_both_directions_arrive_once_and_in_order(steps: list[tuple[str, int]]) -> None:
-    """Whatever the interleaving of sends, partial deliveries, cuts, reconnects over a live link, and timers."""
+    """This holds for any interleaving of sends, partial deliveries, cuts, reconnects over a live link, and timers."""
     pair = Pair()
     up: list[Frame] = []
     down: list[Frame] = []

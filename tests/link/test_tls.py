@@ -1,4 +1,4 @@
-"""TLS under a connection: over in-memory streams in pieces of any size, then over real sockets."""
+"""TLS below a connection: over in-memory streams in pieces of any size, then over real sockets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Channel:
 
 @pytest.mark.parametrize("size", [None, 1, 7, 1000])
 def test_frames_pass_in_pieces_of_any_size(certificate: Certificate, size: int | None) -> None:
-    """Both handshakes and the frames of both directions come through, however the bytes are cut."""
+    """Both handshakes and the frames of both directions arrive, for any cuts of the bytes."""
     channel = Channel(certificate)
     channel.pump(size)
     assert channel.near.opened == [channel.left]
@@ -78,7 +78,7 @@ def test_frames_pass_in_pieces_of_any_size(certificate: Certificate, size: int |
 
 
 def test_a_long_frame_passes(certificate: Certificate) -> None:
-    """One of many TLS records and of several pieces arrives whole."""
+    """A frame of many TLS records and several pieces arrives whole."""
     channel = Channel(certificate)
     channel.pump()
     body = os.urandom(1_000_003)
@@ -88,7 +88,7 @@ def test_a_long_frame_passes(certificate: Certificate) -> None:
 
 
 def test_nothing_travels_in_the_clear(certificate: Certificate) -> None:
-    """Neither the launch's id, nor a frame, is in the bytes on the way."""
+    """The transmitted bytes contain neither the launch's id nor a frame."""
     channel = Channel(certificate)
     seen = bytearray()
     for end in channel.ends:
@@ -108,20 +108,22 @@ def test_nothing_travels_in_the_clear(certificate: Certificate) -> None:
 
 
 def test_another_certificate_is_told_nothing(certificate: Certificate) -> None:
-    """A worker whose ticket names another certificate leaves before it has sent a byte inside of the channel."""
-    channel = Channel(certificate, pinned=make_certificate())
+    """A worker whose ticket names another certificate leaves before it has sent a byte inside the channel."""
+    other = make_certificate()
+    channel = Channel(certificate, pinned=other)
     inside: list[bytes] = []
     channel.left.data_received = inside.append  # type: ignore[method-assign, assignment]
     channel.pump()
     assert [str(error) for error in channel.far.closed] == [
-        "the listener's certificate is another than the ticket names"
+        f"the listener's certificate is not the ticket's: expected the fingerprint {other.fingerprint.hex()}, got "
+        f"{certificate.fingerprint.hex()}"
     ]
     assert inside == []
     assert len(channel.near.closed) == 1
 
 
 def test_a_relay_with_a_certificate_of_its_own_gets_no_further(certificate: Certificate) -> None:
-    """Two channels joined by somebody in between fail twice: by the pin, and by what the handshake is bound to."""
+    """A relay that joins two channels fails twice: at the pinned fingerprint, and at the channel binding."""
     other = make_certificate()
     one = ClientHandshake(LAUNCH, SECRET, b"c" * 32, other.fingerprint)
     two = ServerHandshake(SECRETS.get, b"n" * 32, certificate.fingerprint)
@@ -133,7 +135,7 @@ def test_a_relay_with_a_certificate_of_its_own_gets_no_further(certificate: Cert
     "data", [b"GET / HTTP/1.1\r\n\r\n", b"LWK1" + b"x" * 48, b"\x16\x03\x01\xff\xff" + b"\x00" * 400]
 )
 def test_garbage_is_the_other_ends_fault(certificate: Certificate, data: bytes) -> None:
-    """What is no TLS costs the connection with a `ProtocolError`, and the event loop hears nothing of it."""
+    """Data that is not TLS closes the connection with a `ProtocolError`; the loop's exception handler is not called."""
     loop, log = ManualLoop(), Log()
     layer = TlsLayer(log.connection(loop, server()), server_context(certificate))
     transport = FakeTransport(loop, layer)
@@ -147,7 +149,7 @@ def test_garbage_is_the_other_ends_fault(certificate: Certificate, data: bytes) 
 
 
 def test_older_tls_is_refused(certificate: Certificate) -> None:
-    """A client that knows TLS 1.2 at most does not get in."""
+    """A client that supports at most TLS 1.2 is refused."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -160,7 +162,7 @@ def test_older_tls_is_refused(certificate: Certificate) -> None:
 
 
 def test_the_time_limit_covers_both_handshakes(certificate: Certificate) -> None:
-    """A client that stops in the middle of the TLS handshake is dropped when the one limit is over."""
+    """A client that stops in the middle of the TLS handshake is dropped at the single time limit."""
     loop, log = ManualLoop(), Log()
     layer = TlsLayer(log.connection(loop, server(), handshake_timeout=10.0), server_context(certificate))
     layer.connection_made(FakeTransport(loop, layer))
@@ -168,11 +170,11 @@ def test_the_time_limit_covers_both_handshakes(certificate: Certificate) -> None
     loop.advance(9.9)
     assert log.closed == []
     loop.advance(0.2)
-    assert [str(error) for error in log.closed] == ["no handshake within 10 s"]
+    assert [str(error) for error in log.closed] == ["the other end did not complete the handshake within 10 s"]
 
 
 def test_a_changed_byte_ends_the_channel(certificate: Certificate) -> None:
-    """Whoever changes what is on the way is noticed, and nothing of it is taken in."""
+    """A changed byte is detected, and the frame is not delivered."""
     channel = Channel(certificate)
     channel.pump()
     channel.right.send(pack(b"pay 10", 1))
@@ -183,7 +185,7 @@ def test_a_changed_byte_ends_the_channel(certificate: Certificate) -> None:
 
 
 def test_a_channel_that_is_cut_is_told_from_one_that_ended(certificate: Certificate) -> None:
-    """An end of the socket without the end of the channel is a `ConnectionResetError`."""
+    """If the socket ends without the end of the channel, `on_closed` gets a `ConnectionResetError`."""
     channel = Channel(certificate)
     channel.pump()
     channel.lower_left.eof_received()
@@ -204,7 +206,7 @@ def test_a_slow_other_end_is_felt_above(certificate: Certificate) -> None:
 
 
 def test_a_fingerprint_has_its_size(certificate: Certificate) -> None:
-    """A dialling end without a fingerprint would trust anybody, so there is none."""
+    """A dialling end without a fingerprint is refused: it would trust any listener."""
     with pytest.raises(ValueError, match="32 bytes"):
         TlsLayer(asyncio.Protocol(), client_context())
 
@@ -213,7 +215,7 @@ def test_a_fingerprint_has_its_size(certificate: Certificate) -> None:
 
 
 def test_each_run_has_a_key_of_its_own(certificate: Certificate) -> None:
-    """Two certificates differ in key and fingerprint; a repr shows the fingerprint alone."""
+    """Two certificates differ in key and fingerprint; a repr shows only the fingerprint."""
     other = make_certificate()
     assert other.key != certificate.key
     assert other.fingerprint != certificate.fingerprint
@@ -221,7 +223,7 @@ def test_each_run_has_a_key_of_its_own(certificate: Certificate) -> None:
 
 
 def test_the_key_is_on_no_disk(certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `ssl` loads is readable by the user alone, holds no key in the clear, and is gone afterwards."""
+    """The file that `ssl` loads is readable only by the user, has no unencrypted key, and is deleted afterwards."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen: list[tuple[int, bytes]] = []
     unlink = os.unlink
@@ -240,7 +242,7 @@ def test_the_key_is_on_no_disk(certificate: Certificate, tmp_path: Path, monkeyp
 
 
 def test_a_missing_package_is_explained(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Off loopback without cryptography: the error names the extra and the way out, and nothing listens."""
+    """Off loopback without cryptography, the error names the extra and the alternative, and nothing listens."""
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
 
     async def scenario() -> None:
@@ -261,7 +263,7 @@ def tls_ticket(address: tuple[str, int], fingerprint: bytes, secret: bytes = SEC
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_a_wildcard_is_tls_for_everybody(run: Run, host: str) -> None:
-    """A listener on all addresses has one mode: who dials it over loopback speaks TLS, too."""
+    """A listener on all addresses has one mode: a client that dials over loopback must use TLS, too."""
     loopback = "127.0.0.1" if host == "0.0.0.0" else "::1"
 
     async def scenario() -> None:
@@ -286,7 +288,7 @@ def test_a_wildcard_is_tls_for_everybody(run: Run, host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_loopback_is_plain(run: Run, host: str) -> None:
-    """There is no certificate then, and a ticket names none."""
+    """A listener on loopback has no certificate, and its tickets have no fingerprint."""
 
     async def scenario() -> None:
         async with door(host) as here:
@@ -301,7 +303,7 @@ def test_loopback_is_plain(run: Run, host: str) -> None:
 
 
 def test_dial_is_pinned(run: Run, certificate: Certificate) -> None:
-    """Whoever answers with another certificate is passed over, by name, and is told nothing inside of the channel."""
+    """A listener with another certificate is skipped, is named in the error, and gets no byte inside the channel."""
 
     async def scenario() -> None:
         inside: list[bytes] = []
@@ -315,7 +317,7 @@ def test_dial_is_pinned(run: Run, certificate: Certificate) -> None:
         impostor = await loop.create_server(lambda: TlsLayer(Impostor(), context), "127.0.0.1", 0)
         wrong = impostor.sockets[0].getsockname()
         async with door(certificate=certificate) as here:
-            with pytest.raises(DialFailed, match="certificate is another"):
+            with pytest.raises(DialFailed, match=rf"{wrong[1]}: the listener's certificate is not the ticket's"):
                 await dial(tls_ticket(wrong, certificate.fingerprint), timeout=0.2)
             ticket = Ticket(LAUNCH, SECRET, [wrong, here.address], 10.0, 10.0, certificate.fingerprint)
             far = await dial(ticket, timeout=10)
@@ -328,7 +330,7 @@ def test_dial_is_pinned(run: Run, certificate: Certificate) -> None:
 
 
 def test_the_secret_is_asked_for_inside_of_the_channel(run: Run, certificate: Certificate) -> None:
-    """TLS lets everybody in who knows the certificate; the proof does not."""
+    """A client that knows the certificate completes TLS, but is refused without the secret."""
 
     async def scenario() -> None:
         async with door(certificate=certificate) as here:
@@ -341,7 +343,7 @@ def test_the_secret_is_asked_for_inside_of_the_channel(run: Run, certificate: Ce
 
 @pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", b"LWK1" + b"x" * 48])
 def test_strangers_to_tls_are_dropped(run: Run, certificate: Certificate, data: bytes) -> None:
-    """Silence, half a TLS hello, another protocol: closed without a byte and without a log line."""
+    """Silence, half a TLS hello and another protocol are closed without a byte and without a log line."""
 
     async def scenario() -> None:
         async with (
@@ -354,7 +356,7 @@ def test_strangers_to_tls_are_dropped(run: Run, certificate: Certificate, data: 
 
 
 def test_connections_in_the_tls_handshake_are_counted(run: Run, certificate: Certificate) -> None:
-    """Of 40 that stop in the middle of it the oldest go at once, the bound is kept, and a worker is let in."""
+    """Of 40 connections that stop in the TLS handshake, the oldest are dropped at once; a worker still gets in."""
 
     async def scenario() -> None:
         async with door(certificate=certificate, max_unauthenticated=8) as here:
@@ -376,7 +378,7 @@ def test_connections_in_the_tls_handshake_are_counted(run: Run, certificate: Cer
 
 
 def test_a_stranger_that_speaks_tls_is_dropped(run: Run, certificate: Certificate) -> None:
-    """A browser, or a scanner: it gets no byte, and so does not see the certificate."""
+    """A browser or a scanner gets no byte, and so does not see the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     hello = ssl.MemoryBIO()
@@ -392,7 +394,7 @@ def test_a_stranger_that_speaks_tls_is_dropped(run: Run, certificate: Certificat
 
 
 def test_whoever_knows_the_certificate_gets_no_further(run: Run, certificate: Certificate) -> None:
-    """It is answered with the certificate, and with nothing inside of the channel."""
+    """A client that knows the fingerprint gets the certificate, but nothing inside the channel."""
 
     class Browser(asyncio.Protocol):
         def __init__(self) -> None:
@@ -421,7 +423,7 @@ def test_whoever_knows_the_certificate_gets_no_further(run: Run, certificate: Ce
 
 
 def greeting(certificate: Certificate) -> bytes:
-    """What the dialling end says first."""
+    """Return the first bytes of a dialling end."""
     said: list[bytes] = []
 
     class Below(FakeTransport):
@@ -435,7 +437,7 @@ def greeting(certificate: Certificate) -> bytes:
 
 
 def test_a_greeting_is_known_by_its_beginning(certificate: Certificate) -> None:
-    """However it is cut, a worker's is waited for until it shows that it knows the fingerprint, and never refused."""
+    """For any cut, an incomplete greeting of a worker is waited for, and never refused."""
     whole = greeting(certificate)
     verdicts = [knows_fingerprint(whole[:size], certificate.fingerprint) for size in range(1, len(whole) + 1)]
     assert verdicts == sorted(verdicts, key=lambda verdict: verdict is True)
@@ -443,7 +445,7 @@ def test_a_greeting_is_known_by_its_beginning(certificate: Certificate) -> None:
 
 
 def test_a_greeting_to_somebody_else_is_refused(certificate: Certificate) -> None:
-    """One that is made for another certificate, that was changed, or that says nothing of any."""
+    """A greeting is refused if it was changed, or if it does not contain the HMAC of the certificate's fingerprint."""
     whole = greeting(certificate)
     assert knows_fingerprint(whole, bytes(32)) is False
     name = whole.index(b"lw")
@@ -455,7 +457,7 @@ def test_a_greeting_to_somebody_else_is_refused(certificate: Certificate) -> Non
 
 
 def test_a_connection_outlives_its_listener(run: Run, certificate: Certificate) -> None:
-    """`aclose` drops those in a handshake and leaves the workers their channels."""
+    """`aclose` drops the connections in a handshake; the workers keep their channels."""
 
     async def scenario() -> None:
         async with door(certificate=certificate) as here, stranger(here.address, b"\x16\x03") as silent:
@@ -473,7 +475,7 @@ def test_a_connection_outlives_its_listener(run: Run, certificate: Certificate) 
 
 
 def test_a_cut_is_seen_by_the_other_end(run: Run, certificate: Certificate) -> None:
-    """A worker that is killed ends its socket without ending its channel."""
+    """A killed worker ends its socket without the end of its channel; the scheduler gets a `ConnectionError`."""
 
     async def scenario() -> None:
         async with door(certificate=certificate) as here:

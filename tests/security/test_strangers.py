@@ -80,7 +80,7 @@ def test_slow_strangers_have_one_time_limit() -> None:
         loop.advance(1.0)
         assert log.closed == []
     loop.advance(1.1)
-    assert [str(error) for error in log.closed] == ["no handshake within 10 s"]
+    assert [str(error) for error in log.closed] == ["the other end did not complete the handshake within 10 s"]
 
 
 @HOSTS
