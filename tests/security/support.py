@@ -1,4 +1,4 @@
-"""Works for the attacks, an app around them, and a proxy that writes down what passes."""
+"""Works to attack, an app for them, and a proxy that records the traffic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightwork_runtimes.inprocess import InProcessRuntime
 
 
 class Counts(Work):
-    """Adds one, and says in its state how often."""
+    """Adds one, and counts its calls in its state."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -27,7 +27,7 @@ class Counts(Work):
 
 
 class Holds(Flow):
-    """Holds one work and leaves it to the test."""
+    """Holds one work, which the test uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Holds(Flow):
 
 
 class Live:
-    """An app with one worker that is up, and what only its insiders know."""
+    """An app with one running worker, and the secrets that only its insiders know."""
 
     def __init__(self, app: App[Any], work: Counts) -> None:
         self.app = app
@@ -55,12 +55,12 @@ class Live:
         return worker
 
     def ticket(self, secret: bytes | None = None) -> Ticket:
-        """What the worker was given; with `secret`, what somebody has who has guessed it."""
+        """Return the worker's ticket; with `secret`, the ticket of an attacker who has guessed a secret."""
         worker = self.worker
         return Ticket(worker.launch, secret or worker.secret, [self.route], 5.0, 5.0, self.listener.fingerprint)
 
     async def check(self) -> None:
-        """The work answers, its one process is the same, and its state is followed."""
+        """Check that the work answers, its process is the same, and its state arrives."""
         before = self.work.calls
         statuses = len([one for one in self.work.statuses if one.call is None])
         assert await self.work.run(41) == 42
@@ -72,7 +72,7 @@ class Live:
 async def live(
     runtime: str = "local", *, runtimes: dict[str, Runtime] | None = None, **settings: Any
 ) -> AsyncIterator[Live]:
-    """An app whose one worker has answered a call. What the event loop reports fails the test."""
+    """Run an app whose one worker has answered a call. A report of the event loop fails the test."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context))
     root = Holds()
@@ -85,7 +85,7 @@ async def live(
 
 
 class Tape:
-    """A proxy in front of a listener, and what went through it: first what the worker said, then the scheduler."""
+    """A proxy in front of a listener. `said` has the bytes of each connection: the worker's, then the scheduler's."""
 
     def __init__(self, upstream: Address) -> None:
         self.upstream = upstream
@@ -136,7 +136,7 @@ class Taped(InProcessRuntime):
 
 
 async def knock(route: tuple[str, int], data: bytes, *, end: bool = True) -> bytes:
-    """Connect, send this, and give everything that comes back until the other end closes."""
+    """Connect and send `data`; return the whole answer, until the other end closes."""
     reader, writer = await asyncio.open_connection(*route)
     answer = b""
     try:

@@ -1,7 +1,7 @@
-"""Bytes of anybody's choice, fed to everything that reads bytes from outside: a named error or nothing, never another.
+"""Arbitrary bytes, fed to all code that reads bytes from outside. The result is a documented error or none.
 
-Each property runs on the inputs in `corpus/`, changed at random, and on inputs made from nothing; each input in the
-corpus is replayed as it is, too.
+Each property runs on inputs of `corpus/` that are changed at random, and on random inputs. Each input of the corpus is
+also replayed unchanged.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def replayed(folder: str) -> pytest.MarkDecorator:
 
 @st.composite
 def changed(draw: st.DrawFn, folder: str) -> bytes:
-    """An input of the corpus with a few bytes changed, taken out, put in, or doubled."""
+    """Draw an input of the corpus with a few bytes changed, removed, inserted or doubled."""
     data = draw(st.sampled_from(list(corpus(folder).values())))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(data)))
@@ -74,7 +74,7 @@ SIZES = st.lists(st.integers(1, 80), min_size=1, max_size=6)
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    """In pieces of these sizes, again and again."""
+    """Cut the data into pieces of these sizes, in rotation."""
     pieces: list[bytes] = []
     at = 0
     while at < len(data):
@@ -89,7 +89,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 
 @given(data=anything("stream"), sizes=SIZES)
 def test_the_frame_reader_holds_one_frame_at_most(data: bytes, sizes: list[int]) -> None:
-    """It gives what was sent, in order, or says that a frame is too long; what it keeps is bounded."""
+    """It returns the sent frames in order, or raises that a frame is too long; its buffer is bounded."""
     reader, given_back = FrameReader(MAX_FRAME), b""
     with suppress(ProtocolError):
         for piece in cut(data, sizes):
@@ -102,7 +102,7 @@ def test_the_frame_reader_holds_one_frame_at_most(data: bytes, sizes: list[int])
 
 @replayed("body")
 def test_bodies_of_the_corpus(data: bytes) -> None:
-    """Each is a frame, or a `ProtocolError`, at both ends; no number in it makes anybody take memory."""
+    """Each body is a frame or a `ProtocolError` at both ends; no length in it makes the decoder allocate memory."""
     tracemalloc.start()
     try:
         _decode(data)
@@ -114,7 +114,7 @@ def test_bodies_of_the_corpus(data: bytes) -> None:
 
 @given(data=anything("body"))
 def test_bodies_are_frames_or_protocol_errors(data: bytes) -> None:
-    """No body gives another error; what it says of an exception is made into one without running anything."""
+    """No body raises another error; an exception is rebuilt from a body without running code."""
     _decode(data)
 
 
@@ -136,7 +136,7 @@ def _decode(data: bytes) -> None:
 
 
 def _shake(handshake: ClientHandshake | ServerHandshake, pieces: list[bytes]) -> int:
-    """Feed it; return how many bytes it answered."""
+    """Feed the handshake; return the number of bytes in its answers."""
     answered = 0
     try:
         for piece in pieces:
@@ -148,19 +148,19 @@ def _shake(handshake: ClientHandshake | ServerHandshake, pieces: list[bytes]) ->
 
 @replayed("handshake")
 def test_handshakes_of_the_corpus(data: bytes) -> None:
-    """Each is waited for, or refused."""
+    """Each input is incomplete or refused."""
     _check_handshakes([data])
     _check_handshakes([data[at : at + 1] for at in range(len(data))])
 
 
 @given(data=anything("handshake"), sizes=SIZES)
 def test_nobody_gets_through_a_handshake_by_chance(data: bytes, sizes: list[int]) -> None:
-    """Neither end is ever done, and the end that listens answers one message at most."""
+    """Neither end is ever done, and the listening end answers at most one message."""
     _check_handshakes(cut(data, sizes))
 
 
 def _check_handshakes(pieces: list[bytes]) -> None:
-    # Nonces that no input of the corpus was recorded with: whoever gets through has guessed a proof.
+    # No input of the corpus was recorded with these nonces: an input that succeeds has guessed a proof.
     listening, dialling = server(nonce=b"m" * 32), client(nonce=b"d" * 32)
     assert _shake(listening, pieces) <= 64
     assert _shake(dialling, pieces) == 0
@@ -173,7 +173,7 @@ def _check_handshakes(pieces: list[bytes]) -> None:
 
 
 class Door:
-    """A connection of the end that listens, whose handshake the inputs of the corpus were recorded with."""
+    """A connection of the listening end, with the handshake that the inputs of the corpus were recorded with."""
 
     def __init__(self) -> None:
         self.loop, self.log = ManualLoop(), Log()
@@ -192,14 +192,14 @@ class Door:
 
 @replayed("stream")
 def test_streams_of_the_corpus(data: bytes) -> None:
-    """Each opens the connection, is waited for until the time limit, or ends it with a `ProtocolError`."""
+    """Each stream opens the connection, or ends it with a `ProtocolError`, at the time limit at the latest."""
     _check_stream([data])
     _check_stream([data[at : at + 1] for at in range(len(data))])
 
 
 @given(data=anything("stream"), sizes=SIZES)
 def test_a_stream_ends_in_order(data: bytes, sizes: list[int]) -> None:
-    """Whatever comes, the event loop hears of no exception, and who has not proved itself is gone after the limit."""
+    """No stream raises in the event loop, and an unauthenticated connection is closed at the time limit."""
     _check_stream(cut(data, sizes))
 
 
@@ -215,7 +215,7 @@ def _check_stream(pieces: list[bytes]) -> None:
 
 
 def test_the_recorded_stream_opens_the_door() -> None:
-    """The corpus holds one that passes, so that changes of it reach what lies behind the handshake."""
+    """The corpus has a stream with a valid handshake, so that its changed copies reach the code after the handshake."""
     door = Door()
     door.feed([corpus("stream")["worker"]])
     assert door.connection.is_open
@@ -233,7 +233,7 @@ NUMBERED = st.lists(
 
 @given(reads=st.lists(NUMBERED, max_size=4), welcomed=NUMBERS, keeps=st.booleans())
 def test_an_exchange_takes_no_harm(reads: list[list[tuple[int, bytes]]], welcomed: int, keeps: bool) -> None:
-    """Whatever numbers and acknowledgements come from who has the secret: in order and once, or a `ProtocolError`."""
+    """For any numbers and acknowledgements, frames are delivered once and in order, or `ProtocolError` is raised."""
     loop, taken = ManualLoop(), list[int]()
     peer: Peer[FromWorker] = Peer(
         lambda frame: taken.append(peer.number), decode_from_worker, MAX_FRAME, loop=loop, keeps=keeps
@@ -269,14 +269,14 @@ def tls() -> tuple[ssl.SSLContext, bytes]:
 
 @replayed("tls")
 def test_tls_of_the_corpus(tls: tuple[ssl.SSLContext, bytes], data: bytes) -> None:
-    """Each is waited for until the time limit, or ends the connection with a `ProtocolError`."""
+    """Each input ends the connection with a `ProtocolError`, at the time limit at the latest."""
     _check_tls(tls, [data])
     _check_tls(tls, [data[at : at + 1] for at in range(len(data))])
 
 
 @given(data=anything("tls"), sizes=SIZES)
 def test_tls_ends_in_order(tls: tuple[ssl.SSLContext, bytes], data: bytes, sizes: list[int]) -> None:
-    """Whatever comes, at either end, the event loop hears of no exception, and nobody is let in."""
+    """No input at either end raises in the event loop or opens a connection."""
     _check_tls(tls, cut(data, sizes))
 
 
@@ -340,7 +340,7 @@ def _state() -> State:
 
 
 def _through_wire(data: bytes) -> list[Any] | None:
-    """As a worker's ops arrive: None where no decoder would let them in."""
+    """Decode ops as they arrive from a worker; None if the decoder refuses them."""
     try:
         return msgspec.msgpack.decode(data, type=list[Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -348,7 +348,7 @@ def _through_wire(data: bytes) -> list[Any] | None:
 
 
 def _check_apply(state: State, apply: Callable[[Any], object], ops: list[Any]) -> None:
-    """It fits, or is a `StateError`; then the state still holds what a state can hold, and the rest is untouched."""
+    """Check that the ops apply or raise `StateError`, and that the state stays valid and the rest is unchanged."""
     private = state.values["kept"]
     with suppress(StateError):
         apply(ops)
@@ -361,7 +361,7 @@ def _check_apply(state: State, apply: Callable[[Any], object], ops: list[Any]) -
 
 @replayed("ops")
 def test_ops_of_the_corpus(data: bytes) -> None:
-    """Each fits or is refused, by a state and by the flow's copy of one."""
+    """A state applies or refuses each input."""
     ops = _through_wire(data)
     assert ops is not None
     state = _state()
@@ -370,21 +370,21 @@ def test_ops_of_the_corpus(data: bytes) -> None:
 
 @given(data=changed("ops"))
 def test_a_state_takes_no_harm_from_changed_ops(data: bytes) -> None:
-    """Ops as bytes, changed on the way."""
+    """Encoded ops that are changed at random leave a valid state."""
     state = _state()
     _check_apply(state, state.apply, _through_wire(data) or [])
 
 
 @given(ops=OPS)
 def test_a_state_takes_no_harm_from_ops(ops: list[Any]) -> None:
-    """Ops of the right shape, and of nearly the right one."""
+    """Ops of the right shape, or nearly the right shape, leave a valid state."""
     state = _state()
     _check_apply(state, state.apply, _through_wire(msgspec.msgpack.encode(ops)) or [])
 
 
 @given(ops=OPS, data=changed("ops"))
 def test_the_flows_copy_takes_no_harm(ops: list[Any], data: bytes) -> None:
-    """The same while an edit of the flow is unanswered, as the frames of a worker carry them."""
+    """Ops in a worker's frame leave a valid replica while an edit of the flow is unanswered."""
     for arrived in (ops, _through_wire(data) or []):
         try:
             frame = decode_from_worker(msgspec.msgpack.encode(["delta", arrived]))
@@ -397,7 +397,7 @@ def test_the_flows_copy_takes_no_harm(ops: list[Any], data: bytes) -> None:
 
 
 def test_a_pickle_is_no_frame() -> None:
-    """What was code execution elsewhere (CVE-2024-5452) is a `ProtocolError` here."""
+    """A pickle, which was code execution elsewhere (CVE-2024-5452), is a `ProtocolError` here."""
     for name, data in corpus("body").items():
         if name.startswith("pickle"):
             with pytest.raises(ProtocolError):

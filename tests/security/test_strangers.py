@@ -1,4 +1,4 @@
-"""Attacks on an app that runs: whoever cannot prove the secret learns nothing, changes nothing, costs little."""
+"""Attacks on a running app: a client that cannot prove the secret learns nothing, changes nothing and costs little."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ async def lost(connection: Connection) -> Exception | None:
 
 @HOSTS
 async def test_garbage(host: str) -> None:
-    """Every stream of the corpus, one after the other and all at once: no answer to speak of, and the work goes on."""
+    """Every stream of the corpus, one by one and all at once, gets at most a TLS handshake, and the work continues."""
     async with live(host=host) as here:
         for data in STREAMS.values():
-            assert len(await knock(here.route, data)) < 2000  # of TLS the listener's half of the handshake
+            assert len(await knock(here.route, data)) < 2000  # with TLS, the listener's half of the handshake
         await asyncio.gather(*(knock(here.route, data) for data in STREAMS.values()))
         await here.check()
 
 
 async def test_plain_strangers_get_no_byte() -> None:
-    """On loopback, whoever knows no launch is sent nothing at all."""
+    """On loopback, a client that knows no launch gets no byte."""
     async with live() as here:
         for data in STREAMS.values():
             assert await knock(here.route, data) == b""
 
 
 def test_slow_strangers_have_one_time_limit() -> None:
-    """A byte now and then does not lengthen it: after 10 s in all the connection is gone."""
+    """A slow trickle of bytes does not extend the time limit: the connection is closed 10 s after the connect."""
     loop, log = ManualLoop(), Log()
     connection = log.connection(loop, server())
     connection.connection_made(FakeTransport(loop, connection))
@@ -85,7 +85,7 @@ def test_slow_strangers_have_one_time_limit() -> None:
 
 @HOSTS
 async def test_the_right_launch_with_a_wrong_secret(host: str) -> None:
-    """A launch's id is public; with it alone nobody gets in, and its worker keeps its connection."""
+    """A client that has only a launch's public id is refused, and the worker keeps its connection."""
     async with live(host=host) as here:
         connection = here.worker.peer and here.worker.peer.connection
         with pytest.raises(DialFailed, match="does not know this launch's secret"):
@@ -95,7 +95,7 @@ async def test_the_right_launch_with_a_wrong_secret(host: str) -> None:
 
 
 async def test_a_guessed_proof() -> None:
-    """Whoever answers the listener's challenge with anything but the proof is closed without another byte."""
+    """A client that answers the listener's challenge with a wrong proof is closed without another byte."""
     async with live() as here:
         challenge, rest = await converse(here.route, b"LWK1" + here.worker.launch + bytes(32), bytes(32))
         assert rest == b""
@@ -103,7 +103,7 @@ async def test_a_guessed_proof() -> None:
 
 
 async def test_replayed_handshakes() -> None:
-    """What a worker has said, said again word by word, gets another challenge and then nothing."""
+    """A replay of a worker's handshake gets another challenge and then nothing."""
     runtime = Taped()
     try:
         async with live("inprocess", runtimes={"inprocess": runtime}) as here:
@@ -112,7 +112,7 @@ async def test_replayed_handshakes() -> None:
             challenge, rest = await converse(here.route, bytes(up[:52]), bytes(up[52:]))
             assert challenge != bytes(down[:64])
             assert rest == b""
-            # And the other way round: what the scheduler has said does not pass for a scheduler.
+            # The other direction: a replay of the scheduler's handshake is not accepted as a scheduler.
             impostor = await asyncio.start_server(_parrot(bytes(down)), "127.0.0.1", 0)
             ticket = here.ticket()
             ticket.routes[:] = [impostor.sockets[0].getsockname()]
@@ -124,7 +124,7 @@ async def test_replayed_handshakes() -> None:
 
 
 async def converse(route: tuple[str, int], first: bytes, second: bytes) -> tuple[bytes, bytes]:
-    """Say one thing, wait for the challenge, say another; give the challenge, and what came after it."""
+    """Send `first`, wait for the challenge, send `second`; return the challenge and the bytes after it."""
     reader, writer = await asyncio.open_connection(*route)
     try:
         writer.write(first)
@@ -150,7 +150,7 @@ def _parrot(data: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter
 
 @HOSTS
 async def test_a_flood(host: str) -> None:
-    """While 300 connections come and stay, every call is answered, and no more than the limit are kept."""
+    """While 300 connections are opened and kept open, every call is answered, and the limit is kept."""
     async with live(host=host, max_unauthenticated=64) as here:
         crowd: list[asyncio.StreamWriter] = []
 
@@ -168,7 +168,7 @@ async def test_a_flood(host: str) -> None:
             assert here.listener.pending <= 4 * 64 + 4
         await flooding
         while here.listener.pending > 64:
-            await here.work.run(0)  # the bound is kept a moment later
+            await here.work.run(0)  # the listener restores the bound a moment later
         for writer in crowd:
             writer.transport.abort()
 
@@ -182,7 +182,7 @@ async def test_a_flood(host: str) -> None:
     ids=["4 GB", "4 GB, numbered", "no frame", "an array of 4 billion"],
 )
 async def test_a_first_frame_that_is_none(data: bytes) -> None:
-    """A connection that has proved the secret and then sends nonsense is closed; the worker keeps its own."""
+    """A connection that has proved the secret and then sends an invalid frame is closed; the worker keeps its own."""
     async with live() as here:
         connection = await dial(here.ticket(), timeout=5)
         connection.send(data)
@@ -191,7 +191,7 @@ async def test_a_first_frame_that_is_none(data: bytes) -> None:
 
 @HOSTS
 async def test_pickles_are_not_opened(host: str, tmp_path: Path) -> None:
-    """A pickle that would make a file makes none: as first bytes, as a hello, as a frame behind a hello."""
+    """A pickle that would create a file is not opened: as first bytes, as a hello, or as a frame after a hello."""
     proof = tmp_path / "opened"
 
     class Opens:
@@ -211,7 +211,7 @@ async def test_pickles_are_not_opened(host: str, tmp_path: Path) -> None:
             await lost(connection)
         assert not proof.exists()
     pickle.loads(data)
-    assert proof.exists()  # the pickle does what it was made for
+    assert proof.exists()  # the pickle works when it is opened
 
 
 async def _take_over(ticket: Ticket, first: bytes) -> Connection:
@@ -226,20 +226,20 @@ async def _take_over(ticket: Ticket, first: bytes) -> Connection:
     connection.send(first)
     welcome = await welcomed
     assert isinstance(welcome, Welcome)
-    assert welcome.work == b""  # the work is given once, to the first
+    assert welcome.work == b""  # the work is sent once, to the first connection
     return connection
 
 
 def _seen(here: Live) -> int:
-    """What the worker would say that it has received."""
+    """Return the number of frames that the worker would report as received."""
     assert here.worker.peer is not None
     return here.worker.peer.statistics().sent
 
 
 async def test_whoever_has_the_secret_is_the_worker() -> None:
-    """A second connection with the secret takes the first one's place, as after a cut; then the worker comes back.
+    """A second connection with the secret replaces the first, as after a cut; then the worker reconnects.
 
-    The secret is all that makes a worker one. Whoever has it gets what the worker gets from then on, and no more.
+    The secret is a worker's only credential. A client that has it gets the worker's later frames, and nothing else.
     """
     async with live() as here:
         peer = here.worker.peer
@@ -252,7 +252,7 @@ async def test_whoever_has_the_secret_is_the_worker() -> None:
 
 
 async def test_a_launch_that_is_over_is_a_stranger() -> None:
-    """The secret of a worker that was stopped opens nothing."""
+    """The secret of a stopped worker is no longer accepted."""
     async with live() as here:
         ticket = here.ticket()
         await here.work.stop()
@@ -266,14 +266,14 @@ async def test_a_launch_that_is_over_is_a_stranger() -> None:
 
 
 def forms(secret: bytes) -> list[bytes]:
-    """How it could be written."""
-    # The last characters of base64 depend on what follows.
+    """Return the forms in which a secret could appear in text."""
+    # The last characters of base64 depend on the bytes that follow.
     encoded = [base64.b64encode(secret)[:40], base64.urlsafe_b64encode(secret)[:40]]
     return [secret, secret.hex().encode(), repr(secret)[2:-1].encode(), *encoded]
 
 
 def outside(here: Live) -> dict[str, bytes]:
-    """What other programs of this user can read: of each process, and of the launch's folder."""
+    """Return the texts that other programs of this user can read: of each process, and of the launch's folder."""
     found: dict[str, bytes] = {}
     processes = psutil.Process().children(recursive=True)
     assert len(processes) >= 2, "a launcher and a worker"
@@ -291,7 +291,7 @@ def outside(here: Live) -> dict[str, bytes]:
 
 
 def shown(here: Live) -> dict[str, bytes]:
-    """What a traceback or a log line could show of the objects that know a secret."""
+    """Return the texts that a traceback or a log line could show of objects that hold a secret."""
     peer, listener = here.worker.peer, here.listener
     ones: list[Any] = [here.worker, here.ticket(), peer, here.worker.ref, here.worker.runtime, here.app, here.work]
     connection = peer and peer.connection
@@ -302,7 +302,7 @@ def shown(here: Live) -> dict[str, bytes]:
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc here")
 @HOSTS
 async def test_secrets_are_nowhere(host: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in arguments, environments, launch folders, temporary files, logs, outputs, reprs or errors."""
+    """No secret is in arguments, environments, launch folders, temporary files, logs, outputs, reprs or errors."""
     caplog.set_level("DEBUG")
     async with live(host=host, log_level="debug") as here:
         secrets = forms(here.worker.secret)
@@ -318,7 +318,7 @@ async def test_secrets_are_nowhere(host: str, caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_repr_shows_no_secret() -> None:
-    """Of what carries a ticket."""
+    """The repr of an object that carries a ticket shows no secret."""
     secret = os.urandom(32)
     ticket = Ticket(bytes(16), secret, [("127.0.0.1", 1)], 1.0, 1.0)
     worker = Worker(1, 1, "name", "local")
