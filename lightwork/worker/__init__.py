@@ -1,7 +1,7 @@
-"""The other end of the link: what runs in a work's process.
+"""The worker: the end of the link that runs in a work's process.
 
-`main` is what a runtime brings to life (`lightwork.runtime.Spec.entry`), `serve` the same as a task of a loop
-that runs already.
+A runtime starts `main` in a new process (`lightwork.runtime.Spec.entry`). `serve` is the same worker as a task of a
+running event loop.
 """
 
 from lightwork.worker.process import main, serve

@@ -1,6 +1,6 @@
-"""The worker's end: dials back, unpacks the work, takes calls, streams state and results, ends in order.
+"""The agent of a worker: it dials back, unpacks the work, takes calls, streams state and results, and ends gracefully.
 
-Everything here runs in the agent's event loop. The state's way to the flow and back: `lightwork.worker.stream`.
+Everything here runs in the agent's event loop. `lightwork.worker.stream` exchanges the state with the flow.
 """
 
 from __future__ import annotations
@@ -37,43 +37,43 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "paths_here"]
 
 _QUICK = 0.001
-"""Seconds that a run takes at most after which the next one is expected to return at once, too."""
+"""Longest duration of a quick run, in seconds. After a quick run, the next run is expected to be quick, too."""
 
 _ON_EXIT_SHARE = 0.4
-"""Part of the grace period that ``on_exit`` has at least; the rest is for the calls that are cancelled."""
+"""Share of the grace period that ``on_exit`` has at least; the cancelled calls have the rest."""
 
 _END_MARGIN = 1.0
-"""Seconds beyond the grace period after which an end in order is no longer waited for."""
+"""Seconds beyond the grace period after which the guard no longer waits for a graceful end."""
 
 
 _AGAIN = 0.001
-"""Seconds after which a plain run is interrupted again that has not noticed; twice as many before each further time."""
+"""Seconds after which a plain run that has missed an interruption is interrupted again. The delay doubles each time."""
 
 _AGAIN_AT_MOST = 0.1
-"""Seconds between two of those times, at most."""
+"""Longest delay between two interruptions, in seconds."""
 
 _MOST_TOLD = 10_000
-"""Calls that a hello tells of."""
+"""Largest number of calls in a hello."""
 
 _ANSWERED = 256
-"""Calls after which those are looked for whose outcome the scheduler has."""
+"""Number of answered calls at which the agent drops those whose outcome the scheduler has acknowledged."""
 
 _PARTING = 0.8
-"""Seconds that the scheduler has at least to acknowledge the last frame: less than it gives the process beyond its
-grace."""
+"""Seconds that the scheduler has at least to acknowledge the last frame. It is less than the time that the scheduler
+gives the process beyond its grace period."""
 
 
 class Agent:
     """One worker.
 
     Args:
-        ticket: What the launch gave.
-        guard: Told of the connection, in a worker that has its process for itself.
+        ticket: The ticket of the launch.
+        guard: The guard of the connection, if the worker has the process to itself.
 
     Attributes:
         work: The work, once it is unpacked.
-        plain: The thread of a plain ``run``; None where it is ``async def``.
-        exit_code: Of the process when it has ended in order.
+        plain: The thread of a plain ``run``; None for an ``async def run``.
+        exit_code: Exit code of the process after a graceful end.
     """
 
     def __init__(self, ticket: messages.Ticket, guard: OrphanGuard | None = None) -> None:
@@ -89,15 +89,14 @@ class Agent:
             self._on_frame, messages.decode_from_scheduler, 1 << 30, ack_delay=None
         )
         self._welcome: messages.Welcome | None = None
-        self._stream: StateStream | None = None  # while it serves
-        self._waiting: list[messages.FromScheduler] | None = []  # frames that came before the work was ready
+        self._stream: StateStream | None = None  # set while the agent serves
+        self._waiting: list[messages.FromScheduler] | None = []  # frames received before the work was ready; then None
         self._is_quick = False  # whether the latest run returned at once
-        self._unsaid: set[int] = set()  # calls that run, which the scheduler was not told yet
+        self._unsaid: set[int] = set()  # running calls whose `Running` was not sent yet
         self._calls: dict[int, asyncio.Future[None]] = {}  # done when the frame that ends the call was sent
-        self._hashes: dict[int, str] = {}  # of those calls
-        self._answered: deque[tuple[int, str, int]] = (
-            deque()
-        )  # over, but the scheduler may not have that: `Hello.calls`
+        self._hashes: dict[int, str] = {}  # argument hashes of the same calls
+        # Ended calls whose last frame may not be acknowledged: number, hash, number of that frame. See `Hello.calls`.
+        self._answered: deque[tuple[int, str, int]] = deque()
         self._group: asyncio.TaskGroup | None = None
         self._end: asyncio.Future[tuple[str, float]] = self._loop.create_future()
         self._lost = asyncio.Event()
@@ -105,14 +104,14 @@ class Agent:
         self._service: ServiceWatch | None = None
         self.internal_ip: str = ""
 
-    # --- coming up --------------------------------------------------------------------------------
+    # --- start --------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Dial, be welcomed, unpack the work.
+        """Dial, wait for the welcome, and unpack the work.
 
         Raises:
-            DialFailed, Refused: It did not come that far; nothing is open then.
-            BaseException: The work could not be unpacked; the scheduler was told, `aclose` is still due.
+            DialFailed, RefusedByScheduler: The scheduler did not welcome the worker. Nothing is open.
+            BaseException: The work could not be unpacked. The scheduler was notified. The caller must call `aclose`.
         """
         welcome = await self._connect(self._ticket.dial_within)
         self._welcome = welcome
@@ -134,7 +133,8 @@ class Agent:
     def _take_over(self, connection: Connection, welcome: messages.Welcome) -> None:
         self._peer.attach(connection, welcome.received)
         connection.on_closed = lambda error: self._on_lost(connection)
-        # A runtime that knows the machine's addresses says so; behind a tunnel this end is on the loopback.
+        # A runtime that knows the machine's addresses sets LW_INTERNAL_IP: behind a tunnel, this end's address is the
+        # loopback address.
         self.internal_ip = os.environ.get("LW_INTERNAL_IP") or connection.local_host
         if self._guard is not None:
             patience = self._ticket.orphan_after + welcome.grace + _END_MARGIN
@@ -159,13 +159,13 @@ class Agent:
         )
 
     def _drop_acked(self) -> None:
-        """Forget the calls whose outcome the scheduler has."""
+        """Forget the calls whose outcome the scheduler has acknowledged."""
         acked = self._peer.acked
         while self._answered and self._answered[0][2] <= acked:
             self._answered.popleft()
 
     def _unpack(self, welcome: messages.Welcome) -> Work:
-        """The work, as the flow had it. Trusted: the scheduler has proved the launch's secret."""
+        """Unpickle the work. This is safe: the scheduler has proved that it knows the launch's secret."""
         import pickle
 
         for path in reversed(paths_here(welcome.paths, os.environ)):
@@ -175,10 +175,10 @@ class Agent:
         work.__dict__["_worker_name"] = welcome.name
         return work
 
-    # --- life -------------------------------------------------------------------------------------
+    # --- serving ------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
-        """Take calls until the end is asked for, or the scheduler is gone for good; then end in order."""
+        """Take calls until an end is requested or the scheduler is lost; then end gracefully."""
         work = self.work
         assert work is not None
         self._service = ServiceWatch(work, self.internal_ip)
@@ -214,7 +214,7 @@ class Agent:
             work._state.sink = None
 
     def _fall_silent(self) -> None:
-        """Say nothing more, as a process that is killed: of what is cancelled now the runtime tells why it ended."""
+        """Send nothing more, like a killed process: the runtime reports why the worker ended."""
         connection = self._peer.connection
         if connection is not None:
             self._peer.detach(connection)
@@ -222,7 +222,7 @@ class Agent:
             connection.abort()
 
     async def aclose(self) -> None:
-        """Let what was sent leave, then close the connection."""
+        """Flush the sent frames, then close the connection."""
         connection = self._peer.connection
         if connection is None:
             self._peer.close()
@@ -233,13 +233,13 @@ class Agent:
         await closed
 
     def request_end(self, reason: str, grace: float | None = None) -> None:
-        """Ask for the end. Safe in the callback of a signal handler, and repeatedly: the first counts."""
+        """Request the end. Safe in the callback of a signal handler. May be called twice: the first request counts."""
         if not self._end.done():
             assert self._welcome is not None
             self._end.set_result((reason, self._welcome.grace if grace is None else grace))
 
     async def _start(self, work: Work) -> None:
-        """Call ``on_start`` and tell; ends the worker where that fails."""
+        """Call ``on_start`` and send `Ready`; if ``on_start`` raises, end the worker."""
         try:
             await self._hook(work.on_start)
         except asyncio.CancelledError:
@@ -257,7 +257,7 @@ class Agent:
             self._on_frame(frame)
 
     async def _hook(self, hook: Callable[[], Any]) -> None:
-        """Call a hook where ``run`` runs."""
+        """Call a hook in the thread of ``run``."""
         if self.plain is None:
             await call_hook(hook)
             return
@@ -270,7 +270,7 @@ class Agent:
         await over
 
     async def _finish(self, work: Work, reason: str, grace: float) -> None:
-        """Say so, cancel what runs, call ``on_exit``; all within the grace period."""
+        """Send `Stopped`, cancel the running calls and call ``on_exit``, within the grace period."""
         deadline = self._loop.time() + grace
         if not self._has_said_goodbye:
             self._peer.send(messages.Stopped(reason))
@@ -283,20 +283,20 @@ class Agent:
         try:
             async with asyncio.timeout_at(deadline):
                 if self.plain is not None and not self.plain.is_idle:
-                    # The thread of run does not come back, so the hook cannot wait for it.
+                    # The thread of run is still busy, so the hook cannot wait for it.
                     await asyncio.to_thread(work.on_exit)
                 else:
                     await self._hook(work.on_exit)
         except TimeoutError:
-            _say(f"on_exit of {type(work).__name__} took longer than the grace period")
+            _say(f"on_exit of {type(work).__name__} took longer than the grace period; the worker ends without it")
         except Exception as error:
             _say(f"on_exit of {type(work).__name__} raised:\n{describe_error(error).traceback}")
         self._stream_out()
 
     async def _part(self, connected: asyncio.Task[None], deadline: float) -> None:
-        """Wait until the scheduler has taken in everything, over however many connections that takes.
+        """Wait until the scheduler has acknowledged every frame, over any number of connections.
 
-        It has what is left of the grace period: it may have been killed, and is started again, or be cut off.
+        The wait ends with the grace period. The scheduler may be disconnected, or may have been killed and restarted.
         """
         settled: asyncio.Future[None] = self._loop.create_future()
         self._peer.on_settled = lambda: _settle(settled, None)
@@ -305,7 +305,7 @@ class Agent:
         await asyncio.wait({settled, connected}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     async def _keep_connected(self) -> None:
-        """Whenever the connection is lost, make a new one; without one for too long, end."""
+        """Reconnect after each loss of the connection; end the worker if that takes too long."""
         while True:
             await self._lost.wait()
             self._lost.clear()
@@ -314,7 +314,7 @@ class Agent:
             try:
                 await self._connect(self._ticket.orphan_after)
             except (LightworkError, OSError) as error:
-                _say(f"the scheduler is gone, and this worker ends: {error}")
+                _say(f"the scheduler is lost, so this worker ends: {error}")
                 self.request_end(Reason.LOST)
                 return
 
@@ -327,9 +327,9 @@ class Agent:
     # --- calls ------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: messages.FromScheduler) -> None:
-        # First what comes all the time, by its very type: a `match` asks isinstance for each case.
+        # The most frequent frame first, by its exact type: a `match` calls isinstance for each case.
         if type(frame) is messages.Call and self._waiting is None:
-            if not self._end.done():  # else it crossed with the word of the end, and ends with the worker
+            if not self._end.done():  # otherwise the call crossed with `Stopped`, and ends with the worker
                 self._call(frame)
             return
         if isinstance(frame, messages.Query):
@@ -348,19 +348,19 @@ class Agent:
             case messages.Stop():
                 self.request_end(frame.reason, frame.grace)
             case _:
-                raise LightworkError(f"{type(frame).__name__} is not expected here")
+                raise LightworkError(f"expected a Cancel, Propose or Stop frame, got {type(frame).__name__}")
 
     def _tell(self, frame: messages.Query) -> None:
-        """Say what the process does or uses, right away."""
-        from lightwork.worker import inspection  # loaded by the first who asks
+        """Reply at once with the stacks or the resource usage of the process."""
+        from lightwork.worker import inspection  # imported by the first query
 
         data = inspection.stack_bytes(self._loop) if frame.what == "stack" else inspection.usage_bytes()
         if not self._peer.closed:
             self._peer.post(messages.QueryReply(frame.number, data))
 
     def _write_stack(self) -> None:
-        """The loop is blocked, and somebody wants to know where. Called in another thread."""
-        from lightwork.worker import inspection  # loaded by the first who asks
+        """Write the stacks of a process with a blocked loop. Called in the guard's thread."""
+        from lightwork.worker import inspection  # imported by the first query
 
         inspection.write_stack(self._loop)
 
@@ -375,7 +375,7 @@ class Agent:
             self.plain.submit(frame.id, frame.args)
             return
         if self._is_quick:
-            # After the task's first step: if that is all there is to the run, its result says that it ran.
+            # `Running` waits for the task's first step. If the run ends in that step, its result is enough.
             self._unsaid.add(frame.id)
         else:
             self._peer.send(messages.Running(frame.id))
@@ -386,7 +386,7 @@ class Agent:
             self._service.calls = len(self._calls)
             self._say_running(frame.id)
         elif not task.cancelled() and task.exception() is None:
-            return  # it needs no group to wait for it, nor the turn of the loop in which that would be told
+            return  # the task has ended: no group needs to wait for it, which would take an iteration of the loop
         self._group.create_task(self._follow(frame.id, task))
 
     def _say_running(self, call: int) -> None:
@@ -395,7 +395,7 @@ class Agent:
             self._peer.send(messages.Running(call))
 
     def _say_all_running(self) -> None:
-        """A run that edits the state runs: that is seen first, also where it then takes the process with it."""
+        """Send `Running` before an edit of the state: the flow sees it even if the run then kills the process."""
         if self._unsaid:
             for call in list(self._unsaid):
                 self._say_running(call)
@@ -404,12 +404,12 @@ class Agent:
         assert self.work is not None
         begun = time.monotonic()
         outcome = await run_coroutine(self.work, frame.id, frame.args)
-        # Not after one that took its time: a run that blocks the loop would seem not to run.
+        # Only after a quick run: otherwise a run that blocks the loop would not be shown as running.
         self._is_quick = time.monotonic() - begun < _QUICK
         self._finished(outcome)
 
     async def _follow(self, call: int, task: asyncio.Task[None]) -> None:
-        """Hold the task of a call in the group: it is cancelled with it, and what it raises is raised here."""
+        """Own the task of a call in the group: the group cancels the task, and gets its exception."""
         try:
             await task
         except asyncio.CancelledError:
@@ -428,8 +428,8 @@ class Agent:
             future.cancel()
 
     def _plain_finished(self, frame: EndOfCall) -> None:
-        """Called in the thread of ``run``."""
-        if not self._peer.closed:  # else it did not heed its cancellation, and all is over
+        """Hand the end of a call to the loop. Called in the thread of ``run``."""
+        if not self._peer.closed:  # otherwise the run ignored its cancellation, and the agent has ended
             self._loop.call_soon_threadsafe(self._finished, frame)
 
     def _cancel_again(self, call: int, waited: float) -> None:
@@ -439,7 +439,7 @@ class Agent:
             self._loop.call_later(wait, self._cancel_again, call, wait)
 
     def _finished(self, frame: EndOfCall) -> None:
-        """A call is over: the state as it left it goes first, then the frame."""
+        """Send the end of a call: first the state as the call left it, then the frame."""
         if self._peer.closed:
             return
         assert self._service is not None
@@ -458,16 +458,17 @@ class Agent:
             future.set_result(None)
 
     def _stream_out(self) -> None:
-        """Send the edits made so far: something follows them."""
+        """Send all edits made so far, because another frame must follow them."""
         assert self._stream is not None
         self._stream.flush(force=True)
 
 
 def paths_here(paths: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """The scheduler's folders for imports, as they are called on this machine.
+    """Return the scheduler's import folders, as paths on this machine.
 
-    Where the code was sent to another machine, its runtime sets ``LW_PATHS``: a JSON object of folders there to folders
-    here. What lies in none of them was not sent: a folder of the same name here is somebody else's.
+    A runtime that has sent the code to another machine sets ``LW_PATHS``: a JSON object that maps the scheduler's
+    folders to folders here. A folder outside of the map was not sent. It is left out, because a folder of the same name
+    here has unrelated contents.
     """
     text = environ.get("LW_PATHS")
     if text is None:
@@ -501,5 +502,5 @@ def _too_large(call: int, error: FrameTooLarge) -> messages.Failure:
 
 
 def _say(text: str) -> None:
-    """To the worker's output, which is all that is left when the scheduler is gone."""
+    """Print to the worker's output: it still works when the scheduler is lost."""
     print(f"lightwork: {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""How a worker comes to be connected: it dials, says hello and is welcomed, over as many connections as that takes.
+"""How a worker connects: it dials, sends its hello and waits for the welcome, over any number of connections.
 
-A connection may break at any byte of this, or fall silent. That says nothing about the scheduler, so the worker dials
-again; only a scheduler that has proved itself and refuses the worker is believed.
+A connection may break at any byte, or fall silent. That does not mean that the scheduler is gone, so the worker dials
+again. It gives up at once only if a scheduler that has proved the secret refuses it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGEST_PAUSE = 1.0
 
 
 class RefusedByScheduler(LightworkError):
-    """The scheduler does not want this worker, and says why."""
+    """The scheduler has refused this worker; the message is its reason."""
 
 
 async def connect(
@@ -32,20 +32,20 @@ async def connect(
     *,
     timeout: float,
 ) -> messages.Welcome:
-    """Connect until the scheduler welcomes the worker; give what it says.
+    """Connect until the scheduler welcomes the worker; return the welcome.
 
-    A connection that is proved and then brings nothing is given up as a route that is silent. Cancelling closes what
-    was begun.
+    A proved connection that then stays silent is closed after the time limit of a silent route. Cancelling closes a
+    connection in progress.
 
     Args:
-        ticket: As given to the worker.
-        hello: Makes the first frame of a connection.
-        take: Called with the connection and the welcome; takes over the connection's callbacks.
-        timeout: Seconds for all of it.
+        ticket: The worker's ticket.
+        hello: Returns the first frame of a connection.
+        take: Called with the connection and the welcome; sets the connection's callbacks.
+        timeout: Seconds for all attempts together.
 
     Raises:
         DialFailed: There was no welcome in time.
-        Refused: The scheduler does not want this worker.
+        RefusedByScheduler: The scheduler refused this worker.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -58,8 +58,8 @@ async def connect(
         except (OSError, ProtocolError) as error:  # a TimeoutError is an OSError
             left = deadline - loop.time()
             if left < _FIRST_PAUSE:
-                why = str(error) or "it is silent"
-                raise DialFailed(f"the scheduler gave no welcome within {timeout:g} s: {why}") from error
+                why = str(error) or "it sent nothing"
+                raise DialFailed(f"the scheduler did not welcome this worker within {timeout:g} s: {why}") from error
         await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), left / 2))
         pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -77,7 +77,7 @@ async def _be_welcomed(
         if isinstance(answer, messages.Refuse):
             connection.abort(RefusedByScheduler(answer.message))
         elif not isinstance(answer, messages.Welcome):
-            raise ProtocolError(f"the scheduler's first frame is {type(answer).__name__}, not a Welcome")
+            raise ProtocolError(f"the scheduler's first frame must be a Welcome, got {type(answer).__name__}")
         else:
             take(connection, answer)
             if not welcomed.done():
@@ -93,16 +93,16 @@ async def _be_welcomed(
     connection.on_closed = on_closed
     connection.send(messages.pack(messages.encode(hello)))
     try:
-        # Not one limit for all of it: the welcome carries the work, which may be large.
+        # The limit applies to silence, not to the whole welcome: it carries the work, which may be large.
         got = -1
         while not welcomed.done():
             if connection.buffered == got:
-                raise TimeoutError(f"no welcome: the scheduler said nothing for {silence:g} s")
+                raise TimeoutError(f"no welcome: the scheduler sent nothing for {silence:g} s")
             got = connection.buffered
             await asyncio.wait({welcomed}, timeout=silence)
         return await welcomed
     except BaseException:
         connection.abort()
         if not welcomed.cancel() and not welcomed.cancelled():
-            welcomed.exception()  # seen: else the loop reports it as never retrieved
+            welcomed.exception()  # mark it as retrieved: otherwise the loop reports it
         raise

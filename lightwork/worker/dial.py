@@ -1,4 +1,4 @@
-"""How a worker reaches its scheduler: every route in turn, until one proves that it is ours."""
+"""How a worker reaches its scheduler: it tries each route in turn, until a scheduler there proves the secret."""
 
 from __future__ import annotations
 
@@ -17,38 +17,37 @@ from lightwork.link.tls import TlsLayer, client_context
 __all__ = ["MAX_FRAME", "ROUTE_TIMEOUT", "DialFailed", "dial", "patience"]
 
 ROUTE_TIMEOUT = 5.0
-"""Seconds that one route may take at most until the next is tried: a firewall that drops packets must not cost the
-others."""
+"""Longest time for one route in seconds: a firewall that drops packets must not delay the other routes for long."""
 
 MAX_FRAME = 1 << 30
-"""Longest body accepted from a scheduler that has proved itself, until its `Welcome` gives the limit."""
+"""Longest body in bytes accepted from a scheduler that has proved itself, until its `Welcome` sets the limit."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-"""Seconds: a scheduler that was killed and goes on has all its works back soon after it listens."""
+"""Seconds. Short, so that a scheduler that was killed and resumed gets its works back soon after it listens."""
 
 
 class DialFailed(LightworkError, ConnectionError):
-    """No route led to the scheduler in time. The message names each and what happened there last."""
+    """No route reached the scheduler in time. The message names each route and its last error."""
 
 
 async def dial(ticket: Ticket, *, timeout: float, route_timeout: float | None = None) -> Connection:
-    """Connect to the scheduler that `ticket` was made by; the connection is open and proved.
+    """Connect to the scheduler that made `ticket`; return an open and proved connection.
 
-    Tries the routes in their order, each for at most `route_timeout` seconds, and all of them again after a pause
-    that doubles from 50 ms to 1 s, varied by half so that many workers do not come back at once. A route that
-    answers but does not know the secret is somebody else's and is passed over. Where the ticket has a fingerprint the
-    link is TLS, and whoever has another certificate is sent nothing, not even the launch's public id.
+    Tries the routes in order, each for at most `route_timeout` seconds. Then pauses and tries all of them again. The
+    pause doubles from 50 ms to 1 s and varies by half, so that many workers do not return at the same moment. A
+    listener that does not know the secret belongs to somebody else, and its route is skipped. If the ticket has a
+    fingerprint, the link is TLS. A listener with another certificate gets nothing, not even the launch's public id.
 
-    Set the connection's callbacks without awaiting anything before. Cancelling closes what was begun.
+    Set the connection's callbacks before the next await. Cancelling closes a connection in progress.
 
     Args:
-        ticket: As given to the worker.
-        timeout: Seconds for all of it.
-        route_timeout: Seconds for one try of one route; by default `patience` with them all.
+        ticket: The worker's ticket.
+        timeout: Seconds for all attempts together.
+        route_timeout: Seconds for one attempt of one route; `patience` by default.
 
     Raises:
-        DialFailed: If no route led there in time.
+        DialFailed: If no route reached the scheduler in time.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -65,24 +64,24 @@ async def dial(ticket: Ticket, *, timeout: float, route_timeout: float | None = 
                 async with asyncio.timeout(left):
                     return await _try(ticket, route)
             except TimeoutError as error:
-                if error.errno:  # the system's own
+                if error.errno:  # the operating system's timeout
                     outcomes[route] = _reason(error)
                 elif left == route_timeout:
                     outcomes[route] = f"no answer within {left:g} s"
-                else:  # cut short by the deadline: what an earlier try came to says more
+                else:  # the deadline cut this attempt short: the error of an earlier attempt says more
                     outcomes.setdefault(route, f"no answer within {left:.2g} s")
             except (OSError, ProtocolError) as error:
                 outcomes[route] = _reason(error)
         left = deadline - loop.time()
         if not ticket.routes or left < _FIRST_PAUSE:
             raise DialFailed(_story(ticket, outcomes, timeout))
-        # No pause leads past the deadline: the scheduler may come back just before it.
+        # A pause ends before the deadline: the scheduler may come back just before it.
         await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), left / 2))
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def patience(ticket: Ticket, timeout: float) -> float:
-    """Seconds that one route may be silent: each must get two tries within `timeout` if all the others are silent."""
+    """Return the seconds that one route may be silent: each route gets two attempts in `timeout` if all are silent."""
     return min(ROUTE_TIMEOUT, timeout / (2 * max(1, len(ticket.routes))))
 
 
@@ -118,13 +117,13 @@ async def _try(ticket: Ticket, route: tuple[str, int]) -> Connection:
     except BaseException:
         connection.abort()
         if not opened.cancel() and not opened.cancelled():
-            opened.exception()  # seen: else the loop reports it as never retrieved
+            opened.exception()  # mark it as retrieved: otherwise the loop reports it
         raise
     return connection
 
 
 async def _connect_here(loop: asyncio.AbstractEventLoop, make: Callable[[], asyncio.Protocol], name: str) -> None:
-    """Connect to a Unix socket in the abstract namespace; by hand, since libuv takes its name for a path."""
+    """Connect to a Unix socket in the abstract namespace. Done by hand, because libuv takes the name for a path."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.setblocking(False)
@@ -150,4 +149,4 @@ def _story(ticket: Ticket, outcomes: dict[tuple[str, int], str], timeout: float)
     if not ticket.routes:
         return "the ticket names no route to the scheduler"
     tried = "; ".join(f"{_spell(route)}: {outcomes.get(route, 'not tried')}" for route in ticket.routes)
-    return f"the scheduler was not reached within {timeout:g} s: {tried}"
+    return f"could not reach the scheduler within {timeout:g} s: {tried}"

@@ -1,8 +1,8 @@
-"""Enters ``run`` and says what came of it, as the frame to send.
+"""Calls ``run`` and returns its outcome as the frame to send.
 
-A coroutine runs as a task of the agent's loop. A plain ``run`` has a thread for itself: the main thread where
-the worker has a process of its own, so that what wants the main thread (signals, many GUI and CUDA
-libraries) works; the agent's loop then runs in a second one.
+An ``async def run`` is a task of the agent's loop. A plain ``run`` has a separate thread. If the worker has the process
+to itself, that is the main thread, because signals and many GUI and CUDA libraries need the main thread; the agent's
+loop then runs in a second thread.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ EndOfCall = messages.Result | messages.Failure | messages.Cancelled
 
 _encode = msgspec.msgpack.Encoder().encode
 _INTERRUPT = getattr(signal, "SIGURG", None)
-"""Interrupts the main thread. Ignored by default and used by nothing else in Python, so nobody's handler is lost."""
+"""Signal that interrupts the main thread. It is ignored by default and Python does not use it: no handler is lost."""
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds after which a computing thread lets the agent's have the interpreter: the delay of a state change."""
+"""Seconds after which a computing thread gives the interpreter to the agent's thread: the delay of a state change."""
 
 
 def enter(work: Work, args: bytes) -> Any:
-    """Call the work's ``run`` through its executor; gives a coroutine where it is ``async def``."""
+    """Call the work's ``run`` through its executor; return a coroutine for an ``async def run``."""
     positional, named = work._signature.unbind(args)
     executor = work._run_executor_cls
-    if executor is WorkRunExecutor:  # which would do no more than this
+    if executor is WorkRunExecutor:  # a shortcut with the same effect
         return work.run(*positional, **named)
     return executor(work, work.run)(*positional, **named)
 
@@ -55,7 +55,7 @@ async def call_hook(hook: Callable[..., Any], *args: Any) -> Any:
 
 
 async def run_coroutine(work: Work, call: int, args: bytes) -> EndOfCall:
-    """Run an ``async def run``; gives the frame that says what came of it, and never raises."""
+    """Run an ``async def run``; return the frame of its outcome. Never raises."""
     try:
         return end_call(work, call, await enter(work, args))
     except asyncio.CancelledError:
@@ -71,7 +71,7 @@ async def run_coroutine(work: Work, call: int, args: bytes) -> EndOfCall:
 
 
 def _run_plain(work: Work, call: int, args: bytes) -> EndOfCall:
-    """Like `run_coroutine`, for a plain ``run`` in its own thread."""
+    """Run a plain ``run`` in its thread; otherwise like `run_coroutine`."""
     try:
         return end_call(work, call, enter(work, args))
     except asyncio.CancelledError:
@@ -89,7 +89,7 @@ def _run_plain(work: Work, call: int, args: bytes) -> EndOfCall:
 
 
 def end_call(work: Work, call: int, value: Any) -> EndOfCall:
-    """The frame for a returned value: a `Result`, or a `Failure` where the value cannot be encoded."""
+    """Return the frame for a returned value: a `Result`, or a `Failure` if the value cannot be encoded."""
     try:
         return messages.Result(call, msgspec.Raw(_encode(value)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -106,11 +106,11 @@ def _failure(call: int, error: BaseException, *, swallowed: bool = False) -> mes
 
 
 class PlainThread:
-    """Runs plain ``run`` calls one after the other in the thread that calls `serve`.
+    """Runs the calls of a plain ``run``, one after the other, in the thread that calls `serve`.
 
     Args:
         work: The work.
-        done: Called in that thread with the frame that ends each call.
+        done: Called in this thread with the frame that ends each call.
     """
 
     def __init__(self, work: Work, done: Callable[[EndOfCall], None]) -> None:
@@ -121,23 +121,23 @@ class PlainThread:
         self._is_main = False
         self._current: int | None = None
         self._cancelled: set[int] = set()
-        self._due: int | None = None  # the present call, while it is to be interrupted by a signal and was not yet
-        self._lock = threading.Lock()  # held while a call is interrupted from another thread, and while it is left
-        self._is_interrupted = False  # whether the present call was interrupted from another thread
-        self._left = 0  # jobs that are not done
+        self._due: int | None = None  # the current call, while an interruption by a signal is pending
+        self._lock = threading.Lock()  # held while another thread interrupts a call, and while a call is left
+        self._is_interrupted = False  # whether another thread has interrupted the current call
+        self._left = 0  # number of unfinished jobs
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs in the thread."""
+        """Whether the thread has no unfinished job."""
         return self._left == 0
 
     def submit(self, call: int, args: bytes) -> None:
-        """Run a call after those submitted before."""
-        self._cancelled.discard(call)  # a cancellation that came too late for an earlier try of it
+        """Run a call after the calls that were submitted before."""
+        self._cancelled.discard(call)  # from a cancellation that came too late for an earlier attempt
         self._submit(lambda: self._run(call, args))
 
     def submit_hook(self, hook: Callable[[], Any], done: Callable[[BaseException | None], None]) -> None:
-        """Call a plain hook in the thread; `done` gets what it raised, in that thread."""
+        """Call a hook in the thread; `done` gets its exception or None, in the same thread."""
 
         def job() -> None:
             error: BaseException | None = None
@@ -157,31 +157,32 @@ class PlainThread:
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Let `serve` return after what was submitted."""
+        """Let `serve` return after the submitted jobs."""
         self._jobs.put(None)
 
     def cancel(self, call: int) -> None:
-        """Raise `asyncio.CancelledError` where the call runs; one that has not begun does not begin.
+        """Raise `asyncio.CancelledError` in a running call; keep a waiting call from being entered.
 
-        See `is_cancelling` for what is due after it.
+        The caller must call `is_cancelling` afterwards.
         """
         self._cancelled.add(call)
         if self._is_main and _INTERRUPT is not None:
-            # A signal interrupts sleeps and system calls too; the handler runs in the main thread.
+            # A signal also interrupts sleeps and system calls; its handler runs in the main thread.
             if self._current == call:
                 self._due = call
                 signal.pthread_kill(self._thread, _INTERRUPT)
             return
-        # Under the state's lock no edit is half made; one that waits for the lock is interrupted before it begins.
+        # While this thread holds the state's lock, no edit is half done. An edit that waits for the lock is interrupted
+        # before it begins.
         with self._lock, self._work._state.lock:
             if self._current == call:
                 self._is_interrupted = True
                 _raise_in(self._thread, asyncio.CancelledError)
 
     def is_cancelling(self, call: int) -> bool:
-        """Whether a call that was cancelled has not noticed; it is interrupted again then. Ask until it has.
+        """Return whether a cancelled call still runs uninterrupted; if so, interrupt it again. Call this until false.
 
-        A signal is lost on a thread that is about to block, and it comes too early to one in the middle of an edit.
+        A signal has no effect on a thread that is about to block, or on a thread in the middle of an edit.
         """
         if self._due is None or self._due != call or self._current != call:
             return False
@@ -190,7 +191,7 @@ class PlainThread:
         return True
 
     def serve(self) -> None:
-        """Run what is submitted until `close`."""
+        """Run the submitted jobs until `close`."""
         self._thread = threading.get_ident()
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main and _INTERRUPT is not None:
@@ -199,7 +200,7 @@ class PlainThread:
             try:
                 job()
             except asyncio.CancelledError:
-                continue  # an interruption that came too late for the call that it was meant for
+                continue  # an interruption that came too late for its call
             finally:
                 with self._lock:
                     self._left -= 1
@@ -228,12 +229,12 @@ class PlainThread:
                 frame = _run_plain(self._work, call, args)
             self._leave()
         except asyncio.CancelledError:
-            self._leave()  # interrupted between the lines of this function: the frame says what had come of it
+            self._leave()  # interrupted within this function: the frame has the call's outcome so far
         self._cancelled.discard(call)
         self._done(frame)
 
     def _leave(self) -> None:
-        """From here on nothing interrupts the thread any more."""
+        """Leave the current call: after this, nothing interrupts the thread."""
         while True:
             try:
                 with self._lock:
@@ -262,5 +263,5 @@ def _use_up(thread: int) -> None:
 
 
 def _raise_in(thread: int, kind: type[BaseException]) -> None:
-    """Have a thread raise this at its next line."""
+    """Make a thread raise an exception at its next bytecode instruction."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))

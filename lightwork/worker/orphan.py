@@ -1,7 +1,7 @@
-"""Ends a worker's process that has lost its scheduler, also where its event loop is too busy to notice.
+"""The orphan guard: it ends a worker's process that has lost its scheduler, even if the event loop is blocked.
 
-The agent ends in order when it was cut off too long. It cannot where user code blocks the loop, or a run ignores
-its cancellation. So a thread that needs neither watches the socket and the clock.
+An agent without a connection for too long ends gracefully. It cannot if user code blocks the loop, or if a run ignores
+its cancellation. So a separate thread watches the socket and the clock.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from lightwork.worker.urgent_data import UrgentBytes
 __all__ = ["OrphanGuard"]
 
 _HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
-"""Told as soon as the other end has closed, with unread data too; elsewhere than on Linux when both have."""
-
+"""Poll event for a closed connection. On Linux it is set as soon as the other end has closed, even with unread data.
+Other systems set it only when both ends have closed."""
 
 _HUNG_UP_ANY = _HUNG_UP | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 class OrphanGuard:
-    """Watches one worker's connection from a thread of its own, which sleeps until something happens to it.
+    """Watches one worker's connection from a separate thread. The thread sleeps until an event of the connection.
 
     Attributes:
-        on_urgent: Called in that thread when the other end has sent an urgent byte: it asks, and the loop is blocked.
+        on_urgent: Called in this thread when the other end has sent an urgent byte: a query while the loop is blocked.
     """
 
     def __init__(self) -> None:
@@ -40,11 +40,12 @@ class OrphanGuard:
         self._thread = threading.Thread(target=self._watch, name="lightwork-guard", daemon=True)
 
     def connected(self, fd: int, patience: float) -> None:
-        """There is a connection.
+        """Watch a new connection.
 
         Args:
-            fd: Its socket's descriptor.
-            patience: Seconds after its loss in which there must be another; else the process is ended.
+            fd: File descriptor of the connection's socket.
+            patience: Seconds after its loss within which there must be another connection. Otherwise the guard ends the
+                process.
         """
         self._fd, self._patience = fd, patience
         if self._thread.ident is None:
@@ -53,7 +54,7 @@ class OrphanGuard:
             self._notify()
 
     def lost(self) -> None:
-        """There is none any more."""
+        """Note that the connection is lost."""
         self._fd = -1
         self._notify()
 
@@ -61,7 +62,7 @@ class OrphanGuard:
         try:
             os.write(self._wake, b".")
         except BlockingIOError:
-            return  # full: the thread has enough to wake up for
+            return  # the pipe is full: the thread wakes up anyway
 
     def _watch(self) -> None:
         connected = True
@@ -77,14 +78,15 @@ class OrphanGuard:
                 os.read(self._woken, 4096)
                 connected = self._fd >= 0
             elif any(number == fd and event & _HUNG_UP_ANY for number, event in events):
-                connected = False  # the agent will say `lost`, if it comes to it
+                connected = False  # the agent also calls `lost`, unless its loop is blocked
             elif events:
                 if urgent.take(fd) and self.on_urgent is not None:
-                    self.on_urgent()  # else the loop has come past it meanwhile, and answers itself
+                    self.on_urgent()  # if there is no byte, the loop has read past it meanwhile, and answers itself
             else:
                 self._end()
 
     def _end(self) -> None:
-        print(f"lightwork: no scheduler for {self._patience:g} s, and this worker does not end", file=sys.stderr)
+        text = f"no scheduler for {self._patience:g} s, and this worker did not end by itself: its process is ended now"
+        print(f"lightwork: {text}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(LOST_CODE)

@@ -1,4 +1,4 @@
-"""How an `Agent` gets a process, or a task: threads, signals and the exit code."""
+"""Runs an `Agent` in a process or a task: threads, signals and the exit code."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _decode_ticket = msgspec.msgpack.Decoder(messages.Ticket).decode
 
 
 def main() -> int:
-    """Be the worker of the ticket on standard input; returns the exit code.
+    """Run the worker of the ticket on standard input; return the exit code.
 
-    An ``async def run`` shares the event loop of the agent, in the main thread. A plain ``run`` gets the main
-    thread, and the loop goes on in another.
+    An ``async def run`` shares the event loop of the agent, in the main thread. A plain ``run`` gets the main thread,
+    and the loop continues in another thread.
     """
     ticket = _decode_ticket(sys.stdin.buffer.read())
     _close_input()
     with asyncio.Runner() as runner:
-        # Not `Runner.run`: what that does for Ctrl-C, the agent does for itself, and each worker would pay for both.
+        # Not `Runner.run`: it handles Ctrl-C, which the agent does itself, and each worker would pay for both.
         loop = runner.get_loop()
         agent = loop.run_until_complete(_open(ticket, guarded=True))
         if agent is None:
@@ -46,10 +46,9 @@ def main() -> int:
 
 
 async def serve(ticket: bytes) -> int:
-    """Be the worker of a ticket as a task of the running loop; returns the exit code.
+    """Run the worker of a ticket as a task of the running loop; return the exit code.
 
-    Cancelling it ends the worker at once. A plain ``run`` has a thread of its own, which nothing can end
-    that it does not let itself.
+    Cancelling it ends the worker at once. A plain ``run`` has a separate thread, which ends only when ``run`` returns.
     """
     agent = await _open(_decode_ticket(ticket))
     if agent is None:
@@ -70,7 +69,7 @@ async def _open(ticket: messages.Ticket, *, guarded: bool = False) -> Agent | No
     try:
         await agent.open()
     except (LightworkError, OSError) as error:
-        print(f"lightwork: this worker could not reach its scheduler: {error}", file=sys.stderr)
+        print(f"lightwork: this worker could not connect to its scheduler: {error}", file=sys.stderr)
         await agent.aclose()
         return None
     except Exception as error:
@@ -87,7 +86,7 @@ async def _serve_async(agent: Agent) -> None:
 
 
 def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Runner) -> int:
-    """Give the main thread to the calls and a second one to the loop, which goes on where it was."""
+    """Run the calls in the main thread, and continue the loop in a second thread."""
     loop = runner.get_loop()
     outcome = [_FAILED]
 
@@ -103,7 +102,7 @@ def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Ru
             outcome[0] = agent.exit_code
         finally:
             if not agent.plain.is_idle:
-                # A run that ignores its cancellation holds the main thread; the grace period is over.
+                # A run that ignores its cancellation blocks the main thread, and the grace period has ended.
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(outcome[0])
@@ -119,12 +118,13 @@ def _serve_plain(agent: Agent, run_calls: Callable[[], None], runner: asyncio.Ru
 
 
 def _end_on_signals(agent: Agent, loop: asyncio.AbstractEventLoop) -> None:
-    """Have SIGTERM and SIGINT ask for the end, whatever the main thread is at.
+    """Make SIGTERM and SIGINT request the end, whatever the main thread does.
 
-    A handler has its turn when the main thread executes Python code. A signal that reaches it right before it blocks in
-    a system call, or that another thread is given, does not bring that about; but the interpreter writes a byte for
-    each, which comes to the loop. Both are needed: a run may want those bytes for itself, for an event loop of its own.
-    (`loop.add_signal_handler` takes a loop that runs in the main thread, and most of a millisecond.)
+    There are two ways, and both are needed. A signal handler runs when the main thread executes Python code. It does
+    not run if the signal arrives right before the thread blocks in a system call, or if another thread gets the signal.
+    For those cases the interpreter writes a byte for each signal to a pipe, which the loop reads. But a run may
+    redirect those bytes to its own event loop. (`loop.add_signal_handler` needs a loop in the main thread, and takes
+    most of a millisecond.)
     """
     ending = (signal.SIGTERM, signal.SIGINT)
     readable, writable = os.pipe()
@@ -136,7 +136,7 @@ def _end_on_signals(agent: Agent, loop: asyncio.AbstractEventLoop) -> None:
             agent.request_end(Reason.SIGTERM_SIGNAL_HANDLER)
 
     def on_signal(*_: object) -> None:
-        # Only tells the loop: a handler that took a lock could find it held by the thread it interrupts.
+        # The handler only notifies the loop. It takes no lock: the interrupted thread may hold that lock.
         loop.call_soon_threadsafe(agent.request_end, Reason.SIGTERM_SIGNAL_HANDLER)
 
     loop.add_reader(readable, on_bytes)
@@ -146,7 +146,7 @@ def _end_on_signals(agent: Agent, loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _close_input() -> None:
-    """Nobody types to a worker: reading gives the end of the file."""
+    """Replace standard input by the null device: a worker has no input, so a read returns the end of the file."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

@@ -1,4 +1,4 @@
-"""Tells when the work's own service answers, so that `Work.url` is there once it does and gone when it does not."""
+"""Watches a work's HTTP service: `Work.url` is set while the service answers, and empty otherwise."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["ServiceWatch"]
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
 _UP_PAUSE = 2.0
-"""Seconds between two looks at a service that answers. Whether somebody listens at a port can only be tried."""
+"""Seconds between two checks of a service that answers. The only check for a listener at a port is a connection."""
 
 
 class ServiceWatch:
-    """Tries the work's port while calls run and the port is known.
+    """Checks the work's port while calls run and the port is known.
 
     Args:
         work: The work, in the worker.
-        internal_ip: Address that others reach it at, for a service bound to all addresses.
+        internal_ip: Address at which other machines reach a service that is bound to all addresses.
 
     Attributes:
-        calls: Calls that run; set by the agent.
+        calls: Number of running calls; set by the agent.
     """
 
     def __init__(self, work: Work, internal_ip: str) -> None:
@@ -37,22 +37,22 @@ class ServiceWatch:
 
     @property
     def calls(self) -> int:
-        """Calls that run now."""
+        """Number of running calls."""
         return self._calls
 
     @calls.setter
     def calls(self, number: int) -> None:
-        # Most works have no port, and their calls must not wake anybody.
+        # Most works have no port, and their calls must not wake the watch.
         if (number == 0) != (self._calls == 0) and self._work._state.values["_port"] is not None:
             self._wake.set()
         self._calls = number
 
     def port_changed(self) -> None:
-        """The work's port is known from now on."""
+        """Note that the work's port is now known."""
         self._wake.set()
 
     async def serve(self) -> None:
-        """Set and clear the work's url, until cancelled. With no port, or no call and no url, it sleeps."""
+        """Set and clear the work's url, until cancelled. Sleep without a port, or without a call and a url."""
         assigned, url = _place(self._work)
         pause = _FIRST_PAUSE
         while True:
@@ -83,9 +83,9 @@ class ServiceWatch:
 
 
 def _place(work: Work) -> tuple[int | None, str]:
-    """Put the work's service where its runtime wants it; gives the port and the url of that, as far as they are known.
+    """Set the host that the runtime has assigned to the work's service; return the assigned port and url, if known.
 
-    A work that names a host of its own keeps it. The port becomes the work's when it first asks for one.
+    A work that has set another host keeps it. The work gets the assigned port when it first requests a port.
     """
     host, port, url = assigned_service()
     if host and work.host in ("127.0.0.1", "localhost"):
@@ -94,7 +94,7 @@ def _place(work: Work) -> tuple[int | None, str]:
 
 
 async def _answers(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Return whether a listener accepts connections there."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:

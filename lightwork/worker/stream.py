@@ -1,7 +1,7 @@
-"""The state of a work on its way: its edits to the flow, and what the flow proposes to the work.
+"""Exchanges a work's state with the flow: the work's edits go out, and the flow's proposals come in.
 
-Everything here runs in the agent's event loop but for `StateStream.edited`, which is called where the state is
-edited, under the state's lock.
+Everything here runs in the agent's event loop, except `StateStream.edited`. The state calls it under its lock, in the
+thread that edits the state.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 __all__ = ["StateStream"]
 
 _FLUSH_EVERY = 0.001
-"""Seconds between two deltas sent from within a busy coroutine; what comes between leaves when it awaits."""
+"""Seconds between two deltas of a coroutine that does not await; its other edits are sent when it awaits."""
 
 _BURST = 32
-"""How many edits in a row leave at once, each by itself: a coroutine may set a few values, and then compute."""
+"""Number of edits in a row that are sent at once and separately: a coroutine may set a few values and then compute."""
 
 
 class StateStream:
-    """Ties a work's state to the link. Made in the agent's loop.
+    """Connects a work's state to the link. Made in the agent's loop.
 
     Args:
         work: The work.
-        peer: The other end; its `on_writable` is taken over.
+        peer: The other end; this object sets its `on_writable`.
         on_port: Called in the loop when the work's port has changed.
-        before: Called in the loop before edits are sent: what must be told first.
+        before: Called in the loop before edits are sent, to send frames that must come first.
 
     Attributes:
-        latest_proposal: Number of the latest one that the flow has made, 0 before the first.
+        latest_proposal: Number of the flow's latest proposal, 0 before the first.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class StateStream:
         peer.on_writable = self.flush
 
     def edited(self, op: Op) -> None:
-        """The sink of the state: called under its lock, in whatever thread edits it."""
+        """Take an edit, as the sink of the state. Called under the state's lock, in the thread that edits the state."""
         self._buffer.add(op)
         if op[1][0] == "_port":
             self._loop.call_soon_threadsafe(self._on_port)
@@ -77,7 +77,7 @@ class StateStream:
                 self._is_scheduled = True
                 self._loop.call_soon_threadsafe(self.flush)
         elif self._may_flush():
-            # In the loop's own thread the delta can leave now, also from a coroutine that never awaits.
+            # In the loop's thread the delta can be sent now, even from a coroutine that never awaits.
             self._is_scheduled = False
             self._send_waiting(force=False)
         elif not self._is_scheduled:
@@ -85,7 +85,7 @@ class StateStream:
             self._loop.call_soon(self.flush)
 
     def _may_flush(self) -> bool:
-        """Whether an edit in the loop's own thread leaves at once; a burst may, and one in each millisecond."""
+        """Return whether to send an edit of the loop's thread at once: a burst may, then one in each millisecond."""
         now = time.monotonic()
         credit = self._credit + (now - self._credited_at) / _FLUSH_EVERY
         self._credited_at = now
@@ -96,8 +96,8 @@ class StateStream:
         return True
 
     def flush(self, *, force: bool = False) -> None:
-        """Send the edits that wait, if the other end keeps up, or must because something follows them."""
-        # What was edited before is in the buffer; what another thread edits now is as good as edited after this.
+        """Send the buffered edits if the other end keeps up, or if `force` is set because a frame follows them."""
+        # Every earlier edit is in the buffer. A concurrent edit in another thread counts as a later edit.
         if not (self._is_scheduled or self._buffer):
             return
         with self._work._state.lock:
@@ -106,7 +106,7 @@ class StateStream:
                 self._send_waiting(force=force)
 
     def _send_waiting(self, *, force: bool) -> None:
-        """The same under the state's lock, where edits do wait."""
+        """Do the work of `flush`, under the state's lock and with edits in the buffer."""
         peer = self._peer
         if peer.closed:
             return
@@ -124,14 +124,20 @@ class StateStream:
             if len(ops) == 1:
                 parts = split_op(ops[0])
                 if parts is None:
-                    raise StateError(f"{_spell(ops[0])} cannot be sent: {error}") from None
+                    raise StateError(
+                        f"{_spell(ops[0])} cannot be sent: {error}. Keep a file's path instead, or raise max_frame "
+                        "in the configuration"
+                    ) from None
                 ops = parts
             middle = len(ops) // 2
             self._send_ops(ops[:middle])
             self._send_ops(ops[middle:])
 
     def propose(self, frame: messages.Propose, group: asyncio.TaskGroup) -> None:
-        """Let the work take or refuse what the flow proposes, after what was proposed before; `group` may be used."""
+        """Let the work accept or refuse a proposal of the flow, after the earlier proposals.
+
+        An ``async def apply_flow_delta`` runs as a task of `group`.
+        """
         self._proposals.append(frame)
         self.latest_proposal = frame.proposal
         self._decide(group)

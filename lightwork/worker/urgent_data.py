@@ -1,8 +1,8 @@
-"""Tells a thread of urgent bytes that come to a socket which another thread reads.
+"""Notifies a thread of urgent bytes on a socket that another thread reads.
 
-To poll that socket for them (POLLPRI) would do, but Linux then wakes the thread for every byte that comes, and has it
-look and sleep again in the kernel: each call cost two switches of threads more. So the kernel sends SIGURG, to that
-thread alone, which blocks the signal and polls a signalfd. Elsewhere the socket is polled.
+Polling the socket for urgent bytes (POLLPRI) also works. But then Linux wakes the thread inside the kernel for every
+received byte, which costs two more thread switches for each call. So on Linux the kernel sends SIGURG to the polling
+thread, which blocks the signal and polls a signalfd. On other systems the thread polls the socket.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ _F_SETOWN_EX = 15
 _F_OWNER_TID = 0
 
 _SIGNAL_SET = 128
-"""Bytes of a ``sigset_t``."""
+"""Size of a ``sigset_t`` in bytes."""
 
 _SIGNAL_INFO = 128
-"""Bytes of a ``signalfd_siginfo``."""
+"""Size of a ``signalfd_siginfo`` in bytes."""
 
 _ON_ITS_WAY = 1000
-"""Milliseconds that the byte may take to come after its signal, which leaves with the data before it."""
+"""Milliseconds that the urgent byte may arrive after its signal. The signal comes with the data before the byte."""
 
 
 class UrgentBytes:
-    """Watches one socket after the other. Made and used in the thread that polls."""
+    """Watches one socket at a time for urgent bytes. Made and used in the polling thread."""
 
     def __init__(self) -> None:
         self._signals = _open_signals() if sys.platform == "linux" else -1
 
     def register(self, poll: select.poll, fd: int, events: int) -> None:
-        """Have `poll` tell of urgent bytes of the socket `fd` too, besides `events`."""
+        """Make `poll` report urgent bytes of the socket `fd`, besides `events`."""
         if self._signals < 0:
             poll.register(fd, events | select.POLLPRI)
             return
         try:
             fcntl.fcntl(fd, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
-        except OSError:  # a sandbox that has no such thing; or it was closed meanwhile, and so says the poll
+        except OSError:  # a sandbox forbids it; or the socket was closed meanwhile, which the poll reports
             events |= select.POLLPRI
         poll.register(fd, events)
         poll.register(self._signals, select.POLLIN)
-        if _has_come(fd, 0):  # before the kernel knew whom to tell
+        if _has_come(fd, 0):  # the byte arrived before the kernel knew the thread
             signal.pthread_kill(threading.get_ident(), signal.SIGURG)
 
     def take(self, fd: int) -> bool:
-        """Take the urgent byte, which is no part of the stream. False if there is none, be it that it was read past."""
+        """Read the urgent byte, which is not part of the stream. Return False if there is none, or it was read past."""
         if self._signals >= 0:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._signals, _SIGNAL_INFO)
@@ -68,14 +68,14 @@ class UrgentBytes:
 
 
 def _has_come(fd: int, patience: int) -> bool:
-    """Whether an urgent byte is there within that many milliseconds."""
+    """Return whether an urgent byte arrives within `patience` milliseconds."""
     poll = select.poll()
     poll.register(fd, select.POLLPRI)
     return any(event & select.POLLPRI for _, event in poll.poll(patience))
 
 
 def _open_signals() -> int:
-    """A descriptor that is readable when this thread has been sent SIGURG; -1 where there can be none."""
+    """Return a file descriptor that is readable when this thread has received SIGURG; -1 if unsupported."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "signalfd"):
         return -1

@@ -1,7 +1,7 @@
-"""A worker's life played through before the first is forked, in the process that they are forked from.
+"""The warm-up: it runs a whole worker in the launcher, before the launcher forks the first worker.
 
-What code does when it runs for the first time, an interpreter does once for each function, type and cache: it writes to
-them. Forked processes that did it each for themselves would also copy the memory that it is written to, page by page.
+When code runs for the first time, the interpreter initialises its functions, types and caches, which writes to their
+memory. If each forked process did this, it would also copy that memory, page by page.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from lightwork.worker.agent import Agent
 __all__ = ["warm_up"]
 
 _WITHIN = 5.0
-"""Seconds after which it is given up: it takes a few milliseconds."""
+"""Time limit of a warm-up in seconds. It usually takes a few milliseconds."""
 
 _MAX_FRAME = 1 << 20
 _OVER = "over"
 
 
 class _WarmupWork(Work):
-    """What is played: one call, one change of the state."""
+    """The work of the warm-up: one call, one change of the state."""
 
     def __init__(self) -> None:
         super().__init__(start_with_flow=False)
@@ -44,12 +44,15 @@ class _WarmupWork(Work):
 
 
 def warm_up() -> bool:
-    """Be a worker once, from the dial to the end, with a scheduler in the same loop; says whether it came to that.
+    """Run a worker once, from the dial to the end, with a scheduler in the same loop; return whether it ran.
 
-    It leaves no thread, descriptor or task, and no signal handler: a process can be forked afterwards. Where the
-    platform does not let it, nothing is played, and workers start as well without.
+    The warm-up leaves no thread, file descriptor, task or signal handler: the process can fork afterwards. If the
+    platform does not support it, nothing runs, and workers start without a warm-up.
+
+    Raises:
+        LightworkError: If the worker did not end as expected.
     """
-    if sys.platform != "linux":  # elsewhere nothing is forked, and there is no socket without a file
+    if sys.platform != "linux":  # other systems do not fork workers, and have no socket without a file
         return False
     keep_buffers()
     try:
@@ -64,13 +67,13 @@ def warm_up() -> bool:
 
 
 def _nothing() -> None:
-    """The first thread of a process is the dearest, as everything that is first."""
+    """Run in the first thread of the process: like all first uses, that thread is the most expensive."""
 
 
 async def _run_once() -> None:
     launch, secret, name = os.urandom(LAUNCH_SIZE), os.urandom(32), f"lightwork-{os.urandom(8).hex()}"
     loop = asyncio.get_running_loop()
-    notes: list[str] = []  # of how it went
+    notes: list[str] = []  # how the warm-up went
 
     def accept() -> Connection:
         handshake = ServerHandshake({launch: secret}.get, os.urandom(NONCE_SIZE))
@@ -89,15 +92,15 @@ async def _run_once() -> None:
             server.close()
             await server.wait_closed()
     if notes != [_OVER]:
-        raise LightworkError(f"the warm-up of a worker went wrong: {'; '.join(notes) or 'it was broken off'}")
+        raise LightworkError(f"the warm-up of a worker failed: {'; '.join(notes) or 'the worker ended too early'}")
 
 
 class _Scheduler:
-    """The other end: welcomes, calls once, ends.
+    """The scheduler of the warm-up: it welcomes the worker, calls it once, and stops it.
 
     Args:
-        connection: Open, and proved.
-        notes: Takes what went wrong, or that it came to its end.
+        connection: An open and proved connection.
+        notes: Collects the errors, or `_OVER` at the end.
     """
 
     def __init__(self, connection: Connection, notes: list[str]) -> None:
@@ -108,7 +111,7 @@ class _Scheduler:
         )
 
     def welcome(self) -> None:
-        """Take the connection over."""
+        """Wait for the worker's hello."""
         self._connection.on_frames = self._on_hello
 
     def _on_hello(self, frames: Frames) -> None:
@@ -132,4 +135,4 @@ class _Scheduler:
                     self._notes.append(f"{frame.error.qualname}: {frame.error.message}")
                     self._peer.send(messages.Stop(0.0))
             case _:
-                pass  # that it runs, what it changes, that it is alive
+                pass  # `Running`, `Delta`, `Heartbeat` and others need no answer

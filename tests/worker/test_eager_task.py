@@ -1,4 +1,4 @@
-"""A task whose first step its maker takes."""
+"""A task whose creator runs its first step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="noth
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def in_callback(request: pytest.FixtureRequest) -> Callable[[Callable[[asyncio.AbstractEventLoop], Any]], Any]:
-    """Calls a function in a callback of a loop of each kind, and awaits the task that it gives."""
+    """Call a function in a callback of each kind of loop, and await the task that it returns."""
     if importlib.util.find_spec(request.param) is None:
         pytest.skip("uvloop is not installed")
     module = importlib.import_module(request.param)
@@ -39,7 +39,7 @@ def in_callback(request: pytest.FixtureRequest) -> Callable[[Callable[[asyncio.A
 
 
 def test_a_coroutine_that_awaits_nothing_is_over_after_the_step(in_callback: Callable[..., Any]) -> None:
-    """It has run as the present task, in a context of its own, and nothing before the step was taken."""
+    """It runs as the current task, in a separate context, and not before the step."""
     story: list[Any] = []
 
     async def work() -> None:
@@ -59,7 +59,7 @@ def test_a_coroutine_that_awaits_nothing_is_over_after_the_step(in_callback: Cal
 
 
 def test_a_coroutine_that_awaits_goes_on_in_the_loop(in_callback: Callable[..., Any]) -> None:
-    """With timeouts and whatever else needs a task, from the first step on."""
+    """Timeouts, which need a current task, work from the first step on."""
     story: list[str] = []
 
     async def work() -> None:
@@ -79,7 +79,7 @@ def test_a_coroutine_that_awaits_goes_on_in_the_loop(in_callback: Callable[..., 
 
 
 def test_what_the_first_step_schedules_goes_to_the_loop(in_callback: Callable[..., Any]) -> None:
-    """The loop's `call_soon` is its own again, also where the task could not be made."""
+    """The loop's `call_soon` is restored after the creation of a task, even if the creation fails."""
     story: list[str] = []
 
     async def work() -> None:
@@ -99,7 +99,7 @@ def test_what_the_first_step_schedules_goes_to_the_loop(in_callback: Callable[..
 
 
 def test_a_task_cancelled_before_the_step_is_never_entered(in_callback: Callable[..., Any]) -> None:
-    """As with any other task."""
+    """A task that is cancelled before its first step ends without entering the coroutine, like any other task."""
     story: list[str] = []
 
     async def work() -> None:
@@ -117,7 +117,7 @@ def test_a_task_cancelled_before_the_step_is_never_entered(in_callback: Callable
 
 
 async def test_inside_of_another_task_the_loop_takes_the_step() -> None:
-    """Two tasks cannot be the present one; the step that is given does nothing."""
+    """Inside another task, the returned step does nothing: only one task can be the current task."""
     story: list[str] = []
 
     async def work() -> None:
@@ -131,7 +131,7 @@ async def test_inside_of_another_task_the_loop_takes_the_step() -> None:
 
 
 def test_a_factory_of_the_loop_does_not_make_the_task(in_callback: Callable[..., Any]) -> None:
-    """It may make eager tasks, which would be entered before anybody has them."""
+    """The loop's task factory is not used: its tasks could be eager, and run before the caller has them."""
     story: list[str] = []
 
     def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:

@@ -1,4 +1,4 @@
-"""The thread of a plain ``run``: what it is given runs in order, and can be interrupted wherever it is."""
+"""The thread of a plain ``run``: its jobs run in order, and can be interrupted at any point."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.bare
 
 
 class Job(Work):
-    """Runs until it is let go or interrupted."""
+    """Runs until it is released or interrupted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Job(Work):
 
 
 class Stage:
-    """A work, its thread, and the frames that it gave."""
+    """A work, its thread, and the frames of its calls."""
 
     def __init__(self) -> None:
         self.work = Job()
@@ -82,7 +82,7 @@ def test_calls_run_in_order(stage: Stage) -> None:
 
 
 def test_exception_becomes_a_failure(stage: Stage) -> None:
-    """What the run raises is a frame, and the thread goes on."""
+    """An exception of the run becomes a frame, and the thread continues."""
     stage.submit(1, "raises")
     failure = stage.next()
     assert isinstance(failure, messages.Failure)
@@ -92,7 +92,7 @@ def test_exception_becomes_a_failure(stage: Stage) -> None:
 
 
 def test_cancel_interrupts_a_busy_run(stage: Stage) -> None:
-    """A computing run is interrupted, and those behind it run."""
+    """A computing run is interrupted, and the next call runs."""
     stage.submit(1, "busy")
     stage.submit(2, "next")
     stage.work._entered.get(timeout=10)
@@ -103,7 +103,7 @@ def test_cancel_interrupts_a_busy_run(stage: Stage) -> None:
 
 
 def test_cancelled_before_it_began_never_begins(stage: Stage) -> None:
-    """A call that is cancelled while it waits is answered in its turn, and not entered."""
+    """A call that is cancelled while it waits is answered in order, and not entered."""
     stage.submit(1, "busy")
     stage.submit(2, "never")
     stage.work._entered.get(timeout=10)
@@ -115,7 +115,7 @@ def test_cancelled_before_it_began_never_begins(stage: Stage) -> None:
 
 
 def test_late_cancellation_does_not_hit_a_later_try(stage: Stage) -> None:
-    """A cancellation of a call that is over does nothing to the next try of the same call."""
+    """A cancellation of an ended call has no effect on the next attempt of the same call."""
     stage.submit(1, "first")
     assert stage.next() == result(1, "first")
     stage.plain.cancel(1)
@@ -124,7 +124,7 @@ def test_late_cancellation_does_not_hit_a_later_try(stage: Stage) -> None:
 
 
 def test_every_call_is_answered_whenever_it_is_cancelled(stage: Stage) -> None:
-    """A cancellation that races with the end of its call loses no answer and hits no other call."""
+    """A cancellation that races with the end of its call loses no answer and affects no other call."""
     for number in range(0, 2000, 2):
         stage.submit(number, "quick")
         stage.plain.cancel(number)
@@ -135,7 +135,7 @@ def test_every_call_is_answered_whenever_it_is_cancelled(stage: Stage) -> None:
 
 
 def test_idle_when_everything_is_done(stage: Stage) -> None:
-    """The thread is idle when nothing is left, and not before."""
+    """The thread is idle when no job is left, and not before."""
     done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     stage.submit(1, "busy")
     stage.work._entered.get(timeout=10)
@@ -153,14 +153,14 @@ async def _hook() -> None:
 
 
 def test_hook_may_be_async(stage: Stage) -> None:
-    """A hook that is ``async def`` runs in a loop of its own in the thread; what it raises is told."""
+    """An ``async def`` hook runs in a separate loop in the thread; `done` gets its exception."""
     done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     stage.plain.submit_hook(_hook, done.put)
     assert isinstance(done.get(timeout=10), KeyError)
 
 
 class Deaf(Work):
-    """Does not hear the first signal, as a thread that is about to block does not."""
+    """Ignores the first signal, like a thread that is about to block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Deaf(Work):
 
 
 def test_an_interruption_that_was_lost_comes_again() -> None:
-    """A run that the signal of its cancellation did not reach is interrupted by the next one, once."""
+    """A run that the first signal of its cancellation did not interrupt is interrupted by the next one, once."""
     work = Deaf()
     frames: queue.SimpleQueue[EndOfCall] = queue.SimpleQueue()
     plain = PlainThread(work, frames.put)
@@ -222,7 +222,7 @@ class Edits(Work):
 
 @pytest.mark.parametrize("in_main", [True, False])
 def test_an_interruption_never_comes_between_an_edit_and_its_telling(in_main: bool) -> None:
-    """Whenever a run is cancelled, the other side is told of every edit that was made, and of no other."""
+    """Whenever a run is cancelled, the other end receives every edit that was made, and no other edit."""
     work, far = Edits(), State("Far", {})
     far.load({"items": [], "table": {}})
     work._state.sink = lambda op: far.apply([copy.deepcopy(op)])

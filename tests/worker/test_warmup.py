@@ -1,4 +1,4 @@
-"""The life of a worker that is played through before the first is forked."""
+"""The warm-up: a worker that runs in the launcher before the first worker is forked."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _traces() -> tuple[set[str], list[threading.Thread], list[object]]:
 
 
 def test_leaves_nothing() -> None:
-    """A warm-up runs to its end, and leaves no descriptor, no thread and no signal handler."""
+    """A warm-up ends by itself, and leaves no file descriptor, no thread and no signal handler."""
     before = _traces()
     assert warmup.warm_up()
     assert _traces() == before
 
 
 def test_whole_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warm-up dials, unpacks, takes a call, streams its change, and ends like a worker that was told to stop."""
+    """A warm-up dials, unpacks, runs a call, streams its change, and ends like a stopped worker."""
     agents: list[Agent] = []
 
     class Watched(Agent):
@@ -52,7 +52,7 @@ def test_whole_life(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forbidden_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a sandbox forbids the socket nothing is played, and nothing raised."""
+    """If a sandbox forbids the socket, nothing runs and nothing is raised."""
 
     def forbid(*_: object) -> None:
         raise PermissionError("sandbox")
