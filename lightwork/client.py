@@ -1,8 +1,8 @@
-"""An asyncio client of a running app's HTTP side: what the commands use, and other programs may.
+"""An asyncio client for the HTTP API of a running app. The command line uses it, and other programs can use it.
 
-``async with Client("http://127.0.0.1:7501") as client: print(await client.app())``. `Client.find` finds the app of
-this machine. Answers are the types of `lightwork.server.types`. Values that JSON has no form for are as
-``docs/http.md`` describes.
+``async with Client("http://127.0.0.1:7501") as client: print(await client.app())``. `lightwork.discovery.running_apps`
+finds the apps of this machine. Answers have the types of `lightwork.server.types`. ``docs/http.md`` describes the form
+of values that JSON cannot represent.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _T = TypeVar("_T")
 
 _PREFIX = "/api/v1"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-"""Seconds before a feed that broke is tried again; doubled from the first to the longest."""
+"""Seconds before a broken feed connects again. The pause doubles from the first to the longest."""
 
 _GOING_AWAY = 1001
 _DECODE_LIMIT = 64 * 1024 * 1024
-"""Bytes of one message of the feed: a snapshot of 1,000 works has about one million."""
+"""Maximum bytes of one message of the feed. A snapshot of 1,000 works has about one million bytes."""
 
 
 class Event(NamedTuple):
-    """Something that the feed told.
+    """An event of the feed.
 
     Attributes:
-        kind: ``snapshot``, ``resumed``, or of a change its ``t``: ``state``, ``work``, ``status``, ``call``,
+        kind: ``snapshot``, ``resumed``, or the ``t`` of a change: ``state``, ``work``, ``status``, ``call``,
             ``added``, ``removed``, ``layout``, ``schedules``, ``app``, ``log``, ``log_gap``, ``usage``.
         data: The fields, as decoded JSON.
     """
@@ -64,20 +64,22 @@ class Event(NamedTuple):
     data: dict[str, Any]
 
     def as_type(self, kind: type[_T]) -> _T:
-        """The fields as a type of `lightwork.server.types`; those that it does not know are left out."""
+        """Convert the fields to a type of `lightwork.server.types`. Fields that the type does not have are dropped."""
         return msgspec.convert(self.data, kind)
 
 
 class Client:
-    """Asks one app. Entering it connects to nothing yet; every method may be called concurrently.
+    """A client of one app. Its methods may be called concurrently.
+
+    Entering the context opens no connection: the first request does.
 
     Args:
-        url: Where the app's HTTP side is, ``http://127.0.0.1:7501``; one below a path is fine.
-        token: What it asks for, None where it asks for none.
-        timeout: Seconds that an answer may take, but for those that are asked to wait.
+        url: URL of the app's HTTP server, for example ``http://127.0.0.1:7501``. It may have a path.
+        token: The token of the HTTP server; None if the server needs no token.
+        timeout: Seconds that an answer may take. Methods that wait by intention have no such limit.
 
-    Every method raises `AppUnreachable` where the app does not answer in time or at all, and `RequestFailed`,
-    which has the app's own words and a code, where it refuses.
+    Every method raises `AppUnreachable` if the app does not answer in time or at all. It raises `RequestFailed`, which
+    has the message and the code of the app, if the app refuses the request.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
@@ -102,38 +104,42 @@ class Client:
     # --- the app ----------------------------------------------------------------------------------
 
     async def app(self) -> AppDetail:
-        """The app as a whole, with an overview."""
+        """Return the app itself, with an overview of its works."""
         return await self._get("/app", AppDetail)
 
     async def stop_app(self, message: str | None = None) -> None:
-        """End the app in order. Returns when that has begun."""
+        """Stop the app gracefully. The method returns when the app has begun to stop."""
         await self._post("/app/stop", Accepted, {"message": message})
 
     async def components(self) -> ComponentsPage:
-        """Every component, parents first."""
+        """Return all components, parents first."""
         return await self._get("/components", ComponentsPage)
 
     async def runtimes(self) -> RuntimesPage:
-        """The runtime profiles in use."""
+        """Return the runtime profiles in use."""
         return await self._get("/runtimes", RuntimesPage)
 
     async def usage(self) -> UsagePage:
-        """What the works' processes use now."""
+        """Return the present resource usage of the works' processes."""
         return await self._get("/usage", UsagePage)
 
     # --- state ------------------------------------------------------------------------------------
 
     async def state(self, component: str = "root", path: Sequence[Any] = ()) -> ComponentState:
-        """The state of a component, or with a path, attribute first, the value that stands there."""
+        """Return the state of a component, or the value at a path of it. A path begins with an attribute."""
         if not path:
             return await self._get("/state", ComponentState, component=component)
         shown = msgspec.json.encode(list(path)).decode()
         return await self._get(f"/state/{_segment(component)}", ComponentState, path=shown)
 
     async def edit_state(self, component: str, edits: Sequence[tuple[Sequence[Any], Any]]) -> int:
-        """Set ``(path, value)`` in a component's state; how many edits were made, which is all of them.
+        """Set values in a component's state. Each edit is ``(path, value)``.
 
-        A work that runs may refuse: `RequestFailed` with the code ``refused``.
+        Returns:
+            The number of edits that were made. It equals the number of `edits`.
+
+        Raises:
+            RequestFailed: With the code ``refused``, if a running work refuses the edits.
         """
         body = {"edits": [{"path": list(path), "value": value} for path, value in edits]}
         return (await self._request("PATCH", f"/state/{_segment(component)}", Applied, body)).applied
@@ -150,29 +156,30 @@ class Client:
         limit: int = 100,
         offset: int = 0,
     ) -> WorksPage:
-        """Works by a pattern of their names, their stage, their runtime; a page of them."""
+        """Return a page of the works, filtered by a pattern of names, a stage and a runtime profile."""
         return await self._get(
             "/works", WorksPage, match=match, stage=stage, runtime=runtime, sort=sort, limit=limit, offset=offset
         )
 
     async def work(self, name: str) -> WorkDetail:
-        """Everything that is known of a work."""
+        """Return everything about a work."""
         return await self._get(f"/works/{_segment(name)}", WorkDetail)
 
     async def start_work(self, name: str, *, wait: bool = False) -> None:
-        """Start a work's process; with `wait`, return when it runs."""
-        await self._order(f"/works/{_segment(name)}/start", wait)
+        """Start a work's process. With `wait`, return when it runs."""
+        await self._change_work(f"/works/{_segment(name)}/start", wait)
 
     async def stop_work(self, name: str, *, wait: bool = False) -> None:
-        """Stop a work; with `wait`, return when it has stopped."""
-        await self._order(f"/works/{_segment(name)}/stop", wait)
+        """Stop a work. With `wait`, return when it has stopped."""
+        await self._change_work(f"/works/{_segment(name)}/stop", wait)
 
-    async def _order(self, path: str, wait: bool) -> None:
-        kind: Any = dict if wait else Accepted  # a work that the flow has not made again is not waited for
+    async def _change_work(self, path: str, wait: bool) -> None:
+        # Any object: the app does not wait for a work that the flow has not made again, and answers `Accepted` then.
+        kind: Any = dict if wait else Accepted
         await self._request("POST", path, kind, within=None if wait else self._timeout, wait=1 if wait else None)
 
     async def stack(self, name: str) -> StackView:
-        """What a work's process does at this moment."""
+        """Return the current stack of a work's process."""
         return await self._get(f"/works/{_segment(name)}/stack", StackView)
 
     # --- calls ------------------------------------------------------------------------------------
@@ -180,40 +187,40 @@ class Client:
     async def calls(
         self, *, work: str | None = None, stage: str | None = None, limit: int = 100, offset: int = 0
     ) -> CallsPage:
-        """Calls, newest first; a page of them."""
+        """Return a page of the calls, newest first."""
         return await self._get("/calls", CallsPage, work=work, stage=stage, limit=limit, offset=offset)
 
     async def call(self, number: int) -> CallDetail:
-        """One call, with its arguments and its result."""
+        """Return a call with its arguments and its result."""
         return await self._get(f"/calls/{number}", CallDetail)
 
     async def submit(self, work: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> CallDetail:
-        """Call a work; the call as soon as it is queued."""
+        """Call a work. Return the call as soon as it is queued."""
         body = {"args": list(args), "kwargs": dict(kwargs or {})}
         return await self._post(f"/works/{_segment(work)}/calls", CallDetail, body)
 
     async def cancel_call(self, number: int) -> None:
-        """Cancel a call. Returns when that was asked for."""
+        """Request the cancellation of a call. The method does not wait for the end of the call."""
         await self._post(f"/calls/{number}/cancel", msgspec.Raw)
 
     async def retry_call(self, number: int) -> CallDetail:
-        """Call again with the same arguments; the new call."""
+        """Repeat a call with the same arguments, and return the new call."""
         return await self._post(f"/calls/{number}/retry", CallDetail)
 
     async def wait_call(self, number: int) -> CallDetail:
-        """The call, when it is over. Cancelling this leaves the call alone.
+        """Wait until a call has ended, and return it. Cancelling the method does not cancel the call.
 
         Raises:
-            AppEnded: The app ended before.
+            AppEnded: The app ended before the call.
         """
         async with contextlib.aclosing(self.feed()) as feed:
             async for event in feed:
-                # What went before the snapshot is asked for; what comes after it is told.
+                # The request sees changes before the snapshot; the feed sends changes after it.
                 if event.kind == "snapshot" or (event.kind == "call" and event.data["id"] == number):
                     call = await self.call(number)
                     if call.stage.is_final:
                         return call
-        raise AppEnded(f"the app at {self.url} ended before call {number} was over")
+        raise AppEnded(f"the app at {self.url} ended before call {number} had ended")
 
     # --- output and times -------------------------------------------------------------------------
 
@@ -227,31 +234,31 @@ class Client:
         search: str | None = None,
         limit: int | None = None,
     ) -> LogsPage:
-        """Lines of these works, of all if there are none, in order; a page of them."""
+        """Return a page of the output lines of these works, in order. Without `works`, of all works."""
         return await self._get(
             "/logs", LogsPage, work=list(works), tail=tail, before=before, after=after, search=search, limit=limit
         )
 
     async def timeline(self, *, since: float | None = None, limit: int | None = None) -> Timeline:
-        """When calls waited and ran, newest first."""
+        """Return when calls waited and ran, newest call first."""
         return await self._get("/timeline", Timeline, since=since, limit=limit)
 
     # --- schedules and commands -------------------------------------------------------------------
 
     async def schedules(self) -> SchedulesPage:
-        """The schedules of the flows, the next to fire first."""
+        """Return the schedules of the flows, ordered by the time at which they fire next."""
         return await self._get("/schedules", SchedulesPage)
 
     async def trigger(self, flow: str, key: str) -> None:
-        """Let a schedule fire now."""
+        """Fire a schedule now."""
         await self._post("/schedules/trigger", Accepted, {"flow": flow, "key": key})
 
     async def commands(self) -> CommandsPage:
-        """The app's own commands."""
+        """Return the commands that the app defines."""
         return await self._get("/commands", CommandsPage)
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Run one of the app's own commands, however long it takes; what it returned."""
+        """Run a command that the app defines, without a time limit, and return its result."""
         answer: Any = await self._request(
             "POST", f"/commands/{_segment(name)}", dict[str, Any], {"kwargs": dict(arguments)}, within=None
         )
@@ -260,18 +267,20 @@ class Client:
     # --- the feed ---------------------------------------------------------------------------------
 
     async def feed(self, *, logs: bool | Sequence[str] = False, usage: bool = False) -> AsyncGenerator[Event, None]:
-        """What happens from now on: a snapshot first, then each change. Ends when the app does.
+        """Iterate over the events of the app: a snapshot first, then each change. The iteration ends with the app.
 
-        A connection that breaks is made again and goes on where it was; where that is too long ago there is
-        another snapshot. Between two lines of the output some may be missing: then a ``log_gap`` says which,
-        and so does every ``snapshot`` after the first. Close it (`contextlib.aclosing`) when done.
+        A broken connection is made again, and the feed continues after the last event. If the break was too long, there
+        is another snapshot. Log lines may be missing before a ``log_gap``, which says which lines, and before every
+        later ``snapshot``: `logs` returns them. Close the iterator when done, with `contextlib.aclosing`.
 
         Args:
-            logs: Whose output to follow; True for every work's.
-            usage: Whether to be told what works use.
+            logs: The works whose output to include; True for all works.
+            usage: Whether to include the resource usage of works.
 
         Raises:
-            AppUnreachable: The connection broke, and could not be made again within the client's timeout.
+            AppUnreachable: The first connection failed, or a broken connection could not be made again within the
+                client's timeout.
+            RequestFailed: The app refuses the connection.
         """
         follow = {"type": "follow", "logs": logs if isinstance(logs, bool) else list(logs), "usage": usage}
         run: str | None = None
@@ -292,24 +301,26 @@ class Client:
                         last = frame.get("seq", last)
                         if frame["type"] == "snapshot":
                             if run not in (None, frame["app"]["run"]):
-                                return  # another app has taken the address of the one that ended
+                                return  # the app has ended, and another app uses its address now
                             run = frame["app"]["run"]
                         for event in _events(frame):
                             yield event
                     if socket.close_code == _GOING_AWAY:
                         return
                     if socket.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION:
-                        raise AppUnreachable(f"the app at {self.url} refused to be followed: another version?")
+                        raise AppUnreachable(
+                            f"the app at {self.url} refused the feed: it may have another version of lightwork"
+                        )
             except aiohttp.WSServerHandshakeError as error:
                 raise RequestFailed(
-                    f"the app at {self.url} refused to be followed (HTTP {error.status})",
+                    f"the app at {self.url} refused the feed (HTTP {error.status})",
                     code="unauthorized" if error.status == 401 else "refused",
                     status=error.status,
                 ) from error
             except (aiohttp.ClientError, OSError) as error:
                 now = loop.time()
                 broken_since = now if broken_since is None else broken_since
-                # One that was never there is told at once; one that was may be restarting, or the network may be.
+                # An app that never answered is an error at once. An app that did may come back, or the network may.
                 if run is None or now - broken_since > self._timeout:
                     raise self._unreachable(error) from error
             await asyncio.sleep(pause)
@@ -326,7 +337,7 @@ class Client:
     @property
     def _entered(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise RuntimeError("use the client in its context: `async with client:`")
+            raise RuntimeError("the client is not open: use it inside `async with client:`")
         return self._session
 
     async def _get(self, path: str, kind: type[_T], /, **query: Any) -> _T:
@@ -338,7 +349,7 @@ class Client:
     async def _request(
         self, method: str, path: str, kind: type[_T], body: Any = None, /, *, within: float | None = -1.0, **query: Any
     ) -> _T:
-        """Ask, and decode the answer; `within` is None to wait as long as it takes."""
+        """Send a request and decode the answer. With `within` None there is no time limit."""
         pairs: list[tuple[str, str]] = []
         for name, value in query.items():
             pairs += [(name, str(one)) for one in (value if isinstance(value, list) else [value]) if one is not None]
@@ -346,7 +357,7 @@ class Client:
         headers = {} if data is None else {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(self._timeout if within == -1.0 else within):
-                # Nothing here is anywhere else: a redirect would take the request, and its token, to a stranger.
+                # The API never redirects. A redirect would send the request and its token to another server.
                 async with self._entered.request(
                     method,
                     f"{self.url}{_PREFIX}{path}",
@@ -365,7 +376,7 @@ class Client:
         try:
             return msgspec.json.decode(content, type=kind)
         except msgspec.MsgspecError as error:
-            raise AppUnreachable(f"what answers at {self.url} is no lightwork app, or of another version") from error
+            raise AppUnreachable(f"no lightwork app at {self.url}, or an app of another version") from error
 
     def _unreachable(self, error: Exception) -> AppUnreachable:
         return AppUnreachable(f"no app answers at {self.url}: {error}")
@@ -382,7 +393,7 @@ def _events(frame: dict[str, Any]) -> list[Event]:
 
 
 def _segment(text: str) -> str:
-    """A name as one part of a path."""
+    """Quote a name as one segment of a path."""
     return quote(text, safe="")
 
 
@@ -390,5 +401,5 @@ def _refusal(url: str, status: int, content: bytes) -> RequestFailed | AppUnreac
     try:
         error = msgspec.json.decode(content, type=ErrorBody).error
     except msgspec.MsgspecError:
-        return AppUnreachable(f"what answers at {url} is no lightwork app (HTTP {status})")
+        return AppUnreachable(f"no lightwork app at {url}: another server answers (HTTP {status})")
     return RequestFailed(error.message, code=error.code, status=status, detail=error.detail)

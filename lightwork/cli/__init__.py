@@ -1,7 +1,7 @@
 """The command line: ``lightwork COMMAND``.
 
-A command's module is imported when the command is used, so ``lightwork --help`` and shell completion stay
-fast however many commands there are.
+The module of a command is imported when the command is used. ``lightwork --help`` and shell completion therefore
+stay fast, whatever the number of commands.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ import click
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
-    "app": ("lightwork.cli.commands:app", "Run a command of the app's own."),
+    "app": ("lightwork.cli.commands:app", "Run a command that the app defines."),
     "apps": ("lightwork.cli.ps:apps", "List the apps that run on this machine."),
-    "cache": ("lightwork.cli.cache:cache", "See and remove what runtimes keep for later launches."),
-    "call": ("lightwork.cli.actions:call", "Call a work, and print what it returns."),
+    "cache": ("lightwork.cli.cache:cache", "List and remove what runtimes keep for later launches."),
+    "call": ("lightwork.cli.actions:call", "Call a work and print the result."),
     "cancel": ("lightwork.cli.actions:cancel", "Cancel calls."),
     "checkpoint": ("lightwork.cli.checkpoint:checkpoint", "List, show and restore the checkpoints of a journal."),
-    "cloud": ("lightwork.cli.cloud:cloud", "See and give back machines that works were given."),
-    "completion": ("lightwork.cli.completion:completion", "Print the script that completes commands in a shell."),
-    "config": ("lightwork.cli.config:config", "Look at the configuration."),
-    "doctor": ("lightwork.cli.doctor:doctor", "Check that works can be started here, and say what is missing."),
-    "init": ("lightwork.cli.init:init", "Write a small new app that runs at once."),
-    "inspect": ("lightwork.cli.inspect:inspect", "Show all that is known of the app, a component or a call."),
-    "logs": ("lightwork.cli.logs:logs", "Print what works have printed."),
-    "ls": ("lightwork.cli.ps:ps", "The same as ps."),
+    "cloud": ("lightwork.cli.cloud:cloud", "List and give back machines that were made for works."),
+    "completion": ("lightwork.cli.completion:completion", "Print the completion script of a shell."),
+    "config": ("lightwork.cli.config:config", "Show the configuration."),
+    "doctor": ("lightwork.cli.doctor:doctor", "Check that works can start here, and report what is missing."),
+    "init": ("lightwork.cli.init:init", "Write a small new app that is ready to run."),
+    "inspect": ("lightwork.cli.inspect:inspect", "Show everything about the app, a component or a call."),
+    "logs": ("lightwork.cli.logs:logs", "Print the output of works."),
+    "ls": ("lightwork.cli.ps:ps", "Same as ps."),
     "ps": ("lightwork.cli.ps:ps", "List the works of a running app."),
-    "retry": ("lightwork.cli.actions:retry", "Call again with the same arguments."),
+    "retry": ("lightwork.cli.actions:retry", "Repeat a call with the same arguments."),
     "run": ("lightwork.cli.run:run", "Run the app of a file until it stops."),
-    "schedule": ("lightwork.cli.schedule:schedule", "See the schedules, and let one fire now."),
-    "stack": ("lightwork.cli.timeline:stack", "Show what a work's process does at this moment."),
+    "schedule": ("lightwork.cli.schedule:schedule", "List the schedules, and fire one now."),
+    "stack": ("lightwork.cli.timeline:stack", "Show the current stack of a work's process."),
     "start": ("lightwork.cli.actions:start", "Start the processes of works."),
-    "state": ("lightwork.cli.state:state", "Read, change and follow the state."),
+    "state": ("lightwork.cli.state:state", "Read, change and watch the state."),
     "stop": ("lightwork.cli.actions:stop", "Stop works, or the app."),
     "timeline": ("lightwork.cli.timeline:timeline", "Show when calls waited and ran."),
-    "wait": ("lightwork.cli.wait:wait", "Return when works, calls or the app are over."),
+    "wait": ("lightwork.cli.wait:wait", "Wait until works, calls or the app have ended."),
 }
-"""Name of a command: where it is, and its line in ``lightwork --help``."""
+"""Command name to its location, ``module:attribute``, and its line in ``lightwork --help``."""
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands are imported one by one, when they are used."""
+    """A command group that imports each command when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *_COMMANDS})
@@ -80,14 +80,14 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """The ``lightwork`` program; ends by `SystemExit`.
+    """Run the ``lightwork`` program. It ends by raising `SystemExit`.
 
-    Exit codes: 0 when all went well, 1 when what was run or asked about has failed, 2 when the command line or the
-    configuration is wrong, 3 when no app is found or it does not answer, 4 when it has no such work, call or value,
-    124 when the time was up, 130 after an interrupt (Ctrl-C), 143 after a request to terminate.
+    Exit codes: 0 when the command succeeded, 1 when an app, a call or a request has failed, 2 when the command line
+    or the configuration is invalid, 3 when no app is found or the app does not answer, 4 when the app has no such
+    work, call or value, 124 when the time limit has passed, 130 after an interrupt (Ctrl-C), 143 after SIGTERM.
     """
     try:
-        # Not click's standalone mode: it makes 1 of an interrupt.
+        # Not click's standalone mode: there an interrupt has the exit code 1.
         code = cli.main(args, prog_name="lightwork", standalone_mode=False)
     except click.ClickException as error:
         error.show()
@@ -96,7 +96,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo("interrupted", err=True)
         code = 130
     except BrokenPipeError:
-        # Who read our output has gone; nothing more can be said to it, at the interpreter's last flush either.
+        # The reader of our output has gone. Discard the rest, so that the interpreter's last flush does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

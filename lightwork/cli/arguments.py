@@ -1,4 +1,4 @@
-"""Arguments of calls and commands as they stand on a command line: ``name=value``, ``--name value``."""
+"""Parses the arguments of calls and commands on a command line: ``name=value``, ``--name value``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lightwork.cli.settings import parse_value
+from lightwork.cli.settings import parse_value, with_article
 
 if TYPE_CHECKING:
     from lightwork.server.types import Parameter
@@ -20,13 +20,13 @@ _SAMPLES: dict[str, Any] = {"bool": False, "int": 0, "float": 0.0, "str": ""}
 
 
 def parse_arguments(texts: Sequence[str], parameters: Sequence[Parameter]) -> tuple[list[Any], dict[str, Any]]:
-    """Positional and named arguments of a call.
+    """Parse the arguments of a call into positional and named arguments.
 
-    ``name=value`` is a named one, everything else is positional. A value takes the type of its parameter where
-    that is a bool, an int, a float or a str; else it is what it means as JSON, or the text as it stands.
+    ``name=value`` is a named argument, everything else is positional. A value is parsed as the type of its parameter
+    if the type is bool, int, float or str. Otherwise it is parsed as JSON, and kept as text if it is not valid JSON.
 
     Raises:
-        click.UsageError: A value does not fit, or a positional one comes after a named one.
+        click.UsageError: A value does not have the type of its parameter, or a positional argument follows a named one.
     """
     known = {parameter.name: parameter for parameter in parameters}
     args: list[Any] = []
@@ -36,7 +36,7 @@ def parse_arguments(texts: Sequence[str], parameters: Sequence[Parameter]) -> tu
         if equals and name.isidentifier():
             kwargs[name] = _typed(name, value, known.get(name))
         elif kwargs:
-            raise click.UsageError(f"{text!r} comes after a named argument; write it as NAME={text}")
+            raise click.UsageError(f"the positional argument {text!r} follows a named argument; write NAME={text}")
         else:
             parameter = parameters[len(args)] if len(args) < len(parameters) else None
             args.append(_typed(parameter.name if parameter else f"argument {len(args) + 1}", text, parameter))
@@ -44,13 +44,14 @@ def parse_arguments(texts: Sequence[str], parameters: Sequence[Parameter]) -> tu
 
 
 def parse_options(texts: Sequence[str], parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """Arguments of a command of the app's own: ``--name value``, ``--name=value``, ``--flag``, ``--no-flag``.
+    """Parse the arguments of an app's command: ``--name value``, ``--name=value``, ``--flag``, ``--no-flag``.
 
-    What has no ``--name`` before it belongs to the next parameter that was not named before. Types are as in
+    A value without ``--name`` is assigned to the first parameter that has no value yet. Types are as in
     `parse_arguments`.
 
     Raises:
-        click.UsageError: There is no such parameter, one is missing, or a value does not fit.
+        click.UsageError: An option is unknown, a required parameter is missing, or a value does not have the type of
+            its parameter.
     """
     known = {parameter.name: parameter for parameter in parameters}
     given: dict[str, Any] = {}
@@ -60,7 +61,7 @@ def parse_options(texts: Sequence[str], parameters: Sequence[Parameter]) -> dict
         if not text.startswith("--") or text == "--":
             free = [name for name in known if name not in given]
             if not free:
-                raise click.UsageError(f"{text!r} is one argument too many")
+                raise click.UsageError(f"too many arguments: {text!r} belongs to no parameter")
             given[free[0]] = _typed(free[0], text, known[free[0]])
             continue
         name, equals, value = text[2:].partition("=")
@@ -69,7 +70,7 @@ def parse_options(texts: Sequence[str], parameters: Sequence[Parameter]) -> dict
             given[name[3:]] = False
             continue
         if name not in known:
-            raise click.UsageError(f"there is no option --{name.replace('_', '-')}; {_near(name, known)}")
+            raise click.UsageError(f"unknown option --{name.replace('_', '-')}; {_hint(name, known)}")
         if not equals and _is_flag(known[name]) and not (waiting and waiting[0].lower() in ("true", "false")):
             given[name] = True
             continue
@@ -80,7 +81,8 @@ def parse_options(texts: Sequence[str], parameters: Sequence[Parameter]) -> dict
         given[name] = _typed(name, value, known[name])
     missing = [parameter.name for parameter in parameters if parameter.required and parameter.name not in given]
     if missing:
-        raise click.UsageError(f"missing: {', '.join('--' + name.replace('_', '-') for name in missing)}")
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise click.UsageError(f"missing required options: {options}")
     return given
 
 
@@ -94,11 +96,12 @@ def _typed(name: str, text: str, parameter: Parameter | None) -> Any:
         return parse_value(text, sample)
     except (ValueError, OverflowError):
         assert parameter is not None
-        raise click.UsageError(f"{name} takes {parameter.type}, and {text!r} is none") from None
+        raise click.UsageError(f"{name} must be {with_article(parameter.type)}, got {text!r}") from None
 
 
-def _near(name: str, known: dict[str, Any]) -> str:
+def _hint(name: str, known: dict[str, Any]) -> str:
+    """Return the nearest option, or else all options."""
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean --{near[0].replace('_', '-')}?"
-    return f"it has {json.dumps(sorted(known))[1:-1]}" if known else "it has none"
+    return f"the parameters are: {json.dumps(sorted(known))[1:-1]}" if known else "the command has no options"

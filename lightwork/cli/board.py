@@ -1,4 +1,4 @@
-"""What the live view shows, as data: one row for each work, fed by changes. No clock and no terminal here."""
+"""The data of the live view: one row for each work, updated by changes. No clock and no terminal here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lightwork.status import Stage, WorkStatus
 __all__ = ["MAX_SERIES", "Board", "BoardRow", "Series", "sparkline"]
 
 _HISTORY = 64
-"""Values kept of each number; wider than any sparkline that is drawn."""
+"""Maximum number of kept values of a series. It exceeds the width of every sparkline."""
 
 MAX_SERIES = 32
-"""Numbers kept of each component. A table with a number for each of a million keys is not shown."""
+"""Maximum number of series of a component. A dictionary with a million numbers must not fill the memory."""
 
-# The attention that a stage asks for; where not all works fit, they are shown in this order.
+# The stages by urgency. If not all works fit on the terminal, they are shown in this order.
 _ORDER = (
     Stage.FAILED,
     Stage.RUNNING,
@@ -35,15 +35,15 @@ Series = deque[float]
 
 
 class BoardRow:
-    """What is known of one work.
+    """The row of one work.
 
     Attributes:
-        name: The work.
-        status: The latest one.
-        done: Calls that succeeded.
-        failures: Calls that failed.
-        running: When each call that runs began to run, by its number.
-        elapsed: Seconds that the latest call took, None before one has ended.
+        name: Full name of the work.
+        status: The latest status.
+        done: Number of calls that succeeded.
+        failures: Number of calls that failed.
+        running: Number of each running call to the time at which it began to run.
+        elapsed: Seconds that the latest call took; None before a call has ended.
     """
 
     __slots__ = ("done", "elapsed", "failures", "name", "running", "status")
@@ -58,11 +58,11 @@ class BoardRow:
 
     @property
     def stage(self) -> Stage:
-        """`Stage.RUNNING` while any call runs, else the stage of the latest status."""
+        """`Stage.RUNNING` while any call runs, otherwise the stage of the latest status."""
         return Stage.RUNNING if self.running else self.status.stage
 
     def take(self, status: WorkStatus) -> None:
-        """Take in the next status."""
+        """Process the next status."""
         self.status = status
         if status.stage is Stage.RUNNING:
             self.running[status.call] = status.timestamp
@@ -73,21 +73,21 @@ class BoardRow:
         if since is not None:
             self.elapsed = max(0.0, status.timestamp - since)
         if status.call is None:
-            self.running.clear()  # the work as a whole is over
+            self.running.clear()  # the work itself has ended
         elif status.stage is Stage.SUCCEEDED:
             self.done += 1
         elif status.stage is Stage.FAILED:
             self.failures += 1
 
     def seconds(self, now: float) -> float | None:
-        """How long the oldest running call has run, or how long the latest one took."""
+        """Return how long the oldest running call has run, or how long the latest call took."""
         if self.running:
             return max(0.0, now - min(self.running.values()))
         return self.elapsed
 
 
 class Board:
-    """The rows of all works in the order they appeared, and the numbers of every component."""
+    """The rows of all works in order of appearance, and the numbers and texts of every component."""
 
     def __init__(self) -> None:
         self.rows: dict[str, BoardRow] = {}
@@ -97,18 +97,18 @@ class Board:
 
     @property
     def is_running(self) -> bool:
-        """Whether any work runs, so that what is shown changes with time alone."""
+        """Whether any work runs. The elapsed time of a running work changes without an event."""
         return bool(self._running)
 
     def add(self, name: str, status: WorkStatus, done: int = 0) -> None:
-        """Begin a row with what is known already."""
+        """Add the row of a present work, with its status and the number of its calls that succeeded."""
         row = self.rows[name] = BoardRow(name, status, done)
         if status.stage is Stage.RUNNING:
             row.take(status)
             self._running.add(name)
 
     def apply(self, change: Change) -> bool:
-        """Take in a change; whether it changed anything that is shown."""
+        """Process a change, and return whether the shown data changed."""
         match change:
             case StatusChanged(name=name, status=status):
                 self._take_status(name, status)
@@ -121,13 +121,13 @@ class Board:
                 return False
 
     def stages(self, rows: Iterable[BoardRow]) -> Counter[Stage]:
-        """How many rows are in each stage."""
+        """Count the rows in each stage."""
         return Counter(row.stage for row in rows)
 
     def select(self, limit: int) -> tuple[list[BoardRow], list[BoardRow]]:
-        """The rows to show, at most `limit`, and those left out.
+        """Return the rows to show, at most `limit`, and the rows that are left out.
 
-        In the order they appeared where all fit; else those that failed and those that run come first.
+        If all rows fit, they are in order of appearance. Otherwise failed works come first, then running works.
         """
         rows = list(self.rows.values())
         if len(rows) <= limit:
@@ -136,7 +136,7 @@ class Board:
         return rows[:limit], rows[limit:]
 
     def labels(self, rows: Iterable[BoardRow], limit: int) -> list[str]:
-        """The numbers that most of these rows have, most common first."""
+        """Return the labels of at most `limit` series: those that most of these rows have, most common first."""
         counts = Counter(label for row in rows for label in self.numbers.get(row.name, ()))
         return [label for label, _ in counts.most_common(limit)]
 
@@ -158,7 +158,7 @@ class Board:
             self.texts[f"{change.name}.{label}"] = change.value
             return change.name not in self.rows
         values = _numbers_in(change)
-        if not values or label == "port":  # an address is a number, but not one that says anything
+        if not values or label == "port":  # a port is a number, but its course says nothing
             return False
         series = self.numbers.setdefault(change.name, {})
         if label not in series:
@@ -182,25 +182,25 @@ class Board:
 
 
 def sparkline(values: Iterable[float], width: int) -> str:
-    """The last `width` values as bars, lowest to highest; empty where there are fewer than two."""
+    """Draw the last `width` values as bars between the lowest and the highest value; empty for less than two values."""
     last = [value for value in values if math.isfinite(value)][-width:]
     if len(last) < 2 or width < 2:
         return ""
     low, high = min(last), max(last)
     if high == low:
         return _BARS[0] * len(last)
-    # Halves first: the difference of two floats can be past the largest float.
+    # Halve before subtracting: the difference of two floats can exceed the largest float.
     span = high / 2 - low / 2
     return "".join(_BARS[min(7, int((value / 2 - low / 2) / span * 8))] for value in last)
 
 
 def _numbers_in(change: StateChanged) -> list[float]:
-    """The numbers that a change brought: a number that was set, or numbers put into a list."""
+    """Return the numbers in a change: a number that was set, or numbers that were inserted into a list."""
     if change.kind == "set":
         return [change.value] if _is_number(change.value) else []
     if change.kind == "splice":
         inserted: Any = change.value[2]
-        # The tail is enough: no more is kept.
+        # The last values are enough: a series keeps no more.
         return [value for value in list(inserted)[-_HISTORY:] if _is_number(value)]
     return []
 

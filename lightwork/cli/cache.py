@@ -1,6 +1,6 @@
-"""``lightwork cache ls`` and ``prune``: what runtimes keep so that later launches need not wait for it.
+"""``lightwork cache ls`` and ``prune``: list and remove what runtimes keep to make later launches faster.
 
-Any runtime that implements `lightwork.runtime.Caching` is asked, other people's too.
+The commands ask every runtime that implements `lightwork.runtime.Caching`, also those of other packages.
 """
 
 from __future__ import annotations
@@ -13,24 +13,21 @@ from typing import Any
 import click
 import msgspec
 
-from lightwork.cli.output import FAILED, duration, output_option, print_json, print_table
+from lightwork.cli.output import FAILED, NOT_CONFIRMED, duration, output_option, print_json, print_table
 from lightwork.config import Config, load_config
 from lightwork.engine.workers.runtimes import installed, load_kind, make
 from lightwork.errors import ConfigError, PlatformError
 from lightwork.runtime import Cached, Caching
 
-__all__ = ["LEFT", "cache", "ls", "parse_age", "prune", "size"]
-
-LEFT = 5
-"""Exit code: there is something to remove, and it was not asked to be."""
+__all__ = ["cache", "ls", "parse_age", "prune", "size"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _PREFIXES = ("B", "kB", "MB", "GB", "TB")
 
 
-class _Item(msgspec.Struct, frozen=True):
-    """An entry, and the profile that shows it."""
+class _CacheItem(msgspec.Struct, frozen=True):
+    """A cache entry, and the profile that lists it."""
 
     profile: str
     entry: Cached
@@ -40,27 +37,28 @@ class _Item(msgspec.Struct, frozen=True):
         return self.entry.place, self.entry.kind, self.entry.name
 
 
-class _Found(msgspec.Struct):
-    """What was found, and what stood in the way.
+class _CacheListing(msgspec.Struct):
+    """Cache entries that were found or removed, and the errors.
 
     Attributes:
-        items: Each entry once, whatever profiles show it; of each place in the order in which they can be discarded.
-        errors: By profile, those that could not be asked.
+        items: Each entry once, even if several profiles list it. The entries of a place are in the order in which they
+            can be discarded.
+        errors: Profile to its error. The error of one entry has the key ``PROFILE ENTRY``.
     """
 
-    items: list[_Item] = []
+    items: list[_CacheItem] = []
     errors: dict[str, str] = {}
 
 
 def parse_age(text: str) -> float:
-    """Seconds of ``45s``, ``90m``, ``12h``, ``30d`` or ``2w``.
+    """Return the seconds of an age such as ``45s``, ``90m``, ``12h``, ``30d`` or ``2w``.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not an age.
     """
     found = _AGE.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no age; write a number and a unit of s, m, h, d or w, such as 30d")
+        raise ValueError(f"must be a number and a unit (s, m, h, d or w), for example 30d, got {text!r}")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -76,16 +74,16 @@ _RUNTIME_OPTION = click.option(
     "profiles",
     metavar="PROFILE",
     multiple=True,
-    help="Only what this runtime, or profile of the configuration, keeps. May be repeated.",
+    help="Only entries of this runtime or profile of the configuration. Repeatable.",
 )
 
 
 @click.group
 def cache() -> None:
-    """See and remove what runtimes keep for later launches.
+    """List and remove what runtimes keep for later launches.
 
-    That is environments with the requirements of works, images of containers, and code and wheels on other machines.
-    Whatever is removed is made again by the next launch that needs it.
+    Entries are environments with the requirements of works, container images, and code and wheels on other machines.
+    A launch that needs a removed entry makes it again.
     """
 
 
@@ -94,38 +92,39 @@ def cache() -> None:
 @output_option
 @click.pass_context
 def ls(ctx: click.Context, profiles: tuple[str, ...], as_json: bool) -> None:
-    """List what is kept, what was not used for longest first.
+    """List the cache entries, least recently used first.
 
-    Every profile of the configuration is asked, and every other runtime that is installed, if it answers. The exit code
-    is 1 if a profile of the configuration, or one that was named, could not be asked.
+    The command asks every profile of the configuration and every other installed runtime. The exit code is 1 if a
+    profile of the configuration, or a runtime named with --runtime, does not answer. Other installed runtimes that do
+    not answer are skipped.
     """
     found = asyncio.run(_collect(_config(), profiles))
     if as_json:
         print_json({"items": [_plain(one) for one in _by_age(found.items)], "errors": found.errors})
     else:
         _show(found.items)
-        _complain(found)
+        _print_errors(found)
     ctx.exit(FAILED if found.errors else 0)
 
 
 @cache.command
 @click.option(
-    "--older-than", metavar="AGE", callback=_age, help="Only what no launch has used for so long, such as 30d."
+    "--older-than", metavar="AGE", callback=_age, help="Only entries that no launch has used for this long (30d)."
 )
 @_RUNTIME_OPTION
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="List what would be removed, and remove nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @output_option
 @click.pass_context
 def prune(
     ctx: click.Context, older_than: float | None, profiles: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Remove what no work uses and nobody is making.
+    """Remove cache entries that no work uses and no launch is making.
 
-    AGE is a number with its unit: s, m, h, d or w. What nobody knows the last use of is kept where it is asked for.
+    AGE is a number and a unit: s, m, h, d or w. --older-than keeps entries whose last use is unknown.
 
-    Exit codes: 0 when nothing of it is left, 1 when something could not be removed or a profile not be asked, 5 when
-    there is something and it was left, after --dry-run or a no.
+    Exit codes: 0 when nothing to remove is left, 1 when an entry could not be removed or a profile does not answer,
+    5 when there are entries to remove, and --dry-run or the answer no left them.
     """
     config = _config()
     found = asyncio.run(_collect(config, profiles))
@@ -133,17 +132,17 @@ def prune(
     if not as_json:
         if wanted:
             _show(wanted)
-        _complain(found)
+        _print_errors(found)
     leave = dry_run or not (yes or not wanted or _ask(wanted))
-    done = _Found() if leave else asyncio.run(_remove(config, wanted, older_than))
+    done = _CacheListing() if leave else asyncio.run(_remove(config, wanted, older_than))
     errors = {**found.errors, **done.errors}
     if as_json:
         removed, freed = [_plain(one) for one in done.items], _total(done.items)
         print_json({"items": [_plain(one) for one in wanted], "removed": removed, "freed": freed, "errors": errors})
     else:
-        _complain(done)
+        _print_errors(done)
         click.echo(_summary(wanted, done, found, leave))
-    ctx.exit(FAILED if errors else LEFT if wanted and leave else 0)
+    ctx.exit(FAILED if errors else NOT_CONFIRMED if wanted and leave else 0)
 
 
 def _is_old(entry: Cached, older_than: float | None) -> bool:
@@ -152,21 +151,21 @@ def _is_old(entry: Cached, older_than: float | None) -> bool:
     return older_than is None or (entry.unused_for is not None and entry.unused_for >= older_than)
 
 
-def _summary(wanted: Sequence[_Item], done: _Found, found: _Found, leave: bool) -> str:
+def _summary(wanted: Sequence[_CacheItem], done: _CacheListing, found: _CacheListing, leave: bool) -> str:
     if not wanted:
         kept = len(found.items)
         return "nothing to remove" + (f", {kept} kept" if kept else "")
     if leave:
-        return f"{len(wanted)} left as they are, {size(_total(wanted))}"
+        return f"{len(wanted)} not removed, {size(_total(wanted))}"
     return f"{len(done.items)} of {len(wanted)} removed, {size(_total(done.items))}"
 
 
-def _ask(wanted: Sequence[_Item]) -> bool:
+def _ask(wanted: Sequence[_CacheItem]) -> bool:
     what = "this" if len(wanted) == 1 else f"these {len(wanted)}"
     return click.confirm(f"Remove {what}, {size(_total(wanted))}?", err=True)
 
 
-# --- asking -----------------------------------------------------------------------------------------
+# --- requests to runtimes -----------------------------------------------------------------------------
 
 
 def _config() -> Config:
@@ -177,7 +176,7 @@ def _config() -> Config:
 
 
 def _chosen(config: Config, profiles: tuple[str, ...]) -> dict[str, bool]:
-    """The profiles to ask, and whether an error of each is told."""
+    """Return the profiles to ask, each with whether its errors are reported."""
     works = (profile.runtime for profile in config.works.values())
     configured = dict.fromkeys([config.runtime, *works, *config.runtimes])
     found: dict[str, bool] = {}
@@ -192,8 +191,8 @@ def _chosen(config: Config, profiles: tuple[str, ...]) -> dict[str, bool]:
         except ConfigError as error:
             if is_needed:
                 raise click.UsageError(str(error)) from error
-            continue  # it needs a configuration, and there is none: it has made nothing
-        except Exception:  # other people's code, which may raise anything when it is imported
+            continue  # a runtime that needs options and has no profile keeps nothing
+        except Exception:  # code of other packages: an import may raise any exception
             if is_needed:
                 raise
             continue
@@ -202,14 +201,14 @@ def _chosen(config: Config, profiles: tuple[str, ...]) -> dict[str, bool]:
     return found
 
 
-async def _collect(config: Config, profiles: tuple[str, ...]) -> _Found:
-    found = _Found()
+async def _collect(config: Config, profiles: tuple[str, ...]) -> _CacheListing:
+    found = _CacheListing()
     seen: set[tuple[str, str, str]] = set()
     for name, is_needed in _chosen(config, profiles).items():
         try:
             async with make(config, name) as runtime:
                 assert isinstance(runtime, Caching)
-                items = [_Item(name, entry) for entry in await runtime.cached()]
+                items = [_CacheItem(name, entry) for entry in await runtime.cached()]
         except (PlatformError, ConfigError) as error:
             if is_needed:
                 found.errors[name] = str(error)
@@ -219,15 +218,15 @@ async def _collect(config: Config, profiles: tuple[str, ...]) -> _Found:
     return found
 
 
-async def _remove(config: Config, wanted: Collection[_Item], older_than: float | None) -> _Found:
-    """Remove them, but for those that were used meanwhile. `_Found.items` are what is gone."""
-    done = _Found()
+async def _remove(config: Config, wanted: Collection[_CacheItem], older_than: float | None) -> _CacheListing:
+    """Remove the entries, except those used meanwhile. The listing contains the removed entries."""
+    done = _CacheListing()
     for name in dict.fromkeys(item.profile for item in wanted):
         keys = {item.key for item in wanted if item.profile == name}
         try:
             async with make(config, name) as runtime:
                 assert isinstance(runtime, Caching)
-                items = [_Item(name, entry) for entry in await runtime.cached()]
+                items = [_CacheItem(name, entry) for entry in await runtime.cached()]
                 for item in items:
                     if item.key in keys and _is_old(item.entry, older_than):
                         await _discard(runtime, item, done)
@@ -236,7 +235,7 @@ async def _remove(config: Config, wanted: Collection[_Item], older_than: float |
     return done
 
 
-async def _discard(runtime: Caching, item: _Item, done: _Found) -> None:
+async def _discard(runtime: Caching, item: _CacheItem, done: _CacheListing) -> None:
     try:
         if await runtime.discard(item.entry):
             done.items.append(item)
@@ -244,26 +243,26 @@ async def _discard(runtime: Caching, item: _Item, done: _Found) -> None:
         done.errors[f"{item.profile} {item.entry.name}"] = str(error)
 
 
-# --- showing ----------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------
 
 
 def size(number: int) -> str:
-    """Bytes as people say them: ``812 B``, ``1.4 MB``."""
+    """Format a number of bytes: ``812 B``, ``1.4 MB``."""
     value, power = float(number), 0
     while value >= 999.5 and power < len(_PREFIXES) - 1:
         value, power = value / 1000, power + 1
     return f"{value:.0f} {_PREFIXES[power]}" if power == 0 or value >= 99.5 else f"{value:.1f} {_PREFIXES[power]}"
 
 
-def _total(items: Collection[_Item]) -> int:
+def _total(items: Collection[_CacheItem]) -> int:
     return sum(item.entry.size for item in items)
 
 
-def _by_age(items: Collection[_Item]) -> list[_Item]:
+def _by_age(items: Collection[_CacheItem]) -> list[_CacheItem]:
     return sorted(items, key=lambda item: -(item.entry.unused_for or 0.0))
 
 
-def _plain(item: _Item) -> dict[str, Any]:
+def _plain(item: _CacheItem) -> dict[str, Any]:
     return {"profile": item.profile, **msgspec.to_builtins(item.entry)}
 
 
@@ -273,7 +272,7 @@ def _last_used(entry: Cached) -> str:
     return f"{duration(entry.unused_for)} ago" if entry.unused_for is not None else "unknown"
 
 
-def _show(items: Collection[_Item]) -> None:
+def _show(items: Collection[_CacheItem]) -> None:
     print_table(
         ("name", "kind", "profile", "place", "size", "last used", "made of"),
         [
@@ -287,6 +286,6 @@ def _show(items: Collection[_Item]) -> None:
     )
 
 
-def _complain(found: _Found) -> None:
+def _print_errors(found: _CacheListing) -> None:
     for name, text in found.errors.items():
         click.echo(f"{name}: {text}", err=True)

@@ -1,4 +1,4 @@
-"""``lightwork checkpoint``: the states that a journal can go back to."""
+"""``lightwork checkpoint``: lists, shows and restores the checkpoints of a journal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
 def checkpoint() -> None:
     """List, show and restore the checkpoints of a journal.
 
-    They can be read while the app runs.
+    The app may run meanwhile.
     """
 
 
@@ -33,7 +33,7 @@ def checkpoint() -> None:
 @click.argument("journal", type=_PATH)
 @output_option
 def ls(journal: Path, as_json: bool) -> None:
-    """List the checkpoints of a journal, the oldest first."""
+    """List the checkpoints of a journal, oldest first."""
     store = _open(journal)
     try:
         found = store.snapshots()
@@ -48,7 +48,7 @@ def ls(journal: Path, as_json: bool) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.time))
         click.echo(f"{snapshot.number:>4}  {when}  {snapshot.size:>11,} bytes  {snapshot.label}")
     if not found:
-        click.echo("there is none", err=True)
+        click.echo(f"{journal} has no checkpoints", err=True)
 
 
 @checkpoint.command
@@ -56,7 +56,7 @@ def ls(journal: Path, as_json: bool) -> None:
 @click.argument("number", type=int, required=False)
 @output_option
 def show(journal: Path, number: int | None, as_json: bool) -> None:
-    """Show the state in a checkpoint; without NUMBER, the latest that the journal holds."""
+    """Show the state in a checkpoint. Without NUMBER, show the latest state in the journal."""
     store = _open(journal)
     try:
         replay = _read(store, number)
@@ -78,15 +78,15 @@ def show(journal: Path, number: int | None, as_json: bool) -> None:
 @click.argument("number", type=int)
 @click.argument("new", type=_PATH)
 def restore(journal: Path, number: int, new: Path) -> None:
-    """Write checkpoint NUMBER into a NEW journal, which `lightwork run --journal NEW --resume` begins with.
+    """Write checkpoint NUMBER into a NEW journal. `lightwork run APP --journal NEW --resume` starts from it.
 
-    States and results are kept; workers are not: those of a running app stay its own.
+    The new journal has the states and results. It does not have the workers: those of a running app stay with that app.
     """
     from lightwork.engine.recovery.records import encode
     from lightwork.journal.store import Store
 
     if new.exists():
-        raise click.UsageError(f"{new} exists already; give the path of a new file")
+        raise click.UsageError(f"{new} exists already; NEW must be the path of a new file")
     store = _open(journal)
     try:
         meta = store.meta()
@@ -102,7 +102,7 @@ def restore(journal: Path, number: int, new: Path) -> None:
             made.close()
     except JournalError as error:
         _fail(error)
-    click.echo(f"go on with it by: lightwork run APP --journal {new} --resume")
+    click.echo(f"start from it: lightwork run APP --journal {new} --resume")
 
 
 def _open(path: Path) -> Store:
@@ -119,7 +119,9 @@ def _read(store: Store, number: int | None) -> Replay:
 
     try:
         if number is not None and number not in [snapshot.number for snapshot in store.snapshots()]:
-            raise click.UsageError(f"there is no checkpoint {number} in {store.path}: see `lightwork checkpoint ls`")
+            raise click.UsageError(
+                f"there is no checkpoint {number} in {store.path}; `lightwork checkpoint ls` lists the checkpoints"
+            )
         return read_journal(store, number)
     except JournalError as error:
         _fail(error)

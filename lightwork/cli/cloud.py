@@ -1,6 +1,6 @@
-"""``lightwork cloud ls`` and ``gc``: machines that runtimes made for works, and those that nobody needs any more.
+"""``lightwork cloud ls`` and ``gc``: list the machines that runtimes made for works, and give back unused machines.
 
-Any runtime that implements `lightwork.runtime.Inventory` is asked, other people's too.
+The commands ask every profile whose runtime implements `lightwork.runtime.Inventory`, also runtimes of other packages.
 """
 
 from __future__ import annotations
@@ -12,26 +12,23 @@ from typing import Any
 import click
 import msgspec
 
-from lightwork.cli.output import FAILED, duration, output_option, print_json, print_table
+from lightwork.cli.output import FAILED, NOT_CONFIRMED, duration, output_option, print_json, print_table
 from lightwork.config import Config, load_config
 from lightwork.engine.workers.runtimes import load_kind, make
 from lightwork.errors import ConfigError, PlatformError
 from lightwork.runtime import Holding, Inventory
 
-__all__ = ["NOT_GIVEN_BACK", "cloud", "gc", "ls"]
-
-NOT_GIVEN_BACK = 5
-"""Exit code: there is something to give back, and it was not asked to be."""
+__all__ = ["cloud", "gc", "ls"]
 
 _APP = {True: "lives", False: "dead", None: "elsewhere"}
 
 
-class _Found(msgspec.Struct):
-    """What was found, and what stood in the way.
+class _MachineListing(msgspec.Struct):
+    """Machines that were found or given back, and the errors.
 
     Attributes:
-        holdings: Each machine once, whatever profiles show it.
-        errors: By profile, those that could not be asked.
+        holdings: Each machine once, even if several profiles list it.
+        errors: Profile to its error. The error of one machine has the key ``PROFILE ID``.
     """
 
     holdings: list[Holding] = []
@@ -40,9 +37,9 @@ class _Found(msgspec.Struct):
 
 @click.group
 def cloud() -> None:
-    """See and give back machines that works were given.
+    """List and give back machines that were made for works.
 
-    Profiles of the configuration are asked that make machines, those of kind cloud for instance.
+    The commands ask the profiles of the configuration that make machines, for example those of kind cloud.
     """
 
 
@@ -53,8 +50,8 @@ def cloud() -> None:
 def ls(ctx: click.Context, profiles: tuple[str, ...], as_json: bool) -> None:
     """List the machines, oldest first.
 
-    APP says whether the app that a machine was made for lives: lives, dead, or elsewhere where that was
-    started on another machine than this one. The exit code is 1 if a profile could not be asked.
+    The column app shows the status of the app that a machine was made for: lives, dead, or elsewhere (started on
+    another machine, so unknown). The exit code is 1 if a profile does not answer.
     """
     config = _config()
     found = asyncio.run(_collect(config, _chosen(config, profiles)))
@@ -62,22 +59,22 @@ def ls(ctx: click.Context, profiles: tuple[str, ...], as_json: bool) -> None:
         print_json({"items": [_plain(one) for one in found.holdings], "errors": found.errors})
     else:
         _show(found.holdings)
-        _complain(found)
+        _print_errors(found)
     ctx.exit(FAILED if found.errors else 0)
 
 
 @cloud.command
 @click.argument("profiles", metavar="[PROFILE]...", nargs=-1)
-@click.option("--dry-run", is_flag=True, help="Only say what would be given back.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--elsewhere", is_flag=True, help="Also those of apps that were started on other machines than this one.")
+@click.option("--dry-run", is_flag=True, help="List what would be given back, and give back nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--elsewhere", is_flag=True, help="Also give back machines of apps that were started on other machines.")
 @output_option
 @click.pass_context
 def gc(ctx: click.Context, profiles: tuple[str, ...], dry_run: bool, yes: bool, elsewhere: bool, as_json: bool) -> None:
     """Give back the machines of apps that are dead.
 
-    Exit codes: 0 when none is left, 1 when one could not be given back or a profile not be asked, 5 when there
-    are some and they were left, after --dry-run or a no.
+    Exit codes: 0 when no such machine is left, 1 when one could not be given back or a profile does not answer,
+    5 when there are such machines, and --dry-run or the answer no left them.
     """
     config = _config()
     names = _chosen(config, profiles)
@@ -86,24 +83,24 @@ def gc(ctx: click.Context, profiles: tuple[str, ...], dry_run: bool, yes: bool, 
     if not as_json:
         if wanted:
             _show(wanted)
-        _complain(found)
+        _print_errors(found)
     leave = dry_run or not (yes or not wanted or _ask(wanted))
-    done = _Found() if leave else asyncio.run(_give_back(config, names, wanted))
+    done = _MachineListing() if leave else asyncio.run(_give_back(config, names, wanted))
     errors = {**found.errors, **done.errors}
     if as_json:
         given = [_plain(one) for one in done.holdings]
         print_json({"items": [_plain(one) for one in wanted], "given_back": given, "errors": errors})
     else:
-        _complain(done)
+        _print_errors(done)
         click.echo(_summary(wanted, done, found, leave))
-    ctx.exit(FAILED if errors else NOT_GIVEN_BACK if wanted and leave else 0)
+    ctx.exit(FAILED if errors else NOT_CONFIRMED if wanted and leave else 0)
 
 
-def _summary(wanted: Sequence[Holding], done: _Found, found: _Found, leave: bool) -> str:
+def _summary(wanted: Sequence[Holding], done: _MachineListing, found: _MachineListing, leave: bool) -> str:
     if not wanted:
         kept = len(found.holdings)
         return "nothing to give back" + (f"; {kept} machines are kept" if kept else "")
-    return f"{len(wanted)} left as they are" if leave else f"{len(done.holdings)} of {len(wanted)} given back"
+    return f"{len(wanted)} not given back" if leave else f"{len(done.holdings)} of {len(wanted)} given back"
 
 
 def _ask(wanted: Sequence[Holding]) -> bool:
@@ -111,7 +108,7 @@ def _ask(wanted: Sequence[Holding]) -> bool:
     return click.confirm(f"Give {what} back?", err=True)
 
 
-# --- asking -----------------------------------------------------------------------------------------
+# --- requests to runtimes -----------------------------------------------------------------------------
 
 
 def _config() -> Config:
@@ -122,7 +119,7 @@ def _config() -> Config:
 
 
 def _chosen(config: Config, profiles: tuple[str, ...]) -> list[str]:
-    """The profiles to ask."""
+    """Return the profiles to ask."""
     found = []
     for name in profiles or tuple(config.runtimes):
         try:
@@ -134,16 +131,16 @@ def _chosen(config: Config, profiles: tuple[str, ...]) -> list[str]:
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
         if profiles:
-            raise click.UsageError(f"the profile {name!r} makes no machines")
+            raise click.UsageError(f"the runtime of profile {name!r} does not make machines")
     if not found:
         raise click.UsageError(
-            "no profile of the configuration makes machines; one is made in [runtimes.NAME] with kind = 'cloud'"
+            "no profile of the configuration makes machines; add a section [runtimes.NAME] with kind = 'cloud'"
         )
     return found
 
 
-async def _collect(config: Config, profiles: Sequence[str]) -> _Found:
-    found = _Found()
+async def _collect(config: Config, profiles: Sequence[str]) -> _MachineListing:
+    found = _MachineListing()
     seen: set[tuple[str, str]] = set()
     for name in profiles:
         try:
@@ -159,9 +156,9 @@ async def _collect(config: Config, profiles: Sequence[str]) -> _Found:
     return found
 
 
-async def _give_back(config: Config, profiles: Sequence[str], wanted: Collection[Holding]) -> _Found:
-    """Give them back, but for those whose app lives by now. `_Found.holdings` are what was."""
-    done = _Found()
+async def _give_back(config: Config, profiles: Sequence[str], wanted: Collection[Holding]) -> _MachineListing:
+    """Give back the machines, except those whose app lives again. The listing contains the machines given back."""
+    done = _MachineListing()
     for name in profiles:
         ids = {one.id for one in wanted if one.ref.runtime == name}
         try:
@@ -176,19 +173,19 @@ async def _give_back(config: Config, profiles: Sequence[str], wanted: Collection
             if result is None:
                 done.holdings.append(one)
             elif isinstance(result, PlatformError | ExceptionGroup):
-                done.errors[f"{name} {one.id}"] = _said(result)
+                done.errors[f"{name} {one.id}"] = _message(result)
             else:
                 raise result
     return done
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, ExceptionGroup):
-        return "; ".join(_said(each) for each in error.exceptions)
+        return "; ".join(_message(each) for each in error.exceptions)
     return str(error)
 
 
-# --- showing ----------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------
 
 
 def _plain(one: Holding) -> dict[str, Any]:
@@ -220,6 +217,6 @@ def _show(holdings: Sequence[Holding]) -> None:
     )
 
 
-def _complain(found: _Found) -> None:
+def _print_errors(found: _MachineListing) -> None:
     for name, text in found.errors.items():
         click.echo(f"{name}: {text}", err=True)

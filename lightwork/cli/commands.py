@@ -1,4 +1,4 @@
-"""``lightwork app``: the commands that the app itself offers by ``configure_commands``."""
+"""``lightwork app``: the commands that the app defines in ``configure_commands``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["app"]
 @output_option
 @asks_app
 async def app(connected: ConnectedApp, name: str | None, arguments: tuple[str, ...], as_json: bool) -> None:
-    """Run a command of the app's own, and print what it returns. Without NAME: list them.
+    """Run a command that the app defines, and print its result. Without NAME, list these commands.
 
-    Options of this command stand before NAME; those of the app's command after it: lightwork app add --amount 3.
-    `lightwork app NAME --help` shows what it takes.
+    Options of `lightwork app` come before NAME. Options of the app's command come after NAME:
+    lightwork app add --amount 3. `lightwork app NAME --help` shows the options of the app's command.
     """
     commands = (await connected.client.commands()).items
     if name is None:
@@ -64,7 +64,7 @@ def _show_help(command: CommandView) -> None:
             (
                 f"--{parameter.name.replace('_', '-')}",
                 parameter.type,
-                "needed" if parameter.required else f"default {value_text(parameter.default)}",
+                "required" if parameter.required else f"default {value_text(parameter.default)}",
             )
             for parameter in command.parameters
         ]
@@ -75,4 +75,6 @@ def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"the app has no command {name!r}; did you mean {near[0]}?"
-    return f"the app has no command {name!r}; it has {', '.join(known) or 'none of its own'}"
+    if not known:
+        return f"the app has no command {name!r}; it defines no commands"
+    return f"the app has no command {name!r}; its commands are: {', '.join(known)}"

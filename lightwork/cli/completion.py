@@ -1,4 +1,4 @@
-"""``lightwork completion``: the script that lets a shell complete commands, options and names of works."""
+"""``lightwork completion``: prints the script with which a shell completes commands, options and names of works."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that makes SHELL complete `lightwork`.
+    """Print the completion script of SHELL.
 
     \b
     bash:  eval "$(lightwork completion bash)"                          in ~/.bashrc
     zsh:   eval "$(lightwork completion zsh)"                           in ~/.zshrc
     fish:  lightwork completion fish > ~/.config/fish/completions/lightwork.fish
-    """  # noqa: D301  # it is the character that keeps click from filling these lines
+    """  # noqa: D301  # with this character click does not rewrap the lines
     kind = get_completion_class(shell)
     assert kind is not None
     program = ctx.find_root()

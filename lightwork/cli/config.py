@@ -1,4 +1,4 @@
-"""``lightwork config view``: every key of the configuration, its value, and where that comes from."""
+"""``lightwork config view``: shows every key of the configuration, its value, and the source of the value."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ __all__ = ["config", "hidden", "view"]
 _SECRET = re.compile(
     r"(^|[_.-])(token|password|passphrase|passwd|secret|credentials?|auth|key|apikey)s?([_.-]|$)", re.IGNORECASE
 )
-_NO_SECRET = frozenset({"client_keys"})  # files, not what is in them
-_PLACE = re.compile(r"(env|file):\S+")  # where a secret is to be found
+_NO_SECRET = frozenset({"client_keys"})  # names of files, not their content
+_REFERENCE = re.compile(r"(env|file):\S+")  # the location of a secret, not the secret
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _HIDDEN = "********"
 
 
 @click.group
 def config() -> None:
-    """Look at the configuration."""
+    """Show the configuration."""
 
 
 @config.command
 @click.option(
     "--file", metavar="FILE", type=click.Path(dir_okay=False), help="Read this file instead of the usual one."
 )
-@click.option("--changed", is_flag=True, help="Leave out what is lightwork's own default.")
+@click.option("--changed", is_flag=True, help="Leave out keys with their default value.")
 @output_option
 def view(file: str | None, changed: bool, as_json: bool) -> None:
-    """Show every key with its value and where it comes from.
+    """Show every key with its value and the source of the value.
 
-    That is what an app of this folder would start with: defaults, the file, variables LIGHTWORK_*. What an
-    app's own code says, and the options of `lightwork run`, come on top. Values that look secret are hidden.
+    The sources are the defaults, the configuration file and the LIGHTWORK_* variables, as for an app in this folder.
+    The code of an app and the options of `lightwork run` can override these values. Values that look secret are hidden.
     """
     try:
         loaded = load_config(file=file)
@@ -52,12 +52,12 @@ def view(file: str | None, changed: bool, as_json: bool) -> None:
         print_json({"file": None if path is None else str(path.absolute()), "items": items})
         return
     if path is None:
-        click.echo("there is no lightwork.toml or pyproject.toml here or above", err=True)
+        click.echo("no lightwork.toml or pyproject.toml found in this folder or above it", err=True)
     print_table(("key", "value", "where"), [(row.key, _text(row.value), row.where) for row in rows])
 
 
 def hidden(origin: Origin) -> Origin:
-    """The same with a value that may be shown: what looks like a secret, by its key or as a URL's login, is not."""
+    """Return a copy with secrets masked: values whose key looks secret, and logins in URLs."""
     return origin._replace(value=_masked(origin.key.rpartition(".")[2], origin.value))
 
 
@@ -67,8 +67,8 @@ def _masked(key: str, value: Any) -> Any:
     if isinstance(value, list) and not _is_secret(key):
         return [_masked("", below) for below in value]
     if _is_secret(key):
-        is_place = isinstance(value, str) and _PLACE.fullmatch(value)
-        return _HIDDEN if value and not is_place else value
+        is_reference = isinstance(value, str) and _REFERENCE.fullmatch(value)
+        return _HIDDEN if value and not is_reference else value
     return _LOGIN.sub(f"{_HIDDEN}@", value) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""Which app a command means, and what its errors become: shared by every command that asks a running app."""
+"""Selects the running app, connects to it, and translates its errors. Every command that asks an app uses this."""
 
 from __future__ import annotations
 
@@ -50,11 +50,17 @@ _CODES = {
     "too_large": 2,
     "timeout": TIMED_OUT,
 }
-"""Exit codes of what a running app answers; of any other it is `FAILED`."""
+"""Error code of the HTTP API to exit code. The exit code of every other error is `FAILED`."""
 
 
 class AppTarget(NamedTuple):
-    """The app that is meant. `file` is what it says of itself, None where a URL was given."""
+    """The selected app.
+
+    Attributes:
+        url: The URL of its HTTP server.
+        token: The token for its HTTP server, None if no token is known.
+        file: The file that the app announces itself with. None if the app was selected by its URL.
+    """
 
     url: str
     token: str | None
@@ -62,16 +68,16 @@ class AppTarget(NamedTuple):
 
 
 def app_options(command: _FnT) -> _FnT:
-    """Give a command ``--app``, ``--url`` and ``--token``."""
+    """Add the options ``--app``, ``--url`` and ``--token`` to a command."""
     for option in (
-        click.option("--token", envvar="LIGHTWORK_TOKEN", help="Token of that app. Also LIGHTWORK_TOKEN."),
-        click.option("--url", envvar="LIGHTWORK_URL", help="Ask the app at this URL. Also LIGHTWORK_URL."),
+        click.option("--token", envvar="LIGHTWORK_TOKEN", help="Token of the app (or LIGHTWORK_TOKEN)."),
+        click.option("--url", envvar="LIGHTWORK_URL", help="URL of the app (or LIGHTWORK_URL)."),
         click.option(
             "--app",
             "app_name",
             metavar="NAME|RUN",
             envvar="LIGHTWORK_APP",
-            help="Which app of this machine: its name, the beginning of its run's id, or its pid. Also LIGHTWORK_APP.",
+            help="App on this machine: its name, the start of its run id, or its pid (or LIGHTWORK_APP).",
         ),
     ):
         command = option(command)
@@ -79,10 +85,10 @@ def app_options(command: _FnT) -> _FnT:
 
 
 def find_target(app_name: str | None, url: str | None, token: str | None) -> AppTarget:
-    """The app that the options mean.
+    """Return the app that the options select.
 
     Raises:
-        Failure: There is none, or more than one.
+        CommandFailure: No app is found, or more than one.
     """
     if url:
         return AppTarget(url, token, None)
@@ -94,24 +100,25 @@ def find_target(app_name: str | None, url: str | None, token: str | None) -> App
 
 
 def choose_app(apps: Sequence[AppFile], wanted: str | None) -> AppFile:
-    """The one of these apps that is meant.
+    """Return the app that has the name, the run id or the pid `wanted`, or the only app if that is None.
 
     Raises:
-        Failure: There is none, or more than one; lists them.
+        CommandFailure: No app matches, or more than one. The message lists the apps.
     """
-    found = [app for app in apps if wanted is None or _is_meant(app, wanted)]
+    found = [app for app in apps if wanted is None or _matches(app, wanted)]
     if len(found) == 1:
         return found[0]
     if not apps:
         raise CommandFailure(
-            "no app runs here: start one (lightwork run app.py), or name another machine's by --url", NO_APP
+            "no app runs on this machine: start one (lightwork run app.py), or select an app elsewhere with --url",
+            NO_APP,
         )
     if not found:
-        raise CommandFailure(f"no app {wanted!r} runs here; there are:\n{_listed(apps)}", NO_APP)
-    raise CommandFailure(f"{len(found)} apps run here; say which by --app:\n{_listed(found)}", 2)
+        raise CommandFailure(f"no app {wanted!r} runs on this machine; running apps:\n{_listed(apps)}", NO_APP)
+    raise CommandFailure(f"{len(found)} apps run on this machine; select one with --app:\n{_listed(found)}", 2)
 
 
-def _is_meant(app: AppFile, wanted: str) -> bool:
+def _matches(app: AppFile, wanted: str) -> bool:
     return wanted in (app.run, app.name, str(app.pid)) or (len(wanted) >= 4 and app.run.startswith(wanted))
 
 
@@ -123,16 +130,17 @@ def _listed(apps: Sequence[AppFile]) -> str:
 
 
 class ConnectedApp(NamedTuple):
-    """What a command that asks an app is given: a client in its context, and which app that is."""
+    """The first argument of a command that asks an app: a client that is ready for requests, and the selected app."""
 
     client: Client
     target: AppTarget
 
 
 def asks_app(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
-    """Make a command of a coroutine function, whose first argument is `ConnectedApp`; what it returns is the exit code.
+    """Turn a coroutine function into a command that asks an app.
 
-    Gives it the options that say which app is meant, and makes exit codes of what the app answers.
+    The first argument of the coroutine function is a `ConnectedApp`; its return value is the exit code. The command
+    gets the options that select the app, and errors of the app become exit codes.
     """
 
     @app_options
@@ -146,12 +154,12 @@ def asks_app(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Callabl
 
 
 def ask(target: AppTarget, question: Callable[[ConnectedApp], Coroutine[Any, Any, _T]]) -> _T:
-    """What the question gives, asked in a loop of its own.
+    """Run the question in a new event loop, and return its result.
 
     Raises:
-        Failure: With the exit code that what the app answers has.
+        CommandFailure: The app refused, ended or did not answer. Its exit code depends on the app's error.
     """
-    # Late: aiohttp takes longer to load than everything else of a command.
+    # Imported here: aiohttp takes longer to load than everything else in a command.
     from lightwork.client import Client
 
     async def enter() -> _T:
@@ -165,13 +173,13 @@ def ask(target: AppTarget, question: Callable[[ConnectedApp], Coroutine[Any, Any
 
 
 def translated(error: AppEnded | AppUnreachable | RequestFailed) -> CommandFailure:
-    """What an error of the client means for a command."""
+    """Translate an error of the client into the failure of a command."""
     if isinstance(error, AppEnded):
         return CommandFailure(str(error))
     if isinstance(error, AppUnreachable):
         return CommandFailure(str(error), NO_APP)
     if error.code == "unauthorized":
-        return CommandFailure(f"{error}; give it by --token, or LIGHTWORK_TOKEN", NO_APP)
+        return CommandFailure(f"{error}; set --token or LIGHTWORK_TOKEN", NO_APP)
     return CommandFailure(str(error), _CODES.get(error.code, FAILED))
 
 
@@ -179,14 +187,14 @@ def translated(error: AppEnded | AppUnreachable | RequestFailed) -> CommandFailu
 
 
 def full_name(text: str) -> str:
-    """A component's name as the app has it: ``train`` means ``root.train``."""
+    """Return the full name of a component: ``root.train`` for ``train``."""
     return text if text == "root" or text.startswith("root.") else f"root.{text}"
 
 
 async def every_work(
     client: Client, *, match: str | None = None, stage: str | None = None, runtime: str | None = None
 ) -> AsyncIterator[WorkView]:
-    """Works, page by page, in the order of the tree."""
+    """Iterate over the works in the order of the tree. They are fetched page by page."""
     offset = 0
     while True:
         page = await client.works(match=match, stage=stage, runtime=runtime, limit=_PAGE, offset=offset)
@@ -198,10 +206,12 @@ async def every_work(
 
 
 async def find_works(client: Client, names: Sequence[str]) -> list[str]:
-    """Full names of the works that are meant, in order: a pattern means all that match, and has to match one.
+    """Return the full names of works in the order of `names`. A pattern is replaced by all works that match.
+
+    A plain name is not checked: the app reports an unknown work when the name is used.
 
     Raises:
-        Failure: A pattern matches none. A plain name is not looked up: the app says so when it is used.
+        CommandFailure: A pattern matches no work.
     """
     found: dict[str, None] = {}
     for name in names:

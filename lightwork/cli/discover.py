@@ -1,8 +1,8 @@
-"""Finds the app that a command line means, and imports its file so that workers can import it too.
+"""Finds the app that a command line names, and imports its file in a way that workers can repeat.
 
-A file in a package is imported under its full dotted name with the package's root on ``sys.path``, so its
-relative imports work. Any other file is imported by its stem with its folder on ``sys.path``. Either way
-the module has one name, here and in every worker, and is not imported twice under two names.
+A file in a package is imported under its full dotted name, with the package's root on ``sys.path``. Therefore its
+relative imports work. Any other file is imported under its stem, with its folder on ``sys.path``. In both cases the
+module has the same name here and in every worker, and is not imported twice under two names.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _ATTRIBUTE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class AppNotFound(UsageError):
-    """The target names no file, no module, or nothing in it that is an app; the message says what is there."""
+    """The target names no file and no module, or its module has no such app. The message says what was found."""
 
 
 class AppImportError(UsageError):
-    """The module of the app raised while it was imported; the exception is the ``__cause__``."""
+    """The import of the app's module raised an exception. The exception is the ``__cause__``."""
 
 
 def find_app(target: str) -> App[Any]:
-    """The app that `target` names.
+    """Return the app that `target` names.
 
     Args:
-        target: ``path/to/app.py``, a folder with an ``app.py`` in it, or ``module``; then ``:name`` where
-            the file has more than one app.
+        target: ``path/to/app.py``, a folder that contains an ``app.py``, or ``module``. If the module has more than one
+            app, ``:name`` follows.
 
     Raises:
-        AppNotFound: If there is no such file or module, or not exactly one app.
-        AppImportError: If importing it raised.
+        AppNotFound: The file or module does not exist, or it does not have exactly one app.
+        AppImportError: The import raised an exception.
     """
     from lightwork.app import App
 
@@ -53,7 +53,7 @@ def find_app(target: str) -> App[Any]:
 
 
 def find_instance(target: str, kind: type[T]) -> T:
-    """The instance of `kind` that `target` names; see `find_app`."""
+    """Return the instance of `kind` that `target` names. See `find_app`."""
     location, attribute = _split_target(target)
     module = load_module(location)
     where = _describe(module, location)
@@ -64,12 +64,12 @@ def find_instance(target: str, kind: type[T]) -> T:
         return next(iter(found.values()))
     if found:
         choices = " or ".join(f"{location}:{name}" for name in found)
-        raise AppNotFound(f"{where} has {len(found)} {kind.__name__}s: {', '.join(found)}; say which: {choices}")
+        raise AppNotFound(f"{where} has {len(found)} {kind.__name__}s: {', '.join(found)}; select one: {choices}")
     raise AppNotFound(_nothing_found(module, kind, location, where))
 
 
 def _split_target(target: str) -> tuple[str, str]:
-    """``(path or module, attribute)``; the attribute is empty where the target names none."""
+    """Split a target into its path or module and its attribute. The attribute is empty if the target has none."""
     if os.path.exists(target):
         return target, ""
     location, colon, attribute = target.rpartition(":")
@@ -79,13 +79,18 @@ def _split_target(target: str) -> tuple[str, str]:
 
 
 def load_module(location: str) -> ModuleType:
-    """Import a file, the ``app.py`` of a folder, or a module by its dotted name."""
+    """Import a file, the ``app.py`` of a folder, or a module by its dotted name.
+
+    Raises:
+        AppNotFound: The file or module does not exist, or workers could not import it under the same name.
+        AppImportError: The import raised an exception.
+    """
     if _is_path(location):
         return _load_file(_resolve_file(location))
     if not _ATTRIBUTE.fullmatch(location):
-        raise AppNotFound(f"{location!r} is neither a file that exists nor the name of a module")
+        raise AppNotFound(f"{location!r} is neither an existing file nor the name of a module")
     _put_first(Path.cwd())
-    return _import(location, f"there is no module {location!r}, and no file or folder of that name in {Path.cwd()}")
+    return _import(location, f"module {location!r} not found, and no file or folder of that name in {Path.cwd()}")
 
 
 def _is_path(location: str) -> bool:
@@ -98,13 +103,13 @@ def _resolve_file(location: str) -> Path:
         inside = path / "app.py"
         if not inside.is_file():
             others = sorted(child.name for child in path.glob("*.py"))
-            hint = f"; it has {', '.join(others[:8])}: name the file" if others else ""
-            raise AppNotFound(f"{location} is a folder without an app.py in it{hint}")
+            hint = f"; name one of its files: {', '.join(others[:8])}" if others else ""
+            raise AppNotFound(f"the folder {location} does not contain an app.py{hint}")
         path = inside
     if not path.is_file():
-        raise AppNotFound(f"there is no file {location} (looked in {Path.cwd()})")
+        raise AppNotFound(f"file {location} not found in {Path.cwd()}")
     if path.suffix != ".py":
-        raise AppNotFound(f"{location} is not a Python file: its name does not end in .py")
+        raise AppNotFound(f"{location} is not a Python file: the name must end in .py")
     return path.resolve()
 
 
@@ -117,7 +122,7 @@ def _load_file(path: Path) -> ModuleType:
         parts.pop()
     if not all(part.isidentifier() for part in parts):
         raise AppNotFound(
-            f"{path.name} cannot be imported as {'.'.join(parts)!r}, so no worker could import it either: "
+            f"{path.name} cannot be imported as {'.'.join(parts)!r}, neither here nor by a worker: "
             "rename it to letters, digits and underscores"
         )
     _put_first(root)
@@ -139,18 +144,17 @@ def _import(name: str, missing: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise AppNotFound(missing) from None
-        raise AppImportError(f"importing {name} failed") from error
+        raise AppImportError(f"the import of {name} failed") from error
     except Exception as error:
-        raise AppImportError(f"importing {name} failed") from error
+        raise AppImportError(f"the import of {name} failed") from error
 
 
 def _check_same_file(module: ModuleType, path: Path) -> None:
-    """A module of the same name that was imported before hides the file, from the workers too."""
+    """Raise `AppNotFound` if another module of the same name hides the file. It would hide the file in workers too."""
     file = getattr(module, "__file__", None)
     if file is None or Path(file).resolve() != path:
         raise AppNotFound(
-            f"{path.name} is hidden by another module named {module.__name__!r} ({file or 'built in'}): "
-            "give the file another name"
+            f"{path.name} is hidden by another module named {module.__name__!r} ({file or 'built in'}): rename the file"
         )
 
 
@@ -161,16 +165,16 @@ def _named(module: ModuleType, attribute: str, kind: type[T], where: str) -> T:
             value = getattr(value, part)
         except AttributeError:
             found = _instances(module, kind)
-            hint = f"; it has {', '.join(found)}" if found else ""
+            hint = f"; its {kind.__name__}s are: {', '.join(found)}" if found else ""
             raise AppNotFound(f"{where} has no {attribute!r}{hint}") from None
     if not isinstance(value, kind):
-        described = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
-        raise AppNotFound(f"{attribute!r} in {where} is {described}, not an {kind.__name__}")
+        got = f"the class {value.__name__}" if isinstance(value, type) else f"an instance of {type(value).__name__}"
+        raise AppNotFound(f"{attribute!r} in {where} must be an instance of {kind.__name__}, got {got}")
     return value
 
 
 def _instances(module: ModuleType, kind: type[T]) -> dict[str, T]:
-    """Name to instance; of several names of one instance the first."""
+    """Return name to instance. An instance with several names is listed under the first name."""
     seen: dict[int, str] = {}
     for name, value in vars(module).items():
         if isinstance(value, kind):
@@ -179,7 +183,7 @@ def _instances(module: ModuleType, kind: type[T]) -> dict[str, T]:
 
 
 def _nothing_found(module: ModuleType, kind: type[Any], location: str, where: str) -> str:
-    lines = [f"there is no {kind.__name__} in {where}"]
+    lines = [f"no {kind.__name__} found in {where}"]
     own = [
         name
         for name, value in vars(module).items()
@@ -188,11 +192,13 @@ def _nothing_found(module: ModuleType, kind: type[Any], location: str, where: st
     if own:
         lines.append(f"It defines {', '.join(own)}: add a line `app = {kind.__name__}({own[0]}())`.")
     else:
-        lines.append(f"Make one at the top level of the file, `app = {kind.__name__}(MyFlow())`, or name another file.")
+        lines.append(
+            f"Create one at the top level of the file, `app = {kind.__name__}(MyFlow())`, or name another file."
+        )
     if _has_main_guard(module):
         lines.append(
-            'What stands under `if __name__ == "__main__":` is not run by this command: '
-            f"make the {kind.__name__} above it."
+            'This command does not run the code under `if __name__ == "__main__":`: '
+            f"create the {kind.__name__} above it."
         )
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""``lightwork doctor``: what is missing on this machine for works to run, and how to get it.
+"""``lightwork doctor``: reports what works need on this machine and do not find, and how to fix it.
 
-Every runtime that is installed is asked, other people's too. What a profile lacks that the configuration uses is
-a problem; what is installed and not used may lack what it likes.
+The doctor checks every installed runtime, also those of other packages. A missing requirement is a problem only for a
+profile that the configuration uses, not for a runtime that is only installed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from lightwork.runtime import Diagnosable, Finding, Health
 
 __all__ = ["DoctorReport", "doctor", "examine"]
 
-_WITHIN = 30.0
-"""Seconds that one profile may take to look at itself."""
+_TIMEOUT = 30.0
+"""Seconds that the diagnosis of one profile may take."""
 
 _FEW_FILES = 4096
 _LITTLE_SPACE, _NO_SPACE = 1 << 30, 100 << 20
@@ -38,12 +38,12 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 
 class DoctorReport(msgspec.Struct, frozen=True):
-    """What was looked at in one place.
+    """The findings about lightwork itself or about one profile.
 
     Attributes:
-        about: ``lightwork``, or a runtime's profile.
-        is_needed: Whether an app of this folder uses it by default.
-        findings: What was found.
+        about: ``lightwork``, or ``runtime`` and the name of a profile.
+        is_needed: Whether an app in this folder uses it by default, or the user named it.
+        findings: The findings.
     """
 
     about: str
@@ -52,7 +52,7 @@ class DoctorReport(msgspec.Struct, frozen=True):
 
     @property
     def is_ill(self) -> bool:
-        """Whether something needed is missing."""
+        """Whether it is needed and has a problem."""
         return self.is_needed and any(finding.health is Health.PROBLEM for finding in self.findings)
 
 
@@ -61,10 +61,10 @@ class DoctorReport(msgspec.Struct, frozen=True):
 @output_option
 @click.pass_context
 def doctor(ctx: click.Context, profiles: tuple[str, ...], as_json: bool) -> None:
-    """Check that works can be started here: Python, limits, space, the configuration, each runtime.
+    """Check that works can start here: Python, limits, disk space, the configuration, each runtime.
 
-    With PROFILE only these runtimes, or profiles of the configuration, and then they are needed.
-    The exit code is 1 if something that is needed is missing.
+    With PROFILE, check only these runtimes or profiles of the configuration, and treat them as needed.
+    The exit code is 1 if something that is needed has a problem.
     """
     reports = asyncio.run(_collect(profiles))
     if as_json:
@@ -88,10 +88,10 @@ async def _collect(profiles: tuple[str, ...]) -> list[DoctorReport]:
 
 
 async def examine(profiles: tuple[str, ...] = ()) -> AsyncIterator[DoctorReport]:
-    """Look at this machine, at the configuration of the working folder, and at every runtime, in that order.
+    """Check this machine, the configuration of the working directory, and every runtime, in that order.
 
     Args:
-        profiles: Look at these runtimes only.
+        profiles: Check only these runtimes or profiles.
     """
     config, configured = _configuration()
     yield DoctorReport("lightwork", True, [*_machine(config), configured])
@@ -108,14 +108,16 @@ async def examine(profiles: tuple[str, ...] = ()) -> AsyncIterator[DoctorReport]
 
 
 def _configuration() -> tuple[Config, Finding]:
-    """The configuration, lightwork's own defaults where it is wrong."""
+    """Return the configuration, or the defaults if it is invalid, and the finding about it."""
     try:
         config = load_config()
     except ConfigError as error:
-        fix = "mend it; `lightwork config view` shows what is in force"
+        fix = "correct the configuration; `lightwork config view` shows the values in effect"
         return Config(), Finding("configuration", Health.PROBLEM, str(error), fix)
     path = find_config()
-    return config, Finding("configuration", Health.OK, "defaults and variables only" if path is None else str(path))
+    return config, Finding(
+        "configuration", Health.OK, "no file, only defaults and variables" if path is None else str(path)
+    )
 
 
 def _machine(config: Config) -> Iterator[Finding]:
@@ -123,9 +125,9 @@ def _machine(config: Config) -> Iterator[Finding]:
     yield Finding("versions", Health.OK, f"lightwork {__version__}, Python {python} at {sys.executable}")
     yield _files()
     yield _space(config)
-    yield _known()
+    yield _apps_folder()
     if not config.host.startswith(_LOOPBACK) and importlib.util.find_spec("cryptography") is None:
-        detail = f"host is {config.host}, no loopback address, so the link to works is TLS; cryptography is missing"
+        detail = f"host {config.host} is not a loopback address, so workers need TLS; cryptography is not installed"
         yield Finding("tls", Health.PROBLEM, detail, 'pip install "lightwork[tls]", or set host = "127.0.0.1"')
 
 
@@ -133,64 +135,64 @@ def _files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= _FEW_FILES:
         return Finding("open files", Health.OK, "no limit" if soft == resource.RLIM_INFINITY else f"at most {soft}")
-    detail = f"at most {soft}: a few for each work that runs, so some hundred works are too many"
+    detail = f"at most {soft}: each running work needs a few, so this is not enough for several hundred works"
     return Finding("open files", Health.WARNING, detail, f"ulimit -n {_FEW_FILES if hard < 0 else min(hard, 65536)}")
 
 
 def _space(config: Config) -> Finding:
     if config.log_dir == "":
-        return Finding("space for logs", Health.OK, "works' output is not kept: log_dir is empty")
+        return Finding("space for logs", Health.OK, "the output of works is not stored, because log_dir is empty")
     folder = Path(config.log_dir or LOG_DIR).absolute()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(place, os.W_OK | os.X_OK):
-        detail = f"{place} cannot be written, so works' output is not kept"
+        detail = f"{place} is not writable, so the output of works is not stored"
         return Finding("space for logs", Health.PROBLEM, detail, "run in another folder")
     free = shutil.disk_usage(place).free
     health = Health.PROBLEM if free < _NO_SPACE else Health.WARNING if free < _LITTLE_SPACE else Health.OK
-    fix = "" if health is Health.OK else f"make room on the disk of {place}"
+    fix = "" if health is Health.OK else f"free space on the disk of {place}"
     return Finding("space for logs", health, f"{free / (1 << 30):.1f} GiB free at {place}", fix)
 
 
-def _known() -> Finding:
-    """Whether commands will find an app that runs."""
+def _apps_folder() -> Finding:
+    """Check that commands can find a running app."""
     folder = apps_folder()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
-        return Finding("running apps", Health.OK, f"are known in {folder}")
-    fix = "set XDG_RUNTIME_DIR to a folder of yours"
-    return Finding("running apps", Health.WARNING, f"{place} cannot be written: commands will not find apps", fix)
+        return Finding("running apps", Health.OK, f"are announced in {folder}")
+    fix = "set XDG_RUNTIME_DIR to a folder that you own"
+    return Finding("running apps", Health.WARNING, f"{place} is not writable, so commands cannot find apps", fix)
 
 
 # --- runtimes -------------------------------------------------------------------------------------
 
 
 async def _runtime(config: Config, name: str, is_configured: bool) -> list[Finding]:
-    """What a profile says of itself, or a runtime that nothing is configured for."""
+    """Return the findings about a profile. A runtime without a profile is checked without options."""
     kind, _ = config.profile(name)
     try:
         cls: Any = load_kind(config, name)
         options = config.options(name, cls.Options) if is_configured else None
     except ConfigError as error:
         return [Finding("configuration", Health.PROBLEM, str(error))]
-    except Exception as error:  # other people's code, which may raise anything when it is imported
+    except Exception as error:  # code of other packages: an import may raise any exception
         return [Finding("installation", Health.PROBLEM, f"{kind!r} cannot be imported: {error!r}")]
     if not isinstance(cls, Diagnosable):
-        return [Finding("installation", Health.OK, "is installed, and says nothing more about itself")]
+        return [Finding("installation", Health.OK, "is installed, and has no diagnosis")]
     try:
-        async with asyncio.timeout(_WITHIN):
+        async with asyncio.timeout(_TIMEOUT):
             return list(await cls.diagnose(name, options))
     except TimeoutError:
-        return [Finding("answer", Health.PROBLEM, f"none within {_WITHIN:g} s")]
+        return [Finding("answer", Health.PROBLEM, f"no answer within {_TIMEOUT:g} s")]
     except LightworkError as error:
         return [Finding("answer", Health.PROBLEM, str(error))]
-    except Exception as error:  # one runtime that breaks must not hide the others
-        return [Finding("answer", Health.PROBLEM, f"its diagnose raised {error!r}")]
+    except Exception as error:  # a bug of one runtime must not hide the others
+        return [Finding("answer", Health.PROBLEM, f"the diagnosis raised {error!r}")]
 
 
 def _show(reports: list[DoctorReport]) -> None:
     width = max(len(finding.what) for report in reports for finding in report.findings)
     for report in reports:
-        click.echo(styled(report.about, bold=True) + ("" if report.is_needed else " (not used by this folder's apps)"))
+        click.echo(styled(report.about, bold=True) + ("" if report.is_needed else " (not used by apps in this folder)"))
         for finding in report.findings:
             health = finding.health
             if health is Health.PROBLEM and not report.is_needed:

@@ -1,4 +1,4 @@
-"""``lightwork init``: a small new app that runs at once."""
+"""``lightwork init``: writes a small new app that is ready to run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 __all__ = ["FILES", "init"]
 
 _APP = '''\
-"""Trains a few models at once and says which was best. Run it: lightwork run app.py"""
+"""Trains a few models in parallel and reports the best loss. Run it: lightwork run app.py"""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from lightwork import App, Flow, Work
 
 
 class Train(Work):
-    """One job, in a process of its own. What `__init__` sets is its state, and streams to the flow."""
+    """A job in its own process. The attributes set in `__init__` are its state. Each change reaches the flow."""
 
     def __init__(self, rate: float) -> None:
         super().__init__(parallel=True)
@@ -36,7 +36,7 @@ class Train(Work):
 
 
 class Sweep(Flow):
-    """Decides what is run, and when it is enough."""
+    """Decides which works run, and when the app stops."""
 
     def __init__(self, epochs: int = 10) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ app = App(Sweep())
 '''
 
 _TEST = '''\
-"""A work that no app drives runs in place, so it is tested like any other class."""
+"""A work without an app runs in the calling process, so it can be tested like any other class."""
 
 import asyncio
 
@@ -66,15 +66,15 @@ def test_the_loss_falls() -> None:
 '''
 
 _CONFIG = """\
-# What an app of this folder starts with. `lightwork config view` shows every key.
+# The configuration of apps in this folder. `lightwork config view` shows every key.
 
-runtime = "local"             # each work in a process of this machine
+runtime = "local"             # run each work in a process on this machine
 
-# [runtimes.gpu]              # a named profile: works on machines that ssh reaches
+# [runtimes.gpu]              # a named profile: run works on other machines, over SSH
 # kind = "ssh"
 # hosts = ["me@10.0.0.4"]
 
-# [works."root.trials.*"]     # which works use it
+# [works."root.trials.*"]     # the works that use this profile
 # runtime = "gpu"
 """
 
@@ -84,16 +84,16 @@ FILES = {
     "lightwork.toml": _CONFIG,
     ".gitignore": ".lightwork/\n__pycache__/\n",
 }
-"""What is written: name, and text."""
+"""File name to text of each file that the command writes."""
 
 
 @click.command
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 def init(folder: Path) -> None:
-    """Write a small app that runs at once into FOLDER, by default this one.
+    """Write a small app that is ready to run into FOLDER (default: the current folder).
 
-    The folder is made if it is not there. It has to be empty, but for names that begin with a dot, such as
-    .git; nothing is ever written over.
+    A missing folder is created. The folder must be empty; names that begin with a dot, such as .git, are allowed.
+    No file is overwritten.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +103,9 @@ def init(folder: Path) -> None:
                 file.write(text)
     except OSError as error:
         raise click.UsageError(f"{error.filename or folder}: {error.strerror or error}") from error
-    click.echo(f"{', '.join(FILES)} written to {folder.resolve()}")
+    click.echo(f"wrote {', '.join(FILES)} to {folder.resolve()}")
     where = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
-    click.echo(f"Now: {where}lightwork run app.py")
+    click.echo(f"run the app: {where}lightwork run app.py")
 
 
 def _check_empty(folder: Path) -> None:
@@ -113,4 +113,4 @@ def _check_empty(folder: Path) -> None:
     in_the_way = [name for name in names if not name.startswith(".") or name in FILES]
     if in_the_way:
         shown = ", ".join(in_the_way[:5]) + (", ..." if len(in_the_way) > 5 else "")
-        raise click.UsageError(f"{folder.resolve()} is not empty ({shown}): name a folder that is, or a new one")
+        raise click.UsageError(f"{folder.resolve()} must be empty, but contains {shown}: name another folder")

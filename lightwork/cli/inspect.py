@@ -1,4 +1,4 @@
-"""``lightwork inspect``: everything that is known of the app, of a flow, of a work or of a call."""
+"""``lightwork inspect``: shows everything about the app, a flow, a work or a call."""
 
 from __future__ import annotations
 
@@ -28,16 +28,22 @@ __all__ = ["inspect", "show_call", "value_text"]
 _CALLS = 10
 _STATUSES = 10
 _LONGEST_VALUE = 300
-"""Characters of a value of the state that are shown."""
+"""Maximum number of characters of a shown value of the state."""
 
 
 @click.command
 @click.argument("what", metavar="[COMPONENT|CALL]", required=False, shell_complete=complete_component)
-@click.option("--calls", metavar="N", default=_CALLS, type=click.IntRange(0, 1000), help="How many calls of a work.")
+@click.option(
+    "--calls",
+    metavar="N",
+    default=_CALLS,
+    type=click.IntRange(0, 1000),
+    help="Maximum number of calls shown for a work.",
+)
 @output_option
 @asks_app
 async def inspect(connected: ConnectedApp, what: str | None, calls: int, as_json: bool) -> None:
-    """Show everything that is known of a component, of a call by its number, or of the app."""
+    """Show everything about a component, about a call by its number, or about the app."""
     client = connected.client
     if what is None:
         app = await client.app()
@@ -77,7 +83,7 @@ def _show_app(app: AppDetail) -> None:
             ("process", f"{app.pid} on {app.host}"),
             ("started", clock(app.started_at)),
             ("url", app.url),
-            ("works dial", app.address),
+            ("workers connect to", app.address),
             ("runtime", app.runtime),
             ("journal", app.journal),
             ("message", app.stop_message),
@@ -111,10 +117,10 @@ def _show_work(work: WorkDetail, latest: list[CallDetail]) -> None:
             ("since", clock(work.since) if work.since else None),
             ("runtime", work.runtime),
             ("process", process),
-            ("processes had", work.worker_attempt or None),
+            ("processes started", work.worker_attempt or None),
             ("url", work.url),
             ("calls", ", ".join(f"{n} {stage}" for stage, n in msgspec.structs.asdict(counts).items() if n)),
-            ("at once", work.concurrency if work.concurrency > 1 else None),
+            ("concurrency", work.concurrency if work.concurrency > 1 else None),
             ("timeouts", work.num_timeouts or None),
             ("resources", value_text(work.resources) if work.resources else None),
         ]
@@ -148,14 +154,14 @@ def _show_work(work: WorkDetail, latest: list[CallDetail]) -> None:
 
 def _show_state(state: dict[str, Any]) -> None:
     variables = state.get("vars") or {}
-    shown = [(name, _beginning(value_text(value))) for name, value in variables.items() if not name.startswith("_")]
+    shown = [(name, _shortened(value_text(value))) for name, value in variables.items() if not name.startswith("_")]
     if shown:
         click.echo("\nstate")
         print_pairs(shown)
 
 
-def _beginning(text: str) -> str:
-    """Of a long list of losses the first ones are enough here; `lightwork state get` gives them all."""
+def _shortened(text: str) -> str:
+    """Shorten a long value, such as a list of losses. `lightwork state get` prints the whole value."""
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text):,} characters)"
 
 
@@ -176,7 +182,7 @@ def _call_table(calls: list[CallDetail], *, with_work: bool) -> None:
 
 
 def show_call(call: CallDetail) -> None:
-    """A call with its arguments, its result or its error."""
+    """Print a call with its arguments, and its result or its error."""
     print_pairs(
         [
             ("call", call.id),
@@ -213,7 +219,7 @@ def _why(call: CallDetail) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A value of the app for people: a string as it is, what was cut as its beginning, all else as JSON."""
+    """Format a value of the app for people: a string unchanged, a cut value as its beginning, other values as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and "$cut" in value:

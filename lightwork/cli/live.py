@@ -1,7 +1,7 @@
-"""The view on a terminal: a table of the works that stays at the bottom, what they print above it.
+"""The view for a terminal: a table of the works that stays at the bottom, with the output of the works above it.
 
-It is drawn after a change, at most ten times a second and never so often that drawing takes more than a
-twentieth of the loop's time; once a second while a work runs, for the seconds it shows; else not at all.
+The table is drawn after a change, at most ten times a second, and in at most a twentieth of the event loop's time.
+While a work runs, it is also drawn once a second, because it shows the elapsed seconds. Otherwise it is not drawn.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from lightwork.cli.plain import clean, discard
 __all__ = ["MAX_LINES", "LiveView", "render"]
 
 _INTERVAL = 0.1
-"""Seconds between two drawings at least."""
+"""Minimum seconds between two drawings."""
 
 _TICK = 1.0
-"""Seconds between two drawings while nothing happens but works run."""
+"""Seconds between two drawings while works run and no change arrives."""
 
 _COST = 20
-"""After a drawing that took t seconds the next one comes t times this later at least."""
+"""After a drawing that took t seconds, the next drawing comes at least this many times t later."""
 
 MAX_LINES = 500
-"""Log lines printed per drawing. More than that scrolls by unread, and a slow terminal would hold up the loop."""
+"""Maximum log lines per drawing. Nobody can read more, and a slow terminal would block the event loop."""
 
 _MAX_ROWS = 40
 
-# Titles, links and other commands with a text: rich would leave the text standing.
+# Terminal commands with a text, such as titles and links: rich would print the text.
 _COMMANDS = re.compile(r"\x1b[\]PX^_].*?(\x07|\x1b\\|$)")
 
 _log = get_logger(__name__)
@@ -51,8 +51,12 @@ _log = get_logger(__name__)
 class LiveView:
     """Shows an app on a terminal.
 
-    Between `start` and `stop` what else is written to ``sys.stdout`` and ``sys.stderr`` appears above the
-    table. Both are called in a running event loop.
+    Between `start` and `stop`, other output to ``sys.stdout`` and ``sys.stderr`` appears above the table. Call both
+    methods in a running event loop.
+
+    Attributes:
+        board: The shown data.
+        drawings: Number of drawings so far.
     """
 
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.time) -> None:
@@ -64,7 +68,7 @@ class LiveView:
         self._live = Live(
             console=self._console,
             auto_refresh=False,
-            redirect_stderr=sys.stderr.isatty(),  # else it goes to a file, and stays out of the terminal
+            redirect_stderr=sys.stderr.isatty(),  # standard error in a file must not appear on the terminal
             vertical_overflow="crop",
         )
         self._lines: deque[LogLine | str] = deque(maxlen=MAX_LINES)
@@ -75,14 +79,14 @@ class LiveView:
         self._is_closed = False
 
     def start(self, works: Sequence[Any]) -> None:
-        """Take over the terminal; `works` are those that exist already."""
+        """Take over the terminal. `works` are the present works."""
         for work in works:
             self.board.add(work.name, work.status, work.num_successes)
         self._live.start()
         self._draw()
 
     def change(self, change: Change) -> None:
-        """Take in a change; it is shown with the next drawing."""
+        """Process a change. It is shown with the next drawing."""
         if isinstance(change, LogLine):
             self._append(change)
         elif self.board.apply(change):
@@ -93,12 +97,12 @@ class LiveView:
         self._append(text)
 
     def serving(self, url: str) -> None:
-        """Show where the app's HTTP side is, below the table from now on."""
+        """Show the URL of the app's HTTP server below the table."""
         self._url = url
         self._draw_soon()
 
     def stop(self) -> None:
-        """Draw the last state, which stays, and give the terminal back. Calling it twice is safe."""
+        """Draw the final table, which stays on the terminal, and release the terminal. Calling it twice is safe."""
         self._cancel_timer()
         if self._live.is_started:
             self._draw()
@@ -135,12 +139,12 @@ class LiveView:
             self._timer, self._is_tick = loop.call_at(max(ended + _TICK, self._not_before), self._draw), True
 
     def _draw_now(self) -> None:
-        """Print the waiting lines, and the table once."""
+        """Print the pending lines, and draw the table once."""
         size = self._console.size
         table = render(self.board, self._clock(), size.width, size.height, self._url)
         lines = self._take_lines()
         with self._console:  # one write, so nothing flickers
-            # Live draws its content again with every line that anybody prints; this way it is laid out once.
+            # Live draws its content again with every printed line. Laid out before, the table is laid out only once.
             self._live.update(_laid_out(self._console, table), refresh=True)
             if lines:
                 self._console.print(Group(*lines), soft_wrap=True)
@@ -149,12 +153,12 @@ class LiveView:
         lines = [_line(line) for line in self._lines]
         self._lines.clear()
         if self._left_out:
-            lines.insert(0, Text(f"... {self._left_out} lines left out: more than a terminal can show", "dim"))
+            lines.insert(0, Text(f"... {self._left_out} lines left out: too many to print", "dim"))
             self._left_out = 0
         return lines
 
     def _guarded(self, fn: Callable[[], Any]) -> None:
-        """Call it unless the terminal has gone; that it has gone is no reason to end the app."""
+        """Call `fn` unless the terminal has gone. A lost terminal does not end the app."""
         if self._is_closed:
             return
         try:
@@ -162,11 +166,11 @@ class LiveView:
         except OSError as error:
             self._is_closed = True
             discard(sys.__stdout__ or sys.stdout)
-            _log.warning("the terminal cannot be written any more; the app goes on", error=str(error))
+            _log.warning("the terminal cannot be written any more; the app continues", error=str(error))
 
 
 def render(board: Board, now: float, width: int, height: int, url: str = "") -> Group:
-    """The table and the lines below it, for a terminal of this size; the last is where the dashboard is, if it is."""
+    """Render the table and the lines below it for a terminal of this size. A `url` adds a line for the dashboard."""
     shown, hidden = board.select(max(3, min(_MAX_ROWS, height - 8)))
     parts: list[Any] = []
     if shown:
@@ -200,7 +204,7 @@ def _table(board: Board, rows: list[BoardRow], now: float, width: int) -> Table:
 
 
 def _summary(board: Board) -> str:
-    """How many works are in each stage, then what the flows show."""
+    """Return the number of works in each stage, then the numbers and texts in the state of flows."""
     parts = [_counts(board, list(board.rows.values())) or "no works yet"]
     for name, series in sorted(board.numbers.items()):
         if name not in board.rows:
@@ -227,7 +231,7 @@ def _calls(row: BoardRow) -> str:
 
 
 def _note(row: BoardRow) -> str:
-    """Why a work is where it is, on one line."""
+    """Return the reason and the message of a work's status on one line."""
     status = row.status
     parts = [str(status.reason or ""), *(status.message or "").splitlines()[:1]]
     return ": ".join(part for part in parts if part and part != str(row.stage))

@@ -1,4 +1,4 @@
-"""``lightwork logs``: what works have printed, of one or of all in the order it came, as it comes or afterwards."""
+"""``lightwork logs``: prints the output of works, live or after the app has ended, merged in order of arrival."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ __all__ = ["LogPrinter", "harmless", "logs"]
 
 _TAIL = 200
 _PAGE = 1000
-# Commands with a text, then everything else that is neither a colour nor a tab.
+# Terminal commands with a text (OSC, DCS, ...), then all other control sequences except colours and tabs.
 _COMMANDS = re.compile(r"\x1b[\]PX^_].*?(\x07|\x1b\\|$)")
 _OTHERS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-ln-~]|\x1b(?!\[[0-9;:]*m)|[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]")
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green", "bright_blue")
 
 
 class LogPrinter:
-    """Prints lines, each once, in the order of their numbers.
+    """Prints log lines, each once, in the order of their numbers.
 
     Attributes:
-        last: Number of the last line that was looked at.
+        last: Number of the last line that was processed.
     """
 
     def __init__(self, *, as_json: bool, with_times: bool, with_names: bool) -> None:
@@ -63,7 +63,7 @@ class LogPrinter:
         self._with_names = with_names
 
     def show(self, line: LogEntry | LogRecord) -> None:
-        """Print a line, unless it was looked at before."""
+        """Print a line, unless it was processed before."""
         if line.seq <= self.last:
             return
         self.last = line.seq
@@ -81,27 +81,36 @@ class LogPrinter:
 
 
 def harmless(text: str) -> str:
-    """The text with its colours, which end with it, and without what else a terminal obeys: titles, links, motions."""
+    """Return the text without terminal commands such as titles, links and cursor motions.
+
+    Colours are kept, and reset at the end of the text.
+    """
     text = _OTHERS.sub("", _COMMANDS.sub("", text))
     return f"{text}\x1b[0m" if "\x1b" in text else text
 
 
 def _colour(work: str) -> str:
-    """The same for one work in every run of the command."""
+    """Return the colour of a work. It is the same in every run of the command."""
     return _COLOURS[zlib.crc32(work.encode()) % len(_COLOURS)]
 
 
 @click.command
 @click.argument("works", metavar="[WORK]...", nargs=-1, shell_complete=complete_work)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on, until the app ends.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines until the app ends.")
 @click.option(
-    "-n", "--tail", metavar="N", default=_TAIL, show_default=True, type=click.IntRange(0), help="Begin so far back."
+    "-n",
+    "--tail",
+    metavar="N",
+    default=_TAIL,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Print the last N lines.",
 )
-@click.option("--all", "is_all", is_flag=True, help="Begin with the first line that is kept.")
-@click.option("--search", metavar="TEXT", help="Only lines with this text; capitals do not matter.")
-@click.option("-t", "--times", is_flag=True, help="Put the time before each line.")
-@click.option("--no-names", is_flag=True, help="Leave out which work printed it.")
-@click.option("--run", "run_id", metavar="RUN", help="Read what this run has left, by the beginning of its id.")
+@click.option("--all", "is_all", is_flag=True, help="Print all stored lines.")
+@click.option("--search", metavar="TEXT", help="Print only lines that contain TEXT, in upper or lower case.")
+@click.option("-t", "--times", is_flag=True, help="Print the time before each line.")
+@click.option("--no-names", is_flag=True, help="Leave out the name of the work before each line.")
+@click.option("--run", "run_id", metavar="RUN", help="Read the stored output of a run; RUN is the start of its id.")
 @output_option
 @app_options
 def logs(
@@ -118,14 +127,14 @@ def logs(
     url: str | None,
     token: str | None,
 ) -> None:
-    """Print what works have printed, merged in the order it came.
+    """Print the output of works, merged in order of arrival.
 
-    WORK is a name or a pattern; without any it is every work. With -o json each line is a document.
+    WORK is a name or a pattern (default: all works). With -o json each line is one document.
 
-    Where no app runs, it is what the latest run of this folder has left: see log_dir of the configuration.
+    If no app runs, the output of the latest run of this folder is printed: see log_dir in the configuration.
     """
     printer = LogPrinter(as_json=as_json, with_times=times, with_names=not no_names)
-    wanted = _Wanted(None if is_all else tail, search)
+    wanted = _LineFilter(None if is_all else tail, search)
     target: AppTarget | None = None
     if run_id is None:
         try:
@@ -135,21 +144,24 @@ def logs(
                 raise
     if target is None:
         folder = _find_run(run_id)
-        click.echo(f"the lines of run {folder.name}, which are kept in {folder.parent}", err=True)
-        asyncio.run(_read_folder(folder, works, wanted, printer))
+        click.echo(f"output of run {folder.name}, stored in {folder.parent}", err=True)
+        asyncio.run(_print_stored(folder, works, wanted, printer))
         return
-    ask(target, lambda connected: _ask(connected, works, wanted, printer, follow=follow, tells_ends=not as_json))
+    ask(
+        target,
+        lambda connected: _print_live(connected, works, wanted, printer, follow=follow, with_failures=not as_json),
+    )
 
 
-class _Wanted(NamedTuple):
-    """Which lines: the last `tail` of them, all where that is None, that contain `search`."""
+class _LineFilter(NamedTuple):
+    """Selects the last `tail` lines (None: all lines) that contain `search` (None: any text)."""
 
     tail: int | None
     search: str | None
 
 
-class _Lines(Protocol):
-    """A page of lines, of the app or of the disk."""
+class _LinePage(Protocol):
+    """A page of log lines, from the app or from the disk."""
 
     @property
     def items(self) -> Sequence[LogEntry | LogRecord]: ...
@@ -164,36 +176,36 @@ class _Lines(Protocol):
     def more(self) -> bool: ...
 
 
-_Read = Callable[..., Awaitable[_Lines]]
-"""Gives a page of lines: `tail`, `before`, `after`, `search` and `limit` are as in `Client.logs`."""
+_Read = Callable[..., Awaitable[_LinePage]]
+"""Returns a page of lines. The arguments `tail`, `before`, `after`, `search` and `limit` are those of `Client.logs`."""
 
 
-async def _ask(
+async def _print_live(
     connected: ConnectedApp,
     works: Sequence[str],
-    wanted: _Wanted,
+    wanted: _LineFilter,
     printer: LogPrinter,
     *,
     follow: bool,
-    tells_ends: bool,
+    with_failures: bool,
 ) -> None:
-    """Print what the running app has."""
+    """Print the lines of the running app. With `with_failures`, print the failures of the works after them."""
     client = connected.client
     names = await find_works(client, works)
     read = functools.partial(client.logs, names)
-    await _begin(read, wanted, printer)
+    await _print_tail(read, wanted, printer)
     if follow:
         await _follow(client, names, wanted, printer)
         file = connected.target.file
         if file is not None and file.logs is not None:
-            # What came between the last answer and the end, if anything, is on the disk.
-            await _catch_up(_reading(Path(file.logs), names), wanted, printer)
-    elif names and tells_ends:
-        await _tell_ends(client, names)
+            # Lines that were written after the last answer of the app are on the disk.
+            await _catch_up(_disk_reader(Path(file.logs), names), wanted, printer)
+    elif names and with_failures:
+        await _print_failures(client, names)
 
 
-async def _begin(read: _Read, wanted: _Wanted, printer: LogPrinter) -> None:
-    """Print the lines that are there; what came before them counts as looked at."""
+async def _print_tail(read: _Read, wanted: _LineFilter, printer: LogPrinter) -> None:
+    """Print the selected lines that exist now. The lines before them count as processed."""
     tail = wanted.tail
     if tail is None:
         await _catch_up(read, wanted, printer)
@@ -208,8 +220,8 @@ async def _begin(read: _Read, wanted: _Wanted, printer: LogPrinter) -> None:
     printer.last = max(printer.last, last)
 
 
-async def _catch_up(read: _Read, wanted: _Wanted, printer: LogPrinter) -> None:
-    """Print everything after the last line that was looked at."""
+async def _catch_up(read: _Read, wanted: _LineFilter, printer: LogPrinter) -> None:
+    """Print all lines after the last processed line."""
     while True:
         before = printer.last
         page = await read(after=before, search=wanted.search, limit=_PAGE)
@@ -220,8 +232,8 @@ async def _catch_up(read: _Read, wanted: _Wanted, printer: LogPrinter) -> None:
             return
 
 
-async def _follow(client: Client, names: Sequence[str], wanted: _Wanted, printer: LogPrinter) -> None:
-    """Print what comes; whatever the feed leaves out is asked for, so none is lost."""
+async def _follow(client: Client, names: Sequence[str], wanted: _LineFilter, printer: LogPrinter) -> None:
+    """Print the lines of the feed. Lines that the feed leaves out are requested, so no line is lost."""
     read = functools.partial(client.logs, names)
     needle = (wanted.search or "").casefold()
     async with contextlib.aclosing(client.feed(logs=list(names) or True)) as feed:
@@ -231,12 +243,12 @@ async def _follow(client: Client, names: Sequence[str], wanted: _Wanted, printer
                 if needle in line.text.casefold():
                     printer.show(line)
             elif event.kind in ("snapshot", "resumed", "log_gap"):
-                # A line that comes by both ways has one number, and is printed once.
+                # A line that comes from both sources has the same number in both, so it is printed once.
                 await _catch_up(read, wanted, printer)
 
 
-async def _tell_ends(client: Client, names: Sequence[str]) -> None:
-    """After the last lines of a work that has failed: that it did, and why."""
+async def _print_failures(client: Client, names: Sequence[str]) -> None:
+    """Print the reason of each work that has failed."""
     for name in names:
         work = await client.work(name)
         if work.stage is Stage.FAILED:
@@ -244,14 +256,14 @@ async def _tell_ends(client: Client, names: Sequence[str]) -> None:
             click.echo(f"{name} {styled('failed', **STYLES['failed'])} {why}".rstrip(), err=True)
 
 
-# --- what runs have left --------------------------------------------------------------------------
+# --- output on the disk ---------------------------------------------------------------------------
 
 
 def _find_run(run_id: str | None) -> Path:
-    """The log folder of a run, by default that of the latest one of this folder.
+    """Return the log folder of a run, or of the latest run of this folder if `run_id` is None.
 
     Raises:
-        Failure: There is none, or more than one begins so.
+        CommandFailure: No run is found, or more than one run id begins with `run_id`.
     """
     try:
         folder = Path(load_config().log_dir or LOG_DIR)
@@ -260,37 +272,40 @@ def _find_run(run_id: str | None) -> Path:
     if run_id is None:
         latest = latest_run(folder)
         if latest is None:
-            raise CommandFailure(f"no app runs here, and none has left its output in {folder.absolute()}", NO_APP)
+            raise CommandFailure(
+                f"no app runs on this machine, and {folder.absolute()} contains no output of a run", NO_APP
+            )
         return latest
     runs = sorted(path for path in folder.glob(f"{glob.escape(run_id)}*") if path.is_dir())
     if len(runs) != 1:
         known = ", ".join(path.name for path in runs)
+        if not runs:
+            raise CommandFailure(f"no run in {folder.absolute()} has an id that begins with {run_id!r}", NOT_FOUND)
         raise CommandFailure(
-            f"{len(runs)} runs in {folder.absolute()} begin with {run_id!r}" + (f": {known}" if known else ""),
-            2 if runs else NOT_FOUND,
+            f"the ids of {len(runs)} runs in {folder.absolute()} begin with {run_id!r}, give more characters: {known}",
+            2,
         )
     return runs[0]
 
 
-def _reading(folder: Path, names: Sequence[str]) -> _Read:
+def _disk_reader(folder: Path, names: Sequence[str]) -> _Read:
+    """Return a function that reads pages of the lines of these works in a log folder."""
     reader = LogReader(folder)
 
-    async def read(**query: Any) -> _Lines:
+    async def read(**query: Any) -> _LinePage:
         return await asyncio.to_thread(functools.partial(reader.read, names or None, **query))
 
     return read
 
 
-async def _read_folder(folder: Path, works: Sequence[str], wanted: _Wanted, printer: LogPrinter) -> None:
-    """Print what a run has left on the disk."""
+async def _print_stored(folder: Path, works: Sequence[str], wanted: _LineFilter, printer: LogPrinter) -> None:
+    """Print the lines that a run has stored in its log folder."""
     names: dict[str, None] = {}
     if works:
         known = await asyncio.to_thread(LogReader(folder).works)
         for work in works:
             matches = fnmatch.filter(known, full_name(work))
             if not matches:
-                raise CommandFailure(
-                    f"no work {full_name(work)!r} has printed anything in run {folder.name}", NOT_FOUND
-                )
+                raise CommandFailure(f"run {folder.name} has no output of a work {full_name(work)!r}", NOT_FOUND)
             names |= dict.fromkeys(matches)
-    await _begin(_reading(folder, list(names)), wanted, printer)
+    await _print_tail(_disk_reader(folder, list(names)), wanted, printer)

@@ -1,7 +1,7 @@
-"""Completes the names of what a running app has. Fast, and silent where there is no app.
+"""Completes the names of works, components, commands and apps. It is fast, and silent if no app runs.
 
-A shell waits for this at each press of the key, so it asks with the standard library's client, which loads in a
-tenth of the time that aiohttp takes, and gives up soon.
+A shell waits for the completion at each key press. Therefore the requests use the HTTP client of the standard library,
+which loads in a tenth of the time that aiohttp takes, and have a short timeout.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from lightwork.errors import LightworkError
 
 __all__ = ["complete_app", "complete_command", "complete_component", "complete_work"]
 
-_WITHIN = 0.5
-_MOST = 200
+_TIMEOUT = 0.5
+"""Seconds that the app may take to answer."""
+
+_MAX_ITEMS = 200
 
 _Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def complete_work(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of works that begin so."""
-    pattern = f"{_escaped(_beginning(incomplete))}*"
-    items = _ask(ctx, "/works", match=pattern, limit=_MOST)
+    """Complete the name of a work."""
+    pattern = f"{_escaped(_prefix(incomplete))}*"
+    items = _fetch_items(ctx, "/works", match=pattern, limit=_MAX_ITEMS)
     return [
         CompletionItem(_as_typed(work["name"], incomplete), help=str(work["stage"]))
         for work in items
@@ -40,24 +42,24 @@ def complete_work(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 def complete_component(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of flows and works that begin so."""
-    items = _ask(ctx, "/components")
+    """Complete the name of a flow or a work."""
+    items = _fetch_items(ctx, "/components")
     names = [str(item["name"]) for item in items if isinstance(item, dict)]
-    begun = _beginning(incomplete)
-    return [CompletionItem(_as_typed(name, incomplete)) for name in names if name.startswith(begun)][:_MOST]
+    prefix = _prefix(incomplete)
+    return [CompletionItem(_as_typed(name, incomplete)) for name in names if name.startswith(prefix)][:_MAX_ITEMS]
 
 
 def complete_command(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the app's own commands that begin so."""
+    """Complete the name of a command that the app defines."""
     return [
         CompletionItem(item["name"], help=item.get("help") or None)
-        for item in _ask(ctx, "/commands")
+        for item in _fetch_items(ctx, "/commands")
         if isinstance(item, dict) and str(item["name"]).startswith(incomplete)
     ]
 
 
 def complete_app(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the apps that run here and begin so."""
+    """Complete the name of an app that runs on this machine."""
     try:
         apps = running_apps()
     except LightworkError:
@@ -65,13 +67,13 @@ def complete_app(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     return [CompletionItem(app.name, help=app.run) for app in apps if app.name.startswith(incomplete)]
 
 
-def _beginning(incomplete: str) -> str:
-    """What a full name that is meant begins with."""
+def _prefix(incomplete: str) -> str:
+    """Return the prefix of the full names that match the typed text."""
     return "" if "root.".startswith(incomplete) else full_name(incomplete)
 
 
 def _as_typed(name: str, incomplete: str) -> str:
-    """The name with its ``root.``, unless what was typed goes without."""
+    """Return the name with ``root.`` if the typed text has it, without it otherwise."""
     return name if name.startswith(incomplete) else name.removeprefix("root.")
 
 
@@ -79,10 +81,10 @@ def _escaped(text: str) -> str:
     return "".join(f"[{char}]" if char in "*?[" else char for char in text)
 
 
-def _ask(ctx: click.Context, path: str, **query: Any) -> list[Any]:
-    """The ``items`` that the app has at `path`; none where anything at all goes wrong: nobody could read why."""
+def _fetch_items(ctx: click.Context, path: str, **query: Any) -> list[Any]:
+    """Return the ``items`` that the app has at `path`, or an empty list on any error: a shell shows no message."""
     try:
-        values = {name: ctx.params.get(name) or _of_environment(name) for name in ("app_name", "url", "token")}
+        values = {name: ctx.params.get(name) or _from_environment(name) for name in ("app_name", "url", "token")}
         target = find_target(values["app_name"], values["url"], values["token"])
         items = _get(target.url, target.token, f"/api/v1{path}?{urlencode(query, quote_via=quote)}")["items"]
     except (click.ClickException, LightworkError, OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
@@ -90,14 +92,14 @@ def _ask(ctx: click.Context, path: str, **query: Any) -> list[Any]:
     return items if isinstance(items, list) else []
 
 
-def _of_environment(name: str) -> str | None:
+def _from_environment(name: str) -> str | None:
     return os.environ.get(f"LIGHTWORK_{name.removesuffix('_name').upper()}") or None
 
 
 def _get(url: str, token: str | None, path: str) -> Any:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=_WITHIN)
+    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
     try:
         connection.request("GET", parts.path.rstrip("/") + path, headers=dict(_headers(token)))
         return json.loads(connection.getresponse().read())

@@ -1,8 +1,8 @@
-"""What the commands share in what they print and how they end: exit codes, tables, JSON, colours.
+"""Output and exit codes of the commands: tables, JSON, colours.
 
-Results go to standard output, everything else to standard error. On a terminal a table is coloured and cut to
-its width; elsewhere it is plain text with a line for each row and nothing left out. JSON is one document, or a
-document for each line where a command streams.
+Results go to standard output, everything else to standard error. On a terminal a table is coloured and cut to the
+width of the terminal. Elsewhere a table is plain text with a line for each row, and nothing is cut. JSON output is one
+document, or one document a line for a command that streams.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import click
 
 __all__ = [
     "FAILED",
+    "NOT_CONFIRMED",
     "NOT_FOUND",
     "NO_APP",
     "STYLES",
@@ -41,16 +42,19 @@ __all__ = [
 ]
 
 FAILED = 1
-"""Exit code: what was asked about has failed, or was refused."""
+"""Exit code: the app, the call or the request has failed, or the request was refused."""
 
 NO_APP = 3
-"""Exit code: no app was found, or it does not answer."""
+"""Exit code: no app was found, the app does not answer, or it needs another token."""
 
 NOT_FOUND = 4
 """Exit code: the app has no such work, call, component, path, schedule or command."""
 
+NOT_CONFIRMED = 5
+"""Exit code: there is something to remove, and the removal was not confirmed (--dry-run, or the answer no)."""
+
 TIMED_OUT = 124
-"""Exit code: what was waited for did not come in time; as of ``timeout`` of coreutils."""
+"""Exit code: the time limit has passed. The same code as that of coreutils ``timeout``."""
 
 STYLES: dict[str, dict[str, Any]] = {
     "not_started": {"dim": True},
@@ -64,16 +68,16 @@ STYLES: dict[str, dict[str, Any]] = {
     "warning": {"fg": "yellow"},
     "problem": {"fg": "red", "bold": True},
 }
-"""How a stage, and what the doctor finds, looks on a terminal."""
+"""The terminal style of each stage, and of each health that the doctor reports."""
 
-_NARROWEST = 8
-"""Columns that a column of a table keeps, however narrow the terminal."""
+_MIN_WIDTH = 8
+"""Minimum width of a table's column, in characters, on a narrow terminal."""
 
 _CommandT = TypeVar("_CommandT", bound=Callable[..., Any])
 
 
 class CommandFailure(click.ClickException):
-    """Ends the command: the message goes to standard error, `code` is the exit code."""
+    """Ends the command: the message is printed on standard error, and `code` is the exit code."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
@@ -81,7 +85,7 @@ class CommandFailure(click.ClickException):
 
 
 def output_option(command: _CommandT) -> _CommandT:
-    """Give a command ``-o json``; it gets ``as_json``."""
+    """Add the option ``-o json`` to a command. The command gets the argument ``as_json``."""
     return click.option(
         "-o",
         "--output",
@@ -89,7 +93,7 @@ def output_option(command: _CommandT) -> _CommandT:
         type=click.Choice(["text", "json"]),
         default="text",
         callback=lambda ctx, param, value: value == "json",
-        help="text for people (the default), or json.",
+        help="Output format (default: text).",
     )(command)
 
 
@@ -99,26 +103,26 @@ def is_terminal() -> bool:
 
 
 def styled(text: str, **style: Any) -> str:
-    """The text in a colour, if standard output is a terminal."""
+    """Return the text with a terminal style, or unchanged if standard output is not a terminal with colours."""
     return click.style(text, **style) if style and is_terminal() else text
 
 
 def print_json(value: Any) -> None:
-    """One JSON document."""
+    """Print one JSON document."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_json_line(value: Any) -> None:
-    """One document of a stream, on a line of its own."""
+    """Print one JSON document of a stream on one line."""
     click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:
-    """A line for the headers, and one for each row. The words of `STYLES` are coloured on a terminal.
+    """Print a line for the headers and a line for each row. On a terminal the words of `STYLES` are coloured.
 
     Args:
-        headers: The columns.
-        rows: Their texts; line breaks in them become spaces.
+        headers: The headers of the columns.
+        rows: The texts of the cells. Line breaks become spaces.
         right: Headers of the columns that are aligned to the right.
     """
     in_terminal = is_terminal()
@@ -137,19 +141,22 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right:
 
 
 def _narrow(widths: list[int], most: int) -> None:
-    """Make a table fit: the widest column gives first, the first one, which says what the row is about, at last."""
+    """Shrink the columns to a total of `most` characters: the widest column first, the first column last.
+
+    The first column names the row.
+    """
     excess = sum(widths) + 2 * (len(widths) - 1) - most
     while excess > 0:
         rest = max(range(1, len(widths)), key=widths.__getitem__, default=0)
-        widest = rest if widths[rest] > _NARROWEST else 0
-        if widths[widest] <= _NARROWEST:
+        widest = rest if widths[rest] > _MIN_WIDTH else 0
+        if widths[widest] <= _MIN_WIDTH:
             return
         widths[widest] -= 1
         excess -= 1
 
 
 def _fitted(text: str, width: int, *, is_right: bool) -> str:
-    """The text with spaces up to the width, or cut to it."""
+    """Pad the text with spaces to the width, or cut it to the width."""
     size = _width(text)
     if size <= width:
         space = " " * (width - size)
@@ -160,14 +167,14 @@ def _fitted(text: str, width: int, *, is_right: bool) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that a text takes; those of East Asia take two a character."""
+    """Return the width of a text on a terminal. A wide East Asian character counts as two."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def rich_style(word: str) -> str:
-    """The style of a word of `STYLES`, in rich's words; empty for any other."""
+    """Return the style of a word of `STYLES` in the syntax of rich; empty for every other word."""
     style = STYLES.get(word, {})
     return " ".join(
         [key for key in ("bold", "dim") if style.get(key)] + [style[key] for key in ("fg",) if key in style]
@@ -175,7 +182,7 @@ def rich_style(word: str) -> str:
 
 
 def print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
-    """A line for each name and value; those whose value is None or empty are left out."""
+    """Print a line for each name and value. A pair whose value is None or empty is left out."""
     known = [(name, str(value)) for name, value in pairs if value is not None and value != ""]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
@@ -186,22 +193,22 @@ def print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and other control characters."""
+    """Return the text on one line: whitespace and control characters become single spaces."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def clock(when: float | None) -> str:
-    """A time of day with the date, in this machine's zone; empty for None."""
+    """Format a time as date and time of day in the time zone of this machine; empty for None."""
     return "" if when is None else datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def age(since: float | None) -> str:
-    """How long ago that was."""
+    """Format the time that has passed since `since`; empty for None."""
     return "" if since is None else duration(time.time() - since)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: ``0.3s``, ``12s``, ``3m20s``, ``5h02m``, ``3d4h``; empty for None."""
+    """Format a number of seconds: ``0.3s``, ``12s``, ``3m20s``, ``5h02m``, ``3d4h``; empty for None."""
     if seconds is None:
         return ""
     if seconds < 10:

@@ -1,4 +1,4 @@
-"""The view where output is not a terminal: a line for each status and each log line, flushed at once."""
+"""The views for output that is not a terminal: a line for each status and each log line, flushed immediately."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _log = get_logger(__name__)
 
 
 class View(Protocol):
-    """Shows a running app. Called in the app's loop, so no method may block for long or raise."""
+    """Shows a running app. Its methods are called in the app's event loop, so they must not block for long or raise."""
 
     def start(self, works: Sequence[Any]) -> None:
-        """Begin; `works` are those that exist already."""
+        """Start the view. `works` are the present works."""
 
     def change(self, change: Change) -> None:
-        """Take in a change."""
+        """Process a change."""
 
     def message(self, text: str) -> None:
         """Show a line about the app as a whole."""
 
     def serving(self, url: str) -> None:
-        """Show where the app's HTTP side is."""
+        """Show the URL of the app's HTTP server."""
 
     def stop(self) -> None:
-        """Show what is still held back, and end. Calling it twice is safe."""
+        """Show the pending output, and end the view. Calling it twice is safe."""
 
 
 class PlainView:
-    """Writes ``root.train | text`` for what works print and ``root.train running`` for their statuses.
+    """Writes ``root.train | text`` for a log line and ``root.train running`` for a status.
 
-    If the output can no longer be written (its reader has gone), the view falls silent and the app goes on.
+    If the output cannot be written any more (its reader has gone), the view stops writing and the app continues.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -47,10 +47,10 @@ class PlainView:
         self._is_closed = False
 
     def start(self, works: Sequence[Any]) -> None:
-        """Nothing to show before something happens."""
+        """Do nothing: there is no output before the first change."""
 
     def change(self, change: Change) -> None:
-        """Write the line of a change, if it has one."""
+        """Write a line for a status or a log line."""
         match change:
             case LogLine(name=name, text=text):
                 self._write(f"{name} | {clean(text)}")
@@ -62,11 +62,11 @@ class PlainView:
         self._write(text)
 
     def serving(self, url: str) -> None:
-        """Write where the app's HTTP side is."""
+        """Write the URL of the app's HTTP server."""
         self._write(f"dashboard: {url}")
 
     def stop(self) -> None:
-        """Nothing is held back, so nothing is left to write."""
+        """Do nothing: there is no pending output."""
 
     def _write(self, line: str) -> None:
         if self._is_closed:
@@ -75,21 +75,24 @@ class PlainView:
             self._stream.write(f"{line}\n")
             self._stream.flush()
         except OSError as error:
-            # A pipe whose reader ended, a terminal that was closed, a full disk.
+            # A pipe without a reader, a closed terminal, or a full disk.
             self._is_closed = True
             discard(self._stream)
-            _log.warning("the output cannot be written any more; the app goes on", error=str(error))
+            _log.warning("the output cannot be written any more; the app continues", error=str(error))
 
 
 class JsonView(PlainView):
-    """The same as JSON objects: ``time``, ``event`` (``log``, ``status``, ``serving``, ``message``), and its parts."""
+    """Writes JSON objects, one a line: ``time``, ``event`` (``log``, ``status``, ``serving``, ``message``), its fields.
+
+    The behaviour is that of `PlainView` in every other respect.
+    """
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(stream)
         self._clock = clock
 
     def change(self, change: Change) -> None:
-        """Write the object of a change, if it has one."""
+        """Write an object for a status or a log line."""
         match change:
             case LogLine(name=name, text=text, time=when):
                 self._dump(time=when, event="log", work=name, text=text)
@@ -110,7 +113,7 @@ class JsonView(PlainView):
         self._dump(time=self._clock(), event="message", text=text)
 
     def serving(self, url: str) -> None:
-        """Write an object that says where the app's HTTP side is."""
+        """Write an object with the URL of the app's HTTP server."""
         self._dump(time=self._clock(), event="serving", url=url)
 
     def _dump(self, **fields: Any) -> None:
@@ -120,12 +123,12 @@ class JsonView(PlainView):
 
 
 def clean(text: str) -> str:
-    """One line of output as it would look in a terminal in the end: progress bars overwrite themselves."""
+    """Return the final look of a line on a terminal: only the text after the last carriage return (progress bars)."""
     return text.rstrip("\r\n").rpartition("\r")[2]
 
 
 def describe(status: WorkStatus) -> str:
-    """A status on one line: stage, reason, which call, message."""
+    """Describe a status on one line: stage, reason, number of the call, message."""
     parts = [str(status.stage)]
     if status.reason is not None and str(status.reason) != str(status.stage):
         parts.append(f"({status.reason})")
@@ -141,11 +144,11 @@ def describe(status: WorkStatus) -> str:
 
 
 def discard(stream: TextIO) -> None:
-    """Send what is still buffered nowhere, so that the flush at the interpreter's end cannot fail."""
+    """Discard the buffered output, so that the flush at the interpreter's end cannot fail."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
-        return  # not a file: a flush writes to nothing that can be closed
+        return  # not a file: a flush of this stream cannot fail
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)

@@ -1,4 +1,4 @@
-"""``lightwork ps`` and ``lightwork apps``: what runs."""
+"""``lightwork ps`` and ``lightwork apps``: list the works of an app, and the running apps."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _COLUMNS = ("work", "stage", "calls", "failed", "since", "runtime", "pid", "why"
 @click.command
 @click.argument("pattern", required=False, shell_complete=complete_work)
 @click.option("--stage", type=click.Choice([str(stage) for stage in Stage]), help="Only works in this stage.")
-@click.option("--runtime", metavar="PROFILE", help="Only works of this runtime profile.")
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="At most so many; what is left out is counted.")
-@click.option("--sort", type=click.Choice(["name", "stage", "since"]), help="Instead of the order of the tree.")
-@click.option("-q", "--quiet", is_flag=True, help="Names only, a line for each.")
+@click.option("--runtime", metavar="PROFILE", help="Only works with this runtime profile.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="List at most N works, and print how many are left.")
+@click.option("--sort", type=click.Choice(["name", "stage", "since"]), help="Sort order (default: that of the tree).")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the names, one a line.")
 @output_option
 @asks_app
 async def ps(
@@ -40,7 +40,7 @@ async def ps(
 ) -> None:
     """List the works of a running app.
 
-    PATTERN chooses by name, as in 'root.trials.*' or 'train'.
+    PATTERN selects works by name, for example 'root.trials.*' or 'train'.
     """
     match = full_name(pattern) if pattern else None
     works: list[WorkView] = []
@@ -84,14 +84,14 @@ def _row(work: WorkView) -> tuple[str, ...]:
 def apps(as_json: bool) -> None:
     """List the apps of this user that run on this machine.
 
-    The exit code is 0 where there is none, too.
+    The exit code is also 0 if no app runs.
     """
     try:
         found = running_apps()
     except PlatformError as error:
         raise CommandFailure(str(error), NO_APP) from error
     if as_json:
-        # Without the tokens: the output of a command ends up in logs.
+        # Without the tokens, because the output of a command ends up in logs.
         items = [{key: value for key, value in msgspec.to_builtins(app).items() if key != "token"} for app in found]
         print_json({"items": items, "total": len(items)})
         return

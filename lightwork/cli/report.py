@@ -1,7 +1,7 @@
-"""Errors as text for the person who wrote the flow: the worker's traceback, then the flow's own lines.
+"""Formats errors for the author of the flow: the worker's traceback, then the frames of the flow.
 
-The frames of lightwork and of the event loop are left out, since the line to mend is not there. An error
-with no other frame than those keeps them: then it is ours.
+Frames of lightwork and of the event loop are left out, because the line to fix is not there. An error that has no other
+frames keeps them: it is a bug of lightwork.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _HIDDEN = tuple(
     os.path.dirname(os.path.abspath(file)) + os.sep
     for file in (lightwork.errors.__file__, asyncio.__file__, importlib.__file__)
 )
-# Where other packages stand depends on how they were installed, so these are known by their folder's name.
+# The location of other packages depends on their installation, so they are recognized by the name of their folder.
 _HIDDEN_PARTS = tuple(f"{os.sep}{name}{os.sep}" for name in ("anyio", "click", "uvloop", "lightwork_runtimes"))
 
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
-_REMOTE = "\nThat was in the worker. It came to the flow here:\n\n"
+_REMOTE = "\nThe traceback above is from the worker. The error reached the flow here:\n\n"
 
 
 def format_error(error: BaseException, *, full: bool = False) -> str:
-    """The traceback of an error, causes, groups and remote tracebacks included; ends with a newline.
+    """Format the traceback of an error, with causes, exception groups and remote tracebacks. It ends with a newline.
 
     Args:
-        error: What was raised.
-        full: Leave no frame out.
+        error: The exception.
+        full: Whether to show every frame.
     """
     return "".join(_lines(error, full, set()))
 
@@ -76,7 +76,7 @@ def _notes(error: BaseException) -> Iterator[str]:
 
 
 def _frames(error: BaseException, full: bool) -> traceback.StackSummary:
-    """The frames to show; empty where all are hidden and the error says enough without."""
+    """Return the frames to show. Empty if all frames are hidden and the error is clear without them."""
     every = traceback.extract_tb(error.__traceback__)
     if full:
         return every
@@ -88,7 +88,7 @@ def _frames(error: BaseException, full: bool) -> traceback.StackSummary:
 
 
 def _is_hidden(filename: str) -> bool:
-    """Whether frames of this file are left out."""
+    """Return whether frames of this file are left out."""
     return (
         filename.startswith(("<frozen ", *_HIDDEN))
         or any(part in filename for part in _HIDDEN_PARTS)

@@ -1,4 +1,4 @@
-"""``lightwork run``: find the app, configure it, run it to its end."""
+"""``lightwork run``: finds the app, configures it, and runs it until it ends."""
 
 from __future__ import annotations
 
@@ -26,35 +26,37 @@ __all__ = ["run"]
 @click.command
 @click.argument("target", metavar="APP", shell_complete=lambda ctx, param, text: _complete_target(text))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@click.option("--runtime", metavar="NAME", help="Runtime, or profile of the configuration, that works use by default.")
-@click.option("--host", metavar="HOST", help="Address on which the scheduler listens for works.")
-@click.option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="Port of that address, 0 for a free one.")
-@click.option("--http/--no-http", default=None, help="Whether it has a dashboard and an HTTP interface; it has.")
-@click.option("--http-host", metavar="HOST", help="Address of these. Off loopback a token is asked for.")
 @click.option(
-    "--http-port", metavar="PORT", type=click.IntRange(0, 65535), help="Port of that address, 0 for a free one."
+    "--runtime", metavar="PROFILE", help="Default profile of works: a runtime, or a profile of the configuration."
+)
+@click.option("--host", metavar="HOST", help="Address that workers connect to.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="Port of --host; 0 selects a free port.")
+@click.option("--http/--no-http", default=None, help="Serve the dashboard and the HTTP API (default: yes).")
+@click.option("--http-host", metavar="HOST", help="Address of the HTTP server. Off loopback, clients need a token.")
+@click.option(
+    "--http-port", metavar="PORT", type=click.IntRange(0, 65535), help="Port of --http-host; 0 selects a free port."
 )
 @click.option(
     "--journal",
     metavar="PATH",
     type=click.Path(dir_okay=False),
-    help="File in which the app writes down what happens, so that it can go on after its process was killed.",
+    help="File in which the app records its progress, so that it can resume after its process was killed.",
 )
-@click.option("--resume", is_flag=True, default=None, help="Go on with what the journal holds.")
+@click.option("--resume", is_flag=True, default=None, help="Resume the app from the journal.")
 @click.option(
     "--set",
     "settings",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Set a state attribute before the start, as in root.lr=0.1. May be repeated.",
+    help="Set a state attribute before the start, for example root.lr=0.1. Repeatable.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),
-    help="Least level of lightwork's own log records. With debug, tracebacks leave no frame out.",
+    help="Minimum level of lightwork's own log records. With debug, tracebacks show every frame.",
 )
 @click.option(
-    "--json-logs/--no-json-logs", default=None, help="Write log records, statuses and works' output as JSON lines."
+    "--json-logs/--no-json-logs", default=None, help="Write log records, statuses and output of works as JSON lines."
 )
 @click.option("--uvloop", "use_uvloop", is_flag=True, help="Use uvloop's event loop.")
 @click.pass_context
@@ -71,12 +73,12 @@ def run(
 ) -> None:
     """Run the app of a file until it stops.
 
-    APP is a file (app.py), a folder with an app.py in it, or a module; where it has several apps,
+    APP is a file (app.py), a folder that contains an app.py, or a module. If it defines several apps,
     add the name of one: app.py:name or module:name.
 
-    ARGS are what the file finds in sys.argv; put -- before those that begin with a dash.
+    ARGS are passed to the file in sys.argv. Put -- before arguments that begin with a dash.
 
-    Ctrl-C ends everything in order, twice ends it now.
+    Press Ctrl-C once to stop gracefully, twice to kill everything.
     """
     _make_streams_robust()
     configure_logging(log_level or "info", bool(json_logs))
@@ -92,19 +94,19 @@ def run(
             view,
             use_uvloop=use_uvloop,
             full_tracebacks=config.log_level == "debug",
-            # One that was made for this run is known to nobody else; one that was configured is nobody's to see.
-            tells_token=config.http_token is None,
+            # A token that is generated for this run must be shown: nobody knows it. A configured token stays secret.
+            shows_token=config.http_token is None,
         )
     )
 
 
 def _prepare(target: str, overrides: dict[str, Any], settings: tuple[str, ...]) -> App[Any]:
-    """The app, configured. What the command line has wrong is a usage error; what the file raises is shown."""
+    """Return the configured app. An invalid command line is a usage error; an exception of the file is printed."""
     try:
         app = find_app(target)
         app.configure(**overrides)
         if app.config.http is None:
-            app.configure(http=True)  # an app that is run for itself has it, one that is embedded has to ask
+            app.configure(http=True)  # the default of a standalone app; an embedded app has to request it
         apply_settings(app, settings)
     except (AppNotFound, ConfigError, SettingError) as error:
         raise click.UsageError(str(error)) from error
@@ -126,7 +128,7 @@ def _choose_view(json_logs: bool) -> View:
 
 
 def _make_streams_robust() -> None:
-    """What a work prints may hold characters that this terminal's encoding has not; that must not end the app."""
+    """Escape characters that the terminal's encoding does not have. Output of a work must not end the app."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

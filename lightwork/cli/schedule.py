@@ -1,4 +1,4 @@
-"""``lightwork schedule``: the cron schedules of a running app's flows."""
+"""``lightwork schedule``: lists and fires the cron schedules of a running app's flows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["ls", "schedule", "trigger"]
 
 @click.group
 def schedule() -> None:
-    """See the schedules of a running app, and let one fire now."""
+    """List the schedules of a running app, and fire one now."""
 
 
 @schedule.command
 @output_option
 @asks_app
 async def ls(connected: ConnectedApp, as_json: bool) -> None:
-    """List the schedules, the next to fire first."""
+    """List the schedules, ordered by the time at which they fire next."""
     page = await connected.client.schedules()
     if as_json:
         print_json(msgspec.to_builtins(page))
@@ -42,16 +42,18 @@ async def ls(connected: ConnectedApp, as_json: bool) -> None:
 @output_option
 @asks_app
 async def trigger(connected: ConnectedApp, flow: str, key: str | None, as_json: bool) -> None:
-    """Let a schedule fire now, besides its pattern. KEY may be left out where the flow has one schedule."""
+    """Fire a schedule now, in addition to its pattern. KEY is optional if the flow has only one schedule."""
     name = full_name(flow)
     keys = [view.key for view in (await connected.client.schedules()).items if view.flow == name]
     if key is None:
         if len(keys) != 1:
-            known = f"say which: {', '.join(keys)}" if keys else "it has none"
-            raise CommandFailure(f"{name} has {len(keys)} schedules; {known}", 2 if keys else NOT_FOUND)
+            if not keys:
+                raise CommandFailure(f"{name} has no schedules", NOT_FOUND)
+            raise CommandFailure(f"{name} has {len(keys)} schedules; add the KEY of one: {', '.join(keys)}", 2)
         key = keys[0]
     elif key not in keys:
-        raise CommandFailure(f"{name} has no schedule {key!r}; it has {', '.join(keys) or 'none'}", NOT_FOUND)
+        known = f"its schedules are: {', '.join(keys)}" if keys else "it has no schedules"
+        raise CommandFailure(f"{name} has no schedule {key!r}; {known}", NOT_FOUND)
     await connected.client.trigger(name, key)
     if as_json:
         print_json({"flow": name, "key": key})

@@ -1,4 +1,4 @@
-"""``--set root.trials.0.lr=0.1``: state attributes that are given on the command line."""
+"""``--set root.trials.0.lr=0.1``: sets state attributes from the command line."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Protocol
 
 from lightwork.errors import LightworkError, UsageError
 
-__all__ = ["SettingError", "apply_settings", "parse_setting", "parse_value"]
+__all__ = ["SettingError", "apply_settings", "parse_setting", "parse_value", "with_article"]
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
 
 
 class SettingError(UsageError, ValueError):
-    """A ``--set`` names nothing that is there, or its value does not fit."""
+    """A ``--set`` is malformed, names an unknown component or attribute, or has a value of the wrong type."""
 
 
 class _HasComponents(Protocol):
-    """What is needed of an app here."""
+    """The part of an app that this module uses."""
 
     @property
     def root(self) -> Any: ...
@@ -29,33 +29,37 @@ class _HasComponents(Protocol):
 
 
 def apply_settings(app: _HasComponents, settings: Iterable[str]) -> None:
-    """Set each ``component.attribute=value`` in the app, which has not started yet.
+    """Set each ``component.attribute=value`` in the app. The app must not have started yet.
 
-    A value takes the type of the one that is there where that is a bool, an int, a float or a str; else it
-    is what it means as JSON, or the text as it stands.
+    A value is parsed as the type of the present value if that is bool, int, float or str. Otherwise it is parsed as
+    JSON, and kept as text if it is not valid JSON.
 
     Raises:
-        SettingError: If one is malformed, names an unknown component or attribute, or has a value that the
-            attribute cannot take. Those before it have been set.
+        SettingError: A setting is malformed, names an unknown component or attribute, or has a value that the
+            attribute cannot take. The settings before it are applied.
     """
     for setting in settings:
         _apply(app, setting)
 
 
 def parse_setting(setting: str) -> tuple[str, str, str]:
-    """``(component, attribute, text of the value)`` of ``component.attribute=value``."""
+    """Split ``component.attribute=value`` into component, attribute and the text of the value.
+
+    Raises:
+        SettingError: The setting does not have this form.
+    """
     target, equals, text = setting.partition("=")
     component, dot, attribute = target.strip().rpartition(".")
     if not equals or not dot or not component or not attribute:
-        raise SettingError(f"--set {setting}: it has to be COMPONENT.ATTRIBUTE=VALUE, as in root.lr=0.1")
+        raise SettingError(f"--set {setting}: must be COMPONENT.ATTRIBUTE=VALUE, for example root.lr=0.1")
     return component, attribute, text
 
 
 def parse_value(text: str, present: Any) -> Any:
-    """The value that `text` means in place of `present`.
+    """Parse `text` as a value that replaces `present`.
 
     Raises:
-        ValueError: If `present` is a bool, an int or a float and the text is none.
+        ValueError: `present` is a bool, an int or a float, and the text is not a valid value of that type.
     """
     if isinstance(present, bool):
         return _parse_bool(text)
@@ -73,16 +77,16 @@ def _parse_bool(text: str) -> bool:
     word = text.strip().lower()
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
-    raise ValueError(f"{text!r} is neither true nor false")
+    raise ValueError(f"must be true or false, got {text!r}")
 
 
 def _parse_int(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        number = float(text)  # 1e6 is a whole number to whoever writes it
+        number = float(text)  # a user who writes 1e6 means a whole number
         if not number.is_integer():
-            raise ValueError(f"{text!r} is not a whole number") from None
+            raise ValueError(f"must be a whole number, got {text!r}") from None
         return int(number)
 
 
@@ -93,12 +97,17 @@ def _parse_json(text: str) -> Any:
         return text
 
 
+def with_article(type_name: str) -> str:
+    """Return the name of a type with its article: ``an int``, ``a float``."""
+    return f"an {type_name}" if type_name == "int" else f"a {type_name}"
+
+
 def _apply(app: _HasComponents, setting: str) -> None:
     name, attribute, text = parse_setting(setting)
     component = _find(app, name, setting)
     values = _public(component)
     if attribute not in values:
-        hint = _near(attribute, values, f"{name} has no state attributes")
+        hint = _hint(attribute, values, "its attributes are", f"{name} has no state attributes")
         raise SettingError(f"--set {setting}: {name} has no state attribute {attribute!r}; {hint}")
     present = values[attribute]
     try:
@@ -107,7 +116,8 @@ def _apply(app: _HasComponents, setting: str) -> None:
         raise SettingError(f"--set {setting}: {error}") from error
     except (ValueError, OverflowError):
         raise SettingError(
-            f"--set {setting}: {name}.{attribute} is {present!r}, and {text!r} is no {type(present).__name__}"
+            f"--set {setting}: {name}.{attribute} must be {with_article(type(present).__name__)} like {present!r}, "
+            f"got {text!r}"
         ) from None
 
 
@@ -118,8 +128,8 @@ def _find(app: _HasComponents, name: str, setting: str) -> Any:
     except (LightworkError, LookupError, AttributeError):
         component = None
     if component is None or not hasattr(component, "state"):
-        hint = _near(name, names, "the app has no components")
-        raise SettingError(f"--set {setting}: there is no component {name!r}; {hint}")
+        hint = _hint(name, names, "the components are", "the app has no components")
+        raise SettingError(f"--set {setting}: the app has no component {name!r}; {hint}")
     return component
 
 
@@ -142,7 +152,8 @@ def _public(component: Any) -> dict[str, Any]:
     return {name: value for name, value in variables.items() if not name.startswith("_")}
 
 
-def _near(name: str, known: Iterable[str], none: str) -> str:
+def _hint(name: str, known: Iterable[str], introduction: str, none: str) -> str:
+    """Return the nearest names, or else the first 12 names after `introduction`, or `none` if there are no names."""
     choices = list(known)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     if near:
@@ -150,4 +161,4 @@ def _near(name: str, known: Iterable[str], none: str) -> str:
     if not choices:
         return none
     more = f" and {len(choices) - 12} more" if len(choices) > 12 else ""
-    return f"there is {', '.join(choices[:12])}{more}"
+    return f"{introduction}: {', '.join(choices[:12])}{more}"

@@ -1,4 +1,4 @@
-"""``lightwork state``: read, change and follow the state of a running app."""
+"""``lightwork state``: reads, changes and watches the state of a running app."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.inspect import value_text
 from lightwork.cli.names import complete_component
 from lightwork.cli.output import NOT_FOUND, CommandFailure, output_option, print_json, print_json_line, styled
-from lightwork.cli.settings import parse_value
+from lightwork.cli.settings import parse_value, with_article
 
 if TYPE_CHECKING:
     from lightwork.client import Client, Event
@@ -24,11 +24,13 @@ __all__ = ["Place", "change_text", "get", "locate", "set_", "state", "watch"]
 
 
 class Place(NamedTuple):
-    """Where a value stands: in which component, and at which path of its attributes; empty for all of them.
+    """The location of a value in the state.
 
     Attributes:
-        present: The value that is there now, None where none is.
-        is_there: Whether one is.
+        component: Full name of the component.
+        path: Attribute, then keys and indices in its value. Empty for all attributes of the component.
+        present: The present value; None if there is no value.
+        is_there: Whether there is a value.
     """
 
     component: str
@@ -39,9 +41,10 @@ class Place(NamedTuple):
 
 @click.group
 def state() -> None:
-    """Read, change and follow the state of a running app.
+    """Read, change and watch the state of a running app.
 
-    NAME is a component, and then what is in its state: train, root.train.lr, root.train.losses.0
+    NAME is a component, or a component followed by an attribute, keys and indices:
+    train, root.train.lr, root.train.losses.0
     """
 
 
@@ -50,10 +53,10 @@ def state() -> None:
 @output_option
 @asks_app
 async def get(connected: ConnectedApp, name: str, as_json: bool) -> None:
-    """Print the state of a component, or one value in it.
+    """Print the state of a component, or one value of it.
 
-    Of a component its attributes are printed, as JSON; a text is printed as it is. With -o json the component, the
-    path and the value are one document.
+    The state of a component is printed as JSON, a text is printed unchanged. With -o json the output is one document
+    with the component, the path and the value.
     """
     place = await locate(connected.client, name)
     if not place.path:
@@ -73,25 +76,24 @@ async def get(connected: ConnectedApp, name: str, as_json: bool) -> None:
 @output_option
 @asks_app
 async def set_(connected: ConnectedApp, settings: tuple[str, ...], as_json: bool) -> None:
-    """Change values in the state.
+    """Change values of the state.
 
-    A value takes the type of the one that is there where that is a bool, an int, a float or a str; else it is what
-    it means as JSON, or the text as it stands. Of a work that runs it is a proposal, which the work may refuse: then
-    the exit code is 1.
+    A value is parsed as the type of the present value if that is bool, int, float or str. Otherwise it is parsed as
+    JSON, and kept as text if it is not valid JSON. A running work may refuse the change: then the exit code is 1.
     """
     edits: dict[str, list[tuple[list[Any], Any]]] = defaultdict(list)
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name:
-            raise click.UsageError(f"{setting}: it has to be NAME=VALUE, as in root.lr=0.1")
+            raise click.UsageError(f"{setting}: must be NAME=VALUE, for example root.lr=0.1")
         place = await locate(connected.client, name.strip(), is_new=True)
         if not place.path:
-            raise click.UsageError(f"{setting}: {place.component} is a component; name an attribute of it")
+            raise click.UsageError(f"{setting}: {place.component} is a component; add the name of an attribute")
         try:
             value = parse_value(text, place.present)
         except (ValueError, OverflowError):
-            kind = type(place.present).__name__
-            raise click.UsageError(f"{setting}: there is {place.present!r} now, and {text!r} is no {kind}") from None
+            kind = with_article(type(place.present).__name__)
+            raise click.UsageError(f"{setting}: must be {kind} like {place.present!r}, got {text!r}") from None
         edits[place.component].append((place.path, value))
     for component, made in edits.items():
         await connected.client.edit_state(component, made)
@@ -112,10 +114,11 @@ async def set_(connected: ConnectedApp, settings: tuple[str, ...], as_json: bool
 @output_option
 @asks_app
 async def watch(connected: ConnectedApp, names: tuple[str, ...], as_json: bool) -> None:
-    """Print every change of the state as it happens, until the app ends; with NAME those in there only.
+    """Print each change of the state until the app ends. With NAME, print only the changes there.
 
-    A line for each: NAME = VALUE where one was set, NAME[2:3] = [...] where part of a list was replaced. With -o json
-    a document for each, as the feed sends it. Of a value that changes many times within a moment the last is printed.
+    A change is one line: NAME = VALUE for a value that was set, NAME[2:3] = [...] for a part of a list that was
+    replaced. With -o json a change is one document, as the feed sends it. If a value changes many times in quick
+    succession, only the last change is printed.
     """
     client = connected.client
     places = [await locate(client, name, is_new=True) for name in names]
@@ -126,12 +129,12 @@ async def watch(connected: ConnectedApp, names: tuple[str, ...], as_json: bool) 
                 print_json_line(event.data) if as_json else click.echo(change_text(event.data))
             elif event.kind == "snapshot":
                 if has_begun:
-                    click.echo("some changes were left out: they came faster than they could be printed", err=True)
+                    click.echo("some changes are missing: they came faster than they could be printed", err=True)
                 has_begun = True
 
 
 def _is_wanted(event: Event, places: Sequence[Place]) -> bool:
-    """Whether a change is in one of these places, or takes one of them along."""
+    """Return whether a change affects one of these places."""
     if not places:
         return True
     name, path = event.data["name"], event.data["path"]
@@ -144,7 +147,7 @@ def _is_wanted(event: Event, places: Sequence[Place]) -> bool:
 
 
 def change_text(change: dict[str, Any]) -> str:
-    """A change of the state on one line, much as Python would write it."""
+    """Describe a change of the state on one line, in a syntax close to Python."""
     target = ".".join([change["name"], *map(str, change["path"])])
     value = change["value"]
     match change["kind"]:
@@ -169,15 +172,15 @@ def _items(part: Any) -> Any:
 
 
 async def locate(client: Client, name: str, *, is_new: bool = False) -> Place:
-    """The component and the path that a name on the command line means.
+    """Return the place in the state that a name on the command line means.
 
     Args:
-        client: Asks the app.
-        name: A component's name, then keys and indices; the longest component that fits is meant.
-        is_new: Whether the last key need not be there, as long as what it would be put into is.
+        client: A client of the app.
+        name: Name of a component, then keys and indices. The longest name of a component that matches is used.
+        is_new: Whether the last key may be new. Its container must exist.
 
     Raises:
-        Failure: There is none such; says what there is.
+        CommandFailure: The component or the key does not exist. The message lists what exists.
     """
     known = [component.name for component in (await client.components()).items]
     parts = full_name(name).split(".")
@@ -201,7 +204,7 @@ def _walk(component: str, variables: dict[str, Any], keys: list[str], known: lis
         where = ".".join([component, *map(str, path)])
         is_last = number == len(keys) - 1
         if isinstance(value, dict) and "$cut" in value:
-            # It is too large to be looked through here: the app itself says whether the rest is there.
+            # The app sent only the beginning of this value, because it is large. The app resolves the other keys.
             rest = [int(key) if key.isdigit() else key for key in keys[number:]]
             return Place(component, [*path, *rest], None, False)
         key: Any = text
@@ -210,13 +213,13 @@ def _walk(component: str, variables: dict[str, Any], keys: list[str], known: lis
             if key == len(value):
                 return Place(component, [*path, key], None, False)
         elif not isinstance(value, dict):
-            raise CommandFailure(f"{where} is {value!r:.60}, which has nothing in it", NOT_FOUND)
+            raise CommandFailure(f"{where} is {value!r:.60}, which has no items", NOT_FOUND)
         elif text not in value:
             if is_new and is_last and path:
                 return Place(component, [*path, text], None, False)
             below = [other.removeprefix(f"{component}.") for other in known if other.startswith(f"{component}.")]
             raise CommandFailure(
-                f"{where} has no {text!r}; {_near(text, [*value, *([] if path else below)])}", NOT_FOUND
+                f"{where} has no {text!r}; {_hint(text, [*value, *([] if path else below)])}", NOT_FOUND
             )
         path.append(key)
         value = value[key]
@@ -226,13 +229,18 @@ def _walk(component: str, variables: dict[str, Any], keys: list[str], known: lis
 def _index(text: str, length: int, where: str, is_new: bool) -> int:
     most = length if is_new else length - 1
     if not text.isdigit() or int(text) > most:
-        raise CommandFailure(f"{where} is a list of {length}, and {text!r} is none of its places", NOT_FOUND)
+        if most < 0:
+            raise CommandFailure(f"{where} is an empty list, it has no item {text!r}", NOT_FOUND)
+        raise CommandFailure(
+            f"{where} is a list of {length} items: the index must be from 0 to {most}, got {text!r}", NOT_FOUND
+        )
     return int(text)
 
 
-def _near(text: str, choices: Iterable[Any]) -> str:
+def _hint(text: str, choices: Iterable[Any]) -> str:
+    """Return the nearest choices, or else the first 12 choices."""
     names = [str(choice) for choice in choices]
     if near := difflib.get_close_matches(text, names, n=3, cutoff=0.5):
         return f"did you mean {' or '.join(near)}?"
     more = ", ..." if len(names) > 12 else ""
-    return f"it has {', '.join(names[:12])}{more}" if names else "it has none"
+    return f"it has {', '.join(names[:12])}{more}" if names else "it is empty"

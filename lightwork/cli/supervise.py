@@ -1,4 +1,4 @@
-"""Runs an app to its end in a loop of its own: signals in, exit code out."""
+"""Runs an app until it ends, handles signals, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -21,59 +21,59 @@ from lightwork.errors import ConfigError, JournalError
 __all__ = ["Interrupts", "Runnable", "serve", "supervise"]
 
 _STUCK = 1.0
-"""Seconds after which a signal that the loop has not heard means that something blocks the loop."""
+"""Seconds after which a signal that the event loop has not handled means that the loop is blocked."""
 
 
 class Runnable(Protocol):
-    """What is needed of an app here; `lightwork.App` says what each does."""
+    """The part of an app that this module uses. `lightwork.App` describes each member."""
 
     @property
     def stop_message(self) -> str | None:
-        """What the flow said when it stopped."""
+        """The message with which the flow stopped."""
 
     @property
     def works(self) -> Sequence[Any]:
-        """The works that exist now."""
+        """The present works."""
 
     @property
     def url(self) -> str | None:
-        """Where its HTTP side is, while it runs; None without one."""
+        """The URL of its HTTP server while it runs; None without a server."""
 
     @property
     def token(self) -> str | None:
-        """What that asks for; None where it asks for nothing."""
+        """The token that clients of the HTTP server need; None if they need none."""
 
     async def __aenter__(self) -> Any:
-        """Begin to run."""
+        """Start the app."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool | None:
-        """End everything; raise if the app failed."""
+        """End everything, and raise if the app failed."""
 
     async def wait_stopped(self) -> Any:
-        """Return when it is to end."""
+        """Return when the app has to end."""
 
     def stop(self, message: str | None = None) -> Any:
-        """End everything in order."""
+        """End everything gracefully."""
 
     def kill(self) -> Any:
         """End everything now."""
 
     def watch(self, fn: Callable[[Change], None], /) -> Callable[[], Any]:
-        """Call `fn` with every change from now on, until the returned function is called."""
+        """Call `fn` with every change until the returned function is called."""
 
 
 class Interrupts:
-    """Turns signals into orders: the first stops the app in order, the second ends it now.
+    """Handles signals: the first signal stops the app gracefully, the second kills it.
 
-    A third ends this process without waiting for anything. Handlers take no lock: all but counting
-    happens in the loop. A flow that blocks the loop cannot be stopped that way, so a signal that comes
-    while an earlier one has been waiting for `_STUCK` seconds raises `KeyboardInterrupt` where it blocks.
+    A third signal ends this process without waiting for anything. The handlers take no lock: they run in the event
+    loop. A flow that blocks the loop cannot be stopped that way. Therefore a signal that arrives while an earlier
+    signal has waited for more than `_STUCK` seconds raises `KeyboardInterrupt` in the blocking code.
 
     Attributes:
-        exit_code: What the signals make of the exit code (128 and the signal's number), None without one.
-        is_killed: Whether the second one came.
+        exit_code: 128 plus the number of the last signal; None if no signal arrived.
+        is_killed: Whether the second signal has arrived.
     """
 
     def __init__(self, app: Runnable, say: Callable[[str], None], exit_now: Callable[[int], Any] = os._exit) -> None:
@@ -82,30 +82,30 @@ class Interrupts:
         self._app = app
         self._say = say
         self._exit_now = exit_now
-        self._heard = 0
-        self._is_over = False
+        self._handled = 0
+        self._has_ended = False
         self._waiting_since: float | None = None
-        self._taken: list[signal.Signals] = []
+        self._installed: list[signal.Signals] = []
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Under nohup a hang-up is ignored, and stays so.
+            # Under nohup SIGHUP is ignored, and it stays ignored.
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue
-            loop.add_signal_handler(number, self._hear, number)
-            # The loop is woken by the file descriptor it has set, whatever the handler is. This one sees a
-            # signal even while the loop is blocked.
+            loop.add_signal_handler(number, self._handle, number)
+            # The loop is woken through its file descriptor, whatever the Python handler is. This handler runs even
+            # while the loop is blocked.
             signal.signal(number, self._arrive)
-            self._taken.append(number)
+            self._installed.append(number)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_over = True
+        self._has_ended = True
         loop = asyncio.get_running_loop()
-        for number in self._taken:
+        for number in self._installed:
             loop.remove_signal_handler(number)
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:
@@ -115,33 +115,33 @@ class Interrupts:
         elif now - self._waiting_since > _STUCK:
             raise KeyboardInterrupt
 
-    def _hear(self, number: signal.Signals) -> None:
-        if self._is_over:
-            return  # it came when the app had ended, before the loop could hear it
+    def _handle(self, number: signal.Signals) -> None:
+        if self._has_ended:
+            return  # the signal arrived before the app ended, but the loop had no time to handle it
         self._waiting_since = None
-        self._heard += 1
+        self._handled += 1
         self.exit_code = 128 + number
-        if self._heard == 1:
-            self._say(f"{number.name}: stopping in order; once more ends everything now")
+        if self._handled == 1:
+            self._say(f"{number.name}: stopping gracefully; a second signal kills everything")
             self._app.stop(f"interrupted by {number.name}")
-        elif self._heard == 2:
+        elif self._handled == 2:
             self.is_killed = True
-            self._say(f"{number.name}: ending everything now")
+            self._say(f"{number.name}: killing everything")
             self._app.kill()
         else:
             self._exit_now(self.exit_code)
 
 
 def serve(
-    app: Runnable, view: View, *, use_uvloop: bool = False, full_tracebacks: bool = False, tells_token: bool = False
+    app: Runnable, view: View, *, use_uvloop: bool = False, full_tracebacks: bool = False, shows_token: bool = False
 ) -> int:
-    """Run the app to its end in a new event loop; the exit code. See `supervise`.
+    """Run the app in a new event loop until it ends, and return the exit code. See `supervise`.
 
     Raises:
-        click.UsageError: If uvloop is asked for and not installed.
+        click.UsageError: uvloop is requested and not installed.
     """
     with asyncio.Runner(loop_factory=_uvloop_factory() if use_uvloop else None) as runner:
-        return runner.run(supervise(app, view, full_tracebacks=full_tracebacks, tells_token=tells_token))
+        return runner.run(supervise(app, view, full_tracebacks=full_tracebacks, shows_token=shows_token))
 
 
 async def supervise(
@@ -149,15 +149,15 @@ async def supervise(
     view: View,
     *,
     full_tracebacks: bool = False,
-    tells_token: bool = False,
+    shows_token: bool = False,
     exit_now: Callable[[int], Any] = os._exit,
 ) -> int:
-    """Run the app in this loop, show it, obey signals; the exit code.
+    """Run the app in this event loop, show it, handle signals, and return the exit code.
 
-    With `tells_token` the view is told the address of the HTTP side with its token, which opens it in a browser.
+    With `shows_token` the view receives the URL of the HTTP server with its token, so that the URL opens in a browser.
 
-    Errors of the app are printed to standard error, not raised. After a second signal the process ends here,
-    by `exit_now`: at that point a thread that a flow left behind must not hold it up.
+    Errors of the app are printed to standard error, not raised. After a second signal the process ends here
+    through `exit_now`: a thread that a flow left behind must not delay the end.
     """
     error: BaseException | None = None
     with Interrupts(app, view.message, exit_now) as interrupts:
@@ -166,7 +166,7 @@ async def supervise(
         try:
             async with app:
                 if app.url is not None:
-                    view.serving(f"{app.url}/?token={app.token}" if tells_token and app.token else app.url)
+                    view.serving(f"{app.url}/?token={app.token}" if shows_token and app.token else app.url)
                 await app.wait_stopped()
         except asyncio.CancelledError as cancelled:
             if interrupts.exit_code is None:
@@ -189,8 +189,8 @@ async def supervise(
 def _exit_code(error: BaseException | None, interrupts: Interrupts, full_tracebacks: bool) -> int:
     is_misconfigured = isinstance(error, (ConfigError, JournalError))
     if is_misconfigured and not full_tracebacks:
-        # Some of the configuration can only be checked by starting: a busy port, a runtime that is not there, a journal
-        # that is another app's. Its message says what to do, and no line of the user's has to do with it.
+        # Some errors of the configuration appear only at the start: a busy port, a missing runtime, the journal of
+        # another app. The message says what to do. A traceback does not help: no line of the user caused the error.
         click.echo(f"Error: {error}", err=True)
     elif error is not None and not isinstance(error, asyncio.CancelledError) and not interrupts.is_killed:
         click.echo(format_error(error, full=full_tracebacks), err=True, nl=False)

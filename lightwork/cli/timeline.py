@@ -1,4 +1,4 @@
-"""``lightwork stack`` and ``lightwork timeline``: where a work is now, and where the time went."""
+"""``lightwork stack`` and ``lightwork timeline``: show the current stack of a work, and the times of calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightwork.server.types import StackFrame, Timeline, TimelineItem
 
 __all__ = ["bar", "chrome_trace", "stack", "timeline"]
 
-_BAR = 40
+_BAR_WIDTH = 40
 
 
 @click.command
@@ -24,9 +24,9 @@ _BAR = 40
 @output_option
 @asks_app
 async def stack(connected: ConnectedApp, work: str, as_json: bool) -> None:
-    """Show what a work's process does at this moment: its threads and its tasks, the innermost line last.
+    """Show the current stack of each thread and task in a work's process, innermost frame last.
 
-    A process that does not answer gives 124.
+    The exit code is 124 if the process does not answer.
     """
     view = await connected.client.stack(full_name(work))
     if as_json:
@@ -47,23 +47,27 @@ def _show_frame(frame: StackFrame) -> None:
 
 
 @click.command
-@click.option("--since", metavar="SECONDS", type=click.FloatRange(min=0), help="Only calls not over so long ago.")
-@click.option("--limit", metavar="N", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
+@click.option(
+    "--since", metavar="SECONDS", type=click.FloatRange(min=0), help="Leave out calls that ended more than SECONDS ago."
+)
+@click.option(
+    "--limit", metavar="N", default=50, show_default=True, type=click.IntRange(1), help="Maximum number of calls."
+)
 @click.option(
     "--trace",
     metavar="FILE",
     type=click.File("w", encoding="utf-8", lazy=True),
-    help="Write it as a trace for chrome://tracing and ui.perfetto.dev; - is standard output.",
+    help="Write a trace for chrome://tracing and ui.perfetto.dev to FILE; - is standard output.",
 )
 @output_option
 @asks_app
 async def timeline(
     connected: ConnectedApp, since: float | None, limit: int, trace: TextIO | None, as_json: bool
 ) -> None:
-    """Show when the latest calls waited and ran, on one axis of time. A dot is waiting, a block is running."""
+    """Show when the latest calls waited and ran, on one time axis. A dot is waiting time, a block is running time."""
     found = await connected.client.timeline(limit=limit)
     if since is not None:
-        # By the scheduler's clock, which another machine's need not agree with.
+        # Relative to the clock of the app's machine. The clock of this machine may differ.
         found = await connected.client.timeline(since=found.now - since, limit=limit)
     if trace is not None:
         json.dump(chrome_trace(found), trace)
@@ -98,14 +102,14 @@ def _took(begin: float | None, end: float) -> str:
     return "" if begin is None else duration(end - begin)
 
 
-def bar(item: TimelineItem, begin: float, end: float, now: float, width: int = _BAR) -> str:
-    """A line of `width` characters for the time from `begin` to `end`: dots where it waited, blocks where it ran."""
+def bar(item: TimelineItem, begin: float, end: float, now: float, width: int = _BAR_WIDTH) -> str:
+    """Draw a call on an axis of `width` characters from `begin` to `end`: dots for waiting, blocks for running."""
     scale = width / max(end - begin, 1e-9)
     submitted = min(width - 1, int((item.submitted_at - begin) * scale))
     over = item.ended_at or now
     started = int(((item.started_at or over) - begin) * scale)
     ended = int((over - begin) * scale)
-    # What is too short for its character is drawn all the same: a call that ran has a block.
+    # A time shorter than one character is drawn as one character: a call that ran has at least one block.
     started = min(max(started, submitted), width - 1)
     ended = min(max(ended, started + 1), width)
     ran = "█" if item.started_at is not None else "·"
@@ -113,7 +117,7 @@ def bar(item: TimelineItem, begin: float, end: float, now: float, width: int = _
 
 
 def chrome_trace(found: Timeline) -> dict[str, Any]:
-    """The timeline in the trace event format: a process for the app, a thread for each work, times in microseconds."""
+    """Convert a timeline to the trace event format: one process, a thread for each work, times in microseconds."""
     works = dict.fromkeys(item.work for item in reversed(found.items))
     threads = {name: number for number, name in enumerate(works, 1)}
     events: list[dict[str, Any]] = [
@@ -131,7 +135,7 @@ def _spans(item: TimelineItem, thread: int, now: float) -> Sequence[dict[str, An
     spans = [("waiting", item.submitted_at, item.started_at or over)]
     if item.started_at is not None:
         spans.append(("running", item.started_at, over))
-    # Asynchronous spans: calls of one work wait and run beside each other, which nested ones could not show.
+    # Asynchronous spans: the calls of a work overlap in time, and nested spans cannot show that.
     return [
         {
             "ph": ph,

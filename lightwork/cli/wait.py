@@ -1,4 +1,4 @@
-"""``lightwork wait``: return when works, calls or the app are over, with a code that says how that went."""
+"""``lightwork wait``: waits until works, calls or the app have ended. The exit code tells whether they succeeded."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["wait"]
 
 
-class _Outcome:
-    """What was waited for, in the order it came."""
+class _WaitResults:
+    """The results of what has ended so far, in order of their ends. Prints each result unless `as_json` is true."""
 
     def __init__(self, as_json: bool) -> None:
         self.items: list[dict[str, object]] = []
@@ -42,92 +42,97 @@ class _Outcome:
 
 @click.command
 @click.argument("what", metavar="[WORK|CALL]...", nargs=-1, shell_complete=complete_work)
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), help="Give up after so long, with 124.")
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0), help="Stop waiting after SECONDS, with exit code 124."
+)
 @click.option(
     "--for",
     "stage",
     type=click.Choice([str(stage) for stage in Stage]),
-    help="Wait until each work is in this stage, instead of until it is done.",
+    help="Wait until each work is in this stage instead.",
 )
 @output_option
 @asks_app
 async def wait(
     connected: ConnectedApp, what: tuple[str, ...], timeout: float | None, stage: str | None, as_json: bool
 ) -> int:
-    """Return when works are done, calls are over, or, without any, when the app has ended.
+    """Wait until works are done and calls have ended. Without arguments, wait until the app has ended.
 
-    WORK is a name or a pattern. A work is done when it has been called and has no call that waits or runs.
+    WORK is a name or a pattern. A work is done when it was called and has no queued or running call.
 
-    Exit codes: 0 when each of them succeeded (with --for: came into that stage), 1 when one did not, or the app failed,
-    or ended before, 4 when there is no such work or call, 124 when the time was up.
+    Exit codes: 0 when every work and call succeeded (with --for: every work reached the stage), 1 when one did not,
+    when the app failed, or when it ended too early, 4 when a work or a call is unknown, 124 when the time limit has
+    passed.
     """
-    outcome = _Outcome(as_json)
+    results = _WaitResults(as_json)
     waiting = set(what)
     is_late = False
     try:
         async with asyncio.timeout(timeout):
-            await _wait(connected.client, what, stage, outcome, waiting)
+            await _wait(connected.client, what, stage, results, waiting)
     except TimeoutError:
         is_late = True
     if as_json:
-        print_json({"ok": outcome.is_ok and not is_late, "timed_out": is_late, "items": outcome.items})
+        print_json({"ok": results.is_ok and not is_late, "timed_out": is_late, "items": results.items})
     if is_late:
         left = ", ".join(sorted(waiting)) or "the end of the app"
-        raise CommandFailure(f"not within {timeout:g} s: {left}", TIMED_OUT)
-    return 0 if outcome.is_ok else FAILED
+        raise CommandFailure(f"{timeout:g} s have passed, still waiting for: {left}", TIMED_OUT)
+    return 0 if results.is_ok else FAILED
 
 
-async def _wait(client: Client, what: Sequence[str], stage: str | None, outcome: _Outcome, waiting: set[str]) -> None:
-    """Wait for all of it; `waiting` holds what is still waited for."""
+async def _wait(
+    client: Client, what: Sequence[str], stage: str | None, results: _WaitResults, waiting: set[str]
+) -> None:
+    """Wait for all works and calls. `waiting` holds the names and numbers of those that have not ended."""
     if not what:
-        await _wait_app(client, outcome)
+        await _wait_app(client, results)
         return
     numbers = [int(one) for one in what if one.isdigit()]
     names = await find_works(client, [one for one in what if not one.isdigit()])
     waiting.clear()
     waiting.update([*names, *map(str, numbers)])
     if numbers and stage is not None:
-        raise click.UsageError("--for is about works; a call is waited for until it is over")
+        raise click.UsageError("--for applies to works only: leave out the numbers of calls")
     try:
         async with asyncio.TaskGroup() as group:
             for number in numbers:
-                group.create_task(_wait_number(client, number, outcome, waiting))
+                group.create_task(_wait_number(client, number, results, waiting))
             if names:
-                group.create_task(_wait_works(client, names, stage, outcome, waiting))
+                group.create_task(_wait_works(client, names, stage, results, waiting))
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # one is enough to say that it cannot be waited for
+        raise errors.exceptions[0] from None  # one error is enough to explain the failure
 
 
-async def _wait_app(client: Client, outcome: _Outcome) -> None:
+async def _wait_app(client: Client, results: _WaitResults) -> None:
     app: dict[str, Any] = {}
     async with contextlib.aclosing(client.feed()) as feed:
         async for event in feed:
             if event.kind == "app":
                 app = event.data
     if error := app.get("error"):
-        outcome.add("app", "failed", False, f"{error['type']}: {error['message']}")
+        results.add("app", "failed", False, f"{error['type']}: {error['message']}")
     else:
-        outcome.add("app", "ended", True, app.get("stop_message"))
+        results.add("app", "ended", True, app.get("stop_message"))
 
 
-async def _wait_number(client: Client, number: int, outcome: _Outcome, waiting: set[str]) -> None:
+async def _wait_number(client: Client, number: int, results: _WaitResults, waiting: set[str]) -> None:
     call = await client.wait_call(number)
     waiting.discard(str(number))
-    outcome.add(f"call {number}", str(call.stage), call.stage is Stage.SUCCEEDED, _why(call))
+    results.add(f"call {number}", str(call.stage), call.stage is Stage.SUCCEEDED, _why(call))
 
 
 async def _wait_works(
-    client: Client, names: Sequence[str], stage: str | None, outcome: _Outcome, waiting: set[str]
+    client: Client, names: Sequence[str], stage: str | None, results: _WaitResults, waiting: set[str]
 ) -> None:
-    is_there: Callable[[WorkView], bool] = _is_done if stage is None else lambda work: work.stage == stage
+    has_arrived: Callable[[WorkView], bool] = _is_done if stage is None else lambda work: work.stage == stage
     left = set(names)
     async with contextlib.aclosing(client.feed()) as feed:
         async for event in feed:
             if event.kind == "snapshot":
-                told = {work["name"]: work for work in event.data["works"]}
-                if missing := sorted(left - told.keys()):
-                    raise CommandFailure(f"there is no work {', '.join(missing)}", NOT_FOUND)
-                works = [told[name] for name in names if name in left]
+                present = {work["name"]: work for work in event.data["works"]}
+                if missing := sorted(left - present.keys()):
+                    raise CommandFailure(f"the app has no work {', '.join(missing)}", NOT_FOUND)
+                works = [present[name] for name in names if name in left]
             elif event.kind == "work" and event.data["name"] in left:
                 works = [event.data]
             elif event.kind == "removed" and event.data["name"] in left:
@@ -136,25 +141,25 @@ async def _wait_works(
                 continue
             for data in works:
                 work = msgspec.convert(data, WorkView)
-                if is_there(work):
+                if has_arrived(work):
                     left.discard(work.name)
                     waiting.discard(work.name)
-                    await _tell(client, work, stage, outcome)
+                    await _add_work(client, work, stage, results)
             if not left:
                 return
-    raise AppEnded(f"the app ended before this came: {', '.join(sorted(left))}")
+    raise AppEnded(f"the app ended too early, still waiting for: {', '.join(sorted(left))}")
 
 
-async def _tell(client: Client, work: WorkView, stage: str | None, outcome: _Outcome) -> None:
+async def _add_work(client: Client, work: WorkView, stage: str | None, results: _WaitResults) -> None:
     if stage is not None:
-        outcome.add(work.name, stage, True)
+        results.add(work.name, stage, True)
         return
-    # A process that ends in order after its last call makes the work `stopped`: that call says how it went.
+    # A process that ends gracefully after its last call makes the work `stopped`. The last call has the result.
     latest = (await client.calls(work=work.name, limit=1)).items
     if latest:
-        outcome.add(work.name, str(latest[0].stage), latest[0].stage is Stage.SUCCEEDED, _why(latest[0]))
+        results.add(work.name, str(latest[0].stage), latest[0].stage is Stage.SUCCEEDED, _why(latest[0]))
     else:
-        outcome.add(work.name, str(work.stage), work.stage is not Stage.FAILED, work.message)
+        results.add(work.name, str(work.stage), work.stage is not Stage.FAILED, work.message)
 
 
 def _is_done(work: WorkView) -> bool:

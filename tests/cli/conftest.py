@@ -10,7 +10,7 @@ from tests.cli.fake_server import FakeServer
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
-    """An app that the commands find by LIGHTWORK_URL."""
+    """A fake app that LIGHTWORK_URL selects."""
     with FakeServer() as server:
         monkeypatch.setenv("LIGHTWORK_URL", server.url)
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

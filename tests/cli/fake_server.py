@@ -1,6 +1,6 @@
-"""An app's HTTP side as the contract has it, out of what a test puts in.
+"""A fake of an app's HTTP server, with the data of the test.
 
-It runs in a thread: a command that asks it has a loop of its own.
+It runs in a thread, because a command that asks it runs its own event loop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Refused(Exception):
-    """Becomes the answer that says so."""
+    """A refused request. The server answers with its code, message and status."""
 
     def __init__(self, code: str, message: str, status: int) -> None:
         super().__init__(message)
@@ -43,11 +43,11 @@ class Refused(Exception):
 
 
 class FakeServer:
-    """Answers from its attributes, and remembers what it was asked to do.
+    """A server that answers from its attributes, and records the requests that change something.
 
     Attributes:
         orders: Each request that changes something, as text.
-        on_call: Makes of a call that was submitted what becomes of it.
+        on_call: Called with each submitted call. Returns the call as the server reports it afterwards.
     """
 
     def __init__(self) -> None:
@@ -68,10 +68,11 @@ class FakeServer:
         self.page_size = 1000
         self.on_call: Callable[[CallDetail], CallDetail] = lambda call: call
         self.on_feed: Callable[[int], list[list[dict[str, Any]]]] = lambda number: []
-        """Batches that a feed gets after its snapshot, by the number of the connection from 1; then the app ends."""
+        """Returns the batches that a feed sends after its snapshot, given the number of the connection, from 1."""
         self.ends = True
+        """Whether the app ends after the last batch."""
         self.has_followed = threading.Event()
-        """Set when a feed has said what it follows."""
+        """Set when a feed has received its `follow` message."""
         self.url = ""
         self._feeds = 0
         self._ready = threading.Event()

@@ -1,4 +1,4 @@
-"""Runs a command in this process, as the program does."""
+"""Runs a command of the program in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightwork.cli import main
 
 
 class Done:
-    """How a command ended."""
+    """The exit code and the output of a command that has ended."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code = code
@@ -33,7 +33,7 @@ class Done:
 
 
 def invoke(*args: str) -> Done:
-    """Run ``lightwork ARGS``; standard output is no terminal."""
+    """Run ``lightwork ARGS``. Standard output is not a terminal."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
         main(args)

@@ -15,11 +15,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 BEGIN = "<!-- from here on written by python -m tests.cli.reference -->\n"
 
 COMMON = {"app_name", "url", "token", "as_json", "help"}
-"""Options that many commands have, and that the page describes once."""
+"""Options that many commands have. The page describes them once."""
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command with the words that name it, groups left out; an alias once."""
+    """Yield every command with its full name, without groups and aliases."""
     context = click.Context(cli)
     seen: set[int] = set()
     for name in cli.list_commands(context):
@@ -27,14 +27,14 @@ def commands() -> Iterator[tuple[str, click.Command]]:
         assert command is not None
         members = [(f"{name} {inner}", below) for inner, below in getattr(command, "commands", {}).items()]
         for words, one in members or [(name, command)]:
-            # `ls` is `ps`: the one that the command calls itself is described.
+            # `ls` is an alias of `ps`: only the command's own name is described.
             if id(one) not in seen and (members or one.name == name):
                 seen.add(id(one))
                 yield words, one
 
 
 def reference() -> str:
-    """The reference: each command with its help and its own options."""
+    """Return the reference: each command with its help and its own options."""
     return "\n".join(_describe(words, command) for words, command in commands())
 
 
@@ -59,11 +59,11 @@ def _describe(words: str, command: click.Command) -> str:
         lines += ["| option | |", "|---|---|", *rows, ""]
     shared = [option.opts[0] for option in command.params if option.name in ("app_name", "as_json")]
     if shared:
-        lines += [f"Also {' and '.join(_SHARED[name] for name in sorted(shared))}.", ""]
+        lines += [f"Common options: {', '.join(_SHARED[name] for name in sorted(shared))}.", ""]
     return "\n".join(lines)
 
 
-_SHARED = {"--app": "[which app is meant](#which-app-is-meant)", "-o": "[-o json](#output)"}
+_SHARED = {"--app": "[`--app`, `--url`, `--token`](#selecting-the-app)", "-o": "[`-o json`](#output)"}
 
 
 def _is_shown(option: click.Parameter) -> bool:
@@ -81,7 +81,7 @@ def _option(option: click.Parameter, context: click.Context) -> str:
 
 
 def written(page: str) -> str:
-    """The page with its reference as the commands have it."""
+    """Return the page with a current reference."""
     head, found, _ = page.partition(BEGIN)
     assert found, f"docs/cli.md has no line {BEGIN!r}"
     return f"{head}{BEGIN}\n{reference()}"

@@ -1,4 +1,4 @@
-"""A fake app that does what a test tells it, and a stream that records flushes."""
+"""A fake app that runs a script of the test, a fake view, and a stream that records flushes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FakeWork:
 
 
 class FakeComponent:
-    """Has state attributes like a component: those it was made with, and no others can be set."""
+    """A component with the state attributes it was made with. The value "refused" cannot be set."""
 
     attributes: dict[str, Any]
     children: dict[str, dict[str, FakeComponent]]
@@ -42,7 +42,7 @@ class FakeComponent:
 
 
 class FakeApp:
-    """Runs `script` until it is to stop; `stop` and `kill` end it."""
+    """An app that runs `script`, and records the calls of its methods."""
 
     def __init__(self, script: Callable[[FakeApp], Awaitable[None]] | None = None) -> None:
         self.script = script
@@ -86,7 +86,7 @@ class FakeApp:
 
 
 class FakeView:
-    """Remembers what it was shown."""
+    """A view that records its input."""
 
     def __init__(self) -> None:
         self.shown: list[Any] = []
@@ -108,7 +108,7 @@ class FakeView:
 
 
 class FlushCounter(io.StringIO):
-    """Counts flushes, and can play a pipe whose reader has gone."""
+    """A stream that records its content at each flush, and that can behave like a pipe without a reader."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def line(name: str, text: str) -> LogLine:
 
 
 def read_terminal(descriptor: int) -> bytes:
-    """The next bytes; none when the other end is closed, which a terminal reports as an error."""
+    """Read the next bytes. The result is empty when the other end is closed, which a terminal reports as an error."""
     try:
         return os.read(descriptor, 65536)
     except OSError:

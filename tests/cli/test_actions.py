@@ -30,7 +30,7 @@ def ended(stage: str, **fields: object) -> Callable[[CallDetail], CallDetail]:
 
 
 def test_call_prints_the_result(train: FakeServer) -> None:
-    """The arguments go as the types of their parameters; what the call returns is printed, alone."""
+    """Arguments are sent with the types of their parameters. Only the result is printed."""
     train.on_call = ended("succeeded", result=0.25)
     done = invoke("call", "train", "10", "name=5", "fast=yes", "layers=[64, 32]")
     assert done.code == 0
@@ -42,7 +42,7 @@ def test_call_prints_the_result(train: FakeServer) -> None:
 
 
 def test_a_call_that_fails_gives_1_and_the_workers_traceback(train: FakeServer) -> None:
-    """The worker's traceback goes to standard error, nothing to standard output."""
+    """The worker's traceback is printed on standard error, and nothing on standard output."""
     error = {"type": "ValueError", "message": "bad", "traceback": "Traceback ...\nValueError: bad\n"}
     train.on_call = ended("failed", reason="user_exception", message="ValueError: bad", error=error)
     done = invoke("call", "train", "1")
@@ -53,20 +53,23 @@ def test_a_call_that_fails_gives_1_and_the_workers_traceback(train: FakeServer) 
 
 
 def test_a_call_can_be_left_alone(train: FakeServer) -> None:
-    """Detached, the number of the call is printed; when the time is up the code is 124 and the call goes on."""
+    """--detach prints the number of the call. After the --timeout the exit code is 124, and the call continues."""
     assert invoke("call", "train", "1", "--detach").out == "1\n"
     train.ends = False
     done = invoke("call", "train", "1", "--timeout", "0.5")
     assert done.code == 124
-    assert "call 2 is not over after 0.5 s, and goes on" in done.err
+    assert "call 2 has not ended within 0.5 s; it continues: `lightwork cancel 2` ends it" in done.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["x"], "epochs takes int, and 'x' is none"), (["epochs=1", "2"], "comes after a named argument")],
+    [
+        (["x"], "epochs must be an int, got 'x'"),
+        (["epochs=1", "2"], "the positional argument '2' follows a named argument"),
+    ],
 )
 def test_arguments_that_do_not_fit_give_2(train: FakeServer, arguments: list[str], says: str) -> None:
-    """What does not fit its parameter is not sent."""
+    """A call with an invalid argument is a usage error, and is not sent."""
     done = invoke("call", "train", *arguments)
     assert done.code == 2
     assert says in done.err
@@ -74,14 +77,14 @@ def test_arguments_that_do_not_fit_give_2(train: FakeServer, arguments: list[str
 
 
 def test_a_minus_is_a_value() -> None:
-    """Negative numbers, texts with = in them and parameters that nobody knows go through."""
+    """Negative numbers, texts that contain "=", and unknown parameters are accepted."""
     assert parse_arguments(["-3", "rate=-0.5"], PARAMETERS) == ([-3], {"rate": -0.5})
     assert parse_arguments(['"a=b"'], []) == (["a=b"], {})
     assert parse_arguments(["other=null"], []) == ([], {"other": None})
 
 
 def test_retry_takes_a_call_or_the_latest_failure_of_a_work(train: FakeServer) -> None:
-    """A number is that call; a work is the latest of its calls that failed; none gives 4."""
+    """A number selects a call, a work its latest failed call. Without a failed call the exit code is 4."""
     train.on_call = ended("succeeded", result="fine")
     assert invoke("retry", "train").code == 4
     train.add_call(1, "root.train", "failed")
@@ -93,7 +96,7 @@ def test_retry_takes_a_call_or_the_latest_failure_of_a_work(train: FakeServer) -
 
 
 def test_cancel_takes_calls_and_works(train: FakeServer) -> None:
-    """Of a work what waits is cancelled before what runs, and what is over not at all."""
+    """Queued calls of a work are cancelled before running calls, and ended calls are left alone."""
     train.add_call(1, "root.train", "succeeded")
     train.add_call(2, "root.train", "running")
     train.add_call(3, "root.train", "pending")
@@ -104,7 +107,7 @@ def test_cancel_takes_calls_and_works(train: FakeServer) -> None:
 
 
 def test_works_are_started_and_stopped(train: FakeServer) -> None:
-    """By name and by pattern, waiting or not; the names are printed."""
+    """Works are selected by name or pattern, with and without --wait. The names are printed."""
     train.add_work("root.other")
     assert invoke("stop", "*").out.splitlines() == ["root.train stopping", "root.other stopping"]
     assert invoke("start", "train", "--wait", "-o", "json").json == {"items": [{"what": "root.train", "is": "started"}]}
@@ -113,7 +116,7 @@ def test_works_are_started_and_stopped(train: FakeServer) -> None:
 
 
 def test_the_app_is_stopped_only_when_that_is_said(train: FakeServer) -> None:
-    """Without works and without --all nothing is stopped; with --all the app is, and --wait sees its end."""
+    """Only --all without works stops the app, and --wait waits for its end."""
     assert invoke("stop").code == 2
     assert invoke("stop", "train", "--all").code == 2
     assert invoke("stop", "train", "-m", "x").code == 2
@@ -123,7 +126,7 @@ def test_the_app_is_stopped_only_when_that_is_said(train: FakeServer) -> None:
 
 
 def test_every_order_is_given_though_one_is_refused(train: FakeServer) -> None:
-    """One work that refuses does not keep the others from being asked; the code says that not all went well."""
+    """A refusal of one work does not prevent the requests to the others. The exit code is 1."""
     train.add_work("root.other")
     train.refusals["/root.train/stop"] = Refused("conflict", "not now", 409)
     done = invoke("stop", "*")
@@ -133,7 +136,7 @@ def test_every_order_is_given_though_one_is_refused(train: FakeServer) -> None:
 
 
 def test_options_of_the_apps_own_commands() -> None:
-    """Options with a value in both forms, flags, what has no name, and what is missing."""
+    """Options with a value have two forms. Flags can be negated, and values without a name are positional."""
     options = ["--epochs", "3", "--rate=0.5", "--fast", "--layers", "[1]"]
     assert parse_options(options, PARAMETERS) == {"epochs": 3, "rate": 0.5, "fast": True, "layers": [1]}
     assert parse_options(["3", "--no-fast"], PARAMETERS) == {"epochs": 3, "fast": False}
@@ -143,22 +146,22 @@ def test_options_of_the_apps_own_commands() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "missing: --epochs"),
+        ([], "missing required options: --epochs"),
         (["--epoch", "3"], "did you mean --epochs?"),
         (["--epochs"], "--epochs needs a value"),
-        (["--epochs", "x"], "epochs takes int, and 'x' is none"),
-        (["1", "2", "x", "true", "[]", "more"], "'more' is one argument too many"),
+        (["--epochs", "x"], "epochs must be an int, got 'x'"),
+        (["1", "2", "x", "true", "[]", "more"], "too many arguments: 'more' belongs to no parameter"),
     ],
 )
 def test_options_that_do_not_fit(options: list[str], says: str) -> None:
-    """Each is a usage error that names the option."""
+    """Invalid options are usage errors that name the option."""
     with pytest.raises(Exception, match=says.replace("?", "[?]")) as caught:
         parse_options(options, PARAMETERS)
     assert getattr(caught.value, "exit_code", None) == 2
 
 
 def test_the_apps_own_commands(server: FakeServer) -> None:
-    """They are listed, say what they take, are run with their options, and print what they return."""
+    """The app's commands are listed, show their own help, take options, and print their results."""
     parameters = [Parameter("by", "int", True)]
     server.commands = [CommandView("add", "Add so many.\n\nMore.", parameters)]
     server.results = {"add": {"total": 3}}

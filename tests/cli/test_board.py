@@ -12,7 +12,7 @@ from tests.cli.support import line, number, status
 
 
 def test_calls_that_succeed_and_fail_are_counted_apart() -> None:
-    """A row counts the calls that succeeded and those that failed."""
+    """A row counts succeeded and failed calls separately."""
     board = Board()
     for call, stage in enumerate([Stage.SUCCEEDED, Stage.FAILED, Stage.SUCCEEDED]):
         board.apply(status("root.a", Stage.RUNNING, call))
@@ -21,7 +21,7 @@ def test_calls_that_succeed_and_fail_are_counted_apart() -> None:
 
 
 def test_a_work_runs_while_any_call_runs() -> None:
-    """With two calls at once a work is shown as running until both are over."""
+    """A work with two concurrent calls is shown as running until both have ended."""
     board = Board()
     board.apply(status("root.a", Stage.RUNNING, 1, at=10.0))
     board.apply(status("root.a", Stage.RUNNING, 2, at=12.0))
@@ -33,7 +33,7 @@ def test_a_work_runs_while_any_call_runs() -> None:
 
 
 def test_a_work_that_ends_runs_nothing() -> None:
-    """A status of the work as a whole that is final ends the calls it still had."""
+    """A final status of the work itself ends its running calls."""
     board = Board()
     board.apply(status("root.a", Stage.RUNNING, 1))
     board.apply(status("root.a", Stage.FAILED, None))
@@ -42,7 +42,7 @@ def test_a_work_that_ends_runs_nothing() -> None:
 
 
 def test_a_work_that_exists_already_begins_with_what_is_known() -> None:
-    """A row can start with a status and a number of calls done."""
+    """A row can start with a status and a number of succeeded calls."""
     board = Board()
     board.add("root.a", WorkStatus(Stage.RUNNING, 5.0, call=7), 3)
     assert (board.rows["root.a"].done, board.rows["root.a"].seconds(6.0), board.is_running) == (3, 1.0, True)
@@ -57,7 +57,7 @@ def test_a_work_that_exists_already_begins_with_what_is_known() -> None:
     ],
 )
 def test_numbers_are_kept(change: StateChanged, label: str, values: list[float]) -> None:
-    """A number that is set, at any depth, and numbers put into a list are a series of their path."""
+    """A number that is set at any depth, and numbers inserted into a list, extend the series of their path."""
     board = Board()
     assert board.apply(change)
     assert list(board.numbers["root.a"][label]) == values
@@ -76,14 +76,14 @@ def test_numbers_are_kept(change: StateChanged, label: str, values: list[float])
     ],
 )
 def test_what_is_no_number_changes_nothing(change: Any) -> None:
-    """Other changes leave the board as it is and say so."""
+    """Other changes do not change the board, and `apply` returns False."""
     board = Board()
     assert not board.apply(change)
     assert not board.numbers
 
 
 def test_the_number_of_series_is_bounded() -> None:
-    """A component that sets a number under each of many keys costs a bounded amount."""
+    """A component that sets numbers under many keys uses a bounded amount of memory."""
     board = Board()
     for key in range(MAX_SERIES * 3):
         for _ in range(1000):
@@ -93,7 +93,7 @@ def test_the_number_of_series_is_bounded() -> None:
 
 
 def test_a_removed_component_takes_what_is_below_it_along() -> None:
-    """Removing a component removes its rows, numbers and texts, and no other's."""
+    """Removing a component removes its rows, numbers and texts, and those of its children, but no others."""
     board = Board()
     for name in ("root.a", "root.a.b", "root.ab"):
         board.apply(status(name, Stage.RUNNING))
@@ -106,7 +106,7 @@ def test_a_removed_component_takes_what_is_below_it_along() -> None:
 
 
 def test_where_all_fit_they_stay_in_order() -> None:
-    """As long as there is room, a row does not move when its stage changes."""
+    """While all rows fit, a row does not move when its stage changes."""
     board = Board()
     for name, stage in (("a", Stage.SUCCEEDED), ("b", Stage.FAILED)):
         board.apply(status(name, stage))
@@ -114,7 +114,7 @@ def test_where_all_fit_they_stay_in_order() -> None:
 
 
 def test_where_they_do_not_fit_the_failed_and_running_come_first() -> None:
-    """Of 200 works those that failed are shown, then those that run."""
+    """Of 200 works, failed works are shown first, then running works."""
     board = Board()
     for index in range(200):
         stage = Stage.FAILED if index == 150 else Stage.RUNNING if index == 170 else Stage.SUCCEEDED
@@ -126,7 +126,7 @@ def test_where_they_do_not_fit_the_failed_and_running_come_first() -> None:
 
 
 def test_labels_are_those_that_most_rows_have() -> None:
-    """The columns go to the numbers that most of the shown rows have."""
+    """The columns are the numbers that most of the shown rows have."""
     board = Board()
     for name in ("a", "b"):
         board.apply(status(name, Stage.RUNNING))
@@ -148,5 +148,5 @@ def test_labels_are_those_that_most_rows_have() -> None:
     ],
 )
 def test_sparkline(values: list[float], bars: str) -> None:
-    """A sparkline spans the range of its last finite values."""
+    """A sparkline scales to the range of its last finite values."""
     assert sparkline(values, 4) == bars

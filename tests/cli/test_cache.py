@@ -22,7 +22,7 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Shelf:
-    """A runtime that keeps what the test put onto it."""
+    """A runtime whose cache entries are set by the test."""
 
     Options = _Options
     left: ClassVar[list[Cached]] = []
@@ -55,7 +55,7 @@ class Shelf:
 
 
 class NeedsKeys(Shelf):
-    """One that cannot be made without a configuration."""
+    """A runtime that needs options, so it cannot be made without a profile."""
 
     class Options(msgspec.Struct):
         where: str
@@ -90,7 +90,7 @@ def configure(text: str) -> None:
 
 
 def test_ls_shows_what_was_not_used_for_longest_first() -> None:
-    """Each entry is listed once, though several profiles show it, with its size and when it was last used."""
+    """Each entry is listed once, even if several profiles list it, with its size and the time of its last use."""
     configure('[runtimes.same]\nkind = "shelf"\n')
     done = invoke("cache", "ls")
     assert done.code == 0, done.err
@@ -102,7 +102,7 @@ def test_ls_shows_what_was_not_used_for_longest_first() -> None:
 
 
 def test_ls_as_json() -> None:
-    """With -o json it is one document, with bytes and seconds."""
+    """With -o json the list is one document, with sizes in bytes and ages in seconds."""
     document = invoke("cache", "ls", "-o", "json").json
     assert document["errors"] == {}
     assert document["items"][0] == {
@@ -118,7 +118,7 @@ def test_ls_as_json() -> None:
 
 
 def test_prune_removes_all_but_what_is_used() -> None:
-    """A prune removes, in the runtime's order, what nothing uses, and then there is nothing more to do."""
+    """A prune removes unused entries in the order of the runtime. A second prune has nothing to remove."""
     done = invoke("cache", "prune", "--yes")
     assert (done.code, Shelf.discarded) == (0, ["app", "env", "odd"]), done.err
     assert done.out.splitlines()[-1] == "3 of 3 removed, 4.5 MB"
@@ -127,13 +127,13 @@ def test_prune_removes_all_but_what_is_used() -> None:
 
 
 def test_prune_older_than() -> None:
-    """--older-than leaves what was used since, and what nobody knows the last use of."""
+    """--older-than keeps entries that were used since, and entries whose last use is unknown."""
     assert invoke("cache", "prune", "-y", "--older-than", "30d").code == 0
     assert Shelf.discarded == ["env"]
 
 
 def test_prune_as_json() -> None:
-    """With -o json what was to be removed and what is gone are one document, with the bytes that are free now."""
+    """With -o json the entries to remove, the removed entries and the freed bytes are one document."""
     Shelf.taken.add("app")
     document = invoke("cache", "prune", "-y", "-o", "json").json
     assert [item["name"] for item in document["items"]] == ["app", "env", "odd"]
@@ -143,7 +143,7 @@ def test_prune_as_json() -> None:
 
 @pytest.mark.parametrize("args", [("--dry-run",), ("--dry-run", "--yes", "-o", "json")])
 def test_dry_run_leaves_everything_and_says_so(args: tuple[str, ...]) -> None:
-    """--dry-run removes nothing, and the exit code tells that there is something."""
+    """--dry-run removes nothing, and the exit code tells that there are entries to remove."""
     done = invoke("cache", "prune", *args)
     assert (done.code, Shelf.discarded) == (5, [])
     assert "env" in done.out
@@ -152,7 +152,7 @@ def test_dry_run_leaves_everything_and_says_so(args: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("answer", "code", "number"), [(True, 0, 3), (False, 5, 0)])
 def test_prune_asks(answer: bool, code: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --yes it asks, and a no leaves everything."""
+    """Without --yes the command asks for confirmation. The answer no keeps everything."""
     asked: list[str] = []
 
     def confirm(text: str, **options: Any) -> bool:
@@ -165,7 +165,7 @@ def test_prune_asks(answer: bool, code: int, number: int, monkeypatch: pytest.Mo
 
 
 def test_what_is_used_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a launch has used while the question was open is not removed."""
+    """An entry that a launch used while the user was asked is not removed."""
 
     def confirm(text: str, **options: Any) -> bool:
         monkeypatch.setattr(Shelf, "left", [entry("env", 1.0), entry("other", 50 * DAY)])
@@ -178,7 +178,7 @@ def test_what_is_used_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_cannot_be_removed_is_told() -> None:
-    """An entry that cannot be removed is named with the reason, others are removed, and the code is 1."""
+    """An entry that cannot be removed is named with the reason. Other entries are removed, and the exit code is 1."""
     Shelf.stuck.add("app")
     done = invoke("cache", "prune", "--yes")
     assert (done.code, Shelf.discarded) == (1, ["env", "odd"])
@@ -186,7 +186,7 @@ def test_what_cannot_be_removed_is_told() -> None:
 
 
 def test_runtime_that_does_not_answer() -> None:
-    """A profile of the configuration that does not answer is an error and hides no other's; a mere runtime is none."""
+    """A profile that does not answer is an error and hides no other entries. A runtime without a profile is not."""
     configure('[runtimes.down]\nkind = "shelf"\nis_down = true\n')
     done = invoke("cache", "ls")
     assert done.code == 1
@@ -203,11 +203,15 @@ def test_runtime_that_does_not_answer() -> None:
         (("ls", "--runtime", "nobody"), "", "there is no runtime 'nobody'"),
         (("ls", "--runtime", "needs"), "", "where"),
         (("prune",), "frob = 1\n", "frob"),
-        (("prune", "--older-than", "30"), "", "'30' is no age; write a number and a unit"),
+        (
+            ("prune", "--older-than", "30"),
+            "",
+            "must be a number and a unit (s, m, h, d or w), for example 30d, got '30'",
+        ),
     ],
 )
 def test_usage_errors_give_2(args: tuple[str, ...], text: str, says: str) -> None:
-    """A runtime that keeps nothing or is unknown, a bad configuration and a bad age are usage errors."""
+    """A runtime without a cache, an unknown runtime, an invalid configuration and an invalid age are usage errors."""
     configure(text)
     done = invoke("cache", *args)
     assert done.code == 2
@@ -226,5 +230,5 @@ def test_age(text: str, seconds: float) -> None:
     ("number", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB"), (10**13, "10.0 TB")]
 )
 def test_size(number: int, text: str) -> None:
-    """Bytes are said with three figures at the most."""
+    """A size has at most three digits."""
     assert size(number) == text

@@ -1,4 +1,4 @@
-"""``lightwork cache`` with the runtime that is used by default, as a program of its own."""
+"""``lightwork cache`` with the default runtime, run as a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lightwork(*args: str) -> Done:
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as a launch has left it, in a cache of the test's own."""
+    """An environment folder as a launch leaves it, in a cache of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.chdir(tmp_path)
@@ -32,7 +32,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_environments_are_listed_and_removed(environment: Path) -> None:
-    """Without a configuration the environments of `local` are there to see, and what nobody uses is removed."""
+    """Without a configuration the environments of `local` are listed, and unused ones are removed."""
     (item,) = lightwork("cache", "ls", "--runtime", "local", "-o", "json").json["items"]
     assert (item["kind"], item["name"], item["detail"], item["in_use"]) == ("environment", "0123", "numpy", False)
     held = kept.hold(str(environment))

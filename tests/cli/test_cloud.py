@@ -19,7 +19,7 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Machines:
-    """A runtime that has what the test put into it."""
+    """A runtime whose machines are set by the test."""
 
     Options = _Options
     left: ClassVar[list[Holding]] = []
@@ -82,7 +82,7 @@ def add(text: str) -> None:
 
 
 def test_ls_shows_each_machine_once() -> None:
-    """Each machine is listed once, oldest first, with whether its app lives, though two profiles show it."""
+    """Each machine is listed once, even if two profiles list it, oldest first, with the status of its app."""
     done = invoke("cloud", "ls")
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines()]
@@ -92,7 +92,7 @@ def test_ls_shows_each_machine_once() -> None:
 
 
 def test_ls_as_json() -> None:
-    """With -o json it is one document."""
+    """With -o json the list is one document."""
     items = invoke("cloud", "ls", "-o", "json").json["items"]
     assert [(item["id"], item["app"], item["work"]) for item in items] == [
         ("i-b", "dead", "root.b"),
@@ -102,7 +102,7 @@ def test_ls_as_json() -> None:
 
 
 def test_gc_gives_back_what_is_of_dead_apps() -> None:
-    """A gc takes the machines of dead apps alone, then there is nothing more to do, and both times the code is 0."""
+    """A gc gives back only the machines of dead apps. A second gc has nothing to do. Both exit with code 0."""
     done = invoke("cloud", "gc", "--yes")
     assert (done.code, Machines.released) == (0, ["b"]), done.err
     assert done.out.splitlines()[-1] == "1 of 1 given back"
@@ -111,14 +111,14 @@ def test_gc_gives_back_what_is_of_dead_apps() -> None:
 
 
 def test_gc_elsewhere_takes_those_of_other_machines_too() -> None:
-    """--elsewhere includes machines whose app was started on another machine; one whose app lives never is."""
+    """--elsewhere includes machines of apps started on another machine, but never a machine whose app lives."""
     assert invoke("cloud", "gc", "--yes", "--elsewhere").code == 0
     assert sorted(Machines.released) == ["b", "c"]
 
 
 @pytest.mark.parametrize("args", [("--dry-run",), ("--dry-run", "-o", "json")])
 def test_dry_run_leaves_everything_and_says_so(args: tuple[str, ...]) -> None:
-    """--dry-run gives nothing back, and the exit code tells that there is something."""
+    """--dry-run gives nothing back, and the exit code tells that there are machines to give back."""
     done = invoke("cloud", "gc", *args)
     assert (done.code, Machines.released) == (5, [])
     assert "i-b" in done.out
@@ -127,7 +127,7 @@ def test_dry_run_leaves_everything_and_says_so(args: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("answer", "code", "released"), [(True, 0, ["b"]), (False, 5, [])])
 def test_gc_asks(answer: bool, code: int, released: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --yes it asks, and a no leaves everything."""
+    """Without --yes the command asks for confirmation. The answer no keeps everything."""
     asked: list[str] = []
 
     def confirm(text: str, **options: Any) -> bool:
@@ -140,7 +140,7 @@ def test_gc_asks(answer: bool, code: int, released: list[str], monkeypatch: pyte
 
 
 def test_what_lives_again_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose app has come back while the question was open is not given back."""
+    """A machine whose app came back while the user was asked is not given back."""
 
     def confirm(text: str, **options: Any) -> bool:
         monkeypatch.setattr(Machines, "left", [holding("b", True)])
@@ -152,7 +152,7 @@ def test_what_lives_again_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_cannot_be_given_back_is_told() -> None:
-    """A machine that cannot be given back is named with the reason, others are, and the code is 1."""
+    """A machine that cannot be given back is named with the reason. Others are given back, and the exit code is 1."""
     Machines.left.append(holding("d", False))
     Machines.stuck.add("b")
     done = invoke("cloud", "gc", "--yes")
@@ -161,7 +161,7 @@ def test_what_cannot_be_given_back_is_told() -> None:
 
 
 def test_profile_that_cannot_be_asked_is_told() -> None:
-    """One profile that does not answer hides no other's machines, and makes the code 1."""
+    """A profile that does not answer hides no machines of other profiles. The exit code is 1."""
     add('[runtimes.down]\nkind = "machines"\nis_down = true\n')
     done = invoke("cloud", "ls")
     assert done.code == 1
@@ -173,14 +173,14 @@ def test_profile_that_cannot_be_asked_is_told() -> None:
 @pytest.mark.parametrize(
     ("args", "text", "says"),
     [
-        (("ls", "here"), "", "the profile 'here' makes no machines"),
+        (("ls", "here"), "", "the runtime of profile 'here' does not make machines"),
         (("ls", "nobody"), "", "there is no runtime 'nobody'"),
         (("gc",), "frob = 1\n", "frob"),
         (("gc",), "[runtimes.new]\n", "there is no runtime 'new'"),
     ],
 )
 def test_usage_errors_give_2(args: tuple[str, ...], text: str, says: str) -> None:
-    """A profile that makes no machines or is unknown, and a bad configuration, are usage errors."""
+    """A profile without machines, an unknown profile and an invalid configuration are usage errors."""
     add(text)
     done = invoke("cloud", *args)
     assert done.code == 2
@@ -188,7 +188,7 @@ def test_usage_errors_give_2(args: tuple[str, ...], text: str, says: str) -> Non
 
 
 def test_no_profile_with_machines_gives_2() -> None:
-    """Where no profile makes machines that is said, with how one is made."""
+    """If no profile makes machines, the error says how to add such a profile."""
     Path("lightwork.toml").write_text("")
     done = invoke("cloud", "gc")
     assert done.code == 2

@@ -1,4 +1,4 @@
-"""The commands against an app that ``lightwork run`` runs, with works in processes of their own."""
+"""The commands against an app that ``lightwork run`` runs, with works in separate processes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """``lightwork run sweep.py``, whose dashboard is there."""
+    """``lightwork run sweep.py``, with a running dashboard."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "lightwork", "run", "sweep.py", "--http-port", "0"]
     with subprocess.Popen(
@@ -111,14 +111,14 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def until(ask: Callable[[], Done], is_there: Callable[[Done], bool]) -> Done:
-    """Ask until what is asked for is there; the time of a test is the limit."""
+    """Repeat a command until its output is as expected. The timeout of the test is the limit."""
     while not is_there(done := ask()):
         pass
     return done
 
 
 def test_works_and_calls(running: subprocess.Popen[str]) -> None:
-    """A day with an app: list, call, inspect, fail, retry, cancel, wait, change the state, stop."""
+    """A session with an app: list, call, inspect, fail, retry, cancel, wait, change the state, stop."""
     assert invoke("ps", "-q").out.split() == ["root.trials.0", "root.trials.1", "root.block"]
     assert [app["name"] for app in invoke("apps", "-o", "json").json["items"]] == ["sweep"]
 
@@ -168,7 +168,7 @@ def process_output(process: subprocess.Popen[str]) -> str:
 
 
 def test_logs_during_and_after(running: subprocess.Popen[str]) -> None:
-    """The last lines of a work that crashed are there, with why; followed to the end, and when the app is over."""
+    """The last lines of a crashed work are printed with the reason, live until the app ends, and afterwards."""
     done = invoke("call", "trials.0", "2", "note=crash")
     assert done.code == 1
     assert "crashed" in done.err
@@ -195,7 +195,7 @@ def test_logs_during_and_after(running: subprocess.Popen[str]) -> None:
 
 
 def test_stacks_and_the_apps_own_commands(running: subprocess.Popen[str]) -> None:
-    """Where a work is that blocks its process, and where the one beside it waits; the flow's own commands."""
+    """The stacks of a blocked work and of a waiting work are shown, and the commands of the app run."""
     assert invoke("call", "block", "--detach").code == 0
     assert invoke("call", "trials.0", "1", "note=wait", "--detach").code == 0
     assert invoke("wait", "block", "trials.0", "--for", "running", "--timeout", "30").code == 0

@@ -18,7 +18,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def complete(words: str, **more: str) -> list[str]:
-    """What the shell is offered for the last of the words."""
+    """Return the completions of the last word."""
     number = len(words.split()) - (not words.endswith(" "))
     asked = {"_LIGHTWORK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
     command = [sys.executable, "-m", "lightwork"]
@@ -29,7 +29,7 @@ def complete(words: str, **more: str) -> list[str]:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_is_one_that_the_shell_takes(shell: str, tmp_path: Path) -> None:
-    """Each shell reads its script without a complaint, where the shell is there to be asked."""
+    """Each installed shell reads its script without an error."""
     done = invoke("completion", shell)
     assert done.code == 0
     assert f"{shell}_complete" in done.out
@@ -38,9 +38,9 @@ def test_the_script_is_one_that_the_shell_takes(shell: str, tmp_path: Path) -> N
         subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_with_it(server: FakeServer, tmp_path: Path) -> None:
-    """The script, read by a bash, offers the names of works of the running app."""
+    """In bash, the script completes the names of works of the running app."""
     server.add_work("root.train")
     program = tmp_path / "lightwork"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lightwork "$@"\n')
@@ -60,12 +60,12 @@ echo "${COMPREPLY[@]}"
 
 
 def test_an_unknown_shell_gives_2() -> None:
-    """A shell that there is no script for is a usage error."""
+    """A shell without a script is a usage error."""
     assert invoke("completion", "csh").code == 2
 
 
 def test_names_of_works_are_completed(server: FakeServer) -> None:
-    """They come from the running app, with root. or without as they are typed; so do components and commands."""
+    """Names of works, components and commands come from the running app, with or without ``root.`` as typed."""
     for name in ("root.train", "root.trials.0", "root.other"):
         server.add_work(name)
     server.commands = [CommandView("add", "", [])]
@@ -80,14 +80,14 @@ def test_names_of_works_are_completed(server: FakeServer) -> None:
 
 
 def test_completion_is_silent_where_there_is_no_app(tmp_path: Path) -> None:
-    """Without an app, or with one that does not answer, there are no names and no message."""
+    """Without an app, or with an app that does not answer, there are no names and no message."""
     assert complete("lightwork logs ", XDG_RUNTIME_DIR=str(tmp_path)) == []
     assert complete("lightwork logs ", LIGHTWORK_URL="http://127.0.0.1:1") == []
     assert complete("lightwork logs ", LIGHTWORK_URL="nonsense") == []
 
 
 def test_completion_loads_neither_the_engine_nor_aiohttp(server: FakeServer) -> None:
-    """A shell waits for it at each press of the key: it loads what it needs."""
+    """A shell waits for the completion at each key press, so it loads no more than it needs."""
     code = """
 import sys
 from lightwork.cli import main

@@ -15,7 +15,7 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_key_has_its_value_and_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key of a file, of a variable, of a profile, and a default: each says where it comes from."""
+    """A key from a file, a variable, a profile, or the defaults is shown with its source."""
     (tmp_path / "lightwork.toml").write_text('port = 7000\n[runtimes.gpu]\nkind = "ssh"\nhosts = ["a"]\n')
     monkeypatch.setenv("LIGHTWORK_GRACE", "2.5")
     done = invoke("config", "view", "-o", "json")
@@ -30,7 +30,7 @@ def test_each_key_has_its_value_and_where_it_stands(tmp_path: Path, monkeypatch:
 
 
 def test_only_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--changed leaves the defaults out; without a file that is said on standard error."""
+    """--changed leaves out the defaults. A missing file is reported on standard error."""
     monkeypatch.setenv("LIGHTWORK_GRACE", "2.5")
     done = invoke("config", "view", "--changed")
     assert [line.split() for line in done.out.splitlines()] == [
@@ -41,7 +41,7 @@ def test_only_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_configuration_that_is_wrong_gives_2(tmp_path: Path) -> None:
-    """An error of the file is explained, and the code is that of a usage error."""
+    """An error in the file is explained, and the exit code is that of a usage error."""
     (tmp_path / "lightwork.toml").write_text("prot = 1")
     done = invoke("config", "view")
     assert done.code == 2
@@ -66,12 +66,12 @@ def test_a_configuration_that_is_wrong_gives_2(tmp_path: Path) -> None:
     ],
 )
 def test_secrets_are_hidden(key: str, value: object, shown: object) -> None:
-    """What looks like a secret, by its key or as the login of a URL, is not shown; whether there is one, is."""
+    """Values with a secret key, and logins in URLs, are masked. A missing value is not masked."""
     assert hidden(Origin(key, value, "default")).value == shown
 
 
 def test_variables_that_name_an_app_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tells a command which app is meant does not make the configuration wrong."""
+    """The variables that select an app do not make the configuration invalid."""
     for name in ("APP", "URL", "TOKEN"):
         monkeypatch.setenv(f"LIGHTWORK_{name}", "x")
     assert invoke("config", "view").code == 0

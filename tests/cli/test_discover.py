@@ -13,7 +13,7 @@ APP = "from tests.cli.test_discover import Thing\n"
 
 
 class Thing:
-    """Plays the app."""
+    """Stands for the app."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -21,11 +21,11 @@ class Thing:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory; what is imported from it is forgotten afterwards."""
+    """An empty working directory. Modules imported from it are removed afterwards."""
     before = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    # The test module runs under a name of pytest's choice; what the files import must be the same class.
+    # pytest chooses the name of this module. The files must import the same class `Thing`.
     monkeypatch.setitem(sys.modules, "tests.cli.test_discover", sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -48,19 +48,19 @@ def find(target: str) -> str:
     "target", ["{folder}/one.py", "one.py", "./one.py", "one", "one.py:app", "one:app", "one:ns.a"]
 )
 def test_forms_of_a_target(folder: Path, target: str) -> None:
-    """A path, a module, and either with the name of the app lead to it."""
+    """A path and a module, with and without the name of the app, select the app."""
     write(folder, "one.py", f"{APP}app = Thing('one')\nclass ns: a = app\n")
     assert find(target.format(folder=folder)) == "one"
 
 
 def test_the_app_of_a_folder_is_in_its_app_py(folder: Path) -> None:
-    """A folder stands for the app.py in it."""
+    """A folder means the app.py in it."""
     write(folder, "job/app.py", f"{APP}app = Thing('in folder')\n")
     assert find("job") == "in folder"
 
 
 def test_workers_can_import_the_module_by_its_name(folder: Path) -> None:
-    """The module has the file's stem as its name, and its folder is first on the path."""
+    """The module is named after the file's stem, and its folder is first on the path."""
     write(folder, "job/main.py", f"{APP}import helper\napp = Thing(__name__ + helper.X)\n")
     write(folder, "job/helper.py", "X = ' helped'")
     assert find("job/main.py") == "main helped"
@@ -68,7 +68,7 @@ def test_workers_can_import_the_module_by_its_name(folder: Path) -> None:
 
 
 def test_a_file_in_a_package_keeps_its_relative_imports(folder: Path) -> None:
-    """A file in a package is imported under its full name with the package's root first on the path."""
+    """A file in a package is imported under its full name, with the package's root first on the path."""
     write(folder, "src/pkg/__init__.py", "")
     write(folder, "src/pkg/sub/__init__.py", "")
     write(folder, "src/pkg/helper.py", "X = ' helped'")
@@ -84,7 +84,7 @@ def test_the_init_of_a_package_can_hold_the_app(folder: Path) -> None:
 
 
 def test_one_app_under_two_names_is_one_app(folder: Path) -> None:
-    """Two names of the same object leave nothing to choose."""
+    """Two names of the same app are not ambiguous."""
     write(folder, "one.py", f"{APP}app = main = Thing('same')\n")
     assert find("one.py") == "same"
 
@@ -92,27 +92,30 @@ def test_one_app_under_two_names_is_one_app(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("nothing.py", r"there is no file nothing\.py"),
-        ("no/such/dir/app.py", r"there is no file no/such/dir/app\.py"),
-        ("nothing", r"no module 'nothing', and no file or folder of that name in "),
-        ("nothing:app", r"no module 'nothing'"),
-        ("not a name", r"neither a file that exists nor the name of a module"),
-        ("empty", r"a folder without an app\.py in it; it has other\.py: name the file"),
+        ("nothing.py", r"file nothing\.py not found in "),
+        ("no/such/dir/app.py", r"file no/such/dir/app\.py not found in "),
+        ("nothing", r"module 'nothing' not found, and no file or folder of that name in "),
+        ("nothing:app", r"module 'nothing' not found"),
+        ("not a name", r"neither an existing file nor the name of a module"),
+        ("empty", r"the folder empty does not contain an app\.py; name one of its files: other\.py"),
         ("data.txt", r"not a Python file"),
-        ("two.py", r"two\.py has 2 Things: first, second; say which: two\.py:first or two\.py:second"),
-        ("two", r"module two has 2 Things: first, second; say which: two:first or two:second"),
-        ("two.py:third", r"two\.py has no 'third'; it has first, second"),
-        ("two.py:Thing", r"'Thing' in two\.py is the class Thing, not an Thing"),
-        ("two.py:number", r"'number' in two\.py is a int"),
-        ("none.py", r"no Thing in none\.py\nMake one at the top level"),
-        ("guarded.py", r"under `if __name__ == \"__main__\":` is not run by this command: make the Thing above it"),
-        ("my-app.py", r"no worker could import it either: rename it"),
+        ("two.py", r"two\.py has 2 Things: first, second; select one: two\.py:first or two\.py:second"),
+        ("two", r"module two has 2 Things: first, second; select one: two:first or two:second"),
+        ("two.py:third", r"two\.py has no 'third'; its Things are: first, second"),
+        ("two.py:Thing", r"'Thing' in two\.py must be an instance of Thing, got the class Thing"),
+        ("two.py:number", r"'number' in two\.py must be an instance of Thing, got an instance of int"),
+        ("none.py", r"no Thing found in none\.py\nCreate one at the top level"),
+        (
+            "guarded.py",
+            r"does not run the code under `if __name__ == \"__main__\":`: create the Thing above it",
+        ),
+        ("my-app.py", r"cannot be imported as 'my-app', neither here nor by a worker: rename it"),
         ("json.py", r"json\.py is hidden by another module named 'json' \("),
         ("sys.py", r"hidden by another module named 'sys' \(built in\)"),
     ],
 )
 def test_what_is_not_found_is_explained(folder: Path, target: str, says: str) -> None:
-    """The error names what was looked for, what is there, and how to say it."""
+    """The error names the target, what was found, and the fix."""
     write(folder, "empty/other.py")
     write(folder, "data.txt")
     write(folder, "two.py", f"{APP}first, second, number = Thing(), Thing(), 3\n")
@@ -125,7 +128,7 @@ def test_what_is_not_found_is_explained(folder: Path, target: str, says: str) ->
 
 
 def test_a_flow_without_an_app_is_named(folder: Path) -> None:
-    """Where the file defines a flow and no app, the hint shows the line that is missing."""
+    """If a file defines a flow and no app, the hint shows the missing line."""
     write(
         folder,
         "flow.py",
@@ -151,7 +154,7 @@ def test_an_import_that_fails_shows_the_users_lines_alone(folder: Path) -> None:
 
 @pytest.mark.parametrize("source", ["import not_installed_anywhere\n", "import one.two.three\n"])
 def test_a_missing_module_inside_the_file_is_an_import_error(folder: Path, source: str) -> None:
-    """A module that the file wants and does not find is not taken for the file itself."""
+    """A missing module inside the file is not reported as a missing file."""
     write(folder, "one.py", source)
     with pytest.raises(AppImportError) as caught:
         find("one.py")
@@ -159,7 +162,7 @@ def test_a_missing_module_inside_the_file_is_an_import_error(folder: Path, sourc
 
 
 def test_a_syntax_error_shows_the_line(folder: Path) -> None:
-    """A file that is no Python shows the line and none of our frames."""
+    """A syntax error shows the line, and no frame of lightwork."""
     write(folder, "broken.py", "def f(:\n")
     with pytest.raises(AppImportError) as caught:
         find("broken.py")

@@ -46,7 +46,7 @@ class Silent:
 
 @pytest.fixture(autouse=True)
 def _others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runtimes of other people, besides `inprocess`; one of them cannot be imported."""
+    """Runtimes of other packages, and `inprocess`. One of them cannot be imported."""
     places = {name: f"{__name__}:{cls}" for name, cls in (("fine", "Healthy"), ("broken", "Broken"), ("ill", "Ill"))}
     places |= {"silent": f"{__name__}:Silent", "gone": "no_such_module:Runtime"}
     points = {name: EntryPoint(name, value, "lightwork.runtimes") for name, value in places.items()}
@@ -62,7 +62,7 @@ async def reports(*profiles: str) -> dict[str, DoctorReport]:
 
 
 async def test_every_runtime_is_asked_and_none_hides_another() -> None:
-    """One that cannot be imported, one whose check raises, one that has none: each is a finding of its own."""
+    """A runtime without an import, with a failing diagnosis, or without a diagnosis is a separate finding."""
     found = await reports()
     assert found["runtime fine"].findings == [Finding("engine", Health.OK, "fine None")]
     assert "install lightwork[gone]" in found["runtime gone"].findings[0].detail
@@ -72,7 +72,7 @@ async def test_every_runtime_is_asked_and_none_hides_another() -> None:
 
 
 async def test_a_profile_is_looked_at_with_its_options(tmp_path: Path) -> None:
-    """A profile of the configuration is asked with its options; wrong ones are a finding."""
+    """A profile of the configuration is checked with its options. Invalid options are a finding."""
     (tmp_path / "lightwork.toml").write_text(
         '[runtimes.a]\nkind = "fine"\nhosts = ["x"]\n[runtimes.b]\nkind = "fine"\nhots = ["x"]\n'
     )
@@ -82,7 +82,7 @@ async def test_a_profile_is_looked_at_with_its_options(tmp_path: Path) -> None:
 
 
 async def test_only_what_is_used_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runtime that lacks something is ill where the configuration uses it, and where it is asked for by name."""
+    """A runtime with a problem is reported as ill only if the configuration uses it or the user names it."""
     assert not (await reports())["runtime ill"].is_ill
     assert (await reports("ill"))["runtime ill"].is_ill
     monkeypatch.setenv("LIGHTWORK_RUNTIMES__ILL__HOSTS", '["x"]')
@@ -91,7 +91,7 @@ async def test_only_what_is_used_is_needed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_exit_code_says_whether_something_needed_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 where all that is needed is there, 1 where it is not, in both forms of output."""
+    """The exit code is 0 without a problem of a needed runtime and 1 with one, in both output formats."""
     assert invoke("doctor").code == 0
     done = invoke("doctor", "ill")
     assert done.code == 1
@@ -110,7 +110,7 @@ def test_the_exit_code_says_whether_something_needed_is_missing(monkeypatch: pyt
 
 
 async def test_a_wrong_configuration_is_a_finding(tmp_path: Path) -> None:
-    """With a file that is wrong the doctor still looks at everything else."""
+    """With an invalid configuration file the doctor still checks everything else."""
     (tmp_path / "lightwork.toml").write_text("prot = 1")
     found = await reports()
     assert found["lightwork"].is_ill
@@ -119,7 +119,7 @@ async def test_a_wrong_configuration_is_a_finding(tmp_path: Path) -> None:
 
 
 async def test_few_open_files_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A low limit is told with the command that raises it."""
+    """A low limit is reported with the command that raises it."""
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 4096))
     (finding,) = [one for one in (await reports())["lightwork"].findings if one.what == "open files"]
     assert finding.health is Health.WARNING
@@ -127,7 +127,7 @@ async def test_few_open_files_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_tls_without_cryptography_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address off loopback needs the package that makes the link's certificate."""
+    """An address off loopback needs the package that makes the certificate of the link."""
     monkeypatch.setenv("LIGHTWORK_HOST", "0.0.0.0")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (finding,) = [one for one in (await reports())["lightwork"].findings if one.what == "tls"]
@@ -136,6 +136,6 @@ async def test_tls_without_cryptography_is_a_problem(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("kind", ["local", "docker", "ssh", "cloud", "inprocess"])
 def test_our_runtimes_offer_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of our own runtimes can say what it lacks."""
+    """Each runtime of lightwork has a diagnosis."""
     monkeypatch.undo()
     assert isinstance(lightwork.engine.workers.runtimes.installed()[kind].load(), Diagnosable)

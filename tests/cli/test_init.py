@@ -14,7 +14,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path
 
 
 def test_the_new_app_runs_at_once(tmp_path: Path) -> None:
-    """What init writes runs to its stop, and its own test passes."""
+    """The new app runs until it stops, and its test passes."""
     done = invoke("init", str(tmp_path / "new"))
     assert done.code == 0
     assert sorted(os.listdir(tmp_path / "new")) == sorted(FILES)
@@ -33,7 +33,7 @@ def test_the_new_app_runs_at_once(tmp_path: Path) -> None:
 
 
 def test_the_working_folder_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a folder it is this one; what begins with a dot is not in the way."""
+    """The default is the current folder. Names that begin with a dot do not count."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".git").mkdir()
     assert invoke("init").code == 0
@@ -42,7 +42,7 @@ def test_the_working_folder_by_default(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["notes.txt", "app.py", ".gitignore"])
 def test_nothing_is_written_over(tmp_path: Path, name: str) -> None:
-    """A folder with a file in it is refused whole, and stays as it was."""
+    """A folder that contains a file is refused and stays unchanged."""
     (tmp_path / name).write_text("mine")
     done = invoke("init", str(tmp_path))
     assert done.code == 2

@@ -38,7 +38,7 @@ def test_a_work(server: FakeServer) -> None:
 
 
 def test_a_call(server: FakeServer) -> None:
-    """A number means a call, which is shown with its arguments, and its result or the worker's traceback."""
+    """A number selects a call. It is shown with its arguments and its result or the worker's traceback."""
     server.add_call(3, "root.train", "failed", error=ERROR, args={"epochs": 10})
     server.add_call(4, "root.train", "succeeded", result=[1, 2], cached=True)
     done = invoke("inspect", "3")
@@ -49,7 +49,7 @@ def test_a_call(server: FakeServer) -> None:
 
 
 def test_a_flow_and_the_app(server: FakeServer) -> None:
-    """A flow is shown with its children and its state; without a name it is the app as a whole."""
+    """A flow is shown with its children and its state. Without a name the app itself is shown."""
     server.add_work("root.train")
     server.states["root"] = {"best": None, "losses": [0.5] * 1000}
     done = invoke("inspect", "root")
@@ -65,7 +65,7 @@ def test_a_flow_and_the_app(server: FakeServer) -> None:
 
 
 def test_what_is_not_there_gives_4(server: FakeServer) -> None:
-    """An unknown name and an unknown call give 4 and the app's words."""
+    """An unknown name and an unknown call exit with code 4 and the message of the app."""
     done = invoke("inspect", "trian")
     assert done.code == 4
     assert "there is no work 'root.trian'" in done.err

@@ -14,7 +14,7 @@ from tests.cli.support import FakeWork, line, number, status
 
 
 class Screen:
-    """A terminal's console that writes to memory."""
+    """A console of a terminal that writes to memory."""
 
     def __init__(self, width: int = 100, height: int = 24) -> None:
         self.file = io.StringIO()
@@ -36,16 +36,16 @@ def timers(view: LiveView) -> int:
 
 
 async def drawn(view: LiveView, times: int) -> None:
-    """Wait until the view has drawn that often."""
+    """Wait until the view has drawn `times` times."""
     while view.drawings < times:
-        assert view._timer is not None, "nothing is due, and not enough was drawn"
+        assert view._timer is not None, "too few drawings, and no drawing is scheduled"
         woken = asyncio.Event()
         asyncio.get_running_loop().call_at(view._timer.when(), woken.set)
         await woken.wait()
 
 
 def test_a_row_shows_stage_calls_seconds_and_numbers() -> None:
-    """A work's row has its stage, calls, seconds, and its numbers with their course."""
+    """The row of a work shows its stage, calls, elapsed seconds, and its numbers with sparklines."""
     board = Board()
     board.apply(status("root.train", Stage.RUNNING, 1, at=100.0))
     for loss in (4.0, 2.0, 0.125):
@@ -56,7 +56,7 @@ def test_a_row_shows_stage_calls_seconds_and_numbers() -> None:
 
 
 def test_a_failed_row_says_why() -> None:
-    """A work that failed shows the reason and the first line of its message."""
+    """The row of a failed work shows the reason and the first line of the message."""
     board = Board()
     board.apply(status("root.a", Stage.FAILED, 1, reason=Reason.CRASHED, message="exit code 3\nmore"))
     assert "0 (1 failed)" in rendered(board)
@@ -65,7 +65,7 @@ def test_a_failed_row_says_why() -> None:
 
 
 def test_the_last_line_counts_stages_and_shows_the_flow() -> None:
-    """Below the table stand the stages with their numbers, and what the flows have in their state."""
+    """The line below the table shows the number of works in each stage, and the state of the flows."""
     board = Board()
     board.apply(status("root.a", Stage.SUCCEEDED))
     board.apply(status("root.b", Stage.RUNNING))
@@ -75,7 +75,7 @@ def test_the_last_line_counts_stages_and_shows_the_flow() -> None:
 
 
 def test_200_works_fit_any_terminal() -> None:
-    """With more works than lines, those that need attention are shown and the rest is counted."""
+    """With more works than lines, the most urgent works are shown and the others are counted."""
     board = Board()
     for index in range(200):
         board.apply(status(f"root.{index}", Stage.FAILED if index == 199 else Stage.SUCCEEDED))
@@ -94,7 +94,7 @@ def test_seconds_become_minutes_and_hours(seconds: float, shown: str) -> None:
 
 
 async def test_works_that_exist_are_shown_from_the_start() -> None:
-    """The table begins with the works that are there before anything happens."""
+    """The first table shows the works that exist at the start."""
     screen = Screen()
     view = LiveView(screen.console)
     view.start([FakeWork("root.early")])
@@ -103,7 +103,7 @@ async def test_works_that_exist_are_shown_from_the_start() -> None:
 
 
 async def test_nothing_is_due_while_nothing_happens() -> None:
-    """With no work running and no change, the view has no timer."""
+    """Without a running work and without a change, the view has no timer."""
     view = LiveView(Screen().console)
     view.start([])
     assert timers(view) == 0
@@ -117,7 +117,7 @@ async def test_nothing_is_due_while_nothing_happens() -> None:
 
 
 async def test_many_changes_are_one_drawing() -> None:
-    """Changes that come together are drawn together."""
+    """Simultaneous changes are drawn together."""
     screen = Screen()
     view = LiveView(screen.console)
     view.start([])
@@ -133,7 +133,7 @@ async def test_many_changes_are_one_drawing() -> None:
 
 
 async def test_the_seconds_of_a_running_work_go_on() -> None:
-    """While a work runs the view is drawn again although nothing changes."""
+    """While a work runs, the view is drawn again without a change."""
     now = [100.0]
     screen = Screen()
     view = LiveView(screen.console, clock=lambda: now[0])
@@ -147,7 +147,7 @@ async def test_the_seconds_of_a_running_work_go_on() -> None:
 
 
 async def test_what_works_print_cannot_steer_the_terminal() -> None:
-    """Colours of a work's line are kept as such; other control sequences do not reach the terminal."""
+    """Colours in a work's line are kept, and other control sequences do not reach the terminal."""
     screen = Screen()
     view = LiveView(screen.console)
     view.start([])
@@ -159,7 +159,7 @@ async def test_what_works_print_cannot_steer_the_terminal() -> None:
 
 
 async def test_the_last_state_stays_on_the_terminal() -> None:
-    """Stopping draws what has not been drawn yet, and leaves no timer; once more does nothing."""
+    """Stopping draws the pending changes and leaves no timer. A second stop does nothing."""
     screen = Screen()
     view = LiveView(screen.console)
     view.start([])
@@ -175,7 +175,7 @@ async def test_the_last_state_stays_on_the_terminal() -> None:
 async def test_a_terminal_that_went_away_does_not_end_the_app(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the terminal cannot be written any more, the view says so in the log and is silent from then on."""
+    """If the terminal cannot be written any more, the view logs one warning and writes nothing more."""
 
     class Gone(io.StringIO):
         is_gone = False
@@ -201,7 +201,7 @@ async def test_a_terminal_that_went_away_does_not_end_the_app(
 
 
 async def test_the_dashboard_stays_in_sight() -> None:
-    """Where the dashboard is stands below the table, in each drawing from then on."""
+    """The URL of the dashboard is below the table in each later drawing."""
     screen = Screen()
     view = LiveView(screen.console)
     view.start([])

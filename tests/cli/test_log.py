@@ -15,7 +15,7 @@ from lightwork._logging import configure_logging, get_logger
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where configured records go; the configuration is taken back afterwards."""
+    """A stream for configured records. The configuration of logging is restored afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("lightwork")
     handlers, level = list(root.handlers), ours.level
     yield io.StringIO()
@@ -24,7 +24,7 @@ def stream() -> Iterator[io.StringIO]:
 
 
 def test_an_embedding_service_sees_ordinary_records(caplog: pytest.LogCaptureFixture) -> None:
-    """A record has a message with its fields, the parts apart, and the place that logged."""
+    """A record has a message with its fields, the event and the fields separately, and the logging location."""
     with caplog.at_level(logging.INFO, "lightwork"):
         get_logger("lightwork.engine").bind(work="root.a").info("100% launched", pid=7)
     (record,) = caplog.records
@@ -36,19 +36,19 @@ def test_an_embedding_service_sees_ordinary_records(caplog: pytest.LogCaptureFix
 
 
 def test_names_stay_below_lightwork(caplog: pytest.LogCaptureFixture) -> None:
-    """A logger of any name is below lightwork's, so one switch reaches all."""
+    """Every logger is a child of the logger `lightwork`, so one setting reaches all loggers."""
     get_logger("lightwork_runtimes.local").error("failed")
     assert caplog.records[0].name == "lightwork.lightwork_runtimes.local"
 
 
 def test_fields_may_have_any_name(caplog: pytest.LogCaptureFixture) -> None:
-    """Fields named like a record's own attributes do no harm."""
+    """Fields may have the names of a record's own attributes."""
     get_logger("lightwork").warning("event", name="x", message="y", args=1, level=2, exc_info=None)
     assert caplog.records[0].getMessage() == "event name='x' message='y' args=1 level=2"
 
 
 def test_an_exception_brings_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """`exception` attaches the exception that is being handled."""
+    """`exception` attaches the exception that is currently handled."""
     error = ValueError("bad")
     try:
         raise error
@@ -59,14 +59,14 @@ def test_an_exception_brings_its_traceback(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_context_of_structlog_is_merged(caplog: pytest.LogCaptureFixture) -> None:
-    """What the embedding program has bound with structlog's contextvars is in our records."""
+    """Values that the embedding program binds with structlog's contextvars are in our records."""
     with structlog.contextvars.bound_contextvars(request="r1"):
         get_logger("lightwork").warning("event")
     assert caplog.records[0].__dict__["fields"] == {"request": "r1"}
 
 
 def test_structlog_is_loaded_with_the_first_enabled_record() -> None:
-    """A record that nobody wants loads nothing."""
+    """Only a record of an enabled level loads structlog."""
     code = """
 import logging, sys
 from lightwork._logging import get_logger
@@ -81,7 +81,7 @@ assert "structlog" in sys.modules
 
 
 def test_json_lines(stream: io.StringIO) -> None:
-    """With json each record, of other libraries too, is an object on a line; odd values are shown as repr."""
+    """With json each record, also of other libraries, is one object a line. Unknown types are written as their repr."""
     configure_logging("info", json=True, stream=stream)
     get_logger("lightwork.x").info("launched", pid=7, time="no", odd=Ellipsis)
     logging.getLogger("other").warning("library %s", "says")
@@ -92,7 +92,7 @@ def test_json_lines(stream: io.StringIO) -> None:
 
 
 def test_console_lines(stream: io.StringIO) -> None:
-    """Without json a line has level, event, fields and logger, and a traceback below it."""
+    """Without json a line has level, event, fields and logger, and a traceback follows it."""
     configure_logging("info", stream=stream)
     try:
         raise ValueError("bad")
@@ -106,7 +106,7 @@ def test_console_lines(stream: io.StringIO) -> None:
 
 
 def test_the_level_is_lightworks_own(stream: io.StringIO) -> None:
-    """The level holds for lightwork; other libraries are heard from warning on."""
+    """The level applies to lightwork. The level of other libraries is warning."""
     configure_logging("debug", stream=stream)
     get_logger("lightwork.x").debug("ours")
     logging.getLogger("other").info("theirs")
@@ -115,7 +115,7 @@ def test_the_level_is_lightworks_own(stream: io.StringIO) -> None:
 
 
 def test_configuring_again_replaces(stream: io.StringIO) -> None:
-    """After a second configuration each record is written once, as the second one says."""
+    """A second configuration replaces the first, so each record is written once."""
     configure_logging("info", json=True, stream=stream)
     configure_logging("error", json=True, stream=stream)
     get_logger("lightwork.x").warning("too low")
@@ -124,7 +124,7 @@ def test_configuring_again_replaces(stream: io.StringIO) -> None:
 
 
 def test_records_follow_standard_error(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a stream, records go to what sys.stderr is when they are made."""
+    """Without a stream, records go to the sys.stderr of the moment at which they are made."""
     configure_logging("info", json=True)
     monkeypatch.setattr(sys, "stderr", stream)
     get_logger("lightwork.x").info("here")
@@ -132,6 +132,6 @@ def test_records_follow_standard_error(stream: io.StringIO, monkeypatch: pytest.
 
 
 def test_an_unknown_level_is_an_error() -> None:
-    """The message names the levels that there are."""
+    """The message names the valid levels."""
     with pytest.raises(ValueError, match="debug, info, warning"):
         configure_logging("loud")

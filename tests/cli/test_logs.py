@@ -28,7 +28,7 @@ def app(server: FakeServer) -> FakeServer:
 
 
 def test_lines_of_all_works_in_the_order_they_came(app: FakeServer) -> None:
-    """Each line has the name of its work; --tail begins so far back; --search chooses; names can be left out."""
+    """Each line has the name of its work unless --no-names is given. --tail and --search select lines."""
     assert invoke("logs", "-n", "3").out == "root.a | line 6\nroot.b | line 7\nroot.a | line 8\n"
     assert invoke("logs", "a", "--no-names").out.split("\n") == ["line 2", "line 4", "line 6", "line 8", ""]
     assert invoke("logs", "--search", "LINE 3").out == "root.b | line 3\n"
@@ -40,7 +40,7 @@ def test_lines_of_all_works_in_the_order_they_came(app: FakeServer) -> None:
 
 
 def test_a_work_that_crashed_says_so_after_its_last_lines(app: FakeServer) -> None:
-    """The last lines of a work that has failed are followed by why, on standard error."""
+    """After the last lines of a failed work, the reason is printed on standard error."""
     done = invoke("logs", "b", "-n", "1")
     assert done.out == "root.b | line 7\n"
     assert done.err == "root.b failed crashed: killed by SIGKILL\n"
@@ -57,19 +57,19 @@ def test_a_work_that_crashed_says_so_after_its_last_lines(app: FakeServer) -> No
     ],
 )
 def test_what_a_work_prints_does_not_command_the_terminal(text: str, shown: str) -> None:
-    """Colours are left, and end with the line; whatever else a terminal would obey goes."""
+    """Colours are kept and reset at the end of the line. Other terminal commands are removed."""
     assert harmless(text) == shown
 
 
 def test_a_pipe_gets_no_colours(app: FakeServer) -> None:
-    """Where it is no terminal, a line is its text alone."""
+    """If the output is not a terminal, a line has no colours of the command."""
     app.lines = [LogEntry(1, "root.a", 1.5, "\x1b[31mred\x1b[0m")]
     assert invoke("logs", "--no-names").out == "red\n"
     assert invoke("logs", "-o", "json").lines[0]["text"] == "\x1b[31mred\x1b[0m"
 
 
 def test_every_page_is_asked_for(app: FakeServer) -> None:
-    """More lines than a page has are all printed, in order and once."""
+    """All lines of several pages are printed, in order and once."""
     app.page_size = 3
     for args in (["--all"], ["-n", "8"], ["-n", "0", "-f"]):
         done = invoke("logs", "--no-names", *args)
@@ -78,7 +78,7 @@ def test_every_page_is_asked_for(app: FakeServer) -> None:
 
 
 def test_following_loses_and_repeats_nothing(app: FakeServer) -> None:
-    """Lines that came between the answer and the feed, and those that a gap of the feed left out, are asked for."""
+    """Lines between the first answer and the feed, and lines in a gap of the feed, are requested."""
 
     def batches(number: int) -> list[list[dict[str, Any]]]:
         app.lines += [LogEntry(seq, "root.a", 1.5, f"line {seq}") for seq in range(9, 15)]
@@ -90,7 +90,7 @@ def test_following_loses_and_repeats_nothing(app: FakeServer) -> None:
 
 
 def test_following_survives_a_break(app: FakeServer) -> None:
-    """What was printed while the connection was broken is asked for when it is back."""
+    """Lines that were printed while the connection was broken are requested after the reconnect."""
 
     def batches(number: int) -> list[list[dict[str, Any]]]:
         app.lines.append(LogEntry(8 + number, "root.a", 1.5, f"line {8 + number}"))
@@ -103,12 +103,12 @@ def test_following_survives_a_break(app: FakeServer) -> None:
 
 
 def test_following_searches_too(app: FakeServer) -> None:
-    """Lines that come are chosen as those that were there are."""
+    """--search also selects among the new lines."""
     app.on_feed = lambda _: [[told(9, text="an Error"), told(10, text="nothing")]]
     assert invoke("logs", "-f", "-n", "0", "--search", "error").out == "root.a | an Error\n"
 
 
-# --- what runs have left ----------------------------------------------------------------------------
+# --- output on the disk -----------------------------------------------------------------------------
 
 
 async def _write(folder: Path, run: str, count: int) -> Path:
@@ -122,7 +122,7 @@ async def _write(folder: Path, run: str, count: int) -> Path:
 
 @pytest.fixture
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which two runs have left their output, and no app runs."""
+    """A folder with the stored output of two runs. No app runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     folder = tmp_path / ".lightwork" / "logs"
@@ -131,7 +131,7 @@ def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_output_survives_the_app(left: Path) -> None:
-    """Where no app runs, it is the latest run's that is read, by the same options; which one is said."""
+    """If no app runs, the output of the latest run is read with the same options, and the run is named."""
     done = invoke("logs", "-n", "2")
     assert done.code == 0
     assert done.out == "root.b | line 2499\nroot.a | line 2500\n"
@@ -144,12 +144,12 @@ def test_the_output_survives_the_app(left: Path) -> None:
 
 
 def test_what_no_run_has_left(left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown run or work gives 4, two runs that begin so 2, no run at all 3."""
+    """The exit code is 4 for an unknown run or work, 2 for an ambiguous run, and 3 without any run."""
     assert invoke("logs", "--run", "2025").code == 4
     assert invoke("logs", "--run", "2026").code == 2
     done = invoke("logs", "c")
     assert done.code == 4
-    assert "no work 'root.c' has printed anything" in done.err
+    assert "run 20260102-000000-bbbbbb has no output of a work 'root.c'" in done.err
     monkeypatch.setenv("LIGHTWORK_LOG_DIR", str(tmp_path / "elsewhere"))
     done = invoke("logs")
     assert done.code == 3
@@ -158,7 +158,7 @@ def test_what_no_run_has_left(left: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_following_ends_with_what_is_on_the_disk(app: FakeServer, left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines that an app wrote in its last moment, after its last answer, are read from its folder."""
+    """Lines that an app wrote after its last answer are read from its log folder."""
     monkeypatch.delenv("LIGHTWORK_URL")
     app.lines = [LogEntry(seq, "root.a", 1.5, f"line {seq}") for seq in range(1, 2499)]
     end = announce(

@@ -40,7 +40,7 @@ finally:
 
 
 def test_a_command_that_asks_an_app_does_not_load_the_engine(server: FakeServer) -> None:
-    """`lightwork ps` loads an HTTP client and the types of the answers, none of what runs an app."""
+    """`lightwork ps` loads an HTTP client and the types of the answers, but no module that runs an app."""
     code = """
 import sys
 from lightwork.cli import main
@@ -65,7 +65,7 @@ def test_the_module_is_the_program() -> None:
 
 
 def test_the_shell_completes_commands() -> None:
-    """Completion, which a shell asks for through the environment, knows the commands."""
+    """Completion, which a shell requests through environment variables, completes the commands."""
     environment = {
         **ENVIRONMENT,
         "_LIGHTWORK_COMPLETE": "bash_complete",
@@ -87,13 +87,13 @@ def test_the_shell_completes_commands() -> None:
     ],
 )
 def test_usage_errors_give_2(args: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A command line that cannot be understood is explained on standard error and gives 2."""
+    """An invalid command line is explained on standard error. The exit code is 2."""
     assert called(*args) == 2
     assert says in capsys.readouterr().err
 
 
 def started(server: FakeServer, *args: str) -> subprocess.Popen[str]:
-    """The program in a process of its own, that asks the fake app."""
+    """The program in a separate process, which asks the fake app."""
     return subprocess.Popen(
         [sys.executable, "-m", "lightwork", *args],
         env={**ENVIRONMENT, "LIGHTWORK_URL": server.url},
@@ -105,7 +105,7 @@ def started(server: FakeServer, *args: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("command", [["logs", "-f"], ["wait", "a"], ["state", "watch"], ["call", "a"]])
 def test_an_interrupt_gives_130(server: FakeServer, command: list[str]) -> None:
-    """Ctrl-C ends a command that waits with 130 and without a traceback."""
+    """Ctrl-C ends a waiting command with exit code 130 and without a traceback."""
     server.add_work("root.a", calls={"running": 1})
     server.lines = [LogEntry(1, "root.a", 1.5, "a line")]
     server.ends = False
@@ -116,7 +116,7 @@ def test_an_interrupt_gives_130(server: FakeServer, command: list[str]) -> None:
     assert process.returncode == 130
     assert "Traceback" not in err
     assert err.endswith("interrupted\n")
-    assert ("goes on" in err) == (command == ["call", "a"])
+    assert ("continues; `lightwork cancel" in err) == (command == ["call", "a"])
 
 
 def test_a_reader_that_has_gone_ends_it(server: FakeServer) -> None:
@@ -133,7 +133,7 @@ def test_a_reader_that_has_gone_ends_it(server: FakeServer) -> None:
 
 
 def test_a_terminal_shows_a_coloured_table(server: FakeServer) -> None:
-    """On a terminal the stage of a work is coloured, and no line is longer than the terminal is wide."""
+    """On a terminal the stage of a work is coloured, and no line exceeds the width of the terminal."""
     server.add_work("root.a", "failed", message="a long message " * 20)
     ours, theirs = pty.openpty()
     environment = {**ENVIRONMENT, "LIGHTWORK_URL": server.url, "TERM": "xterm-256color", "COLUMNS": "80"}

@@ -15,7 +15,7 @@ from tests.cli.support import FlushCounter, line, number, status
 
 
 def test_each_status_and_log_line_is_one_line_flushed_at_once() -> None:
-    """A line is written and flushed for each status and each log line, and for nothing else."""
+    """A line is written and flushed for each status and each log line, and for no other change."""
     stream = FlushCounter()
     view = PlainView(stream)
     view.change(status("root.trials.0", Stage.RUNNING, 2))
@@ -42,17 +42,17 @@ def test_each_status_and_log_line_is_one_line_flushed_at_once() -> None:
     ],
 )
 def test_a_status_is_described_on_one_line(one: WorkStatus, text: str) -> None:
-    """Reason, call, attempt, count and a message of several lines fit one line."""
+    """Reason, call, attempt, count and a message of several lines are on one line."""
     assert describe(one) == text
 
 
 def test_a_progress_bar_is_shown_as_it_ended() -> None:
-    """Of what overwrites itself with carriage returns the last part is left."""
+    """Of text with carriage returns only the last part is kept."""
     assert clean("10%\r50%\r100%\r\n") == "100%"
 
 
 def test_json_lines_carry_the_parts_of_a_change() -> None:
-    """With JSON every line is an object that says what it is."""
+    """In JSON every line is an object that names its event."""
     stream = FlushCounter()
     view = JsonView(stream, clock=lambda: 9.0)
     view.change(status("root.a", Stage.FAILED, 3, at=2.0, reason=Reason.OOM, message="killed"))
@@ -75,7 +75,7 @@ def test_json_lines_carry_the_parts_of_a_change() -> None:
 
 
 def test_a_reader_that_went_away_silences_the_view(caplog: pytest.LogCaptureFixture) -> None:
-    """When the output's reader has gone, the view says so once in the log and writes no more."""
+    """When the output's reader has gone, the view logs one warning and writes nothing more."""
     stream = FlushCounter()
     view = PlainView(stream)
     stream.is_broken = True
@@ -88,7 +88,7 @@ def test_a_reader_that_went_away_silences_the_view(caplog: pytest.LogCaptureFixt
 
 
 def test_the_interpreter_ends_quietly_after_its_reader_went_away() -> None:
-    """A process whose view lost its reader exits with its own code and no error of the last flush."""
+    """A process whose view lost its reader exits with its own exit code and without an error of the last flush."""
     code = """
 import sys
 from lightwork.changes import LogLine
@@ -110,12 +110,12 @@ sys.exit(7)
     os.close(reader)
     _, errors = process.communicate()
     assert process.returncode == 7
-    assert b"the app goes on" in errors
+    assert b"the app continues" in errors
     assert b"Exception" not in errors
 
 
 def test_where_the_dashboard_is() -> None:
-    """The URL is a line of its own, and an event of its own in JSON."""
+    """The URL of the dashboard is a separate line, and a separate event in JSON."""
     stream = FlushCounter()
     PlainView(stream).serving("http://127.0.0.1:7501")
     JsonView(stream, clock=lambda: 1.5).serving("http://127.0.0.1:7501")

@@ -12,7 +12,7 @@ from tests.cli.invoke import invoke
 
 
 def test_each_work_has_a_line(server: FakeServer) -> None:
-    """A table with a line for each work, in the order of the tree: plain text where it is no terminal."""
+    """The table has a line for each work, in the order of the tree. It is plain text if the output is no terminal."""
     server.add_work(
         "root.b", "failed", reason="crashed", message="exit code 3\nmore", calls={"succeeded": 2, "failed": 1}
     )
@@ -27,7 +27,7 @@ def test_each_work_has_a_line(server: FakeServer) -> None:
 
 
 def test_works_are_chosen_and_counted(server: FakeServer) -> None:
-    """A pattern, a stage and a limit choose; ls is ps; -q gives the names alone; what is left out is counted."""
+    """A pattern, a stage and a limit select works. `ls` is `ps`, -q prints only names, and other works are counted."""
     for number in range(5):
         server.add_work(f"root.trials.{number}", "failed" if number % 2 else "running")
     assert invoke("ls", "trials.*", "--stage", "failed", "-q").out.split() == ["root.trials.1", "root.trials.3"]
@@ -37,7 +37,7 @@ def test_works_are_chosen_and_counted(server: FakeServer) -> None:
 
 
 def test_every_page_is_asked_for(server: FakeServer) -> None:
-    """More works than a page has are all listed; the document says how many there are."""
+    """All works of several pages are listed, and the document has their number."""
     server.page_size = 2
     for number in range(5):
         server.add_work(f"root.{number}")
@@ -47,7 +47,7 @@ def test_every_page_is_asked_for(server: FakeServer) -> None:
 
 
 def test_no_app_gives_3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where no app runs, and where none answers, the code is 3, and the message says what to do."""
+    """If no app runs or answers, the exit code is 3, and the message says what to do."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     done = invoke("ps")
     assert done.code == 3
@@ -58,7 +58,7 @@ def test_no_app_gives_3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_the_app_is_found_by_its_file(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one app of this machine is found, with its token; of several, that of --app; else they are listed."""
+    """A single app is found with its token. Among several, --app selects one; without it they are listed."""
     monkeypatch.delenv("LIGHTWORK_URL")
     server.token = "secret"
     server.add_work("root.a")
@@ -86,7 +86,7 @@ def test_the_app_is_found_by_its_file(server: FakeServer, monkeypatch: pytest.Mo
 
 
 def test_a_token_is_asked_for(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the token the code is 3, and the message says how to give it."""
+    """Without the token the exit code is 3, and the message says how to set it."""
     server.token = "secret"
     done = invoke("ps")
     assert done.code == 3
@@ -100,7 +100,7 @@ def test_a_token_is_asked_for(server: FakeServer, monkeypatch: pytest.MonkeyPatc
     [("not_ready", 3), ("bad_request", 2), ("refused", 1), ("conflict", 1), ("timeout", 124), ("internal", 1)],
 )
 def test_what_the_app_answers_becomes_an_exit_code(server: FakeServer, code: str, exit_code: int) -> None:
-    """Each code of an answer has its exit code, and the app's own words are shown."""
+    """Each error code of the app has an exit code, and the app's message is shown."""
     server.refusals["/works"] = Refused(code, "it was like this", 409)
     done = invoke("ps")
     assert done.code == exit_code
@@ -108,7 +108,7 @@ def test_what_the_app_answers_becomes_an_exit_code(server: FakeServer, code: str
 
 
 def test_what_is_no_app_gives_3(server: FakeServer) -> None:
-    """A server that is no app is told from one."""
+    """A server that is not an app is reported as such."""
     done = invoke("ps", "--url", f"{server.url}/elsewhere")
     assert done.code == 3
     assert "no lightwork app" in done.err

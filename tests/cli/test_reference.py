@@ -10,13 +10,13 @@ from tests.cli.reference import PAGE, commands, written
 
 
 def test_the_page_is_what_the_commands_say() -> None:
-    """docs/cli.md describes every command with its own help and options: `python -m tests.cli.reference` mends it."""
+    """docs/cli.md describes every command with its help and options. `python -m tests.cli.reference` updates it."""
     page = PAGE.read_text()
     assert page == written(page), "run python -m tests.cli.reference"
 
 
 def test_every_command_of_the_list_is_there() -> None:
-    """Each name of `lightwork --help` leads to a command, whose own first line says about the same."""
+    """Each name in `lightwork --help` is a command with a help text."""
     context = click.Context(cli)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
@@ -25,7 +25,7 @@ def test_every_command_of_the_list_is_there() -> None:
 
 
 def test_every_exit_code_is_in_the_page() -> None:
-    """The codes that commands end with are those that the page explains."""
+    """The page explains the same exit codes as the docstring of `main`."""
     table = set(re.findall(r"^\| ([\d, ]+) \|", PAGE.read_text(), re.MULTILINE))
     listed = {int(code) for row in table for code in row.split(",")}
     told = re.findall(r"(\d+) (?:when|after)", lightwork.cli.main.__doc__ or "")
@@ -33,7 +33,7 @@ def test_every_exit_code_is_in_the_page() -> None:
 
 
 def test_commands_that_ask_an_app_have_the_same_options() -> None:
-    """Whatever asks a running app takes --app, --url, --token and -o."""
+    """Every command that asks a running app has --app, --url, --token and -o."""
     for words, command in commands():
         names = {option.name for option in command.params}
         if "app_name" in names:

@@ -22,14 +22,14 @@ def test_the_workers_traceback_comes_first_and_the_flows_line_after_it() -> None
     """A remote traceback is shown as text, followed by the frames of the flow and the error."""
     text = format_error(raised(ValueError("bad data"), RemoteTraceback(REMOTE)))
     assert text.startswith(REMOTE)
-    assert "It came to the flow here:" in text
+    assert "The error reached the flow here:" in text
     assert "raise error from cause" in text
     assert text.endswith("\nValueError: bad data\n")
     assert "RemoteTraceback" not in text
 
 
 def test_an_error_that_never_was_in_the_flow_shows_the_worker_alone() -> None:
-    """Without a frame of the flow's the remote traceback is all, with the notes of the error."""
+    """Without a frame of the flow, only the remote traceback and the notes of the error are shown."""
     error = ValueError("bad data")
     error.__cause__ = RemoteTraceback(REMOTE)
     error.add_note("call 3 of root.train")
@@ -37,7 +37,7 @@ def test_an_error_that_never_was_in_the_flow_shows_the_worker_alone() -> None:
 
 
 def test_frames_of_the_framework_and_the_loop_are_left_out() -> None:
-    """What lightwork and asyncio have on the stack does not show, unless everything is asked for."""
+    """Frames of lightwork and asyncio are left out, unless the full traceback is requested."""
 
     async def flow() -> None:
         await asyncio.wait_for(asyncio.gather(call()), 60)
@@ -59,7 +59,7 @@ def test_frames_of_the_framework_and_the_loop_are_left_out() -> None:
 
 
 def test_an_error_of_our_own_keeps_its_frames() -> None:
-    """An error that has only frames of ours is a bug of ours, and shows them."""
+    """An error that has only frames of lightwork is a bug of lightwork, so its frames are shown."""
     with pytest.raises(AttributeError) as caught:
         parse_setting(None)  # type: ignore[arg-type]
     error = caught.value
@@ -69,7 +69,7 @@ def test_an_error_of_our_own_keeps_its_frames() -> None:
 
 
 def test_causes_and_contexts_are_shown_in_order() -> None:
-    """A chain of exceptions reads like Python's own."""
+    """A chain of exceptions is formatted as by Python."""
     first = raised(KeyError("first"))
     second = raised(TypeError("second"), first)
     text = format_error(second)
@@ -89,7 +89,7 @@ def test_a_circle_of_causes_ends() -> None:
 
 
 def test_members_of_a_group_are_shown_with_their_remote_tracebacks() -> None:
-    """Each member of a group is indented below it, its remote traceback included."""
+    """Each member of a group is indented below it, with its remote traceback."""
     member = raised(WorkError("lost"), RemoteTraceback(REMOTE))
     text = format_error(raised(ExceptionGroup("two calls", [member, KeyError("x")])))
     assert "ExceptionGroup: two calls (2 sub-exceptions)" in text

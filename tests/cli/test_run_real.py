@@ -1,4 +1,4 @@
-"""The whole program: ``python -m lightwork run`` in a process of its own, with works in theirs."""
+"""The whole program: ``python -m lightwork run`` in a separate process, with works in separate processes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Wait(Work):
         await asyncio.Event().wait()
 
     def on_exit(self):
-        print("in order", flush=True)
+        print("on_exit ran", flush=True)
 
 class Stubborn(Work):
     def run(self) -> None:
@@ -118,7 +118,7 @@ def lightwork(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the program with its output in pipes; ends what the test did not."""
+    """Start the program with its output in pipes. Programs that still run after the test are killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*args: str) -> subprocess.Popen[str]:
@@ -136,7 +136,7 @@ def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def read_until(stream: IO[str] | None, pattern: str) -> tuple[re.Match[str], list[str]]:
-    """The first line that matches, and all lines up to it."""
+    """Return the first match, and all lines up to it."""
     assert stream is not None
     lines: list[str] = []
     for text in stream:
@@ -157,7 +157,7 @@ def has_ended(pid: int) -> bool:
 
 
 def test_an_app_runs_to_its_stop(folder: Path) -> None:
-    """Statuses and output of the work are lines, the flow's own prints are there, and the code is 0."""
+    """Statuses and output of the work and prints of the flow are lines, and the exit code is 0."""
     done = lightwork(folder, "good.py", "--port", "0", "--", "--extra")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -170,14 +170,14 @@ def test_an_app_runs_to_its_stop(folder: Path) -> None:
 
 @pytest.mark.parametrize("target", ["good.py:app", "good:app", "."])
 def test_the_app_is_found_in_every_form(folder: Path, target: str) -> None:
-    """A path, a module and a folder lead to the app, and the workers import its module too."""
+    """A path, a module and a folder select the app, and the workers import its module too."""
     (folder / "app.py").write_text(GOOD)
     done = lightwork(folder, target)
     assert done.returncode == 0, done.stderr
 
 
 def test_relative_imports_work_here_and_in_the_workers(folder: Path) -> None:
-    """Pitfall 25: an app in a package is imported under its full name on both sides."""
+    """Pitfall 25: an app in a package is imported under its full name, here and in the workers."""
     package = folder / "pkg"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -190,7 +190,7 @@ def test_relative_imports_work_here_and_in_the_workers(folder: Path) -> None:
 
 
 def test_set_changes_the_state_before_the_start(folder: Path) -> None:
-    """A work starts with the value that the command line gives."""
+    """A work starts with the value from the command line."""
     done = lightwork(folder, "good.py", "--set", "root.train.lr=0.1")
     assert done.returncode == 0, done.stderr
     assert "result 0.001" in done.stdout
@@ -202,12 +202,12 @@ def test_set_changes_the_state_before_the_start(folder: Path) -> None:
         (["good.py", "--set", "root.trian.lr=1"], "did you mean root.train"),
         (["good.py", "--set", "root.train.le=1"], "did you mean lr?"),
         (["good.py", "--runtime", "nowhere"], "nowhere"),
-        (["missing.py"], "there is no file missing.py"),
+        (["missing.py"], "file missing.py not found in "),
         (["endless.py"], "endless.py has 2 Apps: wait, stubborn"),
     ],
 )
 def test_what_the_command_line_has_wrong_gives_2(folder: Path, args: list[str], says: str) -> None:
-    """Usage errors are explained on standard error without a traceback and give 2."""
+    """Usage errors are explained on standard error without a traceback. The exit code is 2."""
     done = lightwork(folder, *args)
     assert done.returncode == 2
     assert says in done.stderr
@@ -215,7 +215,7 @@ def test_what_the_command_line_has_wrong_gives_2(folder: Path, args: list[str], 
 
 
 def test_a_failure_shows_the_workers_line_and_the_flows(folder: Path) -> None:
-    """Pitfall 23: the error on standard error has the worker's lines, the flow's line, and none of ours."""
+    """Pitfall 23: the error on standard error shows the worker's lines, the flow's line, and no line of lightwork."""
     done = lightwork(folder, "bad.py")
     assert done.returncode == 1
     remote, local = done.stderr.index("# the worker's line"), done.stderr.index("# the flow's line")
@@ -226,7 +226,7 @@ def test_a_failure_shows_the_workers_line_and_the_flows(folder: Path) -> None:
 
 
 def test_json_lines(folder: Path) -> None:
-    """With --json-logs everything that lightwork and the works say is JSON, on both streams."""
+    """With --json-logs all output of lightwork and the works is JSON, on both streams."""
     (folder / "good.py").write_text(GOOD.replace('print("result"', '(lambda *_: None)("result"'))
     done = lightwork(folder, "good.py", "--json-logs")
     assert done.returncode == 0, done.stderr
@@ -237,7 +237,7 @@ def test_json_lines(folder: Path) -> None:
 
 
 def test_uvloop(folder: Path) -> None:
-    """The app runs on uvloop's loop when asked to."""
+    """With --uvloop the app runs on uvloop's event loop."""
     pytest.importorskip("uvloop")
     check = "import asyncio\n        print(type(asyncio.get_running_loop()).__module__)\n        "
     (folder / "good.py").write_text(GOOD.replace("result = await", f"{check}result = await"))
@@ -251,7 +251,7 @@ def test_uvloop(folder: Path) -> None:
 def test_one_signal_ends_everything_in_order(
     start: Callable[..., subprocess.Popen[str]], number: int, code: int, options: list[str]
 ) -> None:
-    """Pitfall 1: after one signal the work's on_exit has run, its process is gone, and the code says so."""
+    """Pitfall 1: after one signal the work's on_exit runs, its process ends, and the exit code names the signal."""
     if options:
         pytest.importorskip("uvloop")
     process = start("endless.py:wait", *options)
@@ -259,17 +259,17 @@ def test_one_signal_ends_everything_in_order(
     process.send_signal(number)
     rest, _ = process.communicate(timeout=40)
     assert process.returncode == code, rest
-    assert "stopping in order" in rest
-    assert "in order" in rest.replace("stopping in order", "")
+    assert "stopping gracefully" in rest
+    assert "on_exit ran" in rest
     assert has_ended(pid)
 
 
 def test_two_interrupts_end_everything_now(start: Callable[..., subprocess.Popen[str]]) -> None:
-    """Pitfall 1: a run that ignores its end is ended by the second interrupt, and its process with it."""
+    """Pitfall 1: the second interrupt ends a run that ignores the first, and kills its process."""
     process = start("endless.py:stubborn")
     pid = int(read_until(process.stdout, r"pid (\d+)")[0][1])
     process.send_signal(signal.SIGINT)
-    read_until(process.stdout, "stopping in order")
+    read_until(process.stdout, "stopping gracefully")
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=40)
     assert process.returncode == 130, rest
@@ -277,7 +277,7 @@ def test_two_interrupts_end_everything_now(start: Callable[..., subprocess.Popen
 
 
 def test_an_interrupt_during_the_import_gives_130(folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
-    """Ctrl-C while the app's file is imported ends the program with 130 and no traceback."""
+    """Ctrl-C during the import of the app's file ends the program with exit code 130 and without a traceback."""
     (folder / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(1000)\n")
     process = start("slow.py")
     read_until(process.stdout, "importing")
@@ -288,7 +288,7 @@ def test_an_interrupt_during_the_import_gives_130(folder: Path, start: Callable[
 
 
 def test_a_terminal_shows_the_table(folder: Path) -> None:
-    """On a terminal the works are a table, what they print stands above it, and the last state stays."""
+    """On a terminal the works are a table with their output above it, and the final table stays."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "lightwork", "run", "good.py"]
     environment = {**ENVIRONMENT, "TERM": "xterm-256color", "LINES": "30"}
@@ -302,7 +302,7 @@ def test_a_terminal_shows_the_table(folder: Path) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "root.train | epoch 2 of 3" in text
     assert "result 0.125" in text
-    # The end of the process itself comes after the call's success: either may be the last that was drawn.
+    # The process ends after the call succeeded: either status may be the last that was drawn.
     assert re.search(r"root\.train +(succeeded|stopped) +1 ", text)
     assert re.search(r"work +stage +calls +elapsed +loss", text)
     assert "stopped: all done" in text

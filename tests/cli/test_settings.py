@@ -37,7 +37,7 @@ class FakeTree:
     ],
 )
 def test_a_value_takes_the_type_of_the_one_that_is_there(text: str, present: Any, value: Any) -> None:
-    """Text becomes the present value's type where that is a scalar, else what it means as JSON."""
+    """Text is parsed as the type of a present scalar, otherwise as JSON."""
     parsed = parse_value(text, present)
     assert parsed == value
     assert type(parsed) is type(value)
@@ -45,20 +45,20 @@ def test_a_value_takes_the_type_of_the_one_that_is_there(text: str, present: Any
 
 @pytest.mark.parametrize(("text", "present"), [("fast", 0.1), ("1.5", 3), ("inf", 3), ("2", True), ("", 1)])
 def test_a_value_that_does_not_fit_is_refused(text: str, present: Any) -> None:
-    """Text that is no value of the present type is an error."""
+    """Text that is not a valid value of the present type is an error."""
     with pytest.raises((ValueError, OverflowError)):
         parse_value(text, present)
 
 
 def test_a_setting_is_cut_at_its_last_dot_and_first_equals_sign() -> None:
-    """The attribute is what stands after the last dot; the value may have dots and equals signs."""
+    """The attribute follows the last dot of the name. The value may contain dots and equals signs."""
     assert parse_setting("root.trials.0.lr=a.b=c") == ("root.trials.0", "lr", "a.b=c")
 
 
 @pytest.mark.parametrize("setting", ["", "root.lr", "lr=1", ".lr=1", "root.=1", "=1"])
 def test_a_malformed_setting_is_an_error_that_shows_the_form(setting: str) -> None:
-    """What is not COMPONENT.ATTRIBUTE=VALUE is refused with an example."""
-    with pytest.raises(SettingError, match=r"as in root\.lr=0\.1"):
+    """A setting without the form COMPONENT.ATTRIBUTE=VALUE is refused with an example."""
+    with pytest.raises(SettingError, match=r"must be COMPONENT\.ATTRIBUTE=VALUE, for example root\.lr=0\.1"):
         parse_setting(setting)
 
 
@@ -76,13 +76,13 @@ def test_settings_reach_the_components() -> None:
     [
         ("root.trails.0.lr=1", r"no component 'root\.trails\.0'; did you mean root\.trials\.0\?"),
         ("root.trials.0.lt=1", r"no state attribute 'lt'; did you mean lr\?"),
-        ("root.trials.0.zzzzzz=1", r"there is lr, epochs, name, shuffle, best, layers"),
+        ("root.trials.0.zzzzzz=1", r"its attributes are: lr, epochs, name, shuffle, best, layers"),
         ("root.trials.0._internal=1", r"no state attribute '_internal'"),
-        ("root.trials.0.epochs=many", r"root\.trials\.0\.epochs is 3, and 'many' is no int"),
+        ("root.trials.0.epochs=many", r"root\.trials\.0\.epochs must be an int like 3, got 'many'"),
         ("root.trials.0.best=refused", r"best=refused: the state cannot hold it"),
     ],
 )
 def test_an_unknown_name_or_bad_value_is_an_error_that_helps(setting: str, says: str) -> None:
-    """The message names the setting, what is wrong with it, and what comes near."""
+    """The message names the setting, the error, and the nearest valid names."""
     with pytest.raises(SettingError, match=says):
         apply_settings(FakeTree(), [setting])

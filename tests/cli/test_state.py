@@ -39,12 +39,12 @@ def app(server: FakeServer) -> FakeServer:
     ],
 )
 def test_get_finds_what_a_name_means(app: FakeServer, name: str, shown: str) -> None:
-    """The longest component that fits, then keys and indices; a text is printed as it is, all else as JSON."""
+    """A name is the longest matching component, then keys and indices. Text is printed unchanged, the rest as JSON."""
     assert invoke("state", "get", name).out == shown
 
 
 def test_get_gives_a_document(app: FakeServer) -> None:
-    """With -o json the component, the path and the value are one document."""
+    """With -o json the output is one document with the component, the path and the value."""
     expected = {"component": "root.train", "path": ["losses", 1], "value": 2.0}
     assert invoke("state", "get", "train.losses.1", "-o", "json").json == expected
 
@@ -54,20 +54,20 @@ def test_get_gives_a_document(app: FakeServer) -> None:
     [
         ("train.losess", "did you mean losses?"),
         ("trian", "did you mean train"),
-        ("train.losses.2", "a list of 2, and '2' is none of its places"),
-        ("train.lr.x", "root.train.lr is 0.5, which has nothing in it"),
+        ("train.losses.2", "a list of 2 items: the index must be from 0 to 1, got '2'"),
+        ("train.lr.x", "root.train.lr is 0.5, which has no items"),
         ("train._hidden", "root.train has no '_hidden'"),
     ],
 )
 def test_what_is_not_there_gives_4(app: FakeServer, name: str, says: str) -> None:
-    """A name that means nothing gives 4, and what there is."""
+    """An unknown name exits with code 4, and the message says what exists."""
     done = invoke("state", "get", name)
     assert done.code == 4
     assert says in done.err
 
 
 def test_set_takes_the_type_that_is_there(app: FakeServer) -> None:
-    """Values become what they replace; several of one component are one request; a new key and a new last place go."""
+    """Values take the present type, edits of a component are one request, and a key or a last item may be new."""
     done = invoke("state", "set", "train.lr=1", "train.name=5", "train.losses.2=8", "train.table.c=[1]", "root.best=x")
     assert done.code == 0, done.err
     assert app.orders == [
@@ -82,15 +82,15 @@ def test_set_takes_the_type_that_is_there(app: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("setting", "code", "says"),
     [
-        ("train.lr=fast", 2, "'fast' is no float"),
+        ("train.lr=fast", 2, "must be a float like 0.5, got 'fast'"),
         ("train.lr", 2, "NAME=VALUE"),
         ("train=1", 2, "is a component"),
         ("train.lrr=1", 4, "did you mean lr?"),
-        ("train.losses.9=1", 4, "none of its places"),
+        ("train.losses.9=1", 4, "the index must be from 0 to 2, got '9'"),
     ],
 )
 def test_nothing_is_set_where_one_is_wrong(app: FakeServer, setting: str, code: int, says: str) -> None:
-    """One that does not fit keeps the others from being set."""
+    """An invalid setting prevents all settings of the command."""
     done = invoke("state", "set", "root.best=1", setting)
     assert done.code == code
     assert says in done.err
@@ -98,7 +98,7 @@ def test_nothing_is_set_where_one_is_wrong(app: FakeServer, setting: str, code: 
 
 
 def test_a_refusal_gives_1(app: FakeServer) -> None:
-    """A work that refuses is told in its own words."""
+    """The message of a work that refuses is shown."""
     app.refusals["/state/root.train"] = Refused("refused", "lr is mine", 409)
     done = invoke("state", "set", "train.lr=1")
     assert done.code == 1
@@ -110,7 +110,7 @@ def change(name: str, path: list[Any], kind: str, value: Any) -> dict[str, Any]:
 
 
 def test_watch_prints_each_change_in_there(app: FakeServer) -> None:
-    """What is in a component or at a path is printed as it changes, a line for each, until the app ends."""
+    """Each change in a component or at a path is printed on one line, until the app ends."""
     app.on_feed = lambda _: [
         [change("root.train", ["lr"], "set", 1), change("root.train", ["losses"], "splice", [1, 1, [8.0]])],
         [change("root.trials.0", ["x"], "set", "y"), change("root", ["best"], "delete", None)],
@@ -130,7 +130,7 @@ def test_watch_prints_each_change_in_there(app: FakeServer) -> None:
 
 
 def test_watch_goes_on_after_a_break(app: FakeServer) -> None:
-    """A connection that breaks is made again; that changes were left out is said."""
+    """A broken connection is made again, and missing changes are reported."""
 
     def batches(number: int) -> list[list[dict[str, Any]]]:
         if number == 1:
@@ -140,10 +140,10 @@ def test_watch_goes_on_after_a_break(app: FakeServer) -> None:
     app.on_feed = batches
     done = invoke("state", "watch")
     assert done.out == "root.best = 2\n"
-    assert "left out" in done.err
+    assert "some changes are missing" in done.err
 
 
 def test_a_set_that_changed_on_one_line() -> None:
-    """What came into a set and what left it are on one line."""
+    """The items added to a set and removed from it are on one line."""
     made = change("root", ["tags"], "update", [{"$set": ["a"]}, {"$set": []}])
     assert change_text(made) == 'root.tags + ["a"] - []'

@@ -25,7 +25,7 @@ def interrupt(number: int = signal.SIGINT) -> None:
 
 
 async def test_an_app_that_stops_gives_0() -> None:
-    """The exit code is 0, the view saw everything, and what the flow said is its last line."""
+    """The exit code is 0, the view receives every change, and its last line is the flow's stop message."""
 
     async def script(app: FakeApp) -> None:
         app.emit(line("root.a", "text"))
@@ -38,7 +38,7 @@ async def test_an_app_that_stops_gives_0() -> None:
 
 
 async def test_an_app_that_fails_gives_1_and_its_remote_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    """The error goes to standard error after the view has ended, the worker's lines first."""
+    """The error is printed on standard error after the view has ended, the worker's lines first."""
     app, view = FakeApp(fail), FakeView()
     assert await supervise(app, view) == 1
     out, err = capsys.readouterr()
@@ -51,7 +51,7 @@ async def test_an_app_that_fails_gives_1_and_its_remote_traceback(capsys: pytest
 
 
 async def test_a_flow_that_says_it_failed_gives_1(capsys: pytest.CaptureFixture[str]) -> None:
-    """FlowFailed is printed and gives 1."""
+    """FlowFailed is printed, and the exit code is 1."""
 
     async def script(app: FakeApp) -> None:
         raise FlowFailed("no model was good enough")
@@ -61,7 +61,7 @@ async def test_a_flow_that_says_it_failed_gives_1(capsys: pytest.CaptureFixture[
 
 
 async def test_a_configuration_that_cannot_be_used_gives_2(capsys: pytest.CaptureFixture[str]) -> None:
-    """What only the start can find wrong with the configuration is a usage error without a traceback."""
+    """An error of the configuration that appears at the start is a usage error without a traceback."""
     for kind in (ConfigError, JournalError):
 
         async def script(app: FakeApp, kind: type[Exception] = kind) -> None:
@@ -72,7 +72,7 @@ async def test_a_configuration_that_cannot_be_used_gives_2(capsys: pytest.Captur
 
 
 async def test_a_signal_after_the_end_does_nothing() -> None:
-    """A signal that the loop hears only when the app has ended stops nothing."""
+    """A signal that the event loop handles after the app has ended does nothing."""
 
     async def script(app: FakeApp) -> None:
         app.stop_message = "done"
@@ -80,14 +80,14 @@ async def test_a_signal_after_the_end_does_nothing() -> None:
     app = FakeApp(script)
     with Interrupts(app, lambda text: None) as interrupts:
         await app.wait_stopped()
-    interrupts._hear(signal.SIGINT)
+    interrupts._handle(signal.SIGINT)
     assert app.calls == ["run"]
     assert interrupts.exit_code is None
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_the_first_signal_stops_in_order(number: signal.Signals, code: int) -> None:
-    """One signal stops the app in order, and the exit code names it."""
+    """The first signal stops the app gracefully, and the exit code names the signal."""
 
     async def script(app: FakeApp) -> None:
         interrupt(number)
@@ -98,13 +98,13 @@ async def test_the_first_signal_stops_in_order(number: signal.Signals, code: int
     app, view = FakeApp(script), FakeView()
     assert await supervise(app, view) == code
     assert app.calls == ["run", f"stop interrupted by {number.name}"]
-    assert view.shown[-2:] == [f"{number.name}: stopping in order; once more ends everything now", "stop"]
+    assert view.shown[-2:] == [f"{number.name}: stopping gracefully; a second signal kills everything", "stop"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 async def test_an_error_while_stopping_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """An app that fails on its way out after a signal shows the error; the code is the signal's."""
+    """An app that fails while it stops after a signal shows the error. The exit code is that of the signal."""
 
     async def script(app: FakeApp) -> None:
         interrupt()
@@ -133,7 +133,7 @@ async def test_the_second_signal_ends_it_now() -> None:
 
 
 async def test_a_third_signal_waits_for_nothing() -> None:
-    """Where even killing does not end it, the next signal ends the process at once."""
+    """If killing does not end the app, the third signal ends the process immediately."""
     ended = asyncio.Event()
     codes: list[int] = []
 
@@ -154,7 +154,7 @@ async def test_a_third_signal_waits_for_nothing() -> None:
 
 
 async def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
-    """Under nohup a closed terminal ends nothing."""
+    """Under nohup a closed terminal does not end the app."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
 
@@ -170,7 +170,7 @@ async def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
 
 
 async def test_cancelling_without_a_signal_is_no_exit_code() -> None:
-    """Whoever cancels the supervision itself gets the cancellation, and nothing is left watching."""
+    """Cancelling `supervise` itself raises the cancellation, and the view no longer receives changes."""
     reached = asyncio.Event()
 
     async def script(app: FakeApp) -> None:
@@ -192,7 +192,7 @@ def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.Abstrac
     if request.param == "asyncio":
         return asyncio.new_event_loop
     factory: Callable[[], asyncio.AbstractEventLoop] = pytest.importorskip("uvloop").new_event_loop
-    # libuv opens a pipe for the signals of the whole process with the first loop, and keeps it.
+    # With the first loop, libuv opens a pipe for the signals of the whole process, and keeps it.
     factory().close()
     return factory
 
@@ -200,14 +200,14 @@ def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.Abstrac
 def test_a_blocked_loop_can_be_interrupted(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flow that blocks the loop gets KeyboardInterrupt from a second signal, on asyncio's loop and on uvloop's."""
+    """A second signal raises KeyboardInterrupt in a flow that blocks the loop, with asyncio and with uvloop."""
     monkeypatch.setattr("lightwork.cli.supervise._STUCK", 0.0)
     go = threading.Event()
 
     def send_two() -> None:
         go.wait()
         interrupt()
-        # Not before the first was seen: two that are pending at once are one.
+        # Wait until the first signal has arrived: two pending signals are delivered as one.
         while not seen:
             os.sched_yield()
         interrupt()
@@ -226,7 +226,7 @@ def test_a_blocked_loop_can_be_interrupted(
 
     async def block(app: FakeApp) -> None:
         go.set()
-        # In short pieces: a signal that comes between Python's look for one and the system call waits for its end.
+        # Short sleeps: a signal between Python's check for signals and the system call waits for the end of the call.
         while True:
             time.sleep(0.01)  # noqa: ASYNC251 -- blocking the loop is the case
 
@@ -240,13 +240,13 @@ def test_a_blocked_loop_can_be_interrupted(
 
 
 async def test_the_view_is_told_where_the_dashboard_is() -> None:
-    """An app with an HTTP side says where that is when it has begun to run; one without says nothing."""
+    """The view receives the URL of an app's HTTP server at the start, if the app has one."""
     app, view = FakeApp(), FakeView()
     app.url = "http://127.0.0.1:7501"
     assert await supervise(app, view) == 0
     assert view.shown == [("start", 0), ("serving", "http://127.0.0.1:7501"), "stop"]
     app.token = "secret"
-    for tells, shown in ((False, "http://127.0.0.1:7501"), (True, "http://127.0.0.1:7501/?token=secret")):
+    for shows_token, shown in ((False, "http://127.0.0.1:7501"), (True, "http://127.0.0.1:7501/?token=secret")):
         view = FakeView()
-        assert await supervise(app, view, tells_token=tells) == 0
+        assert await supervise(app, view, shows_token=shows_token) == 0
         assert view.shown[1] == ("serving", shown)

@@ -18,7 +18,7 @@ def item(call: int, submitted: float, started: float | None, ended: float | None
 
 
 def test_calls_are_bars_on_one_axis(server: FakeServer) -> None:
-    """Oldest first, how long each waited and ran, and a bar: dots for waiting, blocks for running."""
+    """Calls are listed oldest first, with their times and a bar: dots for waiting, blocks for running."""
     server.timeline = Timeline([item(2, 5.0, None, None, "root.b"), item(1, 0.0, 2.0, 6.0)], 10.0)
     rows = [line.split() for line in invoke("timeline").out.splitlines()]
     assert rows[1][:5] == ["1", "root.a", "running", "2.0s", "4.0s"]
@@ -27,7 +27,7 @@ def test_calls_are_bars_on_one_axis(server: FakeServer) -> None:
 
 
 def test_a_bar() -> None:
-    """What is too short for a character has one all the same, and no bar is longer than its line."""
+    """A time shorter than one character is drawn as one character, and no bar exceeds the axis."""
     assert bar(item(1, 0.0, 2.0, 6.0), 0.0, 10.0, 10.0, 10) == "··████"
     assert bar(item(1, 5.0, None, None), 0.0, 10.0, 10.0, 10) == "_____·····"
     assert bar(item(1, 9.99, 9.991, 9.992), 0.0, 10.0, 10.0, 10) == "_________█"
@@ -35,7 +35,7 @@ def test_a_bar() -> None:
 
 
 def test_a_trace_for_the_browser(server: FakeServer, tmp_path: Path) -> None:
-    """The trace has a thread for each work and a span for each time of waiting and of running, in microseconds."""
+    """The trace has a thread for each work, and spans in microseconds for the waiting and the running of a call."""
     server.timeline = Timeline([item(1, 1.0, 2.0, 6.0)], 10.0)
     assert invoke("timeline", "--trace", str(tmp_path / "trace.json")).code == 0
     events = msgspec.json.decode((tmp_path / "trace.json").read_bytes())["traceEvents"]
@@ -50,7 +50,7 @@ def test_a_trace_for_the_browser(server: FakeServer, tmp_path: Path) -> None:
 
 
 def test_a_stack(server: FakeServer) -> None:
-    """Threads and tasks with their frames, as tracebacks show them; a process that does not answer gives 124."""
+    """Threads and tasks are shown with their frames like tracebacks. Without an answer the exit code is 124."""
     server.add_work("root.a")
     frame: dict[str, Any] = {"file": "app.py", "line": 3, "function": "run", "text": "    sleep(1)"}
     view = {"work": "root.a", "time": 1.0, "threads": [{"name": "MainThread", "frames": [frame]}], "tasks": []}
@@ -63,7 +63,7 @@ def test_a_stack(server: FakeServer) -> None:
 
 
 def test_schedules(server: FakeServer) -> None:
-    """They are listed; one fires by its flow and its key, or by its flow alone where that has no other."""
+    """Schedules are listed. A flow and a key select the schedule to fire; one schedule needs no key."""
     server.schedules = [ScheduleView("root", "nightly", "0 0 * * *", None, 2.0, False)]
     assert invoke("schedule", "ls").out.splitlines()[1].split()[:2] == ["root", "nightly"]
     assert invoke("schedule", "ls", "-o", "json").json["items"][0]["pattern"] == "0 0 * * *"

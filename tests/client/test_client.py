@@ -1,4 +1,4 @@
-"""The client against an app in this loop, whose works are tasks of it."""
+"""The client against an app in this event loop. The works of the app are tasks of the loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def client(app: App[Root]) -> AsyncIterator[Client]:
 
 
 async def test_what_there_is(client: Client) -> None:
-    """The app, its components, its works and its state are as the types say; a page is as long as it is asked to be."""
+    """Answers about the app, its components, works and state have their types. A page has the requested length."""
     assert (await client.app()).root == "Root"
     assert [one.name for one in (await client.components()).items] == ["root", "root.work", "root.other"]
     page = await client.works(match="root.*", limit=1)
@@ -51,7 +51,7 @@ async def test_what_there_is(client: Client) -> None:
 
 
 async def test_calls(client: Client) -> None:
-    """A call is submitted, waited for, cancelled and made again; one that is over already is not waited for."""
+    """A call is submitted, waited for, cancelled and repeated. Waiting for an ended call returns at once."""
     call = await client.submit("root.work", ["echo"], {"value": [1, "x"]})
     done = await client.wait_call(call.id)
     assert (done.stage, done.result) == (Stage.SUCCEEDED, [1, "x"])
@@ -67,7 +67,7 @@ async def test_calls(client: Client) -> None:
 
 
 async def test_state_is_edited(app: App[Root], client: Client) -> None:
-    """Edits of a flow are made; those of a work go through the work, which may refuse."""
+    """Edits of a flow's state are made. Edits of a work's state go through the work, which may refuse them."""
     assert await client.edit_state("root", [(["title"], "two"), (["numbers", 0], 5)]) == 2
     assert (app.root.title, list(app.root.numbers)) == ("two", [5, 2])
     await client.start_work("root.other", wait=True)
@@ -79,7 +79,7 @@ async def test_state_is_edited(app: App[Root], client: Client) -> None:
 
 
 async def test_what_is_refused(app: App[Root], client: Client) -> None:
-    """An error has the app's words, its code and its status; a wrong token is one of them."""
+    """A refusal, for example of a wrong token, has the message, the code and the status of the app."""
     with pytest.raises(RequestFailed, match="wokr") as caught:
         await client.work("root.wokr")
     assert caught.value.code == "unknown_work"
@@ -97,7 +97,7 @@ async def test_what_is_refused(app: App[Root], client: Client) -> None:
 
 
 async def test_the_feed_tells_what_happens_until_the_app_ends() -> None:
-    """A snapshot, then the changes, and an end when the app ends."""
+    """The feed sends a snapshot, then the changes, and ends with the app."""
     app = App(Root(work=Worker()), runtime="inprocess", http=True, http_port=0, log_dir="")
     await app.__aenter__()
     assert app.url is not None
@@ -121,16 +121,16 @@ async def test_the_feed_tells_what_happens_until_the_app_ends() -> None:
 
 
 async def test_a_call_that_is_not_over_when_the_app_ends() -> None:
-    """Waiting for a call ends with the app, as an error that says so."""
+    """Waiting for a call raises `AppEnded` when the app ends before the call."""
     with FakeServer() as server:
         server.add_call(1, "root.work", "running")
         async with Client(server.url) as client:
-            with pytest.raises(AppEnded, match="ended before call 1 was over"):
+            with pytest.raises(AppEnded, match="ended before call 1 had ended"):
                 await client.wait_call(1)
 
 
 async def test_nobody_there() -> None:
-    """No listener, a server of another kind, and a silent one are told apart from an app that refuses."""
+    """No server, another server and a silent server raise `AppUnreachable`, unlike an app that refuses."""
     async with Client("127.0.0.1:1") as client:
         with pytest.raises(AppUnreachable, match="no app answers at http"):
             await client.app()
@@ -162,6 +162,6 @@ async def test_nobody_there() -> None:
 
 
 async def test_it_is_used_in_its_context() -> None:
-    """Outside of its context a client says how it is used."""
+    """A client outside its context raises an error that says how to use it."""
     with pytest.raises(RuntimeError, match="async with client"):
         await Client("http://127.0.0.1:1").app()
