@@ -1,11 +1,10 @@
-"""The seam between the scheduler and the places where works run.
+"""The interface between the scheduler and the places where works run.
 
-A runtime brings a command to life somewhere, says what became of it, and ends it. It knows nothing of
-works, calls or state: the worker that it starts dials back to the scheduler by itself, and the link says
-whether it lives. The runtime is asked only to explain a death, to end what must end, and to give back
-what it made.
+A runtime starts a command somewhere, reports what became of it, and ends it. It has no notion of works, calls or
+state. The worker that it starts dials back to the scheduler by itself, and the link shows whether the worker lives.
+The scheduler asks the runtime only to explain a death, to end a worker, and to free what the runtime made.
 
-To write one, implement `Runtime` and register the class under the entry point group ``lightwork.runtimes``.
+To write a runtime, implement `Runtime` and register the class under the entry point group ``lightwork.runtimes``.
 """
 
 from __future__ import annotations

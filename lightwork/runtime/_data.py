@@ -1,4 +1,4 @@
-"""What goes over the seam: where the scheduler listens, what to launch, what was launched, what became of it."""
+"""The data that the scheduler and a runtime exchange: addresses, `Spec`, `Ref` and `Report`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["ABSENT", "Address", "Cause", "ListenerAddress", "Ref", "Report", "Sp
 
 
 class Address(msgspec.Struct, frozen=True):
-    """An address at which a worker may reach the scheduler. The handshake, not the connect, decides.
+    """An address at which a worker may reach the scheduler. It works only if the handshake succeeds, not the connect.
 
     Attributes:
-        host: Name or address. One that begins with ``@`` names a Unix socket in Linux's abstract namespace.
-        port: Of the host; 0 for a Unix socket.
+        host: Host name or IP address. A name that begins with ``@`` is a Unix socket in Linux's abstract namespace.
+        port: TCP port; 0 for a Unix socket.
     """
 
     host: str
@@ -27,23 +27,23 @@ class Address(msgspec.Struct, frozen=True):
 
     @property
     def from_here(self) -> list[Address]:
-        """Of a listener: the routes of a worker that runs on this machine, best first."""
+        """The addresses at which a worker on this machine reaches a listener at this address, best first."""
         return [Address(host, self.port) for host in _WILDCARDS.get(self.host, (self.host,))]
 
 
 _WILDCARDS = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}
-"""Addresses that stand for every one of a machine, and where a listener bound there is found on the machine itself."""
+"""Wildcard addresses, and the loopback addresses at which a listener bound to them is reachable on its own machine."""
 
 
 class ListenerAddress(Address, frozen=True):
-    """Where the scheduler of this process listens, as `Runtime.routes` is told.
+    """Where the scheduler of this process listens. `Runtime.routes` receives it.
 
     Attributes:
-        accept: Makes the protocol that serves a worker's connection, for a runtime whose tunnels end in this process.
-            The runtime calls `connection_made` and so on, with a transport of its own, in the scheduler's event loop;
-            that saves the way through the loopback. None where the address must be dialled.
-        socket: Name, with its ``@``, of a Unix socket that leads to the listener too, for workers of this machine and
-            network namespace, whose calls are a fifth faster over it. Empty where there is none.
+        accept: Return the protocol that serves a worker's connection, for a runtime whose tunnels end in this process.
+            The runtime calls `connection_made` and so on with its own transport, in the scheduler's event loop. This
+            saves the path through the loopback. None if the address must be dialled.
+        socket: Name, with its ``@``, of a Unix socket that leads to the same listener. It is for workers in the same
+            machine and network namespace, whose calls are a fifth faster over it. Empty if there is no such socket.
     """
 
     accept: Callable[[], asyncio.Protocol] | None = None
@@ -51,30 +51,31 @@ class ListenerAddress(Address, frozen=True):
 
     @property
     def from_here(self) -> list[Address]:
-        """See `Address.from_here`: the Unix socket first."""
+        """The addresses for workers on this machine, the Unix socket first; see `Address.from_here`."""
         return [*([Address(self.socket, 0)] if self.socket else []), *super().from_here]
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What to bring to life.
+    """What to launch.
 
     Attributes:
-        name: Unique for ever: owner, work and attempt. Safe in file names, labels and host names.
-        owner: Id of the scheduler, stamped on whatever is created, in the create call itself.
-        entry: ``package.module:function`` that the worker runs, without arguments. It reads `ticket` from
-            its standard input, up to the end of the stream.
-        ticket: What the worker needs to dial back, its secret included. It goes to standard input and
-            nowhere else: not to argv, the environment, labels, files that outlive the launch, or logs.
-        env: Variables to set for the worker, above those it inherits. A runtime that knows the addresses of the
-            worker's machine adds ``LW_INTERNAL_IP`` and ``LW_PUBLIC_IP``, which become the work's.
-        cwd: Folder to start in, where the runtime shares this machine's files; None for the runtime's own.
-        lightningignore: Patterns of files that are not sent along with the code, besides those in its folder.
-        port: Port that the work's own service binds, where the work names one; None where it takes any.
-        build: What must be installed where the worker runs, None for what is there.
-        compute: What machine is wanted, None for the runtime's default.
-        dial_within: Seconds after which a worker that was never welcomed ends itself.
-        orphan_after: Seconds after which a worker that was cut off ends itself.
-        max_lifetime: Seconds after which it is ended whatever it does, None for no limit.
+        name: Name made from owner, work and attempt. It is never used twice. Safe in file names, labels and host
+            names.
+        owner: Id of the scheduler. A runtime puts it on everything that it creates, in the create call itself.
+        entry: ``package.module:function`` that the worker calls, without arguments. The function reads `ticket` from
+            standard input, up to the end of the stream.
+        ticket: What the worker needs to dial back, with its secret. It goes to standard input only: never to argv,
+            the environment, labels, files that outlive the launch, or logs.
+        env: Variables to set for the worker, in addition to the inherited ones. A runtime that has the addresses of
+            the worker's machine adds ``LW_INTERNAL_IP`` and ``LW_PUBLIC_IP``, which become the work's addresses.
+        cwd: Folder to start in, if the runtime shares the files of this machine; None for the runtime's own folder.
+        lightningignore: Patterns of files that are not sent with the code, in addition to those in the code's folder.
+        port: Port that the work's own service binds, if the work names one; None if the service takes any port.
+        build: What must be installed where the worker runs; None to use what is installed already.
+        compute: Requested machine; None for the runtime's default.
+        dial_within: Seconds after which a worker ends itself if the scheduler never welcomed it.
+        orphan_after: Seconds after which a worker ends itself if it lost its connection.
+        max_lifetime: Seconds after which the runtime ends the worker in any case; None for no limit.
     """
 
     name: str
@@ -97,12 +98,12 @@ class Spec(msgspec.Struct, frozen=True):
 
 
 class Ref(msgspec.Struct, frozen=True):
-    """Names something that was launched. It can be written down and used by another process later.
+    """A reference to a launch. It can be stored and used by another process later.
 
     Attributes:
         runtime: Name of the runtime's profile.
-        name: `Spec.name`; this alone identifies.
-        hint: What makes finding it faster (a pid and its start time, a container's id): a cache only.
+        name: `Spec.name`. It alone identifies the launch.
+        hint: Data that makes the lookup faster (a pid and its start time, a container's id): only a cache.
     """
 
     runtime: str
@@ -111,7 +112,7 @@ class Ref(msgspec.Struct, frozen=True):
 
 
 class Standing(enum.StrEnum):
-    """What a runtime knows of something it launched."""
+    """The state of a launch, as far as the runtime can tell."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -121,12 +122,12 @@ class Standing(enum.StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """Whether it is known to have ended. `UNKNOWN` is not over."""
+        """Whether the launch is known to have ended. False for `UNKNOWN`."""
         return self in (Standing.EXITED, Standing.ABSENT)
 
 
 class Cause(enum.StrEnum):
-    """Why something ended."""
+    """Why a launch ended."""
 
     EXIT = "exit"
     OOM = "oom"
@@ -137,13 +138,14 @@ class Cause(enum.StrEnum):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A runtime's answer to what became of a `Ref`.
+    """What became of a launch, as the runtime reports it.
 
     Attributes:
-        standing: `ABSENT` needs a positive answer; a platform that could not be asked is `UNKNOWN`.
-        exit_code: The process's exit code, or minus the number of the signal that ended it; None if not known.
-        cause: Why it ended, None while it has not or where nobody can tell.
-        detail: For people.
+        standing: State of the launch. `ABSENT` needs a positive answer of the platform; use `UNKNOWN` if the platform
+            did not answer.
+        exit_code: Exit code of the process, or minus the number of the signal that ended it; None if not known.
+        cause: Why the launch ended; None while it has not ended, or if the cause is not known.
+        detail: Explanation for people.
     """
 
     standing: Standing
@@ -153,4 +155,4 @@ class Report(msgspec.Struct, frozen=True):
 
 
 ABSENT = Report(Standing.ABSENT, detail="not launched here, or released")
-"""What became of a `Ref` that a runtime does not know."""
+"""The report for a `Ref` that the runtime does not have."""

@@ -1,4 +1,4 @@
-"""How a runtime says that it could not do what it was asked."""
+"""The exceptions of runtimes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["Conflict", "NoCapacity", "Rejected", "RuntimeFailure", "TimedOut", "
 
 
 class RuntimeFailure(PlatformError):
-    """A runtime could not do what it was asked; the children say what that means for the caller."""
+    """A runtime could not do what the scheduler requested. The subclasses say what the caller can do."""
 
 
 class Rejected(RuntimeFailure):
-    """The request can never succeed as it stands: an unknown image, an option out of range."""
+    """The request can never succeed unchanged, for example an unknown image or an option out of range."""
 
 
 class NoCapacity(RuntimeFailure):
@@ -20,12 +20,12 @@ class NoCapacity(RuntimeFailure):
 
 
 class Conflict(RuntimeFailure):
-    """Something of that name exists already, made from another `Spec`."""
+    """A launch of the same name exists already, made from another `Spec`."""
 
 
 class Unreachable(RuntimeFailure):
-    """The platform did not answer: the outcome is unknown, so ask (`Runtime.find`) before trying again."""
+    """The platform did not answer, so the outcome is unknown. Call `Runtime.find` before you try again."""
 
 
 class TimedOut(RuntimeFailure):
-    """It took longer than it may; what was made until then is found by `Runtime.find` and can be released."""
+    """The operation exceeded its time limit. `Runtime.find` returns what was made until then; it can be released."""

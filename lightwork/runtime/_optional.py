@@ -1,4 +1,4 @@
-"""What a runtime may implement besides: `Diagnosable`, `Inventory` and `Caching`."""
+"""Protocols that a runtime may implement in addition to `Runtime`: `Diagnosable`, `Inventory` and `Caching`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Cached", "Caching", "Diagnosable", "Finding", "Health", "Holding", "
 
 
 class Health(enum.StrEnum):
-    """How something that a runtime needs is."""
+    """The condition of something that a runtime needs."""
 
     OK = "ok"
     WARNING = "warning"
@@ -22,13 +22,13 @@ class Health(enum.StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at.
+    """The result of one check of a diagnosis.
 
     Attributes:
-        what: What it is, in a word or two: ``engine``, ``client library``.
-        health: `Health.PROBLEM` where no work can be started without it.
-        detail: What was found.
-        fix: What to do about it, empty where nothing is to be done.
+        what: What was checked, in a word or two: ``engine``, ``client library``.
+        health: `Health.PROBLEM` if no work can start without it.
+        detail: What the check found.
+        fix: What to do about it; empty if nothing needs to be done.
     """
 
     what: str
@@ -39,35 +39,36 @@ class Finding(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class Diagnosable(Protocol):
-    """What a runtime may offer besides `Runtime`: to say whether works could be started here, and what is missing."""
+    """A runtime that can check whether works could start here, and what is missing. Optional."""
 
     @classmethod
     async def diagnose(cls, name: str, options: Any) -> Sequence[Finding]:
-        """Look at everything that a launch would need, and change nothing. The runtime is not entered for it.
+        """Check everything that a launch would need, and change nothing. The runtime need not be entered.
 
-        Bounded in time by whoever asks: cancelling it leaves nothing behind. What is wrong is a finding,
-        never an error.
+        The caller limits the time; cancelling leaves nothing behind. A problem is returned as a finding and never
+        raised.
 
         Args:
             name: Name of the profile.
-            options: Its options, an instance of `Runtime.Options`; None to look only at what every profile needs.
+            options: Options of the profile, an instance of `Runtime.Options`; None to check only what every profile
+                needs.
         """
         ...
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a runtime made for a launch, and that costs something until it is given back.
+    """A resource that a runtime made for a launch and that costs money until it is freed.
 
     Attributes:
-        ref: The launch; `Runtime.release` gives the holding back.
-        owner: Id of the scheduler that it was made for.
+        ref: The launch. `Runtime.release` frees the resource.
+        owner: Id of the scheduler for which the resource was made.
         work: Name of the work.
-        place: The account that it is in: several profiles may be of one.
-        id: The platform's, unique in `place`.
-        size: The platform's word for the kind of thing.
-        state: The platform's word for how it is.
-        age: Seconds since it was made, None where the platform does not tell.
-        is_wanted: Whether its scheduler lives; None where that cannot be told from here.
+        place: Account that has the resource. Several profiles may share one account.
+        id: Id that the platform gave it, unique in `place`.
+        size: Kind of resource, in the platform's words.
+        state: State of the resource, in the platform's words.
+        age: Seconds since it was made; None if the platform does not report the time.
+        is_wanted: Whether its scheduler lives; None if this machine cannot find out.
     """
 
     ref: Ref
@@ -83,22 +84,22 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Inventory(Protocol):
-    """What a runtime implements besides `Runtime` where what it makes costs something and may be left behind."""
+    """A runtime that can list the resources that it made. For runtimes whose leftovers cost money."""
 
     async def holdings(self) -> Sequence[Holding]:
-        """Everything that it has, of whatever owner; all of it, or an error."""
+        """Return every resource of every owner. Raise an error if the list would be incomplete."""
         ...
 
 
 class Cached(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a runtime made for launches, and keeps so that later ones need not wait for it.
+    """A cache entry: something that a runtime made for launches and keeps, so that later launches start faster.
 
     Attributes:
         kind: What it is, in a word: ``image``, ``environment``, ``code``, ``wheels``.
-        name: Its name, unique for its kind in `place`.
-        place: The folder, machine or engine that it is in: several profiles may be of one.
-        size: Bytes that are free without it, as far as that can be told.
-        unused_for: Seconds since a launch last used it, by the clock of the place; None where that is not known.
+        name: Name, unique for its kind in `place`.
+        place: Folder, machine or engine that has the entry. Several profiles may share one place.
+        size: Bytes that its removal would free, as far as known.
+        unused_for: Seconds since a launch last used it, by the clock of the place; None if not known.
         in_use: Whether it is used now, or being made.
         detail: What it was made from, for people. No secrets.
     """
@@ -114,25 +115,25 @@ class Cached(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Caching(Protocol):
-    """What a runtime implements besides `Runtime` where it keeps what it made for launches.
+    """A runtime that keeps what it made for launches, and can list and remove it.
 
-    A launch is not disturbed by it: what it uses is not discarded, and what it finds gone it makes again.
+    Removing entries does not disturb launches: an entry in use is not removed, and a launch makes a missing entry
+    again.
     """
 
     async def cached(self) -> Sequence[Cached]:
-        """Everything that is kept, by whatever app it was made; all of it, or an error.
+        """Return every entry, made by any app. Raise an error if the list would be incomplete.
 
-        What others are made from comes after them, so that all can be discarded in this order.
+        An entry comes before the entries that it was made from, so all can be discarded in this order.
         """
         ...
 
     async def discard(self, entry: Cached) -> bool:
-        """Remove it, unless it is in use; says whether it is gone. One that is not there is.
+        """Remove an entry, unless it is in use. Return whether it is gone; True if it did not exist.
 
-        What is used by something that lives, on whatever machine the runtime can tell of, or is being made, is left as
-        it is.
+        An entry stays if something alive uses it, on any machine that the runtime can check, or if it is being made.
 
         Raises:
-            RuntimeFailure: It could not be removed, or nobody knows.
+            RuntimeFailure: The entry could not be removed, or the outcome is unknown.
         """
         ...

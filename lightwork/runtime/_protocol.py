@@ -1,4 +1,4 @@
-"""What every runtime implements."""
+"""The protocol that every runtime implements."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ __all__ = ["Runtime"]
 
 @runtime_checkable
 class Runtime(Protocol):
-    """What a place to run works implements. Every method may be called concurrently with every other.
+    """A place where works run. Every method may be called concurrently with every other.
 
-    Constructed as ``cls(name, options)``: the profile's name and an instance of `Options`. Entering the
-    context acquires clients and helpers; leaving it releases those and leaves the workers alone.
+    Constructed as ``cls(name, options)``: the profile's name and an instance of `Options`. Entering the context
+    acquires clients and helpers. Leaving it releases them and does not touch the workers.
 
-    A runtime that takes long to accept a launch, since machines have to be made first, says so in an attribute
-    ``launch_within``: seconds that are added to what a worker has until it is ready. One whose leftovers cost
-    something implements `Inventory` too, and one that keeps what it made for later launches `Caching`.
+    A runtime that needs long to accept a launch, for example because it makes machines first, has an attribute
+    ``launch_within``: seconds that are added to the time that a worker has until it is ready. A runtime whose
+    leftovers cost money also implements `Inventory`; a runtime that keeps what it made for later launches also
+    implements `Caching`.
 
     Attributes:
         Options: Struct of the profile's keys, validated when the configuration is read.
-        is_remote: Whether works run on other machines than the scheduler's: they then get
-            `cloud_build_config`, else `local_build_config`.
+        is_remote: Whether works run on other machines than the scheduler. If so, they get `cloud_build_config`,
+            otherwise `local_build_config`.
         name: Name of the profile.
     """
 
@@ -42,55 +43,59 @@ class Runtime(Protocol):
     ) -> None: ...
 
     async def routes(self, listener: Address) -> Sequence[Address]:
-        """Addresses at which workers launched here can reach the listener, best first.
+        """Return the addresses at which workers launched here can reach the listener, best first.
 
-        The scheduler gives a `Door`, so that a runtime which carries connections itself need not dial the listener.
+        The scheduler passes a `ListenerAddress`. With its ``accept``, a runtime that carries connections itself need
+        not dial the listener.
         """
         ...
 
     async def launch(self, spec: Spec) -> Ref:
-        """Bring the spec to life; returns when the platform has accepted it.
+        """Launch the spec. Return when the platform has accepted it; the worker need not run yet.
 
-        Launching the same spec again gives the same ref and starts nothing. After an error or a
-        cancellation, whatever was made is found by `find` and can be released.
+        Launching the same spec again returns the same ref and starts nothing. After an error or a cancellation,
+        `find` returns everything that was made, and it can be released.
 
         Raises:
-            Rejected, NoCapacity, Conflict, Unreachable: As their classes say.
+            Rejected, NoCapacity, Conflict, Unreachable: See their classes.
         """
         ...
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each, in order. Never raises for a single one: that one is `Standing.UNKNOWN`."""
+        """Return a report for each ref, in order. A ref that fails is `Standing.UNKNOWN` and raises nothing."""
         ...
 
     async def wait(self, ref: Ref) -> Report:
-        """Return once it is over (`Standing.is_over`). Cancelling leaves everything as it was."""
+        """Return when the launch has ended (`Standing.is_over`). Cancelling leaves everything as it was."""
         ...
 
     async def stop(self, ref: Ref, grace: float) -> None:
-        """End the whole process tree: ask (SIGTERM), and force after `grace` seconds. 0 forces at once.
+        """End the whole process tree: send SIGTERM, and SIGKILL after `grace` seconds. 0 kills at once.
 
-        Valid while it is pending; something absent is a success; may be repeated, and a repetition with
-        a shorter grace shortens it. Returns when it is over.
+        Return when the launch has ended. Valid also while the launch is pending; succeeds at once if it is absent.
+        May be repeated: a call with a shorter grace shortens it.
         """
         ...
 
     def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """Its output, standard and error in one stream, as ``(offset, bytes)`` from byte `start` on.
+        """Yield the output as ``(offset, bytes)`` from byte `start` on: standard output and error in one stream.
 
-        With `follow` it goes on until the worker is over and everything has been given. The output stays
-        readable after the exit, until `release`. A ref that is not known has no output.
+        With `follow` it goes on until the worker has ended and all output has been yielded. The output stays readable
+        after the exit, until `release`. An unknown ref has no output.
         """
         ...
 
     async def release(self, ref: Ref) -> None:
-        """Give back everything that the launch made; ends it first if it still runs. Idempotent.
+        """Free everything that the launch made; end it first if it still runs. Idempotent.
 
         Raises:
-            ExceptionGroup: Of what could not be given back, after everything was tried.
+            ExceptionGroup: Everything was tried; one exception for each thing that could not be freed.
         """
         ...
 
     async def find(self, owner: str) -> Sequence[Ref]:
-        """Every ref of this owner that was not released, in every standing; all of them, or an error."""
+        """Return every ref of this owner that was not released, in any standing.
+
+        Raise an error if the list would be incomplete.
+        """
         ...

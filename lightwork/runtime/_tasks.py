@@ -1,4 +1,4 @@
-"""What runtimes share whose launches are tasks of the scheduler's own process."""
+"""The base class of runtimes whose launches are tasks of the scheduler's process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LaunchT = TypeVar("_LaunchT", bound=_Launch)
 
 
 class TaskRuntime(abc.ABC, Generic[_LaunchT]):
-    """A `Runtime` whose launches are tasks: there is no output, and what is known of them is in memory.
+    """A `Runtime` whose launches are tasks. Launches have no output and are kept in memory only.
 
-    A subclass launches, waits and stops. It puts what it launches into ``_launches``, by name, where it stays until it
-    is released; ``_known`` is the look before that.
+    A subclass implements ``launch``, ``wait`` and ``stop``. It checks ``_known`` before a launch and puts the launch
+    into ``_launches``, by name. The launch stays there until it is released.
 
     Attributes:
         name: Name of the profile.
@@ -37,30 +37,30 @@ class TaskRuntime(abc.ABC, Generic[_LaunchT]):
         self._launches: dict[str, _LaunchT] = {}
 
     def _ask(self) -> None:
-        """Raise where the platform does not answer now. A task always does."""
+        """Raise if the platform does not answer now. Tasks always answer."""
         return
 
     async def routes(self, listener: Address) -> Sequence[Address]:
-        """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
+        """Return the listener's Unix socket, then its address: the loopback if it listens on every interface."""
         return listener.from_here
 
     def _known(self, spec: Spec) -> _LaunchT | None:
-        """What was launched from this spec already, None if nothing was.
+        """Return the launch of this spec, None if it was not launched yet.
 
         Raises:
-            Conflict: Something was launched under its name from another.
+            Conflict: Another spec was launched under the same name.
         """
         launch = self._launches.get(spec.name)
         if launch is not None and launch.spec != spec:
-            raise Conflict(f"{spec.name}: launched already, from another spec; names are used once")
+            raise Conflict(f"{spec.name} was launched already, from another spec; use each name once")
         return launch
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each."""
+        """Return a report for each ref, in order."""
         return [self._report(ref) for ref in refs]
 
     def _report(self, ref: Ref) -> Report:
-        """What became of one."""
+        """Return the report for one ref."""
         launch = self._launches.get(ref.name)
         return ABSENT if launch is None else launch.report
 
@@ -73,7 +73,7 @@ class TaskRuntime(abc.ABC, Generic[_LaunchT]):
         """See `Runtime.stop`."""
 
     async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """Nothing: the output is the process's own. With `follow` it ends when the task does."""
+        """Yield nothing: the output goes to the process's own streams. With `follow`, end when the task does."""
         self._ask()
         if follow:
             await self.wait(ref)
@@ -82,7 +82,7 @@ class TaskRuntime(abc.ABC, Generic[_LaunchT]):
             yield piece
 
     async def release(self, ref: Ref) -> None:
-        """Forget the launch; ends it first if it runs."""
+        """Forget the launch; end it first if it runs."""
         try:
             await self.stop(ref, 0)
         except RuntimeFailure as error:
@@ -90,10 +90,10 @@ class TaskRuntime(abc.ABC, Generic[_LaunchT]):
         self._launches.pop(ref.name, None)
 
     async def find(self, owner: str) -> Sequence[Ref]:
-        """Every launch of this owner that was not released."""
+        """Return the ref of every launch of this owner that was not released."""
         self._ask()
         return [self._ref(name) for name, launch in self._launches.items() if launch.spec.owner == owner]
 
     def _ref(self, name: str) -> Ref:
-        """The ref of a launch."""
+        """Return the ref of a launch."""
         return Ref(self.name, name)

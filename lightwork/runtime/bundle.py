@@ -1,7 +1,7 @@
-"""An app's folder as one tar: the same files give the same bytes, and so the same digest, on every machine.
+"""An app's folder as one tar. The same files make the same bytes, and so the same digest, on every machine.
 
-A bundle is not held in memory: `make_bundle` reads the files for their digest, and `Bundle.write` reads them
-once more where the tar is wanted. Most starts find that the other side has the digest and never come to that.
+A bundle is not held in memory: `make_bundle` reads the files to compute the digest, and `Bundle.write` reads them
+again to write the tar. For most launches the remote machine has the digest already, and no tar is written.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from lightwork.runtime.ignore import IGNORE_FILE, app_files
 __all__ = ["LARGE", "Bundle", "make_bundle", "unpack"]
 
 LARGE = 50 * 1000 * 1000
-"""Bytes past which `make_bundle` warns: what is sent to every machine should be code."""
+"""Size in bytes above which `make_bundle` warns: only code should be sent to every machine."""
 
 _MTIME = 315532800
-"""Time of every file: 1980-01-01 UTC, the first that zip files can express."""
+"""Modification time of every member: 1980-01-01 UTC, the first time that a zip file can express."""
 
 _NUM_NAMED = 5
 _log = get_logger(__name__)
@@ -40,12 +40,12 @@ class _Sink(Protocol):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """The files of a folder that are sent along.
+    """The files of a folder that are sent to where works run.
 
     Attributes:
-        folder: Where they are, absolute.
+        folder: Absolute path of the folder.
         digest: SHA-256 of the tar, in hexadecimal.
-        size: Sum of the files' sizes in bytes.
+        size: Sum of the file sizes in bytes.
         files: The files, relative to the folder and sorted.
     """
 
@@ -58,28 +58,27 @@ class Bundle(msgspec.Struct, frozen=True):
         """Write the tar. Blocks while it reads the files.
 
         Raises:
-            UsageError: The files have changed since the bundle was made; `target` then has a tar that must not
-                be used.
-            OSError: A file cannot be read, or `target` not written.
+            UsageError: The files have changed since the bundle was made. Do not use the tar in `target` then.
+            OSError: A file cannot be read, or `target` cannot be written.
         """
         hashing = _Hashing(target)
         _write_tar(self.folder, self.files, hashing)
         if hashing.hexdigest() != self.digest:
-            raise UsageError(f"files in {self.folder} were changed while they were bundled: start again")
+            raise UsageError(f"files in {self.folder} were changed while they were bundled; start the app again")
 
 
 def make_bundle(folder: str | os.PathLike[str], patterns: Sequence[str] = ()) -> Bundle:
-    """Find the files of an app's folder that are sent along, and their digest. Blocks while it reads them.
+    """List the files of an app's folder to send, and compute their digest. Blocks while it reads them.
 
-    Names, contents, links and whether a file is executable decide the digest; times and owners do not. A file that
-    is not readable to all still becomes so.
+    The digest depends on names, contents, links and whether a file is executable, not on times and owners. All
+    files of the tar are readable to everybody, even if the original is not.
 
     Args:
         folder: The app's folder.
-        patterns: What to leave out, as lines of ``.lightningignore``; see `lightwork.runtime.ignore.app_files`.
+        patterns: Files to leave out, as lines of ``.lightningignore``; see `lightwork.runtime.ignore.app_files`.
 
     Raises:
-        ConfigError: A pattern cannot be understood.
+        ConfigError: A pattern is invalid.
         UsageError: Links lead out of the folder.
         OSError: The folder, or a file in it, cannot be read.
     """
@@ -95,22 +94,22 @@ def make_bundle(folder: str | os.PathLike[str], patterns: Sequence[str] = ()) ->
 
 
 def unpack(source: IO[bytes], target: str | os.PathLike[str], digest: str | None = None) -> None:
-    """Unpack a bundle's tar into the folder `target`, which appears whole or not at all. Blocks.
+    """Unpack a bundle's tar into the folder `target`, which appears complete or not at all. Blocks.
 
-    A `target` that is there already stays as it is. Nothing is written outside of it: ``..``, links that lead out and
-    devices are refused, a leading slash and special mode bits are dropped.
+    A `target` that exists is left as it is. Nothing is written outside of it: ``..``, links that lead out and devices
+    are refused; a leading slash and special mode bits are dropped.
 
     Args:
-        source: The tar, readable; `digest` needs it to be seekable as well.
+        source: The tar, readable; with `digest` also seekable.
         target: The folder to make. Its parents are made too.
-        digest: What the tar must have, None to take it as it is.
+        digest: Expected digest of the tar; None to skip the check.
 
     Raises:
-        UsageError: The digest is another, or the tar has what is refused, or is none.
+        UsageError: The digest differs, the tar has refused members, or `source` is not a tar.
         OSError: The folder cannot be written.
     """
     if not hasattr(tarfile, "data_filter"):
-        raise UsageError("this Python cannot unpack a tar safely: take 3.11.4 or newer")
+        raise UsageError("this Python cannot unpack a tar safely; use Python 3.11.4 or newer")
     place = Path(target)
     if digest is not None:
         _check_digest(source, digest)
@@ -126,26 +125,28 @@ def unpack(source: IO[bytes], target: str | os.PathLike[str], digest: str | None
     except tarfile.TarError as error:
         raise UsageError(f"the bundle for {place} is refused: {error}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # renamed, it is not there any more
+        shutil.rmtree(aside, ignore_errors=True)  # not found if it was renamed
 
 
 def _rename(aside: str, place: Path) -> None:
     try:
         os.rename(aside, place)
     except OSError:
-        if not place.is_dir():  # else another did it at the same time
+        if not place.is_dir():  # otherwise another process made it at the same time
             raise
 
 
 def _check_digest(source: IO[bytes], digest: str) -> None:
     found = hashlib.file_digest(cast(io.BufferedIOBase, source), "sha256").hexdigest()
     if found != digest:
-        raise UsageError(f"the bundle has the digest {found[:12]}, not {digest[:12]}: it was damaged on its way")
+        raise UsageError(
+            f"the bundle must have the digest {digest[:12]}, got {found[:12]}: it was damaged in transit; send it again"
+        )
     source.seek(0)
 
 
 class _Hashing:
-    """A file to write to that digests what passes through."""
+    """A writable file that computes the digest of the data written to it."""
 
     def __init__(self, target: _Sink, *, keep: bool = True) -> None:
         self._target = target
@@ -163,7 +164,7 @@ class _Hashing:
 
 
 def _write_tar(root: str, files: Sequence[str], target: _Hashing) -> None:
-    # In stream mode nothing is sought, and headers of the pax format depend on the names and sizes alone.
+    # Stream mode does not seek, and headers of the pax format depend on the names and sizes alone.
     with tarfile.open(fileobj=cast(IO[bytes], target), mode="w|", format=tarfile.PAX_FORMAT) as tar:
         folders: set[PurePosixPath] = set()
         for name in files:
@@ -197,7 +198,7 @@ def _member(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
 def _warn(root: str, size: int, sizes: dict[str, int]) -> None:
     largest = sorted(sizes, key=lambda name: -sizes[name])[:_NUM_NAMED]
     _log.warning(
-        f"the app's folder is large, and is sent to wherever a work runs: leave files out in {IGNORE_FILE}",
+        f"the app's folder is large and is sent to every machine that runs works; exclude files in {IGNORE_FILE}",
         folder=root,
         megabytes=round(size / 1e6),
         largest=[f"{name} ({sizes[name] / 1e6:.1f} MB)" for name in largest],

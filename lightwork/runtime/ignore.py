@@ -1,8 +1,8 @@
-"""Which files of an app's folder are sent along with its code: the rules of ``.lightningignore``.
+"""The files of an app's folder that are sent with its code: the rules of ``.lightningignore``.
 
-They are those of ``.gitignore``. A later line wins over an earlier one, a file of a sub-folder over those
-above it, and nothing below a folder that is left out comes back. pathspec translates single patterns; which
-one decides, and that a folder which is left out is not even entered, is done here.
+The rules are the same as for ``.gitignore``. A later line wins over an earlier one. An ignore file of a sub-folder
+wins over those above it. Nothing below an ignored folder can be included again. pathspec translates single patterns;
+this module selects the pattern that decides, and does not enter ignored folders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lightwork.errors import ConfigError, UsageError
 __all__ = ["IGNORE_FILE", "app_files"]
 
 IGNORE_FILE = ".lightningignore"
-"""Name of the files with patterns, one to a line."""
+"""Name of the files with ignore patterns, one per line."""
 
 _ALWAYS = (
     ".git", ".hg/", ".svn/",
@@ -25,27 +25,28 @@ _ALWAYS = (
     ".mypy_cache/", ".pytest_cache/", ".ruff_cache/", ".hypothesis/", ".tox/", ".nox/",
     ".ipynb_checkpoints/", "node_modules/", ".DS_Store",
 )  # fmt: skip
-"""Left out unless a pattern says otherwise, as in ``!venv/``. In a worktree ``.git`` is a file."""
+"""Patterns that always apply, unless a later one such as ``!venv/`` reverts them. In a worktree ``.git`` is a file."""
 
 
 def app_files(folder: str | os.PathLike[str], patterns: Sequence[str] = ()) -> list[PurePosixPath]:
-    """The files of an app's folder that are sent along, relative to it and sorted.
+    """Return the files of an app's folder that are sent with its code, relative to the folder and sorted.
 
-    Left out is what the files named ``.lightningignore`` say, in the folder and below it, what `patterns`
-    say, and what is never part of a program: version control, caches, virtual environments,
-    ``node_modules``. A pattern with ``!`` brings such a file back.
+    Three sources exclude files: the files named ``.lightningignore`` in the folder and below it, `patterns`, and
+    built-in patterns for what is never part of a program (version control, caches, virtual environments,
+    ``node_modules``). A pattern with ``!`` includes such a file again.
 
-    A symbolic link is listed as a link; it is not followed. What is neither a file nor a link, such as a
+    A symbolic link is listed as a link; it is not followed. Anything that is neither a file nor a link, such as a
     socket, is not listed.
 
     Args:
         folder: The app's folder.
-        patterns: More lines, as if they stood at the end of the folder's own ``.lightningignore``.
+        patterns: More lines, as if they were at the end of the folder's own ``.lightningignore``.
 
     Raises:
-        ConfigError: A pattern cannot be understood, or an ignore file is no text; names the file and the line.
-        UsageError: Links lead out of the folder, or are absolute and would do so elsewhere; names each.
-        OSError: The folder, or one in it, cannot be read.
+        ConfigError: A pattern is invalid, or an ignore file is not text. The message names the file and the line.
+        UsageError: Links lead out of the folder, or are absolute and would lead out of it on another machine. The
+            message names each link.
+        OSError: The folder, or a folder in it, cannot be read.
     """
     root = os.fspath(folder)
     rules = [*_rules("", "the built-in patterns", _ALWAYS), *_read_rules(root, "")]
@@ -61,15 +62,15 @@ def app_files(folder: str | os.PathLike[str], patterns: Sequence[str] = ()) -> l
             found.append(path)
     if strays:
         raise UsageError(
-            f"links in {root} that lead out of it cannot be sent along: {', '.join(sorted(strays))}. Copy the files, "
-            f"make the links relative, or leave them out in {IGNORE_FILE}"
+            f"links must not lead out of the app's folder {root}, got {', '.join(sorted(strays))}. Copy the files, "
+            f"make the links relative, or exclude them in {IGNORE_FILE}"
         )
     return sorted(map(PurePosixPath, found))
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """One pattern. `matches` is asked with paths relative to `base`, the folder whose file it stands in."""
+    """One pattern. `matches` takes paths relative to `base`, the folder of the ignore file with the pattern."""
 
     base: str
     ignores: bool
@@ -107,19 +108,19 @@ def _read_rules(root: str, base: str) -> list[_Rule]:
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text in UTF-8: {error}") from error
+        raise ConfigError(f"{path} must be text in UTF-8: {error}") from error
     return _rules(base, path, text.split("\n"))
 
 
 def _rules(base: str, source: str, lines: Sequence[str]) -> list[_Rule]:
     if isinstance(lines, str):
-        raise ConfigError(f"{source} must be a list of patterns, not the string {lines!r}")
+        raise ConfigError(f"{source} must be a list of patterns, got the string {lines!r}")
     found: list[_Rule] = []
     for number, line in enumerate(lines, 1):
         try:
             rule = _rule(base, line)
         except ValueError as error:
-            raise ConfigError(f"{source}, line {number}: {line!r} is no pattern: {error}") from error
+            raise ConfigError(f"{source}, line {number}: invalid pattern {line!r}: {error}") from error
         if rule is not None:
             found.append(rule)
     return found
@@ -139,10 +140,10 @@ def _rule(base: str, line: str) -> _Rule | None:
 
 
 def _matcher(text: str) -> Callable[[str], bool] | None:
-    """Whether a path itself, not a folder above it, is matched; None for a pattern that matches nothing."""
-    from pathspec import GitIgnoreSpec  # takes longer than the rest of this package's facts together
+    """Return a function that tells whether a path itself, not a folder above it, matches; None if nothing can match."""
+    from pathspec import GitIgnoreSpec  # slow to import
 
-    # A "!" or "#" here is a character of a name: the special ones in front are gone.
+    # A "!" or "#" here is part of a name: the special ones in front were removed.
     escaped = f"\\{text}" if text[:1] in ("!", "#") else text
     if not escaped:
         return None
@@ -152,8 +153,8 @@ def _matcher(text: str) -> Callable[[str], bool] | None:
 
     def matches(path: str) -> bool:
         found = pattern.match_file(path)
-        # `ps_d` is the slash behind a folder above `path`. The expressions are greedy: were there a match of the
-        # path itself as well, it would have been found first.
+        # `ps_d` is the slash after a folder above `path`. The expressions are greedy: a match of the path itself
+        # would have been found first.
         return found is not None and found.match.groupdict().get("ps_d") is None
 
     return matches

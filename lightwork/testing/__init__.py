@@ -1,4 +1,4 @@
-"""For those who test: the checks that every runtime must pass, and a runtime that misbehaves on order."""
+"""Tools for tests: the checks that every runtime must pass, and a fake runtime that fails on demand."""
 
 from __future__ import annotations
 

@@ -1,16 +1,18 @@
-"""What every runtime must do, as checks that anyone can run against theirs.
+"""The conformance suite: checks that every runtime must pass.
+
+Run all of them in one test:
 
     async def test_my_runtime():
         await check_runtime(lambda: MyRuntime("mine", MyRuntime.Options()))
 
-or one test for each check:
+or make one test for each check:
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     async def test_contract(check):
         await run_check(check, lambda: MyRuntime("mine", MyRuntime.Options()))
 
-Launches run the entry of this module, so it must be importable where works run. A check that fails raises
-`AssertionError`; none asserts how long anything takes.
+The launches run `main` of this module, so it must be importable where works run. A check that fails raises
+`AssertionError`. No check asserts how long anything takes.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ _FOREVER = 3600.0
 
 
 def main() -> int:
-    """What a launch of these checks runs: one command, read from standard input."""
+    """Run one command, read from standard input. This is the entry of the launches that the checks make."""
     command, _, rest = sys.stdin.buffer.read().decode().partition(" ")
     match command:
         case "exit":
@@ -100,7 +102,7 @@ def main() -> int:
         case "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case "family":
-            # In a session of its own, as a daemon would be: a group's end is not enough to end it.
+            # In its own session, like a daemon: killing the process group does not end it.
             subprocess.Popen([sys.executable, "-c", _HEIR], start_new_session=True)
     print("waiting", flush=True)
     while True:
@@ -114,18 +116,21 @@ while True:
     print("here", flush=True)
     time.sleep(0.05)
 """
-"""What outlives its parent, unless it is ended: it says so again and again."""
+"""A program that outlives its parent unless it is ended, and prints a line every 0.05 s."""
 
 _HEARD = 0.5
-"""Seconds in which what lives would have been heard, ten times over."""
+"""Seconds to wait for output of a process that should be dead; a living one would print ten lines in this time."""
 
 
 def _where_seen(secret: bytes) -> list[str]:
-    """The command lines and environments of this machine's processes that hold it; none where there is no ``/proc``."""
+    """Return the command lines and environments of this machine's processes that contain `secret`.
+
+    The list is empty on a system without ``/proc``.
+    """
     found: list[str] = []
     for pid in os.listdir("/proc") if os.path.isdir("/proc") else []:
         for file in ("cmdline", "environ") if pid.isdigit() else ():
-            # It has ended, or is another user's.
+            # The process has ended, or belongs to another user.
             with contextlib.suppress(OSError), open(f"/proc/{pid}/{file}", "rb") as opened:
                 if secret in opened.read():
                     found.append(f"{file} of process {pid}")
@@ -133,7 +138,7 @@ def _where_seen(secret: bytes) -> list[str]:
 
 
 async def serve(ticket: bytes) -> int:
-    """The same for a runtime that runs works in its own process. It has no output and no signals."""
+    """Run one command, as `main` does, for a runtime that runs works as tasks. There is no output and no signal."""
     command, _, rest = ticket.decode().partition(" ")
     match command:
         case "exit":
@@ -145,11 +150,11 @@ async def serve(ticket: bytes) -> int:
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a runtime cannot do by its nature; the checks that need it are left out.
+    """The abilities of a runtime. The checks that need an ability that it lacks are left out.
 
     Attributes:
-        has_output: `Runtime.logs` gives what the launch prints.
-        outlives: What was launched goes on when the runtime's context is left.
+        has_output: Whether `Runtime.logs` returns what the launch prints.
+        outlives: Whether launches go on when the runtime's context is left.
     """
 
     has_output: bool = True
@@ -157,11 +162,11 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Case:
-    """What one check works with: an entered runtime and an owner of its own.
+    """The environment of one check: an entered runtime and a unique owner.
 
     Attributes:
-        factory: Makes a runtime like `runtime`, not entered.
-        runtime: The runtime that is checked.
+        factory: Return another runtime like `runtime`, not entered.
+        runtime: The runtime to check, entered.
         owner: Id that nothing else uses.
     """
 
@@ -172,7 +177,7 @@ class Case:
         self._count = 0
 
     def spec(self, command: str, **changes: Any) -> Spec:
-        """A spec with a name that was not used yet, whose launch does `command`."""
+        """Return a spec with an unused name. Its launch runs `command`."""
         self._count += 1
         fields: dict[str, Any] = {
             "name": f"{self.owner}-{self._count}",
@@ -183,15 +188,15 @@ class Case:
         return Spec(**{**fields, **changes})
 
     async def report(self, ref: Ref) -> Report:
-        """What the runtime says of one ref."""
+        """Return the runtime's report for one ref."""
         (report,) = await self.runtime.poll([ref])
         return report
 
     async def output(self, ref: Ref, start: int = 0, *, follow: bool = False) -> bytes:
-        """Its output from `start` on; checks that the offsets follow each other."""
+        """Return the output from `start` on. Check that the offsets have no gaps."""
         data = b""
         async for offset, piece in self.runtime.logs(ref, start, follow=follow):
-            assert offset == start + len(data), f"a piece at {offset} follows {len(data)} bytes from {start}"
+            assert offset == start + len(data), f"expected a piece at offset {start + len(data)}, got one at {offset}"
             data += piece
         return data
 
@@ -200,14 +205,14 @@ Check = Callable[[Case], Awaitable[None]]
 
 
 async def check_runtime(factory: Callable[[], Runtime], traits: Traits | None = None) -> None:
-    """Run every check, each in a context of its own.
+    """Run every check, each with a new runtime.
 
     Args:
-        factory: Makes a runtime; called once or more for each check.
-        traits: What is asked of it, everything by default.
+        factory: Return a new runtime. Called at least once for each check.
+        traits: Abilities of the runtime (default: all).
 
     Raises:
-        ExceptionGroup: Of every check that failed, with a note that names it.
+        ExceptionGroup: The errors of all checks that failed, each with a note that names the check.
     """
     failures: list[Exception] = []
     for check in checks_for(traits or Traits()):
@@ -221,7 +226,7 @@ async def check_runtime(factory: Callable[[], Runtime], traits: Traits | None = 
 
 
 async def run_check(check: Check, factory: Callable[[], Runtime]) -> None:
-    """Run one check, release what it launched, and see that nothing is left."""
+    """Run one check, release what it launched, and verify that nothing is left."""
     async with asyncio.timeout(_LIMIT), factory() as runtime:
         case = Case(factory, runtime)
         try:
@@ -234,7 +239,7 @@ async def run_check(check: Check, factory: Callable[[], Runtime]) -> None:
 
 
 def checks_for(traits: Traits) -> list[Check]:
-    """The checks that a runtime with these traits must pass."""
+    """Return the checks that a runtime with these traits must pass."""
     left_out = (() if traits.has_output else _NEED_OUTPUT) + (() if traits.outlives else _NEED_TO_OUTLIVE)
     return [check for check in CHECKS if check not in left_out]
 
@@ -247,7 +252,7 @@ def _name(check: Check) -> str:
 
 
 async def exit_code_is_reported(case: Case) -> None:
-    """The exit code and its cause are the same from `wait`, from a second `wait` and from `poll`."""
+    """`wait`, a second `wait` and `poll` return the same exit code and cause."""
     ref = await case.runtime.launch(case.spec("exit 3"))
     report = await case.runtime.wait(ref)
     assert (report.standing, report.exit_code, report.cause) == (Standing.EXITED, 3, Cause.EXIT), report
@@ -256,7 +261,7 @@ async def exit_code_is_reported(case: Case) -> None:
 
 
 async def exception_is_exit_code_one(case: Case) -> None:
-    """An entry that raises ends with exit code 1 and harms nothing else."""
+    """An entry that raises ends with exit code 1, and other launches go on."""
     other = await case.runtime.launch(case.spec("wait"))
     report = await case.runtime.wait(await case.runtime.launch(case.spec("raise oops")))
     assert (report.standing, report.exit_code) == (Standing.EXITED, 1), report
@@ -264,7 +269,7 @@ async def exception_is_exit_code_one(case: Case) -> None:
 
 
 async def launch_again_starts_nothing(case: Case) -> None:
-    """The same spec gives the same ref: while it runs, at the same time, and after it has ended."""
+    """Launching the same spec again returns the same ref: concurrently, while it runs, and after its end."""
     spec = case.spec("wait")
     refs = await asyncio.gather(*(case.runtime.launch(spec) for _ in range(5)))
     refs.append(await case.runtime.launch(spec))
@@ -276,7 +281,7 @@ async def launch_again_starts_nothing(case: Case) -> None:
 
 
 async def another_spec_of_that_name_is_a_conflict(case: Case) -> None:
-    """A name is used once: another ticket alone makes it another spec, and the first is not disturbed."""
+    """Launching another spec with a used name is a conflict, even if only the ticket differs; the first runs on."""
     spec = case.spec("wait")
     ref = await case.runtime.launch(spec)
     with contextlib.suppress(Conflict):
@@ -286,7 +291,7 @@ async def another_spec_of_that_name_is_a_conflict(case: Case) -> None:
 
 
 async def cancelled_launch_is_found(case: Case) -> None:
-    """Wherever a launch is cancelled, `find` gives what was made, and that can be released."""
+    """At whatever point a launch is cancelled, `find` returns what was made, and it can be released."""
     for turns in range(12):
         spec = case.spec("wait")
         launching = asyncio.ensure_future(case.runtime.launch(spec))
@@ -306,14 +311,14 @@ async def cancelled_launch_is_found(case: Case) -> None:
 
 
 async def routes_are_given(case: Case) -> None:
-    """There is at least one route, and it has the listener's port unless a tunnel changed that."""
+    """There is at least one route, with a host and a valid port."""
     routes = await case.runtime.routes(Address("127.0.0.1", 4321))
     assert routes, "no route"
     assert all(route.host and 0 < route.port < 65536 for route in routes), routes
 
 
 async def diagnosis_agrees(case: Case) -> None:
-    """A runtime that offers a diagnosis finds no problem where it works, with its options and without any."""
+    """The diagnosis of a runtime that works finds no problem with its options, and also works without options."""
     kind: Any = type(case.runtime)
     if isinstance(kind, Diagnosable):
         for options in (getattr(case.runtime, "options", None), None):
@@ -324,7 +329,7 @@ async def diagnosis_agrees(case: Case) -> None:
 
 
 async def cache_leaves_what_is_used(case: Case) -> None:
-    """A runtime that keeps things names each once, and discards nothing that a launch uses."""
+    """A runtime with a cache lists each entry once, and does not discard entries that a launch uses."""
     if not isinstance(case.runtime, Caching):
         return
     before = {_cache_key(entry) for entry in await case.runtime.cached() if entry.in_use}
@@ -338,7 +343,7 @@ async def cache_leaves_what_is_used(case: Case) -> None:
         if entry.in_use and _cache_key(entry) not in before:
             assert not await case.runtime.discard(entry), f"{entry} was discarded while {ref.name} uses it"
     strange = Cached(kind="strange", name=f"{case.owner}-never", place="nowhere", size=0, unused_for=None, in_use=False)
-    assert await case.runtime.discard(strange), "what is not there is gone"
+    assert await case.runtime.discard(strange), "discard() of an entry that does not exist must return True"
     assert not (await case.report(ref)).standing.is_over
 
 
@@ -350,7 +355,7 @@ def _cache_key(entry: Cached) -> tuple[str, str, str]:
 
 
 async def unknown_ref_is_absent(case: Case) -> None:
-    """What was never launched is absent; it can be waited for, stopped and released, and has no output."""
+    """A ref that was never launched is absent. It can be waited for, stopped and released, and has no output."""
     ref = Ref(case.runtime.name, f"{case.owner}-never")
     assert (await case.report(ref)).standing is Standing.ABSENT
     assert (await case.runtime.wait(ref)).standing is Standing.ABSENT
@@ -360,7 +365,7 @@ async def unknown_ref_is_absent(case: Case) -> None:
 
 
 async def poll_answers_in_order(case: Case) -> None:
-    """One poll answers for many refs in their order, unknown ones between them too."""
+    """One poll returns the reports of many refs in their order, also with unknown refs among them."""
     ended = await case.runtime.launch(case.spec("exit 4"))
     running = await case.runtime.launch(case.spec("wait"))
     await case.runtime.wait(ended)
@@ -373,7 +378,7 @@ async def poll_answers_in_order(case: Case) -> None:
 
 
 async def cancelled_wait_changes_nothing(case: Case) -> None:
-    """Giving up waiting leaves the launch as it was, and others that wait get their answer."""
+    """Cancelling a `wait` does not change the launch, and other waiters still get their report."""
     ref = await case.runtime.launch(case.spec("wait"))
     impatient, patient = (asyncio.ensure_future(case.runtime.wait(ref)) for _ in range(2))
     await asyncio.sleep(0)
@@ -386,7 +391,7 @@ async def cancelled_wait_changes_nothing(case: Case) -> None:
 
 
 async def find_gives_the_owner_s_own(case: Case) -> None:
-    """`find` gives every ref of one owner in every standing, and none of another's."""
+    """`find` returns every ref of one owner in any standing, and no ref of another owner."""
     ended = await case.runtime.launch(case.spec("exit 0"))
     await case.runtime.wait(ended)
     running = await case.runtime.launch(case.spec("wait"))
@@ -396,7 +401,7 @@ async def find_gives_the_owner_s_own(case: Case) -> None:
 
 
 async def ref_can_be_written_down(case: Case) -> None:
-    """A ref that was encoded and decoded, or lost its hint, still names the launch."""
+    """A ref that was encoded and decoded, or has no hint, still identifies the launch."""
     ref = await case.runtime.launch(case.spec("exit 5"))
     copy = msgspec.json.decode(msgspec.json.encode(ref), type=Ref)
     assert (await case.runtime.wait(copy)).exit_code == 5
@@ -404,7 +409,7 @@ async def ref_can_be_written_down(case: Case) -> None:
 
 
 async def context_left_leaves_it_alone(case: Case) -> None:
-    """What runs goes on when the context is left, and another runtime finds it, watches it and ends it."""
+    """A launch runs on when the context is left, and another runtime can find it, wait for it and stop it."""
     async with case.factory() as first:
         ref = await first.launch(case.spec("wait"))
     async with case.factory() as second:
@@ -420,7 +425,7 @@ async def context_left_leaves_it_alone(case: Case) -> None:
 
 
 async def stop_ends_it(case: Case) -> None:
-    """A stop returns when it is over, says so as the cause, and may be repeated."""
+    """A stop returns when the launch has ended, sets the cause `STOPPED`, and may be repeated."""
     ref = await case.runtime.launch(case.spec("wait"))
     await case.runtime.stop(ref, 0.2)
     report = await case.report(ref)
@@ -430,14 +435,14 @@ async def stop_ends_it(case: Case) -> None:
 
 
 async def stop_forces_after_the_grace(case: Case) -> None:
-    """What ignores the request is ended by force."""
+    """A launch that ignores SIGTERM is killed."""
     ref = await case.runtime.launch(case.spec("stubborn"))
     await case.runtime.stop(ref, 0.2)
     assert (await case.report(ref)).standing.is_over
 
 
 async def shorter_grace_shortens(case: Case) -> None:
-    """A second stop without grace ends what the first one would have waited for."""
+    """A second stop without grace ends the launch while the first stop still waits."""
     ref = await case.runtime.launch(case.spec("stubborn"))
     patient = asyncio.ensure_future(case.runtime.stop(ref, _FOREVER))
     await asyncio.sleep(0)
@@ -447,7 +452,7 @@ async def shorter_grace_shortens(case: Case) -> None:
 
 
 async def stop_at_once_after_launch(case: Case) -> None:
-    """A stop that comes while the launch is still going on ends it too."""
+    """A stop during the launch ends it too."""
     spec = case.spec("wait")
     launching = asyncio.ensure_future(case.runtime.launch(spec))
     while not (found := await case.runtime.find(case.owner)):  # noqa: ASYNC110 -- the platform gives no event
@@ -457,7 +462,7 @@ async def stop_at_once_after_launch(case: Case) -> None:
 
 
 async def whole_tree_is_ended(case: Case) -> None:
-    """A stop ends what the launch has started too, in whatever session: nothing is heard of it afterwards."""
+    """A stop also ends the processes that the launch started, in any session: they write no output afterwards."""
     ref = await case.runtime.launch(case.spec("family"))
     data = b""
     async for _, piece in case.runtime.logs(ref, follow=True):
@@ -473,7 +478,7 @@ async def whole_tree_is_ended(case: Case) -> None:
 
 
 async def release_ends_and_forgets(case: Case) -> None:
-    """A release ends what runs; afterwards it is absent, has no output, and can be released again."""
+    """A release ends a running launch. Afterwards it is absent, has no output, and can be released again."""
     ref = await case.runtime.launch(case.spec("wait"))
     waiting = asyncio.ensure_future(case.runtime.wait(ref))
     await asyncio.sleep(0)
@@ -485,7 +490,7 @@ async def release_ends_and_forgets(case: Case) -> None:
 
 
 async def lifetime_ends_it(case: Case) -> None:
-    """What has a `max_lifetime` is ended when that is up, and the cause says so."""
+    """A launch is ended after its `max_lifetime`, with the cause `LIFETIME`."""
     report = await case.runtime.wait(await case.runtime.launch(case.spec("wait", max_lifetime=0.2)))
     assert (report.standing, report.cause) == (Standing.EXITED, Cause.LIFETIME), report
 
@@ -494,7 +499,7 @@ async def lifetime_ends_it(case: Case) -> None:
 
 
 async def output_is_kept(case: Case) -> None:
-    """The output is there after the exit, whole and from any offset, also beyond its end."""
+    """After the exit the complete output can be read, from any offset, also from one beyond its end."""
     ref = await case.runtime.launch(case.spec("say some words"))
     await case.runtime.wait(ref)
     assert await case.output(ref) == b"some words\n"
@@ -504,7 +509,7 @@ async def output_is_kept(case: Case) -> None:
 
 
 async def output_is_followed(case: Case) -> None:
-    """With `follow` a line comes while the launch runs, and the stream ends with it."""
+    """With `follow` a line arrives while the launch runs, and the stream ends when the launch ends."""
     ref = await case.runtime.launch(case.spec("wait"))
     stream = case.runtime.logs(ref, follow=True)
     offset, data = await anext(stream)
@@ -515,13 +520,13 @@ async def output_is_followed(case: Case) -> None:
 
 
 async def traceback_is_output(case: Case) -> None:
-    """An exception's traceback is the last of the output."""
+    """The traceback of an exception is part of the output."""
     ref = await case.runtime.launch(case.spec("raise some reason"))
     assert b"RuntimeError: some reason\n" in await case.output(ref, follow=True)
 
 
 async def secret_is_nowhere_to_be_seen(case: Case) -> None:
-    """The ticket is in no command line and no environment where it runs, and in nothing that the runtime gives back."""
+    """The ticket is in no command line and no environment on the worker's machine, and in no repr of the runtime."""
     secret = uuid.uuid4().hex
     spec = case.spec(f"look {secret}")
     ref = await case.runtime.launch(spec)

@@ -1,4 +1,4 @@
-"""A runtime for tests: works run as tasks of the test's own loop, and it misbehaves when the test says so.
+"""A fake runtime for tests: works run as tasks of the test's own loop, and the runtime fails on demand.
 
     fake = FakeRuntime()
     async with App(root, runtimes={"fake": fake}, runtime="fake"):
@@ -9,7 +9,7 @@
         fake.launches = Launches.GOOD
         assert await call == "done"
 
-Where it is not told to break it, it keeps the contract of `lightwork.runtime.Runtime`, and passes the checks of
+Unless the test requests a failure, it keeps the contract of `lightwork.runtime.Runtime` and passes the checks of
 `lightwork.testing.conformance` with ``Traits(has_output=False, outlives=False)``. It waits for the test and never for
 a clock.
 """
@@ -42,26 +42,26 @@ from lightwork.runtime import (
 __all__ = ["FakeOptions", "FakeRuntime", "Launches"]
 
 _FORCE_WITHIN = 5.0
-"""Seconds that a cancelled task has to end before `FakeRuntime.stop` says that it does not."""
+"""Seconds that a cancelled task has to end before `FakeRuntime.stop` raises."""
 
 _Serve = Callable[[bytes], Awaitable[int]]
 
 
 class FakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fake has no keys: its test tells it what to do."""
+    """A profile of the fake runtime has no keys: the test controls it by attributes."""
 
 
 class Launches(enum.StrEnum):
-    """What becomes of the launches that are asked of a `FakeRuntime`.
+    """What `FakeRuntime.launch` does.
 
     Attributes:
-        GOOD: They are accepted, and the works run.
-        SLOW: What they ask for is made at once, and is `Standing.PENDING`; they return, and the works run, when the
-            test sets `FakeRuntime.launches` to something else.
-        NEVER_COMES: They are accepted, and nothing ever dials.
-        COMES_HALF: What they ask for is made, is pending, and is found; then they raise `Unreachable`. The same spec
-            launched again goes on with it.
-        NO_CAPACITY: They raise `NoCapacity`, and nothing is made.
+        GOOD: Accept the launch and run the work.
+        SLOW: Make the launch at once, as `Standing.PENDING`. Return and run the work when the test sets
+            `FakeRuntime.launches` to another value.
+        NEVER_COMES: Accept the launch, but no worker ever dials.
+        COMES_HALF: Make the launch as `Standing.PENDING`, so that `find` returns it, then raise `Unreachable`.
+            Launching the same spec again continues it.
+        NO_CAPACITY: Raise `NoCapacity` and make nothing.
     """
 
     GOOD = "good"
@@ -72,35 +72,35 @@ class Launches(enum.StrEnum):
 
 
 class _Launch:
-    """One thing that was made, and the task in it once that runs."""
+    """One launch, with its task once it runs."""
 
     def __init__(self, spec: Spec, serve: _Serve) -> None:
         self.spec = spec
         self.serve = serve
         self.task: asyncio.Task[Report] | None = None
-        self.report = Report(Standing.PENDING, detail="made, and not started")
+        self.report = Report(Standing.PENDING, detail="made, not started yet")
         self.end_cause = Cause.EXIT
-        """What an end from now on is put down to."""
+        """The cause that the report has if the launch ends from now on."""
 
     @property
     def is_over(self) -> bool:
         return self.report.standing.is_over
 
     def put_down_to(self, cause: Cause) -> None:
-        """Say why it ends: what was taken back was not stopped, whoever asks for that as well."""
+        """Set the cause of the end. `PREEMPTED` stays, even if a stop follows."""
         if self.end_cause is not Cause.PREEMPTED:
             self.end_cause = cause
 
 
 class FakeRuntime(TaskRuntime[_Launch]):
-    """Runs works as tasks of the loop that entered it, and does what its test tells it.
+    """A runtime that runs works as tasks of the loop that entered it, and fails when the test requests it.
 
-    It calls the coroutine function ``serve`` of the entry's module with the ticket; what that returns is the exit
-    code. There is no output. `Spec.env`, `Spec.cwd`, `Spec.build` and `Spec.compute` are not used. Leaving the context
-    ends what runs, and waits for it.
+    It calls the coroutine function ``serve`` of the entry's module with the ticket. The return value is the exit code.
+    There is no output. `Spec.env`, `Spec.cwd`, `Spec.build` and `Spec.compute` are not used. Leaving the context
+    cancels the works and waits for them.
 
     Attributes:
-        specs: Every spec that was asked for, in order, repetitions and those that were refused too.
+        specs: Every spec passed to `launch`, in order, with repetitions and refused specs.
     """
 
     Options: ClassVar[type[msgspec.Struct]] = FakeOptions
@@ -125,13 +125,13 @@ class FakeRuntime(TaskRuntime[_Launch]):
         if tasks is not None:
             for launch in self._launches.values():
                 self._cut(launch, Cause.STOPPED)
-            await tasks.__aexit__(None, None, None)  # an error of the block is no group's: it goes on as it is
+            await tasks.__aexit__(None, None, None)  # an error of the block is not wrapped in an exception group
 
-    # --- what the test says -----------------------------------------------------------------------
+    # --- control by the test ----------------------------------------------------------------------
 
     @property
     def launches(self) -> Launches:
-        """What becomes of launches. Anything but `Launches.SLOW` lets those that are slow go on, as good ones."""
+        """What `launch` does. Setting any value but `Launches.SLOW` lets slow launches continue, as good ones."""
         return self._order
 
     @launches.setter
@@ -141,10 +141,10 @@ class FakeRuntime(TaskRuntime[_Launch]):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the platform cannot be asked, while the works live.
+        """Whether the platform does not answer. The works live on.
 
-        Polls say `Standing.UNKNOWN`. All else that is asked of it raises `Unreachable` and does nothing, a release in
-        its group; so does what waits for an answer at that moment.
+        `poll` reports `Standing.UNKNOWN`. Every other method that asks the platform raises `Unreachable` and does
+        nothing; `release` raises it in its exception group. A method that waits when this becomes True raises too.
         """
         return self._is_silent
 
@@ -154,14 +154,14 @@ class FakeRuntime(TaskRuntime[_Launch]):
         self._tell()
 
     async def preempt(self, *names: str) -> None:
-        """Take back what runs, with `Cause.PREEMPTED`; returns when it is over. A silent platform does so too.
+        """Preempt launches: end them with `Cause.PREEMPTED`. Return when they have ended. Works also while silent.
 
-        The worker says nothing more, as on a platform, and its task is cancelled: its calls fail as
-        ``spot_retrieval``. Unlike a process that is killed, its code sees the cancellation, and a plain ``run`` goes on
-        in its thread, which nobody listens to any more.
+        As on a real platform, the worker sends nothing more. Its task is cancelled, and its calls fail as
+        ``spot_retrieval``. Unlike in a killed process, the code of the work sees the cancellation, and a plain ``run``
+        goes on in its thread; its result is discarded.
 
         Args:
-            names: `Spec.name` of each; without any, everything that is not over.
+            names: `Spec.name` of each launch; without any, every launch that has not ended.
         """
         taken = [launch for name, launch in self._launches.items() if not names or name in names]
         for launch in taken:
@@ -169,7 +169,7 @@ class FakeRuntime(TaskRuntime[_Launch]):
         await self.until(lambda: all(launch.is_over for launch in taken))
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Return when `condition` is true; it is asked again after each change that this runtime sees."""
+        """Return when `condition` is true. It is evaluated again after each change of this runtime."""
         while not condition():
             await self._changed.wait()
 
@@ -180,9 +180,9 @@ class FakeRuntime(TaskRuntime[_Launch]):
     # --- the contract -----------------------------------------------------------------------------
 
     async def launch(self, spec: Spec) -> Ref:
-        """Start the task, or do what `launches` says; see `lightwork.runtime.Runtime.launch`."""
+        """Start the task, or fail as `launches` says; see `lightwork.runtime.Runtime.launch`."""
         if self._tasks is None:
-            raise RuntimeError("use the runtime in its context: `async with runtime:`")
+            raise RuntimeError("the runtime is not entered; use `async with runtime:`")
         self.specs.append(spec)
         self._tell()
         self._ask()
@@ -194,13 +194,13 @@ class FakeRuntime(TaskRuntime[_Launch]):
     def _make(self, spec: Spec) -> _Launch:
         serve = resolve_serve(spec.entry)
         if self._order is Launches.NO_CAPACITY:
-            raise NoCapacity(f"{self.name}: there is no room for another work")
+            raise NoCapacity(f"{self.name}: no room for another work")
         launch = self._launches[spec.name] = _Launch(spec, serve)
         self._tell()
         return launch
 
     async def _bring_up(self, launch: _Launch) -> None:
-        """Start the task of what was made, unless it is ended or released before its time comes."""
+        """Start the task of a launch, unless the launch is stopped or released before its time comes."""
         if self._order is Launches.COMES_HALF:
             raise Unreachable(f"{self.name}: no answer to the launch of {launch.spec.name}")
         serve = _never if self._order is Launches.NEVER_COMES else launch.serve
@@ -214,14 +214,14 @@ class FakeRuntime(TaskRuntime[_Launch]):
         self._tell()
 
     def _on_done(self, launch: _Launch, task: asyncio.Task[Report]) -> None:
-        if task.cancelled() or task.exception() is not None:  # such an error ends the group, which raises it
+        if task.cancelled() or task.exception() is not None:  # the error ends the task group, which raises it
             launch.report = _ended(launch.end_cause)
         else:
             launch.report = task.result()
         self._tell()
 
     def _cut(self, launch: _Launch, cause: Cause) -> None:
-        """End it at once. What has no task is over when this returns."""
+        """End a launch at once. A launch without a task has ended when this returns."""
         if launch.is_over:
             return
         launch.put_down_to(cause)
@@ -232,14 +232,14 @@ class FakeRuntime(TaskRuntime[_Launch]):
             self._tell()
 
     def _report(self, ref: Ref) -> Report:
-        """What became of it; nobody knows where the platform is silent."""
+        """Return the report for one ref; `Standing.UNKNOWN` while the platform is silent."""
         return _UNKNOWN if self._is_silent else super()._report(ref)
 
     async def wait(self, ref: Ref) -> Report:
-        """Return once it is over.
+        """Return the report when the launch has ended.
 
         Raises:
-            Unreachable: The platform is silent, or became so.
+            Unreachable: The platform is silent, or became silent.
         """
         launch = self._launches.get(ref.name)
         await self.until(lambda: self._is_silent or launch is None or launch.is_over)
@@ -247,11 +247,11 @@ class FakeRuntime(TaskRuntime[_Launch]):
         return ABSENT if launch is None else launch.report
 
     async def stop(self, ref: Ref, grace: float) -> None:
-        """Cancel the task if it has not ended by itself after `grace` seconds. There is no SIGTERM to ask with.
+        """Cancel the task if it has not ended by itself after `grace` seconds. A task cannot receive SIGTERM.
 
         Raises:
-            Unreachable: The platform is silent, or became so.
-            RuntimeFailure: It goes on after it was cancelled, as a thread does. It may end yet.
+            Unreachable: The platform is silent, or became silent.
+            RuntimeFailure: The task still runs after it was cancelled, for example in a thread. It may end later.
         """
         self._ask()
         launch = self._launches.get(ref.name)
@@ -262,7 +262,7 @@ class FakeRuntime(TaskRuntime[_Launch]):
             return
         self._cut(launch, Cause.STOPPED)
         if not await self._is_over_within(ref, _FORCE_WITHIN):
-            raise RuntimeFailure(f"{ref.name}: cancelled, and still running")
+            raise RuntimeFailure(f"{ref.name} was cancelled but still runs")
 
     async def _is_over_within(self, ref: Ref, seconds: float) -> bool:
         try:
@@ -273,12 +273,12 @@ class FakeRuntime(TaskRuntime[_Launch]):
         return True
 
     async def release(self, ref: Ref) -> None:
-        """Forget the launch; ends it first if it runs."""
+        """Forget the launch; end it first if it runs."""
         await super().release(ref)
         self._tell()
 
     def _ask(self) -> None:
-        """Raise `Unreachable` where the platform is silent."""
+        """Raise `Unreachable` while the platform is silent."""
         if self._is_silent:
             raise Unreachable(f"{self.name}: the platform does not answer")
 
@@ -291,7 +291,7 @@ def _ended(cause: Cause) -> Report:
 
 
 async def _never(ticket: bytes) -> int:
-    """The worker of a launch from which nothing comes."""
+    """Run for ever: the worker of a launch that never dials."""
     await asyncio.Event().wait()
     return 0
 
@@ -301,5 +301,5 @@ async def _run(launch: _Launch, serve: _Serve) -> Report:
         async with asyncio.timeout(launch.spec.max_lifetime):
             code, detail = await outcome_of(serve, launch.spec.ticket)
     except TimeoutError:
-        return Report(Standing.EXITED, cause=Cause.LIFETIME, detail="its max_lifetime was up")
+        return Report(Standing.EXITED, cause=Cause.LIFETIME, detail="max_lifetime was reached")
     return Report(Standing.EXITED, code, launch.end_cause, detail)

@@ -28,9 +28,12 @@ from lightwork.runtime import (
 __all__ = ["InProcessOptions", "InProcessRuntime"]
 
 _FORCE_WITHIN = 5.0
-"""Seconds that a cancelled task has to end before `stop` says that it does not."""
+"""Seconds that a cancelled task has to end before `stop` raises."""
 
-_STUCK = "cancelled, and still running: what ignores that, such as a thread, cannot be ended from within its process"
+_STUCK = (
+    "cancelled but still running; code that ignores cancellation, such as a thread, cannot be ended within the "
+    "scheduler's process"
+)
 
 
 class InProcessOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +41,7 @@ class InProcessOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Launch:
-    """One task, or what is left of it."""
+    """One launch: its task while it runs, and its report afterwards."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -49,12 +52,12 @@ class _Launch:
 
 
 class InProcessRuntime(TaskRuntime[_Launch]):
-    """Runs works as tasks of the process and the event loop that entered it.
+    """A runtime that runs works as tasks of the process and the event loop that entered it.
 
-    It calls the coroutine function ``serve`` of the entry's module with the ticket; what that returns is
-    the exit code. Output goes where the process's goes, so `logs` has none. `Spec.env`, `Spec.cwd`,
-    `Spec.build` and `Spec.compute` are not used, being the process's. A work cannot outlive its process:
-    leaving the context cancels what runs, and waits for it.
+    It calls the coroutine function ``serve`` of the entry's module with the ticket. The return value is the exit code.
+    Output goes to the streams of the process, so `logs` is empty. `Spec.env`, `Spec.cwd`, `Spec.build` and
+    `Spec.compute` are not used: the process has its own. A work cannot outlive its process: leaving the context
+    cancels the works and waits for them.
     """
 
     Options: ClassVar[type[msgspec.Struct]] = InProcessOptions
@@ -76,19 +79,19 @@ class InProcessRuntime(TaskRuntime[_Launch]):
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(kind, error, trace)
             for launch in self._launches.values():
-                if not launch.over.is_set():  # cancelled before its first step: its own `finally` never ran
+                if not launch.over.is_set():  # cancelled before its first step: its `finally` never ran
                     launch.report = _CANCELLED
                     launch.over.set()
 
     @classmethod
     async def diagnose(cls, name: str, options: InProcessOptions | None) -> Sequence[Finding]:
-        """Nothing can be missing; see `lightwork.runtime.Diagnosable`."""
-        return [Finding("process", Health.OK, "works run as tasks of the scheduler's own")]
+        """Return one finding that is OK: nothing can be missing. See `lightwork.runtime.Diagnosable`."""
+        return [Finding("process", Health.OK, "works run as tasks of the scheduler's process")]
 
     async def launch(self, spec: Spec) -> Ref:
         """Start the task; see `lightwork.runtime.Runtime.launch`."""
         if self._tasks is None:
-            raise RuntimeError("use the runtime in its context: `async with runtime:`")
+            raise RuntimeError("the runtime is not entered; use `async with runtime:`")
         if self._known(spec) is None:
             serve = resolve_serve(spec.entry)
             launch = self._launches[spec.name] = _Launch(spec)
@@ -102,13 +105,13 @@ class InProcessRuntime(TaskRuntime[_Launch]):
                 code, detail = await outcome_of(serve, launch.spec.ticket)
                 outcome = Report(Standing.EXITED, code, Cause.STOPPED if launch.stop_asked else Cause.EXIT, detail)
             if lifetime.cancelled_caught:
-                outcome = Report(Standing.EXITED, cause=Cause.LIFETIME, detail="its max_lifetime was up")
+                outcome = Report(Standing.EXITED, cause=Cause.LIFETIME, detail="max_lifetime was reached")
         finally:
             launch.report = outcome
             launch.over.set()
 
     async def wait(self, ref: Ref) -> Report:
-        """Return once the task is over."""
+        """Return the report when the task has ended."""
         launch = self._launches.get(ref.name)
         if launch is None:
             return ABSENT
@@ -116,10 +119,10 @@ class InProcessRuntime(TaskRuntime[_Launch]):
         return launch.report
 
     async def stop(self, ref: Ref, grace: float) -> None:
-        """Cancel the task if it has not ended by itself after `grace` seconds. There is no SIGTERM to ask with.
+        """Cancel the task if it has not ended by itself after `grace` seconds. A task cannot receive SIGTERM.
 
         Raises:
-            RuntimeFailure: It goes on after it was cancelled. It may end yet; nothing else can be done to it.
+            RuntimeFailure: The task still runs after it was cancelled. It may end later; nothing else can end it.
         """
         launch = self._launches.get(ref.name)
         if launch is None or launch.over.is_set():

@@ -58,7 +58,7 @@ def test_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     ids=["content", "executable", "name", "new file"],
 )
 def test_every_change_changes_the_digest(change: object, tmp_path: Path) -> None:
-    """A change of a file's content, executability, name or presence gives another digest."""
+    """A change of a file's content, executable bit, name or presence changes the digest."""
     folder = make_app(tmp_path / "app")
     (folder / "link.py").unlink()
     before = make_bundle(folder)
@@ -68,7 +68,7 @@ def test_every_change_changes_the_digest(change: object, tmp_path: Path) -> None
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    """What is unpacked has the files, links and executable bits of the folder, and nothing that is ignored."""
+    """The unpacked folder has the files, links and executable bits of the original, without ignored files."""
     folder = make_app(tmp_path / "app")
     (folder / ".lightningignore").write_text("data/\n")
     (folder / "data").mkdir()
@@ -95,7 +95,7 @@ def test_folder_that_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_change_while_bundling_is_noticed(tmp_path: Path) -> None:
-    """A file that has changed since its digest was made is not sent under that digest."""
+    """Writing a bundle fails if a file has changed since the digest was computed."""
     folder = make_app(tmp_path / "app")
     bundle = make_bundle(folder)
     (folder / "app.py").write_text("import sys\n")
@@ -104,7 +104,7 @@ def test_change_while_bundling_is_noticed(tmp_path: Path) -> None:
 
 
 def test_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    """A link that leads out is named in the error."""
+    """A link that leads out of the folder is an error that names the link."""
     folder = make_app(tmp_path / "app")
     (folder / "passwords").symlink_to("/etc/passwd")
     with pytest.raises(UsageError, match="passwords -> /etc/passwd"):
@@ -114,7 +114,7 @@ def test_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_large_folder_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Past the limit the largest files are named, and the bundle is made all the same."""
+    """Above the limit a warning names the largest files, and the bundle is made anyway."""
     monkeypatch.setattr(module, "LARGE", 1000)
     folder = make_app(tmp_path / "app")
     (folder / "weights").write_bytes(b"x" * 2_000_000)
@@ -148,7 +148,7 @@ def evil(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> io.BytesIO
     ids=["parent", "hidden parent", "absolute link", "link out", "hard link out", "device", "no tar"],
 )
 def test_tar_that_leads_out_is_refused(tar: io.BytesIO, tmp_path: Path) -> None:
-    """Nothing of a tar that would write elsewhere is left, neither outside nor inside."""
+    """A tar with members that lead out is refused, and no file is left outside or inside of the target."""
     tar.seek(0)
     with pytest.raises(UsageError, match="refused"):
         unpack(tar, tmp_path / "place" / "target")

@@ -17,7 +17,7 @@ from lightwork.runtime.ignore import IGNORE_FILE, app_files
 
 
 def tree(folder: Path, *files: str, **ignores: str) -> Path:
-    """Make empty files; `ignores` are the lines of the ignore files of folders, the root being `root`."""
+    """Make empty files. `ignores` has the lines of each folder's ignore file; `root` is the root folder."""
     for file in files:
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def test_files_are_relative_posix_paths_and_sorted(tmp_path: Path) -> None:
 
 
 def test_caches_and_environments_are_left_out(tmp_path: Path) -> None:
-    """Version control, caches, compiled files and virtual environments are not sent unless a pattern asks for them."""
+    """Version control, caches, compiled files and virtual environments are not sent unless a pattern includes them."""
     tree(tmp_path, ".git/config", "a/__pycache__/x.pyc", "x.pyc", "venv/bin/python", "a/node_modules/y", "main.py")
     tree(tmp_path, "sub/.git", "src/venv.py")
     assert names(tmp_path) == ["main.py", "src/venv.py"]
@@ -58,26 +58,26 @@ def test_rules_are_those_of_gitignore(tmp_path: Path) -> None:
 
 
 def test_sub_folder_decides_last(tmp_path: Path) -> None:
-    """The ignore file of a sub-folder wins over those above it, over the patterns too, and is relative to itself."""
+    """The ignore file of a sub-folder wins over the files above and over the patterns; it is relative to its folder."""
     tree(tmp_path, "a.log", "sub/a.log", "sub/deep/a.log", "sub/b", "b", root="*.log\n", sub="!/a.log\nb\n")
     assert names(tmp_path) == ["b", "sub/a.log"]
     assert names(tmp_path, "b", "!deep/a.log") == ["sub/a.log"]
 
 
 def test_patterns_stand_behind_the_root_file(tmp_path: Path) -> None:
-    """The patterns of a work are read after the folder's own ignore file and may bring files back."""
+    """The patterns of a work are read after the folder's own ignore file and can include its files again."""
     tree(tmp_path, "a", "b", "c", root="a\n")
     assert names(tmp_path, "!a", "b") == ["a", "c"]
 
 
 def test_nothing_comes_back_from_a_folder_that_is_left_out(tmp_path: Path) -> None:
-    """A folder that is left out is not entered: neither a negation nor an ignore file in it is read."""
+    """An ignored folder is not entered: neither a negation nor an ignore file in it has an effect."""
     tree(tmp_path, "out/keep", "in", root="out/\n!out/keep\n", out="!keep\n")
     assert names(tmp_path) == ["in"]
 
 
 def test_links_inside_are_listed_and_not_followed(tmp_path: Path) -> None:
-    """A relative link within the folder is a file of its own, also one to a folder and one to nothing."""
+    """A relative link within the folder is listed as a link, also if it leads to a folder or to nothing."""
     tree(tmp_path, "sub/a")
     for name, target in (("one", "sub/a"), ("two", "sub"), ("sub/up", "../sub"), ("none", "gone")):
         (tmp_path / name).symlink_to(target)
@@ -85,7 +85,7 @@ def test_links_inside_are_listed_and_not_followed(tmp_path: Path) -> None:
 
 
 def test_links_that_lead_out_are_named(tmp_path: Path) -> None:
-    """Links out of the folder, and absolute ones, are an error with all their names; one that is left out is none."""
+    """Links out of the folder and absolute links raise an error with all their names, unless they are ignored."""
     outside = tmp_path / "outside"
     root = tree(tmp_path / "app", "main.py")
     outside.mkdir()
@@ -94,13 +94,13 @@ def test_links_that_lead_out_are_named(tmp_path: Path) -> None:
     (root / "good").symlink_to("main.py")
     with pytest.raises(UsageError) as caught:
         app_files(root)
-    assert f"absolute -> {root / 'main.py'}, up -> ../outside. " in str(caught.value)
+    assert f"got absolute -> {root / 'main.py'}, up -> ../outside. " in str(caught.value)
     assert "good" not in str(caught.value)
     assert names(root, "up", "absolute") == ["good", "main.py"]
 
 
 def test_folder_reached_by_a_link_is_the_folder(tmp_path: Path) -> None:
-    """The folder itself may be given by a link."""
+    """The app's folder itself may be a link."""
     tree(tmp_path / "app", "a")
     (tmp_path / "app" / "b").symlink_to("a")
     (tmp_path / "link").symlink_to("app")
@@ -108,7 +108,7 @@ def test_folder_reached_by_a_link_is_the_folder(tmp_path: Path) -> None:
 
 
 def test_sockets_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is neither a file nor a link is not listed."""
+    """Entries that are neither files nor links, such as sockets and FIFOs, are not listed."""
     monkeypatch.chdir(tmp_path)  # the name of a socket must be short
     os.mkfifo("fifo")
     with socket.socket(socket.AF_UNIX) as sock:
@@ -117,12 +117,12 @@ def test_sockets_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_bad_patterns_are_named(tmp_path: Path) -> None:
-    """A pattern that is none is an error with the file, the line and the pattern; so is a file that is no text."""
+    """An invalid pattern is an error with the file, the line and the pattern; an ignore file must be text."""
     tree(tmp_path, "a", root="a\nfoo\\\n")
-    with pytest.raises(ConfigError, match=r"\.lightningignore, line 2: 'foo\\\\' is no pattern"):
+    with pytest.raises(ConfigError, match=r"\.lightningignore, line 2: invalid pattern 'foo\\\\': "):
         app_files(tmp_path)
     (tmp_path / IGNORE_FILE).write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match="is not text in UTF-8"):
+    with pytest.raises(ConfigError, match="must be text in UTF-8"):
         app_files(tmp_path)
     (tmp_path / IGNORE_FILE).unlink()
     patterns: Any = "*.py"
@@ -131,7 +131,7 @@ def test_bad_patterns_are_named(tmp_path: Path) -> None:
 
 
 def test_missing_folder_is_an_error(tmp_path: Path) -> None:
-    """A folder that is not there is not an empty one."""
+    """A missing folder is an error, not an empty list."""
     with pytest.raises(FileNotFoundError):
         app_files(tmp_path / "nowhere")
 
@@ -159,7 +159,7 @@ ignore_files = st.dictionaries(st.sampled_from(["", "b/", "c/", "c/b/"]), st.lis
 
 
 def ask_git(root: Path, paths: list[str]) -> set[str]:
-    """Those of `paths` that git ignores."""
+    """Return the paths that git ignores."""
     env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "HOME": str(root)}
     subprocess.run(["git", "init", "-q", str(root)], check=True, env=env)
     done = subprocess.run(
@@ -178,7 +178,7 @@ def ask_git(root: Path, paths: list[str]) -> set[str]:
 @given(st.lists(ignore_files, min_size=20, max_size=20))
 @example([{"": ["*", "!*/", "!a"]}, {"": ["b", "!/b/"]}, {"": ["b/**", "!b/c/", "!b/c/a"]}, {"": ["c/", "!c/.x"]}])
 def test_the_same_files_as_with_git(cases: list[dict[str, list[str]]]) -> None:
-    """What is left out is what git leaves out with the same lines in .gitignore files."""
+    """The ignored files are the ones that git ignores with the same lines in .gitignore files."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         ours: set[str] = set()

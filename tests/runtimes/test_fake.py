@@ -1,4 +1,4 @@
-"""The fake runtime: it keeps the contract, fails the suite where it breaks it, and an app bears what it does."""
+"""The fake runtime passes the conformance suite, its broken variants fail it, and an app handles its failures."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ENTRY = "lightwork.testing.conformance:main"
 _let_end = asyncio.Event()
 _go = threading.Event()
 TURNS = 6
-"""Of the loop, for which a launch of the slow one waits: a cancellation finds it before, within and after."""
+"""Turns of the loop that a launch of `Slow` waits, so that a cancellation comes before, during and after it."""
 
 
 async def serve(ticket: bytes) -> int:
-    """What a launch of this module runs: something that heeds no cancellation."""
+    """The entry of this module's launches: it ignores cancellation."""
     while not _let_end.is_set():
         with contextlib.suppress(asyncio.CancelledError):
             await _let_end.wait()
@@ -40,7 +40,7 @@ async def serve(ticket: bytes) -> int:
 
 
 class Slow(FakeRuntime):
-    """Every launch waits for some turns of the loop."""
+    """Every launch waits for `TURNS` turns of the loop."""
 
     async def launch(self, spec: Spec) -> Ref:
         self.launches = Launches.SLOW
@@ -55,7 +55,7 @@ class Slow(FakeRuntime):
 
 
 class Forgets(Slow):
-    """Writes down what it has made when the launch is over, and not before."""
+    """Broken: records a launch only when the launch call has ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Forgets(Slow):
 
 
 class Asked(FakeRuntime):
-    """Its platform does not answer a poll."""
+    """A runtime whose platform does not answer a poll."""
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
         self.is_silent = True
@@ -82,21 +82,21 @@ class Asked(FakeRuntime):
 
 
 class SaysAbsent(Asked):
-    """Takes what could not be asked for gone."""
+    """Broken: reports a launch as absent when the platform does not answer."""
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
         return [Report(Standing.ABSENT) for _ in await super().poll(refs)]
 
 
 class StartsTwice(FakeRuntime):
-    """Starts something new at each launch."""
+    """Broken: every launch call starts something new."""
 
     async def launch(self, spec: Spec) -> Ref:
         return await super().launch(msgspec.structs.replace(spec, name=f"{spec.name}-{len(self.specs)}"))
 
 
 class LeavesBehind(FakeRuntime):
-    """Ends what is released, and keeps it."""
+    """Broken: a release ends the launch but keeps it."""
 
     async def release(self, ref: Ref) -> None:
         await self.stop(ref, 0)
@@ -108,7 +108,7 @@ class LeavesBehind(FakeRuntime):
 @pytest.mark.parametrize("check", checks_for(TRAITS), ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", [FakeRuntime, Slow])
 async def test_it_keeps_the_contract(check: Check, kind: type[FakeRuntime]) -> None:
-    """Told nothing, or to be slow, it passes every check that a runtime without processes can pass."""
+    """By default, or slow, it passes every check that a runtime without processes can pass."""
     await run_check(check, kind)
 
 
@@ -122,7 +122,7 @@ async def test_it_keeps_the_contract(check: Check, kind: type[FakeRuntime]) -> N
     ],
 )
 async def test_the_suite_fails_what_breaks_the_contract(kind: type[FakeRuntime], check: Check) -> None:
-    """What forgets, takes silence for death, starts twice or leaves something behind fails the check of just that."""
+    """A runtime that forgets, treats silence as death, starts twice or leaves something behind fails that check."""
     with pytest.raises(ExceptionGroup) as failed:
         await check_runtime(kind, TRAITS)
     notes = [note for error in failed.value.exceptions for note in error.__notes__]
@@ -131,11 +131,11 @@ async def test_the_suite_fails_what_breaks_the_contract(kind: type[FakeRuntime],
 
 
 async def test_not_asked_is_not_gone() -> None:
-    """A platform that does not answer a poll passes the check that one which says absent fails."""
+    """A runtime that reports `UNKNOWN` for a silent platform passes the check that `SaysAbsent` fails."""
     await run_check(conformance.cancelled_wait_changes_nothing, Asked)
 
 
-# --- what the test says ---------------------------------------------------------------------------
+# --- control by the test --------------------------------------------------------------------------
 
 
 async def _standing(runtime: FakeRuntime, ref: Ref) -> Standing:
@@ -144,7 +144,7 @@ async def _standing(runtime: FakeRuntime, ref: Ref) -> Standing:
 
 
 async def test_slow_launch_is_pending_until_it_is_let_go() -> None:
-    """A slow launch is found at once, returns when it is let go, and starts nothing where it was stopped by then."""
+    """A slow launch is found at once, returns when the test lets it go, and starts nothing if it was stopped before."""
     async with FakeRuntime() as fake:
         fake.launches = Launches.SLOW
         ended = asyncio.ensure_future(fake.launch(spec("wait", "ended", entry=ENTRY)))
@@ -161,7 +161,7 @@ async def test_slow_launch_is_pending_until_it_is_let_go() -> None:
 
 
 async def test_half_is_found_and_gone_on_with() -> None:
-    """A launch that comes half leaves something to find; the same spec again brings that to life."""
+    """A launch with `COMES_HALF` is found by `find`, and launching the same spec again starts it."""
     async with FakeRuntime() as fake:
         fake.launches = Launches.COMES_HALF
         with pytest.raises(Unreachable, match="no answer to the launch of a"):
@@ -176,7 +176,7 @@ async def test_half_is_found_and_gone_on_with() -> None:
 
 
 async def test_silence_is_unknown_and_ends_nothing() -> None:
-    """While it is silent nothing can be asked, who waits is told so, and what runs is there afterwards."""
+    """While the platform is silent every request raises, waiters too, and running launches live on."""
     async with FakeRuntime() as fake:
         ref = await fake.launch(spec("wait", entry=ENTRY))
         waiting = asyncio.ensure_future(fake.wait(ref))
@@ -195,7 +195,7 @@ async def test_silence_is_unknown_and_ends_nothing() -> None:
 
 
 async def test_preempted_is_the_named_ones() -> None:
-    """What is taken back says so, also when it is stopped in the same moment; the others go on, until all are taken."""
+    """A preempted launch has that cause, also if stopped at the same time; the others go on until all are preempted."""
     async with FakeRuntime() as fake:
         first, second = [await fake.launch(spec("wait", name, entry=ENTRY)) for name in ("first", "second")]
         await asyncio.gather(fake.preempt("first"), fake.stop(first, 60))
@@ -206,13 +206,13 @@ async def test_preempted_is_the_named_ones() -> None:
 
 
 async def test_what_ignores_its_end_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop of what goes on after it was cancelled raises, and so does its release; it may end yet."""
+    """Stopping and releasing a task that ignores its cancellation raise; the task may still end later."""
     monkeypatch.setattr(fake_module, "_FORCE_WITHIN", 0.01)
     _let_end.clear()
     async with FakeRuntime() as fake:
         ref = await fake.launch(spec("", entry=f"{__name__}:main"))
-        await asyncio.sleep(0)  # its first step: a task that is cancelled before ends at once
-        with pytest.raises(RuntimeFailure, match="a: cancelled, and still running"):
+        await asyncio.sleep(0)  # its first step: a task that is cancelled before it ends at once
+        with pytest.raises(RuntimeFailure, match="a was cancelled but still runs"):
             await fake.stop(ref, 0)
         with pytest.raises(ExceptionGroup, match="a could not be released"):
             await fake.release(ref)
@@ -222,7 +222,7 @@ async def test_what_ignores_its_end_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_error_of_the_block_comes_out_as_it_is() -> None:
-    """Leaving by an error ends what runs, what is pending too, and raises that error."""
+    """Leaving the context by an error ends running and pending launches, and raises that error unwrapped."""
     fake = FakeRuntime()
     launching: list[asyncio.Future[Ref]] = []
 
@@ -238,7 +238,7 @@ async def test_error_of_the_block_comes_out_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
         await fail()
     assert [(await fake.wait(await launch)).cause for launch in launching] == [Cause.STOPPED] * 2
-    with pytest.raises(RuntimeError, match="in its context"):
+    with pytest.raises(RuntimeError, match="not entered; use `async with runtime:`"):
         await fake.launch(spec("wait", entry=ENTRY))
 
 
@@ -246,7 +246,7 @@ async def test_error_of_the_block_comes_out_as_it_is() -> None:
 
 
 class Waits(Told):
-    """Runs until the flow says so."""
+    """A work that runs until the flow sets `go`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -258,7 +258,7 @@ class Waits(Told):
 
 
 class Plain(Work):
-    """Runs in a thread of its own until the test says so."""
+    """A work that runs in a separate thread until the test sets `_go`."""
 
     def run(self) -> str:
         _go.wait()
@@ -267,7 +267,7 @@ class Plain(Work):
 
 @pytest.fixture
 def go() -> Iterator[threading.Event]:
-    """Lets every `Plain` run end, at the latest with the test: threads cannot be taken back."""
+    """The event that lets every `Plain` run end. It is set at the end of the test: threads cannot be killed."""
     _go.clear()
     yield _go
     _go.set()
@@ -278,12 +278,12 @@ def app_on(fake: FakeRuntime, work: Work, **settings: Any) -> App[Root]:
 
 
 async def _left(fake: FakeRuntime) -> Sequence[Ref]:
-    """What an app has left on its runtime, once it has."""
+    """Return the launches that the app left on its runtime."""
     return await fake.find(fake.specs[0].owner)
 
 
 async def test_slow_leaves_the_call_pending() -> None:
-    """A call waits for a slow launch, and runs when that is there."""
+    """A call is pending during a slow launch, and runs when the launch returns."""
     fake, work = FakeRuntime(), Waits()
     fake.launches = Launches.SLOW
     async with app_on(fake, work):
@@ -297,7 +297,7 @@ async def test_slow_leaves_the_call_pending() -> None:
 
 
 async def test_stop_ends_a_slow_launch() -> None:
-    """A work that is stopped while it is launched gives back what was made, though the launch never returns."""
+    """Stopping a work during its launch releases the launch, although the launch call never returns."""
     fake, work = FakeRuntime(), Waits()
     fake.launches = Launches.SLOW
     async with app_on(fake, work):
@@ -310,7 +310,7 @@ async def test_stop_ends_a_slow_launch() -> None:
 
 
 async def test_never_comes_is_a_timeout() -> None:
-    """A worker that does not dial within launch_timeout fails the call, and is released."""
+    """A worker that does not dial within launch_timeout fails the call, and the launch is released."""
     fake, work = FakeRuntime(), Waits()
     fake.launches = Launches.NEVER_COMES
     async with app_on(fake, work, launch_timeout=0.1):
@@ -322,7 +322,7 @@ async def test_never_comes_is_a_timeout() -> None:
 
 
 async def test_half_is_given_back() -> None:
-    """A launch whose outcome is not known fails the call; what it has made is released."""
+    """A launch with an unknown outcome fails the call, and what it made is released."""
     fake, work = FakeRuntime(), Waits()
     fake.launches = Launches.COMES_HALF
     async with app_on(fake, work):
@@ -334,17 +334,17 @@ async def test_half_is_given_back() -> None:
 
 
 async def test_no_capacity_says_what_the_runtime_said() -> None:
-    """A platform that is full fails the call with its own words."""
+    """A platform without capacity fails the call with the platform's message."""
     fake, work = FakeRuntime(), Waits()
     fake.launches = Launches.NO_CAPACITY
     async with app_on(fake, work):
-        with pytest.raises(LaunchFailed, match="fake: there is no room for another work"):
+        with pytest.raises(LaunchFailed, match="fake: no room for another work"):
             await work.submit()
         assert await _left(fake) == []
 
 
 async def test_unknown_leaves_the_work_alone() -> None:
-    """A platform that cannot be asked is no reason to give up a work whose link lives."""
+    """A silent platform does not end a work whose link lives."""
     fake, work = FakeRuntime(), Waits()
     async with app_on(fake, work) as app:
         call = work.submit()
@@ -359,7 +359,7 @@ async def test_unknown_leaves_the_work_alone() -> None:
 
 @pytest.mark.parametrize("kind", [Waits, Plain])
 async def test_preempted_fails_the_call(kind: type[Waits | Plain], go: threading.Event) -> None:
-    """Without retries the call fails, and its reason is that the machine was taken back, whichever way it runs."""
+    """Without retries a preemption fails the call with the reason `SPOT_RETRIEVAL`, for async and plain runs."""
     fake, work = FakeRuntime(), kind()
     async with app_on(fake, work) as app:
         call = work.submit()
@@ -372,7 +372,7 @@ async def test_preempted_fails_the_call(kind: type[Waits | Plain], go: threading
 
 @pytest.mark.parametrize("kind", [Waits, Plain])
 async def test_preempted_runs_again_elsewhere(kind: type[Waits | Plain], go: threading.Event) -> None:
-    """With a retry the call runs again, on a launch of another name."""
+    """With a retry a preempted call runs again, on a launch with another name."""
     fake, work = FakeRuntime(), kind(retries=1, retry_delay=0.01)
     async with app_on(fake, work) as app:
         call = work.submit()

@@ -33,14 +33,14 @@ async def serve(ticket: bytes) -> int:
 
 @pytest.mark.parametrize(("command", "code"), [("leave 4", 4), ("message", 1), ("nothing", 0)])
 async def test_system_exit_ends_the_launch_alone(command: str, code: int) -> None:
-    """`SystemExit` in a work is its exit code, and not the end of the event loop."""
+    """`SystemExit` in a work sets its exit code and does not end the event loop."""
     async with InProcessRuntime() as runtime:
         report = await runtime.wait(await runtime.launch(spec(command, entry=ENTRY)))
         assert (report.exit_code, report.cause) == (code, Cause.EXIT)
 
 
 async def test_thread_that_cannot_be_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop of what ignores its cancellation raises, and the report says why it still runs."""
+    """Stopping a work that ignores its cancellation raises, and the report says why it still runs."""
     monkeypatch.setattr(inprocess, "_FORCE_WITHIN", 0.01)
     _release_thread.clear()
     async with InProcessRuntime() as runtime:
@@ -58,25 +58,25 @@ async def test_thread_that_cannot_be_ended_is_said(monkeypatch: pytest.MonkeyPat
 
 
 async def test_entry_without_serve_is_rejected() -> None:
-    """A module without `serve` cannot run in process; the error says what it needs."""
+    """A module without `serve` cannot run in process, and the error says what to define."""
     async with InProcessRuntime() as runtime:
-        with pytest.raises(Rejected, match=r"needs a coroutine function `serve\(ticket\)`"):
+        with pytest.raises(Rejected, match=r"its module must define `async def serve\(ticket\)`"):
             await runtime.launch(spec("x", entry="tests.runtimes.entries:main"))
         assert await runtime.find("owner") == []
 
 
 async def test_leaving_cancels_what_runs() -> None:
-    """A work in process ends with the context, one that had not taken its first step too."""
+    """Leaving the context ends a work in process, also one that has not taken its first step."""
     async with InProcessRuntime() as runtime:
         ref = await runtime.launch(spec("x", entry="lightwork.testing.conformance:main"))
     (report,) = await runtime.poll([ref])
     assert report.standing is Standing.EXITED
-    with pytest.raises(RuntimeError, match="in its context"):
+    with pytest.raises(RuntimeError, match="not entered; use `async with runtime:`"):
         await runtime.launch(spec("x"))
 
 
 async def test_other_spec_conflicts_and_routes_avoid_wildcards() -> None:
-    """A name is used once, and a listener on every interface is reached by the loopback."""
+    """Another spec of the same name is a conflict, and a listener on every interface is reached by the loopback."""
     async with InProcessRuntime() as runtime:
         await runtime.launch(spec("nothing", entry=ENTRY))
         with pytest.raises(Conflict):
