@@ -1,4 +1,4 @@
-"""A scheduler of its own process that launches what it is told and then waits to be killed."""
+"""A scheduler in a separate process. It launches the given commands and then waits to be killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the launches of these tests run. The ticket, read from standard input, is one command in text."""
+"""The entry that the launches of these tests run. The ticket, read from standard input, is one command in text."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _stubborn(rest: str) -> int:
 
 
 def _tree(rest: str) -> int:
-    """Start a child, one in a session of its own, and a daemon by double fork; tell their pids."""
+    """Start a child, a child in its own session, and a daemon by double fork. Write their pids to a file."""
     sleep = [sys.executable, "-c", "import signal; signal.pause()"]
     pids = [subprocess.Popen(sleep).pid, subprocess.Popen(sleep, start_new_session=True).pid, _daemon()]
     target = Path(rest)
@@ -105,7 +105,7 @@ def _daemon() -> int:
 
 
 def _facts(rest: str) -> int:
-    """Print what the process sees of itself."""
+    """Print facts about this process as JSON."""
     import random
 
     facts = {
@@ -150,7 +150,7 @@ def _atexit(rest: str) -> int:
 
 
 def _clock(rest: str) -> int:
-    """Print when the entry was entered, by the clock that all processes of a machine share."""
+    """Print the time of the entry's start, by the clock that all processes of a machine share."""
     print(time.monotonic_ns())
     signal.pause()
     return 0

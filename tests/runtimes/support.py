@@ -21,7 +21,7 @@ def spec(command: str, name: str = "a", **changes: Any) -> Spec:
 
 @contextlib.asynccontextmanager
 async def local(home: Path, method: Method = "fork", **options: Any) -> AsyncIterator[LocalRuntime]:
-    """A local runtime; whatever it still has at the end is released."""
+    """Yield an entered local runtime. Release its remaining launches at the end."""
     async with LocalRuntime("local", LocalOptions(home=str(home), start_method=method, **options)) as runtime:
         try:
             yield runtime
@@ -35,7 +35,7 @@ async def output(runtime: Runtime, ref: Ref, start: int = 0, *, follow: bool = T
 
 
 async def first_output(runtime: Runtime, ref: Ref) -> str:
-    """Wait until it has printed something."""
+    """Wait for the first output of a launch and return it."""
     stream = runtime.logs(ref, follow=True)
     try:
         _, data = await anext(stream)
@@ -45,7 +45,7 @@ async def first_output(runtime: Runtime, ref: Ref) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
+    """Whether the process runs. False for a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError):

@@ -17,7 +17,7 @@ def _name(check: Check) -> str:
 @pytest.mark.parametrize("check", CHECKS, ids=_name)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 async def test_local_keeps_the_contract(check: Check, method: Method, tmp_path: Path) -> None:
-    """The local runtime passes every check, forking and spawning."""
+    """The local runtime passes every check, with fork and with spawn."""
     options = LocalOptions(home=str(tmp_path / "home"), start_method=method)
     await run_check(check, lambda: LocalRuntime("local", options))
 

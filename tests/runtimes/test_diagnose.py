@@ -15,7 +15,7 @@ def by_name(findings: object) -> dict[str, Finding]:
 
 
 async def test_local_is_well_here(tmp_path: Path) -> None:
-    """On this machine nothing is missing, and looking makes nothing."""
+    """On this machine nothing is missing, and the diagnosis makes no files."""
     home = tmp_path / "home"
     found = by_name(await LocalRuntime.diagnose("local", LocalOptions(home=str(home))))
     assert {finding.health for finding in found.values()} == {Health.OK}
@@ -24,7 +24,7 @@ async def test_local_is_well_here(tmp_path: Path) -> None:
 
 
 async def test_local_without_an_installer_warns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where neither uv nor pip is, works with requirements cannot be started, and others can."""
+    """Without uv and pip the installer is a warning: only works with requirements cannot start."""
     monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     found = by_name(await LocalRuntime.diagnose("local", None))
@@ -32,7 +32,7 @@ async def test_local_without_an_installer_warns(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_local_with_a_home_that_cannot_be_made(tmp_path: Path) -> None:
-    """A folder below a file is a problem that names the key."""
+    """A home below a file is a problem whose fix names the key."""
     (tmp_path / "file").write_text("")
     (tmp_path / "file").chmod(0o400)
     found = by_name(await LocalRuntime.diagnose("local", LocalOptions(home=str(tmp_path / "file" / "home"))))
@@ -41,7 +41,7 @@ async def test_local_with_a_home_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 async def test_docker_without_an_engine(tmp_path: Path) -> None:
-    """An engine that does not answer is a problem, with where it was looked for and how to start it."""
+    """An engine that does not answer is a problem, and the finding has the engine's address."""
     pytest.importorskip("aiodocker")
     from lightwork_runtimes.docker import DockerOptions, DockerRuntime
 
@@ -53,7 +53,7 @@ async def test_docker_without_an_engine(tmp_path: Path) -> None:
 
 
 async def test_cloud_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that are not there are a problem that names the variable; without a profile nobody asks for them."""
+    """Missing credentials are a problem that names the variable; without a profile they are not checked."""
     pytest.importorskip("libcloud")
     pytest.importorskip("asyncssh")
     from lightwork_runtimes.cloud import CloudOptions, CloudRuntime
@@ -67,7 +67,7 @@ async def test_cloud_without_credentials(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_missing_client_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its client library a runtime says what to install, and looks no further."""
+    """Without its client library a runtime's first finding is a problem whose fix installs the extra."""
     from lightwork_runtimes.cloud import CloudRuntime
     from lightwork_runtimes.docker import DockerRuntime
     from lightwork_runtimes.ssh import SshRuntime

@@ -1,4 +1,4 @@
-"""A scheduler is killed by SIGKILL; what becomes of its workers."""
+"""Workers of a scheduler that was killed by SIGKILL are adopted or ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS = pytest.mark.parametrize("method", ["fork", "spawn"])
 async def killed_controller(
     home: Path, *commands: str, method: Method = "fork", orphan_after: float = 3600.0
 ) -> AsyncIterator[int]:
-    """Run a scheduler until its launches run, kill it, and give its launcher's pid."""
+    """Run a scheduler until its launches run, kill it, and yield its launcher's pid."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -52,7 +52,7 @@ async def killed_controller(
 
 @METHODS
 async def test_second_controller_adopts_everything(method: Method, tmp_path: Path) -> None:
-    """After kill -9 another process finds the works, follows, waits for, stops and releases them."""
+    """After kill -9 another process can find, follow, await, stop and release the launches."""
     home = tmp_path / "home"
     commands = ["graceful", "say done", f"tree {tmp_path / 'pids'}"]
     async with killed_controller(home, *commands, method=method), local(home, method) as runtime:
@@ -76,7 +76,7 @@ async def test_second_controller_adopts_everything(method: Method, tmp_path: Pat
 
 
 async def test_adoption_does_without_the_launcher(tmp_path: Path) -> None:
-    """With scheduler and launcher killed, a tree is still stopped whole, and its exit code is known as unknown."""
+    """With scheduler and launcher killed, a stop still ends the whole tree; its exit code is unknown."""
     home = tmp_path / "home"
     async with killed_controller(home, f"tree {tmp_path / 'pids'}") as launcher:
         os.kill(launcher, signal.SIGKILL)
@@ -91,9 +91,9 @@ async def test_adoption_does_without_the_launcher(tmp_path: Path) -> None:
 
 
 async def test_launcher_ends_orphans_and_itself(tmp_path: Path) -> None:
-    """A worker that nobody adopts is ended by the launcher when its time as an orphan is up; then that ends too."""
+    """The launcher ends a worker that nobody adopts after its time as an orphan, and then ends itself."""
     home = tmp_path / "home"
-    # Its time is up at once: the margin that the launcher adds is taken off before.
+    # The time as an orphan is 0: the margin that the launcher adds is subtracted here.
     orphaned = killed_controller(home, "stubborn", orphan_after=-_launcher.MARGIN)
     async with orphaned as launcher:
         async with local(home) as runtime:
@@ -109,7 +109,7 @@ async def test_launcher_ends_orphans_and_itself(tmp_path: Path) -> None:
 
 
 async def test_folder_without_a_process_is_no_riddle(tmp_path: Path) -> None:
-    """A launch whose launcher died before it started anything is absent, can be stopped and released."""
+    """A launch whose launcher died before it started the worker is absent, and can be stopped and released."""
     home = tmp_path / "home"
     async with killed_controller(home, "wait") as launcher, local(home) as runtime:
         (ref,) = await runtime.find(OWNER)
@@ -137,7 +137,7 @@ async def test_folder_without_a_process_is_no_riddle(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
-    """A damaged folder makes its own report unknown and no other."""
+    """A damaged record makes the report of its launch unknown and does not affect other launches."""
     async with local(tmp_path / "home") as runtime:
         good = await runtime.launch(spec("exit 1", "good"))
         bad = await runtime.launch(spec("exit 1", "bad"))

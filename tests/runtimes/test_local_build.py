@@ -1,4 +1,4 @@
-"""Requirements and build commands of works of the local runtime."""
+"""Requirements and build commands of works on the local runtime."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Commands(BuildConfig):
 
 
 def make_wheel(folder: Path, version: str = "1.0", name: str = "lw_probe") -> Path:
-    """A wheel whose module has the entry `main` and, under the version, nothing else."""
+    """Make a wheel with one module, which has the version and the entry `main`."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
@@ -66,17 +66,17 @@ def make_wheel(folder: Path, version: str = "1.0", name: str = "lw_probe") -> Pa
 
 
 def folders(venvs: Path) -> list[Path]:
-    """The environments that are there, whole or half-made."""
+    """Return the folders of all environments, complete or half-made."""
     return [path for path in venvs.iterdir() if path.is_dir()] if venvs.exists() else []
 
 
 async def read_pids(fifo: Path) -> list[int]:
-    """Wait until a build command tells the pids of its processes."""
+    """Wait until a build command writes the pids of its processes."""
     return [int(pid) for pid in (await asyncio.to_thread(fifo.read_text)).split()]
 
 
 async def wait_unlocked(venvs: Path) -> None:
-    """Wait until no maker is at work."""
+    """Wait until no maker runs."""
 
     def wait() -> None:
         for path in venvs.glob("*.lock"):
@@ -87,14 +87,14 @@ async def wait_unlocked(venvs: Path) -> None:
 
 
 def is_contended(venvs: Path) -> bool:
-    """Whether a maker waits for the lock of another."""
+    """Whether a maker waits for another maker's lock."""
     (lock,) = venvs.glob("*.lock")
     inode = f":{lock.stat().st_ino} "
     return any("->" in line and inode in line for line in read_bytes("/proc/locks").decode().splitlines())
 
 
 def slow_command(folder: Path) -> str:
-    """A build command that tells its pids and goes on for ever, or succeeds at once if there is a file `ok`."""
+    """Return a build command that writes its pids and runs for ever, or succeeds at once if the file `ok` exists."""
     os.mkfifo(folder / "fifo")
     return f"cd {folder}; test -e ok && exit 0; sleep 1000 & echo $$ $! > fifo; wait"
 
@@ -109,7 +109,7 @@ def tool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 async def test_worker_runs_in_an_environment_of_its_own(tool: str, tmp_path: Path) -> None:
-    """A requirement is importable in the worker, whose prefix, executable and search path are the environment's."""
+    """The worker can import its requirement and has the prefix, executable and search path of the environment."""
     wheel = make_wheel(tmp_path / "wheels")
     venvs = tmp_path / "venvs"
     async with local(tmp_path / "home", venvs=str(venvs)) as runtime:
@@ -130,7 +130,7 @@ async def test_worker_runs_in_an_environment_of_its_own(tool: str, tmp_path: Pat
 
 
 async def test_requirement_wins_over_the_scheduler_s_package(tmp_path: Path) -> None:
-    """A requirement that the scheduler has in another version is imported from the environment."""
+    """A requirement that the scheduler also has, in another version, is imported from the environment."""
     wheel = make_wheel(tmp_path / "wheels", "0.0.1", "cloudpickle")
     async with local(tmp_path / "home", venvs=str(tmp_path / "venvs")) as runtime:
         ref = await runtime.launch(spec("", entry="cloudpickle:main", build=BuildConfig([str(wheel)])))
@@ -158,7 +158,7 @@ async def test_environment_is_made_once_and_kept(tmp_path: Path) -> None:
 
 
 async def test_requirements_that_do_not_resolve_are_rejected(tool: str, tmp_path: Path) -> None:
-    """The error has the requirement and the installer's last lines, and nothing is left."""
+    """The error has the requirement and the last lines of the installer, and nothing is left behind."""
     wheels = tmp_path / "wheels"
     make_wheel(wheels, "1.0")
     build = BuildConfig(["--no-index", f"--find-links {wheels}", "lw-probe==2.0"])
@@ -166,7 +166,8 @@ async def test_requirements_that_do_not_resolve_are_rejected(tool: str, tmp_path
         with pytest.raises(Rejected) as caught:
             await runtime.launch(spec("", entry="lw_probe:main", build=build))
         first, *rest = str(caught.value).splitlines()
-        assert "'lw-probe==2.0' could not be installed" in first
+        assert "cannot install the requirements " in first
+        assert "'lw-probe==2.0' (" in first
         assert "exit code 1" in first
         assert any("2.0" in line for line in rest)
         assert await runtime.find(OWNER) == []
@@ -174,7 +175,7 @@ async def test_requirements_that_do_not_resolve_are_rejected(tool: str, tmp_path
 
 
 async def test_failure_is_not_remembered(tmp_path: Path) -> None:
-    """The same launch that was rejected succeeds once its requirement is there."""
+    """A rejected launch succeeds later, when its requirement is available."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     build = BuildConfig(["--no-index", f"--find-links {wheels}", "lw-probe==2.0"])
@@ -187,7 +188,7 @@ async def test_failure_is_not_remembered(tmp_path: Path) -> None:
 
 
 async def test_name_that_no_index_has_is_rejected(tmp_path: Path) -> None:
-    """A requirement that the package index does not know is rejected by its name."""
+    """A requirement that the package index does not have is rejected with its name."""
     build = BuildConfig(["lightwork-tests-no-such-package"])
     async with local(tmp_path / "home", venvs=str(tmp_path / "venvs")) as runtime:
         with pytest.raises(Rejected, match="lightwork-tests-no-such-package"):
@@ -195,7 +196,7 @@ async def test_name_that_no_index_has_is_rejected(tmp_path: Path) -> None:
 
 
 async def test_failed_command_fails_all_who_waited_for_it(tmp_path: Path) -> None:
-    """A build command that fails is named with its code and output to every launch that waited; it ran once."""
+    """A failed build command runs once, and every waiting launch gets its exit code and output."""
     build = Commands(commands=[f"echo x >> {tmp_path / 'count'}; echo no such library; exit 7"])
     async with local(tmp_path / "home", venvs=str(tmp_path / "venvs")) as runtime:
         launches = [runtime.launch(spec("exit 0", name, build=build)) for name in "abc"]
@@ -208,7 +209,7 @@ async def test_failed_command_fails_all_who_waited_for_it(tmp_path: Path) -> Non
 
 
 async def test_commands_run_activated_and_before_the_requirements(tmp_path: Path) -> None:
-    """Build commands run in order, in the work's folder, with the environment's pip, before anything is installed."""
+    """Build commands run in order, in the work's folder, with the environment's pip, before the installation."""
     wheels = tmp_path / "wheels"
     wheel = make_wheel(wheels)
     commands = ["pwd > seen", "command -v pip >> seen", f"mv {wheel} {wheel}.tmp; mv {wheel}.tmp {wheel}"]
@@ -221,7 +222,7 @@ async def test_commands_run_activated_and_before_the_requirements(tmp_path: Path
 
 
 async def test_cancelled_launch_leaves_nothing_half_made(tmp_path: Path) -> None:
-    """Cancelling a launch ends the installer and its children and removes what they made; the next one makes it."""
+    """Cancelling a launch kills the installer and its children and removes their files; the next launch succeeds."""
     build = Commands(commands=[slow_command(tmp_path)])
     async with local(tmp_path / "home", venvs=str(tmp_path / "venvs")) as runtime:
         launching = asyncio.ensure_future(runtime.launch(spec("exit 0", build=build)))
@@ -238,7 +239,7 @@ async def test_cancelled_launch_leaves_nothing_half_made(tmp_path: Path) -> None
 
 
 async def test_waiting_launch_makes_what_a_cancelled_one_began(tmp_path: Path) -> None:
-    """When the launch that makes an environment is cancelled, one that waited for it makes it instead."""
+    """If the launch that makes an environment is cancelled, a waiting launch makes it instead."""
     build = Commands(commands=[slow_command(tmp_path)])
     async with local(tmp_path / "home", venvs=str(tmp_path / "venvs")) as runtime:
         first = asyncio.ensure_future(runtime.launch(spec("exit 0", "a", build=build)))
@@ -252,14 +253,14 @@ async def test_waiting_launch_makes_what_a_cancelled_one_began(tmp_path: Path) -
 
 
 async def test_maker_that_is_killed_is_redone(tmp_path: Path) -> None:
-    """A maker that dies half-way is no capacity, takes its command along, and the next launch begins anew."""
+    """A killed maker fails the launch with `NoCapacity`, and the next launch makes the environment from scratch."""
     build = Commands(commands=[slow_command(tmp_path)])
     async with local(tmp_path / "home", venvs=str(tmp_path / "venvs")) as runtime:
         launching = asyncio.ensure_future(runtime.launch(spec("exit 0", build=build)))
         shell, sleep = await read_pids(tmp_path / "fifo")
         os.kill(psutil.Process(shell).ppid(), signal.SIGKILL)
         os.kill(sleep, signal.SIGKILL)
-        with pytest.raises(NoCapacity, match="could not be made"):
+        with pytest.raises(NoCapacity, match="cannot make the environment"):
             await launching
         (half,) = folders(tmp_path / "venvs")
         assert not (half / MARKER).exists()
@@ -279,7 +280,7 @@ asyncio.run(Venvs(sys.argv[1]).ready(Commands(commands=[sys.argv[2]]), None))
 
 
 async def test_killed_scheduler_leaves_no_installer(tmp_path: Path) -> None:
-    """When the scheduler is killed while it installs, the installer ends and nothing half-made is left."""
+    """If the scheduler is killed during an installation, the installer ends and no half-made environment is left."""
     venvs = tmp_path / "venvs"
     argv = [sys.executable, "-c", CONTROLLER, str(venvs), slow_command(tmp_path)]
     scheduler = await asyncio.create_subprocess_exec(*argv, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
@@ -292,13 +293,13 @@ async def test_killed_scheduler_leaves_no_installer(tmp_path: Path) -> None:
 
 
 async def test_waiting_for_another_scheduler_s_maker_can_be_cancelled(tmp_path: Path) -> None:
-    """A launch that waits for the lock of another process is cancelled at once and does not touch what that makes."""
+    """A launch that waits for another process's lock can be cancelled at once and does not disturb that process."""
     build = Commands(commands=[slow_command(tmp_path)])
     venvs = tmp_path / "venvs"
     first = asyncio.ensure_future(Venvs(str(venvs)).ready(build, None))
     pids = await read_pids(tmp_path / "fifo")
     second = asyncio.ensure_future(Venvs(str(venvs)).ready(build, None))
-    while not is_contended(venvs):  # noqa: ASYNC110 -- the kernel shows who waits for a lock and tells nobody
+    while not is_contended(venvs):  # noqa: ASYNC110 -- the kernel lists lock waiters but sends no event
         await asyncio.sleep(0)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -311,7 +312,7 @@ async def test_waiting_for_another_scheduler_s_maker_can_be_cancelled(tmp_path: 
 
 
 async def test_changed_file_is_another_environment(tmp_path: Path) -> None:
-    """A requirement that is a file is installed anew when the file has changed under its name."""
+    """A requirement that is a file makes another environment when the file changes."""
     wheel = make_wheel(tmp_path / "wheels")
     venvs = Venvs(str(tmp_path / "venvs"))
     build = BuildConfig([f"lw-probe @ file://{wheel}"])
@@ -322,7 +323,7 @@ async def test_changed_file_is_another_environment(tmp_path: Path) -> None:
 
 
 async def test_order_of_requirements_does_not_matter(tmp_path: Path) -> None:
-    """The same requirements in another order, or in another folder, are the same environment."""
+    """The same requirements in another order, or from another work folder, use the same environment."""
     one, two = make_wheel(tmp_path / "wheels"), make_wheel(tmp_path / "wheels", name="lw_other")
     venvs = Venvs(str(tmp_path / "venvs"))
     lines = [f"lw-probe @ file://{one}", f"lw-other @ file://{two}"]
@@ -330,7 +331,7 @@ async def test_order_of_requirements_does_not_matter(tmp_path: Path) -> None:
 
 
 async def test_relative_paths_are_the_folder_s(tmp_path: Path) -> None:
-    """A relative path in the requirements is looked for in the work's folder, and means another in another folder."""
+    """A relative path in the requirements is resolved from the work's folder; two folders make two environments."""
     venvs = Venvs(str(tmp_path / "venvs"))
     for folder in ("a", "b"):
         make_wheel(tmp_path / folder)
@@ -340,7 +341,7 @@ async def test_relative_paths_are_the_folder_s(tmp_path: Path) -> None:
 
 
 async def test_nothing_to_build_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without requirements and commands no environment is made; an image and a Dockerfile are warned of once."""
+    """Without requirements and commands no environment is made; an image or Dockerfile logs one warning."""
     venvs = tmp_path / "venvs"
     async with local(tmp_path / "home", venvs=str(venvs)) as runtime:
         builds = [None, BuildConfig(), BuildConfig(image="a"), BuildConfig(dockerfile="FROM b")]
@@ -350,11 +351,11 @@ async def test_nothing_to_build_costs_nothing(tmp_path: Path, caplog: pytest.Log
     assert not venvs.exists()
     records = [record for record in caplog.records if record.name.startswith("lightwork")]
     assert [record.levelno for record in records] == [logging.WARNING]
-    assert "image and dockerfile are not used" in records[0].getMessage()
+    assert "ignores image and dockerfile" in records[0].getMessage()
 
 
 async def test_commands_of_the_wrong_type_are_rejected(tmp_path: Path) -> None:
-    """`build_commands` that returns a string is refused before anything is made."""
+    """`build_commands` that returns a string, and a missing cwd, are rejected before anything is made."""
 
     class Wrong(BuildConfig):
         def build_commands(self) -> list[str]:
@@ -362,12 +363,12 @@ async def test_commands_of_the_wrong_type_are_rejected(tmp_path: Path) -> None:
 
     with pytest.raises(Rejected, match=r"Wrong.build_commands\(\) must return a list"):
         await Venvs(str(tmp_path / "venvs")).ready(Wrong(), None)
-    with pytest.raises(Rejected, match="is not a folder"):
+    with pytest.raises(Rejected, match=r"cwd must be an existing folder, got '.*nowhere'"):
         await Venvs(str(tmp_path / "venvs")).ready(BuildConfig(["a"]), str(tmp_path / "nowhere"))
 
 
 def test_default_folder_is_the_user_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the option the environments are in an absolute XDG_CACHE_HOME, else in .cache of the home."""
+    """Without the option the environments are in an absolute XDG_CACHE_HOME, otherwise in .cache of the home."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert cache_folder("venvs") == Venvs(None).folder == "/cache/lightwork/venvs"

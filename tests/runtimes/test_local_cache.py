@@ -1,4 +1,4 @@
-"""What the local runtime keeps: listed, discarded when nobody uses it, and made again."""
+"""The cache of the local runtime: entries are listed, discarded if unused, and made again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def only_entry(runtime: LocalRuntime) -> Cached:
 
 
 async def test_environment_is_kept_while_a_work_runs_in_it(tmp_path: Path) -> None:
-    """An environment is in use while a work of any profile runs in it, and is discarded after that."""
+    """An environment is in use while a work of any profile runs in it, and can be discarded after that."""
     venvs = str(tmp_path / "venvs")
     async with local(tmp_path / "a", venvs=venvs) as one, local(tmp_path / "b", venvs=venvs) as two:
         assert await one.cached() == []
@@ -44,7 +44,7 @@ async def test_environment_is_kept_while_a_work_runs_in_it(tmp_path: Path) -> No
 
 
 async def test_work_without_its_scheduler_holds_its_environment(tmp_path: Path) -> None:
-    """A work whose scheduler has gone, and its launcher with that, still has its environment for itself."""
+    """A work whose scheduler has left still holds its environment."""
     options = LocalOptions(home=str(tmp_path / "home"), venvs=str(tmp_path / "venvs"))
     async with LocalRuntime("local", options) as first:
         ref = await first.launch(spec("wait", build=BUILD))
@@ -57,7 +57,7 @@ async def test_work_without_its_scheduler_holds_its_environment(tmp_path: Path) 
 
 
 async def test_environment_is_kept_while_it_is_made(tmp_path: Path) -> None:
-    """What is being installed is in use, and becomes a whole environment."""
+    """An environment that is being made is in use and cannot be discarded."""
     build = Commands(commands=[slow_command(tmp_path)])
     async with local(tmp_path / "home", venvs=str(tmp_path / "venvs")) as runtime:
         launching = asyncio.ensure_future(runtime.launch(spec("exit 0", build=build)))
@@ -71,7 +71,7 @@ async def test_environment_is_kept_while_it_is_made(tmp_path: Path) -> None:
 
 
 async def test_works_start_while_everything_is_discarded(tmp_path: Path) -> None:
-    """Launches one after another succeed, each in its environment, while another runtime discards without pause."""
+    """Launches one after another succeed while another runtime discards environments without pause."""
     venvs = str(tmp_path / "venvs")
     async with local(tmp_path / "a", venvs=venvs) as runtime, local(tmp_path / "b", venvs=venvs) as other:
 
@@ -92,7 +92,7 @@ async def test_works_start_while_everything_is_discarded(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("change", [{"name": ".."}, {"name": ""}, {"place": "/elsewhere"}, {"kind": "image"}])
 async def test_what_is_not_its_own_is_left(change: dict[str, Any], tmp_path: Path) -> None:
-    """An entry that is none of this runtime's touches nothing, whatever its name is."""
+    """Discarding an entry that is not this runtime's removes nothing, whatever its name is."""
     kept = tmp_path / "venvs" / "kept"
     kept.mkdir(parents=True)
     fields: dict[str, Any] = {"kind": "environment", "name": "kept", "place": str(tmp_path / "venvs"), **change}

@@ -1,4 +1,4 @@
-"""The disk with the launch folders is full: launches fail and say so, ends are told, and nothing stays behind."""
+"""With a full disk of launch folders, launches fail with the reason, ends are recorded, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_an_end_is_told_on_a_full_disk(disk: Path) -> None:
-    """A process that is ended while the disk is full is over for whoever waits, with its exit code."""
+    """A stop on a full disk ends the launch, and `wait` returns its exit code."""
     async with local(disk / "home") as runtime:
         waits = await runtime.launch(spec("wait", "waits"))
         await first_output(runtime, waits)
@@ -36,7 +36,7 @@ async def test_an_end_is_told_on_a_full_disk(disk: Path) -> None:
 
 
 async def test_a_launch_on_a_full_disk_fails_and_leaves_nothing(disk: Path) -> None:
-    """It says that there is no room; the launcher goes on, and the next launch works."""
+    """A launch on a full disk raises ENOSPC; the launcher goes on, and the next launch works."""
     async with local(disk / "home") as runtime:
         await runtime.wait(await runtime.launch(spec("exit 0", "first")))
         with full(disk):

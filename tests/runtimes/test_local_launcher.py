@@ -1,4 +1,4 @@
-"""Decisions of the launcher that its workers meet only when time or memory is up."""
+"""Decisions of the launcher about orphans and out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def launcher() -> Iterator[_Launcher]:
 
 
 def test_adopted_worker_is_no_orphan(launcher: _Launcher, tmp_path: Path) -> None:
-    """A worker whose keeper lives is left alone and looked at later; it ends when one has been dead for a window."""
+    """A worker whose keeper lives is checked again later; it is killed when its keeper was dead for a whole window."""
     me = Identity(os.getpid(), birth_of(os.getpid()) or "")
     folder, _ = LaunchDir.create(tmp_path, spec("wait"), me, me)
     made = folder.spec()
@@ -43,7 +43,7 @@ def test_adopted_worker_is_no_orphan(launcher: _Launcher, tmp_path: Path) -> Non
     folder.mark_keeper(me)
     launcher._end_orphan(worker, None)
     assert len(launcher._timers) == 1
-    for birth in ("another boot", "a third one"):  # dead as well, but nobody knew of it at the last look
+    for birth in ("another boot", "a third one"):  # dead too, but not known to be dead at the last check
         folder.mark_keeper(Identity(me.pid, birth))
         launcher._timers.pop()[2]()
         assert len(launcher._timers) == 1
@@ -56,7 +56,7 @@ def test_adopted_worker_is_no_orphan(launcher: _Launcher, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("form", ["low 0\noom 7\noom_kill {}\n", "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"])
 def test_memory_kill_explains_one_death(form: str, tmp_path: Path) -> None:
-    """Each out-of-memory kill that the kernel counts explains one death, and those of before explain none."""
+    """Each out-of-memory kill that the kernel counts explains one death; earlier kills explain none."""
     file = tmp_path / "memory.events"
     file.write_text(form.format(3))
     counter = OomCounter(file)

@@ -10,7 +10,7 @@ from tests.runtimes.support import OWNER, first_output, local, output, spec
 
 
 async def test_output_comes_in_pieces_of_64_kb_at_most(tmp_path: Path) -> None:
-    """A long output comes in bounded pieces that fit together, from the beginning and from the middle."""
+    """A long output is read in bounded pieces without gaps, from the beginning and from the middle."""
     async with local(tmp_path / "home") as runtime:
         ref = await runtime.launch(spec("lines 20000"))
         pieces = [(offset, data) async for offset, data in runtime.logs(ref, follow=True)]
@@ -23,7 +23,7 @@ async def test_output_comes_in_pieces_of_64_kb_at_most(tmp_path: Path) -> None:
 
 
 async def test_many_followers_of_many_launches(tmp_path: Path) -> None:
-    """Two followers of each of ten launches all get everything, and end with it."""
+    """Two followers of each of ten launches all get the complete output, and end when the launch ends."""
     async with local(tmp_path / "home") as runtime:
         refs = await asyncio.gather(*(runtime.launch(spec("graceful", f"n{number}")) for number in range(10)))
         following = [asyncio.ensure_future(output(runtime, ref)) for ref in refs * 2]
@@ -35,7 +35,7 @@ async def test_many_followers_of_many_launches(tmp_path: Path) -> None:
 
 
 async def test_release_ends_who_follows(tmp_path: Path) -> None:
-    """A follower of a launch that is released gets what was written and ends."""
+    """A follower of a launch that is released gets the output written so far and ends."""
     async with local(tmp_path / "home") as runtime:
         ref = await runtime.launch(spec("wait"))
         following = asyncio.ensure_future(output(runtime, ref))
@@ -45,7 +45,7 @@ async def test_release_ends_who_follows(tmp_path: Path) -> None:
 
 
 async def test_without_inotify_and_pidfd_it_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel tells of no changes, followers and waiters look at intervals and see the same."""
+    """Without inotify and pidfd, followers and waiters poll and get the same results."""
     monkeypatch.setattr("lightwork_runtimes.local._watch.HAS_PIDFD", False)
     async with local(tmp_path / "home") as runtime:
         _forget_inotify(runtime)

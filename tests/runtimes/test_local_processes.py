@@ -1,4 +1,4 @@
-"""What only real processes can show: how a worker begins, what it sees of itself, and how it ends."""
+"""The local runtime with real processes: how a worker starts, its environment, and how it ends."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ METHODS = pytest.mark.parametrize("method", ["fork", "spawn"])
     ],
 )
 async def test_exit_codes_are_those_of_python(command: str, code: int, method: Method, tmp_path: Path) -> None:
-    """A result, `SystemExit`, an exception and a signal give the exit code that `python` would give."""
+    """A result, `SystemExit`, an exception and a signal have the same exit code as in `python`."""
     async with local(tmp_path / "home", method) as runtime:
         report = await runtime.wait(await runtime.launch(spec(command)))
         assert (report.exit_code, report.cause) == (code, Cause.EXIT)
@@ -52,7 +52,7 @@ async def test_exit_codes_are_those_of_python(command: str, code: int, method: M
 
 @METHODS
 async def test_entry_that_returns_no_number_is_a_success(method: Method, tmp_path: Path) -> None:
-    """A value that is no exit code counts as 0."""
+    """A return value that is not an exit code counts as 0."""
     async with local(tmp_path / "home", method) as runtime:
         ref = await runtime.launch(spec("", entry="tests.runtimes.entries:not_int"))
         assert (await runtime.wait(ref)).exit_code == 0
@@ -60,7 +60,7 @@ async def test_entry_that_returns_no_number_is_a_success(method: Method, tmp_pat
 
 @METHODS
 async def test_entry_that_cannot_be_imported_says_so_in_the_output(method: Method, tmp_path: Path) -> None:
-    """A module that is not there ends the worker with the import's traceback."""
+    """A missing module ends the worker, and the output has the traceback of the import."""
     async with local(tmp_path / "home", method) as runtime:
         ref = await runtime.launch(spec("", entry="tests.runtimes.nowhere:main"))
         assert "No module named 'tests.runtimes.nowhere'" in await output(runtime, ref)
@@ -69,7 +69,7 @@ async def test_entry_that_cannot_be_imported_says_so_in_the_output(method: Metho
 
 @METHODS
 async def test_worker_s_world(method: Method, tmp_path: Path) -> None:
-    """A worker leads its session, has three descriptors, default signals, and the environment and folder asked for."""
+    """A worker leads its session, has three descriptors, default signals, and the requested environment and folder."""
     there = tmp_path / "there"
     there.mkdir()
     async with local(tmp_path / "home", method) as runtime:
@@ -107,7 +107,7 @@ async def test_ticket_is_nowhere_to_be_seen(method: Method, tmp_path: Path) -> N
 @METHODS
 @pytest.mark.parametrize("size", [4096, 4097, 300_000])
 async def test_ticket_of_any_size_arrives(size: int, method: Method, tmp_path: Path) -> None:
-    """A ticket longer than a pipe holds arrives whole."""
+    """A ticket that does not fit into a pipe arrives complete."""
     async with local(tmp_path / "home", method) as runtime:
         words = "x" * (size - 4)
         assert await output(runtime, await runtime.launch(spec(f"say {words}"))) == words + "\n"
@@ -115,7 +115,7 @@ async def test_ticket_of_any_size_arrives(size: int, method: Method, tmp_path: P
 
 @METHODS
 async def test_last_words_before_a_crash_are_there(method: Method, tmp_path: Path) -> None:
-    """Lines printed before a segmentation fault are in the output, those of a C library too."""
+    """Lines printed before a segmentation fault are in the output, also lines of a C library."""
     async with local(tmp_path / "home", method) as runtime:
         ref = await runtime.launch(spec("last-words I see"))
         assert (await output(runtime, ref)).startswith("I see\nand from C\n")
@@ -123,7 +123,7 @@ async def test_last_words_before_a_crash_are_there(method: Method, tmp_path: Pat
 
 @METHODS
 async def test_end_of_a_worker_is_that_of_python(method: Method, tmp_path: Path) -> None:
-    """At the end the atexit functions run, and buffers of C libraries are written."""
+    """At the end of a worker the atexit functions run, and the buffers of C libraries are flushed."""
     async with local(tmp_path / "home", method) as runtime:
         first, second = await runtime.launch(spec("atexit", "a")), await runtime.launch(spec("c-buffered c", "b"))
         assert await output(runtime, first) == "at exit\n"
@@ -132,7 +132,7 @@ async def test_end_of_a_worker_is_that_of_python(method: Method, tmp_path: Path)
 
 @METHODS
 async def test_graceful_stop_lets_it_finish(method: Method, tmp_path: Path) -> None:
-    """SIGTERM comes once, the worker's own handler decides the exit code, and the cause is the stop."""
+    """Two stops send SIGTERM once, the worker's handler sets the exit code, and the cause is `STOPPED`."""
     async with local(tmp_path / "home", method) as runtime:
         ref = await runtime.launch(spec("graceful"))
         await first_output(runtime, ref)
@@ -144,7 +144,7 @@ async def test_graceful_stop_lets_it_finish(method: Method, tmp_path: Path) -> N
 
 @METHODS
 async def test_stubborn_worker_is_forced(method: Method, tmp_path: Path) -> None:
-    """A worker that ignores SIGTERM is killed after the grace; it was asked once, however often it was stopped."""
+    """A worker that ignores SIGTERM is killed after the grace; two stops send it SIGTERM once."""
     async with local(tmp_path / "home", method) as runtime:
         ref = await runtime.launch(spec("stubborn"))
         await first_output(runtime, ref)
@@ -159,7 +159,7 @@ async def test_stubborn_worker_is_forced(method: Method, tmp_path: Path) -> None
 @METHODS
 @pytest.mark.parametrize("end", ["stop", "force", "crash"])
 async def test_whole_tree_is_gone(end: str, method: Method, tmp_path: Path) -> None:
-    """When a worker is over, so are its children, those in a session of their own and daemons (pitfall 6)."""
+    """When a worker has ended, its children have ended too, also in other sessions and as daemons (pitfall 6)."""
     async with local(tmp_path / "home", method) as runtime:
         ref = await runtime.launch(spec(f"tree {tmp_path / 'pids'}"))
         await first_output(runtime, ref)
@@ -176,7 +176,7 @@ async def test_whole_tree_is_gone(end: str, method: Method, tmp_path: Path) -> N
 
 
 async def test_trees_of_others_are_left_alone(tmp_path: Path) -> None:
-    """Ending one worker does nothing to the strays of another."""
+    """Stopping one worker does not touch the process tree of another."""
     async with local(tmp_path / "home") as runtime:
         refs = [await runtime.launch(spec(f"tree {tmp_path / name}", name)) for name in ("a", "ab")]
         for ref in refs:
@@ -186,7 +186,7 @@ async def test_trees_of_others_are_left_alone(tmp_path: Path) -> None:
 
 
 async def test_stop_before_the_start_prevents_it(tmp_path: Path) -> None:
-    """A stop that decides before the launcher does leaves nothing to start; the launch is accepted all the same."""
+    """A stop that claims the launch before the launcher prevents the start; `launch` still returns."""
     async with local(tmp_path / "home") as runtime:
         await runtime.wait(await runtime.launch(spec("exit 0", "warm")))
         launching = asyncio.ensure_future(runtime.launch(spec("wait", "late")))
@@ -201,9 +201,9 @@ async def test_stop_before_the_start_prevents_it(tmp_path: Path) -> None:
 
 
 async def test_folder_that_is_not_there_is_rejected(tmp_path: Path) -> None:
-    """A bad `cwd` is rejected, and the refused launch leaves nothing behind."""
+    """A missing `cwd` is rejected, and the launch leaves nothing behind."""
     async with local(tmp_path / "home") as runtime:
-        with pytest.raises(Rejected, match="is not a folder"):
+        with pytest.raises(Rejected, match=r"cwd must be an existing folder, got '.*nowhere'"):
             await runtime.launch(spec("exit 0", cwd=str(tmp_path / "nowhere")))
         assert await runtime.find(OWNER) == []
 
@@ -211,15 +211,15 @@ async def test_folder_that_is_not_there_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "../up"}, "use at most 200"),
-        ({"owner": ".hidden"}, "use at most 200"),
+        ({"name": "../up"}, "the launch's name must have 1 to 200 letters"),
+        ({"owner": ".hidden"}, "the owner's id must have 1 to 200 letters"),
         ({"entry": "module_only"}, "package.module:function"),
-        ({"env": {"A=B": "c"}}, "no variable"),
-        ({"env": {"A": "c\0d"}}, "no variable"),
+        ({"env": {"A=B": "c"}}, "a name must not be empty or contain '='"),
+        ({"env": {"A": "c\0d"}}, "name and value must not contain NUL"),
     ],
 )
 async def test_spec_that_cannot_work_is_rejected(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    """Names that are no file names, a bad entry and impossible variables are refused before anything is made."""
+    """Invalid names, entries and variables are rejected before anything is made."""
     async with local(tmp_path / "home") as runtime:
         with pytest.raises(Rejected, match=message):
             await runtime.launch(spec("exit 0", **change))
@@ -227,7 +227,7 @@ async def test_spec_that_cannot_work_is_rejected(change: dict[str, Any], message
 
 
 async def test_launcher_with_threads_spawns_and_says_why(tmp_path: Path) -> None:
-    """A preloaded module that starts a thread makes the launcher spawn, and the report tells."""
+    """A preloaded module that starts a thread makes the launcher spawn, and the report says why."""
     (tmp_path / "lw_threaded.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     )
@@ -245,14 +245,14 @@ async def test_launcher_with_threads_spawns_and_says_why(tmp_path: Path) -> None
 
 
 async def test_preload_that_fails_is_rejected(tmp_path: Path) -> None:
-    """A module of `preload` that cannot be imported refuses every launch with its traceback."""
+    """If a module of `preload` cannot be imported, every launch is rejected with the traceback."""
     async with local(tmp_path / "home", preload=["lw_not_there"]) as runtime:
         with pytest.raises(Rejected, match="No module named 'lw_not_there'"):
             await runtime.launch(spec("exit 0"))
 
 
 async def test_launcher_that_died_is_replaced(tmp_path: Path) -> None:
-    """After the launcher was killed its workers are seen to their end, and the next launch starts another."""
+    """After the launcher is killed, the ends of its workers are still reported, and a launch starts a new launcher."""
     async with local(tmp_path / "home") as runtime:
         ref = await runtime.launch(spec(f"tree {tmp_path / 'pids'}"))
         await first_output(runtime, ref)
@@ -272,7 +272,7 @@ async def test_launcher_that_died_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_no_descriptor_left_is_no_capacity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no pipe can be made for the ticket, nothing is launched and the same launch may succeed later."""
+    """If no pipe can be made for the ticket, nothing is launched, and the same launch can succeed later."""
 
     def no_pipe() -> tuple[int, int]:
         raise OSError(24, "Too many open files")
@@ -287,7 +287,7 @@ async def test_no_descriptor_left_is_no_capacity(tmp_path: Path, monkeypatch: py
 
 
 async def test_home_of_others_is_refused(tmp_path: Path) -> None:
-    """A home that others can enter is refused with the way out."""
+    """A home that others can enter is rejected, and the error says what to do."""
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
     with pytest.raises(Rejected, match="chmod 700"):
@@ -296,7 +296,7 @@ async def test_home_of_others_is_refused(tmp_path: Path) -> None:
 
 
 async def test_leaving_gives_everything_back(tmp_path: Path) -> None:
-    """After the context no launcher and no descriptor is left, and the folder of the owner is gone."""
+    """After the context no launcher and no descriptor is left, and the owner's folder is removed."""
     before = open_descriptors()
     async with local(tmp_path / "home") as runtime:
         assert runtime._link is not None

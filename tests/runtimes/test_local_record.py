@@ -1,4 +1,4 @@
-"""The record of a launch: what several processes write to it, each at any moment."""
+"""The record of a launch, to which several processes write at any time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _made(home: Path, asked: Spec) -> LaunchDir:
 
 
 def test_one_claim_wins(tmp_path: Path) -> None:
-    """Of many that claim a launch at the same time exactly one is told that it decides."""
+    """If several threads claim a launch at the same time, exactly one claim succeeds."""
     for number in range(20):
         folder = _made(tmp_path, spec("exit 0", f"n{number}"))
         start = threading.Barrier(4)
@@ -42,7 +42,7 @@ def test_one_claim_wins(tmp_path: Path) -> None:
 
 
 def test_first_word_counts(tmp_path: Path) -> None:
-    """The first stop and the first end are believed, and the last keeper."""
+    """The first stop, the first end and the last keeper count."""
     folder = _made(tmp_path, spec("exit 0"))
     for cause, code, birth in ((Cause.LIFETIME, 1, "a"), (Cause.STOPPED, 2, "b")):
         folder.mark_stop(cause)
@@ -57,7 +57,7 @@ def test_first_word_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("torn", [b'\n{"type":"exit","exit_code":1,"cau', b'\n{"type":"claim"', b"\n"])
 def test_torn_line_is_passed_over(torn: bytes, tmp_path: Path) -> None:
-    """A line that a crash has cut short says nothing, and does not swallow the one that follows it."""
+    """A line that a crash has cut short is skipped, and the line after it is read."""
     folder = _made(tmp_path, spec("exit 0"))
     with open(folder.record_path, "ab") as file:
         file.write(torn)
@@ -69,7 +69,7 @@ def test_torn_line_is_passed_over(torn: bytes, tmp_path: Path) -> None:
 
 
 def test_released_launch_takes_no_word(tmp_path: Path) -> None:
-    """A launch that was released cannot be claimed or started, and an end or a stop of it goes nowhere."""
+    """A released launch cannot be claimed or started, and recording a stop or an end does nothing."""
     folder = _made(tmp_path, spec("exit 0", "gone"))
     LaunchDir.remove(tmp_path, OWNER, "gone")
     assert not folder.claim()
@@ -81,7 +81,7 @@ def test_released_launch_takes_no_word(tmp_path: Path) -> None:
 
 
 def test_room_on_a_full_disk(tmp_path: Path) -> None:
-    """However long the spec, all that can follow it fits into the record when the disk is full."""
+    """On a full disk all lines that can follow the spec fit into the record, for every length of the spec."""
     disk = tmp_path / "disk"
     with small_disk(disk) as is_there:
         if not is_there:

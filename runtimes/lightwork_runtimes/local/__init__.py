@@ -1,4 +1,4 @@
-"""Works as processes of this machine: the default runtime."""
+"""The default runtime: works as processes of this machine."""
 
 from __future__ import annotations
 

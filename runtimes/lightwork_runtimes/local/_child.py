@@ -1,6 +1,6 @@
-"""The first moments of a worker's process, from the fork or the exec to the entry, and its end.
+"""The start of a worker's process, from the fork or the exec to the entry, and its end.
 
-Everything here runs in the worker itself, before and after the user's code.
+Everything here runs in the worker's process, before and after the user's code.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _FRESH: dict[int, Any] = {
     signal.SIGPIPE: signal.SIG_IGN,
     signal.SIGXFSZ: signal.SIG_IGN,
 }
-"""What the interpreter itself sets when it starts."""
+"""Signal handlers that the interpreter sets when it starts."""
 
 _RESETTABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def prepare() -> list[int]:
-    """Do once, before the first fork, what every child would do again; returns the signals that a child resets."""
+    """Do the work that every child would repeat, once before the first fork. Return the signals that a child resets."""
     _libc()
     _streams()
     if sys.platform == "linux":
@@ -52,9 +52,9 @@ def after_fork(
     signals: list[int],
     stamp: Callable[[str], None],
 ) -> NoReturn:
-    """Become the worker of `spec`. Called in the forked child, never returns.
+    """Become the worker of `spec`. Called in the forked child; never returns.
 
-    `signals` are those that `prepare` gave; they are blocked.
+    `signals` is the result of `prepare`. These signals are blocked when this is called.
     """
     code = 1
     try:
@@ -78,7 +78,7 @@ def after_fork(
 def spawned(path: str, launcher: int, note: str) -> NoReturn:
     """Become the worker of the launch folder `path`. Called in a fresh interpreter; never returns.
 
-    The interpreter is left by `sys.exit`, so that it finalizes as any other does.
+    It leaves the interpreter by `sys.exit`, so that the interpreter finalizes as usual.
     """
     if os.getsid(0) != os.getpid():
         os.setsid()
@@ -101,17 +101,17 @@ def _take_streams(stdin: int, log: int) -> None:
 
 
 def _reset_signals(numbers: list[int]) -> None:
-    """Make signals what they are in a fresh interpreter, then let those through that came meanwhile."""
+    """Set the signal handlers of a fresh interpreter, then unblock the signals that arrived meanwhile."""
     for number in numbers:
         signal.signal(number, _FRESH.get(number, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def _announce(folder: LaunchDir, note: str, launcher: int) -> bool:
-    """Write down who we are; False if nobody would know of us.
+    """Record this process; return False if it must not run because the launch was released or its launcher is dead.
 
-    First the file, then the look at the parent: whoever sees the launcher dead and reads the file after
-    that, finds it, or is right in saying that there is no worker.
+    The record is written before the parent is checked. So a process that sees the launcher dead and then reads the
+    record either finds this worker, or is right that there is no worker.
     """
     birth = birth_of(os.getpid())
     assert birth is not None
@@ -128,14 +128,14 @@ def _settle_in(spec: SpecFile) -> None:
         os.chdir(spec.cwd)
     if sys.platform == "linux":
         try:
-            # When memory runs out the kernel shall take a worker, not the scheduler that can report it.
+            # When memory runs out, the kernel should kill a worker, not the scheduler, which can report it.
             fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(fd, _OOM_SCORE)
             finally:
                 os.close(fd)
-        except OSError as error:  # some sandboxes forbid it; the worker is as good without
-            print(f"lightwork: oom_score_adj not set: {error}", file=sys.stderr)
+        except OSError as error:  # some sandboxes forbid it; the worker runs without it
+            print(f"lightwork: cannot set oom_score_adj: {error}", file=sys.stderr)
     stdin, stdout, stderr = _streams()
     sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
@@ -145,10 +145,10 @@ def _settle_in(spec: SpecFile) -> None:
 
 @functools.cache
 def _streams() -> tuple[Any, Any, Any]:
-    """The three standard streams, made once: a child takes those that its parent has made, and has not used.
+    """Return the three standard streams. They are made once: a child takes the unused ones that its parent made.
 
-    The descriptors belong to the process, not to these objects: closing one of them must not give 1 or 2 away to the
-    next file that is opened.
+    Closing one of them does not close its descriptor. Otherwise the next file that is opened would get descriptor 1
+    or 2.
     """
     return open(0, encoding="utf-8", closefd=False), _output(1), _output(2)
 
@@ -158,12 +158,12 @@ def _output(fd: int) -> Any:
 
 
 def _line_buffer_c() -> None:
-    """Let what C libraries print leave at each line, so that it is there when the process crashes."""
+    """Set the stdout of the C library to line buffering, so that its output is not lost when the process crashes."""
     libc = _libc()
     try:
         stdout = ctypes.c_void_p.in_dll(libc, "__stdoutp" if sys.platform == "darwin" else "stdout")
     except ValueError:
-        return  # a C library without that symbol; its output comes when its buffer is full, and at the end
+        return  # a C library without that symbol: it flushes when its buffer is full, and at the end
     libc.setvbuf(stdout, None, _LINE_BUFFERED, 0)
 
 
@@ -186,7 +186,7 @@ def _reseed_numpy() -> None:
 
 
 def _run(entry: str) -> int:
-    """Call the entry; the exit code that Python would give its outcome."""
+    """Call the entry. Return the exit code that Python would use for its outcome."""
     try:
         result = resolve_entry(entry)()
     except SystemExit as leaving:
@@ -207,7 +207,7 @@ def _exit_code(code: object) -> int:
 
 
 def _print_exception(error: BaseException) -> None:
-    """Print the traceback as the interpreter does, without the frame of this module that caught it."""
+    """Print the traceback as the interpreter does, without the frame of this module that caught the error."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     sys.excepthook(type(error), error.with_traceback(trace), trace)
 
@@ -219,7 +219,7 @@ def _finish(code: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # a full disk, or the user closed it: as Python does, say it by the code
+        except (OSError, ValueError):  # a full disk, or the user closed the stream: Python exits with 120 then
             code = code or 120
     _flush_c()
     return code

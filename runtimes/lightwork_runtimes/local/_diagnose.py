@@ -1,4 +1,4 @@
-"""What the runtime `local` needs of this machine, looked at without starting anything."""
+"""Check whether this machine has what the runtime `local` needs, without starting anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["look"]
 
 
 def look(home: str | None, start_method: str) -> Iterator[Finding]:
-    """The platform, the folder for launches, and what makes environments for works with requirements."""
+    """Check the platform, the folder for launches, and the installer of environments for works with requirements."""
     if os.name != "posix":
         yield Finding("platform", Health.PROBLEM, f"{sys.platform} has no POSIX processes", "use Linux, macOS or WSL")
         return
@@ -28,15 +28,15 @@ def look(home: str | None, start_method: str) -> Iterator[Finding]:
         yield Finding(
             "installer",
             Health.WARNING,
-            "neither uv nor pip is here, so a work with requirements cannot be started",
-            "pip install uv, or python -m ensurepip",
+            "neither uv nor pip is installed, so a work with requirements cannot start",
+            "run `pip install uv` or `python -m ensurepip`",
         )
     else:
         yield Finding("installer", Health.OK, f"{installer} makes the environments of works with requirements")
 
 
 def _folder(home: Path) -> Finding:
-    fix = "set `home` of the profile to a folder of yours"
+    fix = "set `home` of the profile to a folder that you own and can write"
     if home.exists():
         info = home.lstat()
         if info.st_uid != os.getuid():

@@ -1,27 +1,26 @@
-"""The folder of one launch: all that is known of it, so that any process can take it over.
+"""The folder of one launch. It has all facts about the launch, so that any process can adopt it.
 
-``<home>/<owner>/<name>/`` is made before the process is. In it:
+``<home>/<owner>/<name>/`` is made before the process starts. It contains:
 
-- ``log``: standard output and error of everything in the launch.
-- ``record``: what is known, one JSON object a line, each added by one write to the end of the file.
+- ``log``: standard output and error of every process in the launch.
+- ``record``: the facts, one JSON object per line. Each line is appended with one write.
 
-The lines of the record, in the order in which they can come:
+The lines of the record, in the order in which they can appear:
 
-- ``spec``: what was asked, without the ticket, and which launcher was to do it.
-- ``claim``: of whoever decided first: the launcher that it starts, or a stop that it never does.
-- ``pid``: the worker's identity. The worker writes it itself before anything of the user's runs, and then
-  looks whether its launcher still lives; so a record without it, whose launcher is dead, has no worker.
-- ``stop``: somebody wants it to end, and as what that counts.
-- ``keeper``: the process that adopted it, if not the one that made it.
-- ``exit``: it is over, the whole process tree of it, and how.
+- ``spec``: the requested spec without the ticket, and the launcher that should start it.
+- ``claim``: the first claim decides. The launcher claims to start the worker; a stop claims to prevent the start.
+- ``pid``: the worker's identity. The worker writes it before any code of the user runs, and then checks that its
+  launcher still lives. So a record without this line, whose launcher is dead, has no worker.
+- ``stop``: the launch should end, with the cause of that end.
+- ``keeper``: the process that adopted the launch, if it is not the one that made it.
+- ``exit``: the whole process tree has ended, and how.
 
-The kernel puts writes to the end of a file one after the other, so all readers agree on who was first: that one is
-believed. A write that a full disk or a crash has cut short leaves a line that is no object, which is passed over. The
-spec is padded so that what can follow lies in a block of the disk that the file has already: an end can be told when
-the disk is full.
+The kernel orders appends to a file, so all readers agree on which line was first; the first one counts. A write that a
+full disk or a crash has cut short leaves an incomplete line, which readers skip. The spec is padded, so that the
+following lines fit into a disk block that the file has already. So an end can be recorded on a full disk.
 
-Two files and no more because making one is dear, on some file systems a hundred times as dear as a write. The
-operations are a few system calls on a local file system each, and run in the event loop.
+There are only two files because making a file is expensive, on some file systems a hundred times as expensive as a
+write. Each operation takes a few system calls on a local file system and runs in the event loop.
 """
 
 from __future__ import annotations
@@ -46,18 +45,18 @@ __all__ = ["ExitFile", "LaunchDir", "PidFile", "Record", "SpecFile", "View", "ch
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _GONE = ".gone-"
 _BLOCK = 4096
-"""Bytes that a file takes of the disk at once. Where it is less, an end that finds the disk full waits for room."""
+"""Size of a disk block in bytes. On a full disk with smaller blocks, recording an end waits for free space."""
 
 _ROOM = 3072
-"""Bytes of its last block that a record has left for what follows the spec."""
+"""Bytes of its last block that a record reserves for the lines after the spec."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SpecFile(msgspec.Struct, frozen=True, tag="spec"):
-    """What was asked. `digest` covers the whole spec, the ticket too; `maker` is the scheduler's identity.
+    """The requested spec. `digest` covers the whole spec with the ticket; `maker` is the scheduler's identity.
 
-    `venv` is the folder of the virtual environment to run in, None for the scheduler's own packages.
+    `venv` is the folder of the virtual environment to run in; None to use the scheduler's packages.
     """
 
     name: str
@@ -74,30 +73,30 @@ class SpecFile(msgspec.Struct, frozen=True, tag="spec"):
 
 
 class Claim(msgspec.Struct, frozen=True, tag="claim"):
-    """It is decided whether it is started: of several, the first one has decided."""
+    """The writer decides whether the worker starts. The first of several claims counts."""
 
 
 class PidFile(msgspec.Struct, frozen=True, tag="pid"):
-    """Which process it is. `note` says what is unusual about how it was started."""
+    """The worker started. `note` tells anything unusual about the start."""
 
     worker: Identity
     note: str = ""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """Its end is wanted, and counts as `cause`."""
+    """The end was requested, with its `cause`."""
 
     cause: Cause
 
 
 class Keeper(msgspec.Struct, frozen=True, tag="keeper"):
-    """Who looks after it from now on."""
+    """`process` adopted the launch."""
 
     process: Identity
 
 
 class ExitFile(msgspec.Struct, frozen=True, tag="exit"):
-    """How it ended; `time` in seconds since the epoch."""
+    """The whole process tree ended. `time` is in seconds since the epoch."""
 
     exit_code: int | None
     cause: Cause | None
@@ -111,15 +110,15 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class Record:
-    """All that a launch's record says at one moment.
+    """The content of a launch's record at one moment.
 
     Attributes:
-        spec: What was asked, None if the maker died before it had written that.
-        is_claimed: Whether it is decided if it is started.
-        started: Which process it is, None while there is none.
-        stop: As what its end counts, None if nobody asked for it.
-        keeper: The process that adopted it, if any did.
-        ended: How it ended, None while it has not.
+        spec: The requested spec; None if the maker died before it wrote the spec.
+        is_claimed: Whether it is decided if the worker starts.
+        started: The worker's process; None while it has not started.
+        stop: Cause of the requested end; None if no end was requested.
+        keeper: The process that adopted the launch, if any.
+        ended: How the launch ended; None while it has not ended.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -131,7 +130,7 @@ class Record:
         self.ended: ExitFile | None = None
         for line in data.split(b"\n"):
             text = line.strip()
-            if text.endswith(b"}"):  # else it is empty, or was cut short
+            if text.endswith(b"}"):  # otherwise the line is empty or was cut short
                 self._add(_decode(text))
 
     def _add(self, line: _Line) -> None:
@@ -151,67 +150,69 @@ class Record:
 
 
 class View(msgspec.Struct, frozen=True):
-    """A report, and the process whose death would change it without a change in the folder."""
+    """A report, and the process whose death changes the report without a change in the folder."""
 
     report: Report
     depends_on: Identity | None = None
 
 
 def check_name(name: str, what: str) -> str:
-    """Return `name` if it can be a file name of its own, else raise `Rejected`."""
+    """Return `name` if it is a valid file name, otherwise raise `Rejected`."""
     if not _SAFE.fullmatch(name):
-        raise Rejected(f"{what} {name!r}: use at most 200 letters, digits, '.', '_' and '-', no dot in front")
+        raise Rejected(
+            f"{what} must have 1 to 200 letters, digits, '.', '_' or '-', and not begin with '.' or '-'; got {name!r}"
+        )
     return name
 
 
 def open_home(configured: str | None) -> Path:
-    """The folder for launch folders, made if it is not there.
+    """Return the folder for launch folders. Make it if it does not exist.
 
     Raises:
-        Rejected: If it belongs to another user, or others may write in it.
+        Rejected: It belongs to another user, or other users can enter the configured folder.
     """
     home = home_of(configured)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     info = home.lstat()
     if not stat.S_ISDIR(info.st_mode):
-        raise Rejected(f"{home} is not a folder; set `home` of the local runtime to one")
+        raise Rejected(f"{home} is not a folder; set `home` of the local runtime to a folder")
     if info.st_uid != os.getuid():
-        raise Rejected(f"{home} belongs to user {info.st_uid}; set `home` of the local runtime to a folder of yours")
+        raise Rejected(f"{home} belongs to user {info.st_uid}; set `home` of the local runtime to your own folder")
     if info.st_mode & 0o077:
         if configured:
-            raise Rejected(f"{home} can be entered by other users; `chmod 700` it or set another `home`")
+            raise Rejected(f"other users can enter {home}; run `chmod 700` on it or set another `home`")
         home.chmod(0o700)
     return home.absolute()
 
 
 def home_of(configured: str | None) -> Path:
-    """The folder for launch folders, which need not exist."""
+    """Return the folder for launch folders. It need not exist."""
     if configured:
         return Path(configured)
-    # Not in $XDG_RUNTIME_DIR: it is a small part of the memory, which the output of a chatty work would fill, it goes
-    # with the user's last session, and a scheduler that is started again by another way would look elsewhere.
+    # Not in $XDG_RUNTIME_DIR, for three reasons. It is in memory and small, so a work with much output would fill it.
+    # It is removed with the user's last session. A scheduler restarted in another way may have another value.
     return Path(tempfile.gettempdir()) / f"lightwork-{os.getuid()}"
 
 
 def digest_of(spec: Spec) -> str:
-    """A digest of everything in the spec. The ticket's secret makes it say nothing about the ticket."""
+    """Return a digest of the whole spec. It reveals nothing about the ticket, which contains a random secret."""
     return hashlib.sha256(msgspec.msgpack.encode(spec, order="deterministic")).hexdigest()
 
 
 class LaunchDir:
-    """One launch folder. Holds nothing open; every question is answered from the files as they are."""
+    """One launch folder. It keeps no file open: every method reads the files as they are now."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     @property
     def log(self) -> str:
-        """Path of the output."""
+        """Path of the file with the output."""
         return f"{self.path}/log"
 
     @property
     def log_size(self) -> int:
-        """Bytes of output, 0 if there is no such file."""
+        """Bytes of output; 0 if the file does not exist."""
         try:
             return os.stat(self.log).st_size
         except FileNotFoundError:
@@ -219,7 +220,7 @@ class LaunchDir:
 
     @property
     def exists(self) -> bool:
-        """Whether it was made and not released."""
+        """Whether the folder was made and not released."""
         return os.path.isdir(self.path)
 
     # --- making and finding ---------------------------------------------------------------------
@@ -228,10 +229,10 @@ class LaunchDir:
     def create(
         cls, home: Path, spec: Spec, launcher: Identity, maker: Identity, venv: str | None = None
     ) -> tuple[LaunchDir, bool]:
-        """Make the folder of `spec`; the flag says whether it is new.
+        """Make the folder of `spec`. Return it, and whether it is new.
 
         Raises:
-            Conflict: If there is one of this name from another spec.
+            Conflict: A folder of this name exists from another spec.
         """
         folder = cls(f"{home}/{spec.owner}/{spec.name}")
         digest = digest_of(spec)
@@ -263,7 +264,7 @@ class LaunchDir:
             except FileExistsError:
                 return False
             except FileNotFoundError:
-                # The first launch of this owner, or a release took the empty owner's folder away just now.
+                # The first launch of this owner, or a release has just removed the owner's empty folder.
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(owner, 0o700)
             else:
@@ -273,13 +274,13 @@ class LaunchDir:
         name = os.path.basename(self.path)
         made = self.spec()
         if made is None:
-            raise Conflict(f"{name}: there is a folder of this name that nothing was launched from; release it first")
+            raise Conflict(f"{name}: a folder of this name exists without a launch; release it first")
         if made.digest != digest:
-            raise Conflict(f"{name}: launched already, from another spec; names are used once")
+            raise Conflict(f"{name} was launched already, from another spec; use each name once")
 
     @classmethod
     def locate(cls, home: Path, name: str, owner: object = None) -> LaunchDir | None:
-        """The folder of that name, looked for under `owner` first."""
+        """Return the folder of that name, None if not found. Search under `owner` first."""
         if not _SAFE.fullmatch(name):
             return None
         if isinstance(owner, str) and _SAFE.fullmatch(owner):
@@ -294,7 +295,7 @@ class LaunchDir:
 
     @staticmethod
     def names(home: Path, owner: str) -> list[str]:
-        """Names of every launch of this owner that was not released, those half released included."""
+        """Return the names of all launches of this owner that were not released, or only partly."""
         if not _SAFE.fullmatch(owner):
             return []
         try:
@@ -306,18 +307,18 @@ class LaunchDir:
         return sorted({entry.removeprefix(_GONE) for entry in entries})
 
     def discard(self) -> None:
-        """Remove a folder whose launch never began."""
+        """Remove the folder of a launch that did not start."""
         _unlink_all(self.path)
 
     @staticmethod
     def remove(home: Path, owner: str, name: str) -> None:
-        """Remove the folder of that name and what an interrupted removal left of it. May be repeated."""
+        """Remove the folder of that name and the rest of an interrupted removal. May be repeated."""
         path, gone = f"{home}/{owner}/{name}", f"{home}/{owner}/{_GONE}{name}"
         _unlink_all(gone)
         with contextlib.suppress(FileNotFoundError):
-            os.rename(path, gone)  # in one step, so that nobody reads a folder that is half removed
+            os.rename(path, gone)  # in one step, so that no process reads a half-removed folder
         _unlink_all(gone)
-        with contextlib.suppress(OSError):  # others of this owner are there, or it is gone
+        with contextlib.suppress(OSError):  # the owner has other launches, or the folder is gone
             os.rmdir(f"{home}/{owner}")
 
     # --- the files ------------------------------------------------------------------------------
@@ -328,15 +329,15 @@ class LaunchDir:
         return f"{self.path}/record"
 
     def record(self) -> Record:
-        """What is known now; nothing, if there is no such folder."""
+        """Read the record. It is empty if the folder does not exist."""
         return Record(read_file(self.record_path) or b"")
 
     def spec(self) -> SpecFile | None:
-        """What was asked, None if the maker died before it had written that."""
+        """Read the requested spec; None if the maker died before it wrote the spec."""
         return self.record().spec
 
     def claim(self) -> bool:
-        """Decide whether it is started or never will be; False if that was decided before, or it was released."""
+        """Claim the decision whether the worker starts. Return False if it was claimed before or released."""
         try:
             before = _append(self.record_path, _line(Claim()))
         except FileNotFoundError:
@@ -344,18 +345,18 @@ class LaunchDir:
         return not Record(before).is_claimed
 
     def write_started(self, content: PidFile) -> None:
-        """Say which process it is.
+        """Record the worker's process.
 
         Raises:
-            FileNotFoundError: It was released.
+            FileNotFoundError: The launch was released.
         """
         _append(self.record_path, _line(content))
 
     def mark_stop(self, cause: Cause) -> None:
-        """Say that its end is wanted. The first to say so decides as what it counts.
+        """Record that the end is requested. The first call decides the cause.
 
-        On a full disk that may not come to be known, and it ends as what it is: that must not keep anybody from
-        ending it.
+        On a full disk this may not be recorded, and the launch ends with another cause: a full disk must not prevent
+        the end.
         """
         try:
             self._tell(Stop(cause))
@@ -364,11 +365,11 @@ class LaunchDir:
                 raise
 
     def mark_keeper(self, keeper: Identity) -> None:
-        """Say who looks after it from now on."""
+        """Record the process that adopts the launch."""
         _append(self.record_path, _line(Keeper(keeper)))
 
     def write_ended(self, exit_code: int | None, cause: Cause | None, detail: str = "") -> None:
-        """Say that it is over. The first to say so is believed. On a full disk it takes the room that was kept."""
+        """Record the end. The first call counts. On a full disk it uses the reserved space."""
         self._tell(ExitFile(exit_code, cause, detail, time.time()))
 
     def _tell(self, line: _Line) -> None:
@@ -378,7 +379,7 @@ class LaunchDir:
     # --- what became of it ----------------------------------------------------------------------
 
     def look(self) -> View:
-        """What became of it, from the files and the processes they name."""
+        """Return what became of the launch, from its files and the processes that they name."""
         record = self.record()
         if record.ended is not None:
             return _over(record.ended)
@@ -391,7 +392,7 @@ class LaunchDir:
             if record.started is None:
                 return View(Report(Standing.PENDING), spec.launcher)
             return View(_running(record.started), spec.launcher)
-        # A dead launcher starts nothing, so what is read from here on is the last word.
+        # A dead launcher starts nothing, so a record that is read from here on is final.
         record = self.record()
         started = record.started
         if started is not None and started.worker.is_alive:
@@ -400,30 +401,30 @@ class LaunchDir:
         if record.ended is not None:
             return _over(record.ended)
         if started is None:
-            detail = "the launcher died before it had started the process"
+            detail = "the launcher died before it started the worker"
             return View(Report(Standing.ABSENT, cause=Cause.START_FAILED, detail=detail))
-        detail = f"pid {started.worker.pid} ended after its launcher had died; nobody saw its exit code"
+        detail = f"pid {started.worker.pid} ended after its launcher died, so the exit code is not known"
         return View(Report(Standing.EXITED, cause=record.stop, detail=detail))
 
 
 def _line(line: _Line) -> bytes:
-    """A line of the record. What comes before it may be one that was cut short."""
+    """Encode a line of the record. It begins with a newline: the line before it may have been cut short."""
     return b"\n" + _encode(line) + b"\n"
 
 
 def _padded(spec: bytes) -> bytes:
-    """The first line of a record, so long that the last block it takes has room for those that can follow."""
+    """Pad the first line of a record, so that its last disk block has room for the lines that can follow."""
     used = (len(spec) + 1) % _BLOCK
     missing = 0 if 0 < used <= _BLOCK - _ROOM else _BLOCK - used + 1
     return spec + b" " * (missing % _BLOCK) + b"\n"
 
 
 def _append(path: str, data: bytes, flags: int = 0) -> bytes:
-    """Write `data` to the end of the file in one piece; gives what was before it.
+    """Append `data` to the file with one write. Return the content before it.
 
     Raises:
-        FileNotFoundError: There is no such file, and the flags do not say that there shall be.
-        OSError: The disk is full. It may have taken a part.
+        FileNotFoundError: The file does not exist, and `flags` do not contain `O_CREAT`.
+        OSError: The disk is full. A part of `data` may have been written.
     """
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
     try:
@@ -436,7 +437,7 @@ def _append(path: str, data: bytes, flags: int = 0) -> bytes:
 
 
 def _unlink_all(path: str) -> None:
-    """Remove a folder of files. Another that does the same at the same time is no error."""
+    """Remove a folder of files. Another process may do the same at the same time."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(path):
             with contextlib.suppress(FileNotFoundError):

@@ -1,12 +1,12 @@
-"""The helper process of a `LocalRuntime`: it starts workers by fork, is their parent, and sees them end.
+"""The helper process of a `LocalRuntime`. It forks workers, is their parent, and records their ends.
 
-It imports the worker's modules once and forks from there, which is why it runs no thread and no event
-loop. It outlives a scheduler that dies for as long as it has workers, so that their ends are seen, their
-process trees are cleared and their exit codes written down.
+It imports the worker's modules once and forks from there, so it runs no thread and no event loop. If the scheduler
+dies, the launcher lives on while it has workers: it waits for their ends, kills the rest of their process trees and
+records their exit codes.
 
-What belongs to a worker's tree: its process group, and what has left the group but carries the
-`LIGHTWORK_LAUNCH` stamp in its environment. On Linux the launcher is the subreaper: whatever in the tree
-loses its parent becomes a child of the launcher, so it is found among the launcher's own children.
+A worker's tree is its process group, and every process that has left the group but has the `LIGHTWORK_LAUNCH` stamp in
+its environment. On Linux the launcher is the subreaper: a process of the tree that loses its parent becomes a child of
+the launcher, so it is found among the launcher's children.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ from lightwork_runtimes.local._stamp import StampWriter
 __all__ = ["main"]
 
 MARGIN = 5.0
-"""Seconds that a worker has to end itself when its time as an orphan, or its lifetime, is up."""
+"""Seconds that a worker has to end itself when its time as an orphan, or its lifetime, has passed."""
 
 _TREE_WITHIN = 5.0
-"""Seconds after which the end of a tree is reported though some process of it would not die."""
+"""Seconds after which the end of a tree is recorded even if a process of it does not die."""
 
 _LOOK_AGAIN = 0.05
-"""Seconds between looks at a tree that was killed and is not gone; only while there is one."""
+"""Seconds between two checks of a killed tree that is not gone yet. There are no checks without such a tree."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 _BATCH = 64
@@ -69,7 +69,7 @@ _BATCH = 64
 
 @dataclass
 class _Worker:
-    """A worker that was started and whose tree is not known to be gone."""
+    """A worker that was started and whose process tree may still exist."""
 
     pid: int
     folder: LaunchDir
@@ -83,10 +83,10 @@ class _Worker:
 def main(fd: int) -> None:
     """Serve the scheduler at the other end of the socket `fd` until there is nothing left to do."""
     sock = socket.socket(fileno=fd)
-    sock.set_inheritable(False)  # it had to be to come here; no worker shall have it
+    sock.set_inheritable(False)  # it was inheritable to get here; workers must not inherit it
     try:
         _Launcher(sock).run()
-        os._exit(0)  # what preloaded modules registered for the exit is for the workers to run, not for us
+        os._exit(0)  # only the workers run the exit functions of preloaded modules
     except BaseException:
         with contextlib.suppress(OSError):  # the scheduler is gone as well
             sock.sendall(frame(Broken(traceback.format_exc())))
@@ -115,7 +115,7 @@ class _Launcher:
     # --- the loop -------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until the scheduler has gone, or has nothing more, and the last tree is gone."""
+        """Serve until the scheduler has ended or sent `Finish`, and the last tree is gone."""
         self._prepare()
         while self._sock is not None or self._workers or self._ending:
             for key, _ in self._selector.select(self._next_timer()):
@@ -125,8 +125,8 @@ class _Launcher:
             self._clear_trees()
 
     def _prepare(self) -> None:
-        # A terminal's or a supervisor's signals are for the scheduler and the workers; whoever saw the
-        # launcher end first would never learn how they ended.
+        # Signals of a terminal or a supervisor are for the scheduler and the workers. If the launcher ended first,
+        # nobody would record how the workers ended.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         self._wake_read.setblocking(False)
@@ -183,7 +183,7 @@ class _Launcher:
 
     def _send(self, message: FromLauncher) -> None:
         if self._sock is not None:
-            # The end of the stream is met by the next read; a full buffer only once the scheduler is dead.
+            # The next read finds the end of the stream. The buffer is full only if the scheduler is dead.
             with contextlib.suppress(ConnectionError, BlockingIOError):
                 self._sock.sendall(frame(message))
 
@@ -198,7 +198,7 @@ class _Launcher:
             self._scheduler_fd = None
 
     def _lost(self) -> None:
-        """The scheduler died. Its workers end themselves in time; see to it that they do."""
+        """Handle the scheduler's death: its workers must end themselves in time; kill those that do not."""
         if self._sock is None:
             return
         self._hang_up()
@@ -213,10 +213,10 @@ class _Launcher:
         self._at(time.monotonic() + window, lambda: self._end_orphan(worker, dead))
 
     def _end_orphan(self, worker: _Worker, dead: Identity | None) -> None:
-        """End a worker that has been an orphan for a whole window, by what was known at its begin.
+        """End a worker that has been an orphan for a whole window.
 
-        A keeper that lives, or that was not known to be `dead` by then, may have had it until just now: it is looked at
-        again when it could be an orphan of that one.
+        A keeper that lives, or was not known to be `dead` when the window began, may have kept the worker until now.
+        So the worker is checked again after another window.
         """
         if worker.code is not None:
             return
@@ -232,7 +232,7 @@ class _Launcher:
     def _set_up(self, setup: Setup) -> None:
         self._fork = setup.fork
         if setup.fork:
-            # The worker's own module: if it cannot be imported, the worker's log will tell.
+            # The module of the entry: if it cannot be imported, the worker's log shows the error.
             with contextlib.suppress(Exception):
                 importlib.import_module(setup.entry_module)
         error = ""
@@ -246,8 +246,8 @@ class _Launcher:
         self._signals = _child.prepare()
         gc.collect()
         gc.freeze()
-        # The end of the stream can be held up by a process that the scheduler forked and that has the
-        # other end of the socket too; its death cannot.
+        # A process that the scheduler forked may keep the other end of the socket open after the scheduler's death.
+        # So the launcher also watches the scheduler's pid.
         if sys.platform == "linux" and setup.scheduler == os.getppid():
             with contextlib.suppress(OSError):
                 self._scheduler_fd = os.pidfd_open(setup.scheduler)
@@ -255,7 +255,7 @@ class _Launcher:
         self._send(Ready(error))
 
     def _scheduler_died(self) -> None:
-        # What it sent before it died is read first.
+        # Read first what the scheduler sent before it died.
         if self._scheduler_fd is not None:
             self._selector.unregister(self._scheduler_fd)
             os.close(self._scheduler_fd)
@@ -272,11 +272,11 @@ class _Launcher:
     def _launch(self, folder: LaunchDir, stdin: int) -> None:
         try:
             self._start(folder, stdin)
-        except FileNotFoundError as error:  # the folder, or something in it: released meanwhile
-            self._refuse(folder, for_good=True, message=f"released while it was launched: {error}")
+        except FileNotFoundError as error:  # the folder, or a file in it: released meanwhile
+            self._refuse(folder, for_good=True, message=f"the launch was released while it started: {error}")
         except OSError as error:
-            self._refuse(folder, for_good=False, message=f"no process could be started: {error}")
-        except ValueError as error:  # of posix_spawn: a NUL in the environment
+            self._refuse(folder, for_good=False, message=f"cannot start a process: {error}")
+        except ValueError as error:  # from posix_spawn: a NUL in the environment
             self._refuse(folder, for_good=True, message=str(error))
         else:
             self._send(Launched(folder.path))
@@ -288,7 +288,7 @@ class _Launcher:
         if spec is None:
             raise FileNotFoundError(errno.ENOENT, "no spec", folder.path)
         if spec.cwd is not None and not os.path.isdir(spec.cwd):
-            raise ValueError(f"cwd {spec.cwd!r} is not a folder")
+            raise ValueError(f"cwd must be an existing folder, got {spec.cwd!r}")
         if not folder.claim():
             if folder.exists:  # stopped before it was started
                 return
@@ -313,7 +313,7 @@ class _Launcher:
             note = f"spawned: the launcher has {threads} threads, started by a module of `preload`, and cannot fork"
             return spawn(folder, spec, stdin, log, note)
         launcher = os.getpid()
-        # What the launcher ignores or handles must wait until the child treats it as its own.
+        # Signals that the launcher ignores or handles stay blocked until the child has its own handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         try:
             pid = os.fork()
@@ -325,9 +325,9 @@ class _Launcher:
         return pid
 
     def _leave_to_child(self) -> None:
-        """In the child: close all that is the launcher's, the standard inputs of launches to come included.
+        """In the child: close the launcher's descriptors, with the standard inputs of later launches.
 
-        Descriptors that a preloaded module opened stay: they are its own, and would be taken from under it.
+        Descriptors that a preloaded module opened stay open: the module may still use them.
         """
         if self._sock is not None:
             self._sock.close()
@@ -353,7 +353,7 @@ class _Launcher:
     # --- ending ---------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        """See every child that has ended. Looked at first and reaped later, so that its pid stays its own."""
+        """Handle every child that has ended. It is reaped last, so that its pid is not reused before."""
         while True:
             try:
                 seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -371,7 +371,7 @@ class _Launcher:
 
     def _kill(self, worker: _Worker) -> None:
         if worker.code is None:
-            os.kill(worker.pid, signal.SIGKILL)  # a child forked just now may not lead its group yet
+            os.kill(worker.pid, signal.SIGKILL)  # a child that was just forked may not lead its group yet
             _kill_group(worker.pid)
 
     def _clear_trees(self) -> None:
@@ -383,7 +383,7 @@ class _Launcher:
             found = belongs(strays, worker.spec.name, worker.pid) if strays else []
             for process in found:
                 send_signal(process, signal.SIGKILL)
-            # A process that is dying has no environment any more before it is a zombie: remember whom we killed.
+            # A dying process loses its environment before it becomes a zombie: remember the killed processes.
             worker.doomed.update(found)
             left = [process for process in worker.doomed if process.is_alive]
             note = ""
@@ -391,20 +391,20 @@ class _Launcher:
                 if time.monotonic() <= worker.give_up:
                     remaining.append(worker)
                     continue
-                note = f"; processes that would not die: {[process.pid for process in left]}"
+                note = f"; these processes do not die: {[process.pid for process in left]}"
             try:
                 self._report_end(worker, note)
             except OSError as error:
-                # The disk does not take it, nor the room that was kept for it. It is tried until it does: an end
-                # that nobody is told of would be a worker for ever, and so would all others without a launcher.
+                # The disk is full, and so is the reserved space. Try again until it works: a worker without a recorded
+                # end would count as alive for ever. So would all other workers if the launcher exited now.
                 if not worker.is_untold:
                     worker.is_untold = True
-                    print(f"lightwork: the end of {worker.spec.name} cannot be written down: {error}", file=sys.stderr)
+                    print(f"lightwork: cannot record the end of {worker.spec.name}: {error}", file=sys.stderr)
                 remaining.append(worker)
         self._ending = remaining
 
     def _strays(self) -> list[int]:
-        """Our children that are no workers: what has lost its parent in some tree."""
+        """Return the children that are not workers: processes of a tree that lost their parent."""
         if sys.platform != "linux":
             return []
         try:
@@ -422,17 +422,17 @@ class _Launcher:
             cause = Cause.EXIT
             if worker.code == -signal.SIGKILL and self._oom.take():
                 cause = Cause.OOM
-                detail += ", and the kernel has counted an out-of-memory kill in this control group"
+                detail += ", and the kernel counted an out-of-memory kill in this control group"
         worker.folder.write_ended(worker.code, cause, detail + note)
 
 
 def _threads() -> int:
-    """Threads of this process, those that Python does not know included."""
+    """Return the number of threads of this process, with those not started by Python."""
     return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else threading.active_count()
 
 
 def _kill_group(leader: int) -> None:
-    """Kill the group of a leader that is not reaped yet: its pid, and so the group's, is still its own."""
+    """Kill the group of a leader that is not reaped yet, so that its pid, and the group's, cannot be reused."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
         os.killpg(leader, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""The scheduler's side of a launcher: its process, the socket, and the launches that wait for its answer."""
+"""The scheduler's side of a launcher: its process, the socket, and the launches that await an answer."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from lightwork_runtimes.local._stamp import PLACEHOLDER
 __all__ = ["Answer", "LauncherDied", "LauncherLink"]
 
 _PIPE_HOLDS = 4096
-"""Bytes that every pipe takes at once, however many pipes the user has."""
+"""Bytes that fit into every pipe, even if the user has many pipes."""
 
 _EXIT_WITHIN = 5.0
 
 _left_behind: list[subprocess.Popen[bytes]] = []
-"""Launchers that stayed with their workers; they are reaped when the next one is started or left."""
+"""Launchers that stayed with their workers. They are reaped when the next launcher is started or finished."""
 
 
 class LauncherDied(NoCapacity):
-    """The launcher died before it had begun with this launch; nothing is left of it."""
+    """The launcher died before it began this launch. Nothing is left of the launch."""
 
 
 class Answer:
-    """What will have become of one launch request. Any number may wait, and be cancelled, independently."""
+    """The outcome of one launch request. Any number of tasks may wait for it and be cancelled independently."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -60,7 +60,7 @@ class Answer:
         self._event.set()
 
     async def wait(self) -> None:
-        """Return when it was started; raise why it was not."""
+        """Return when the worker was started. Raise the error if it was not."""
         await self._event.wait()
         if self._error is not None:
             raise self._error
@@ -82,7 +82,7 @@ class LauncherLink:
         self.identity = Identity(0, "")
 
     async def start(self) -> None:
-        """Start the process. It imports its modules while the caller goes on."""
+        """Start the process. Return while it still imports its modules."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -98,36 +98,36 @@ class LauncherLink:
         self._send(self._setup)
 
     async def wait_ready(self) -> None:
-        """Return once it can launch.
+        """Return when the launcher can launch.
 
         Raises:
             Rejected: A module of `preload` cannot be imported.
-            Unreachable: It died.
+            Unreachable: The launcher died.
         """
         await self._ready.wait()
         if self._error is not None:
             raise self._error
 
     def submit(self, folder: str, ticket: bytes) -> Answer:
-        """Ask for the process of this launch folder. Nothing is awaited: it is asked for when this returns.
+        """Request the process of this launch folder. The request is sent or queued when this returns.
 
         Raises:
-            NoCapacity: This process has no descriptor left. Nothing was asked for.
+            NoCapacity: This process has no descriptor left. Nothing was requested.
         """
         try:
             stdin = _readable(ticket)
         except OSError as error:
-            raise NoCapacity(f"no pipe for the worker's ticket: {error}") from error
+            raise NoCapacity(f"cannot make a pipe for the worker's ticket: {error}") from error
         answer = self._answers[folder] = Answer()
         self._send(Launch(folder), stdin)
         return answer
 
     def answer_to(self, folder: str) -> Answer | None:
-        """The outcome of a request that was not answered yet."""
+        """Return the outcome of a request that was not answered yet; None if it was answered."""
         return self._answers.get(folder)
 
     async def finish(self) -> None:
-        """Let it go. It ends now if it has no worker, else after its last one."""
+        """Release the launcher. It ends now if it has no worker, otherwise after its last worker."""
         if self.is_lost:
             await anyio.to_thread.run_sync(_reap, self._process)
             return
@@ -193,7 +193,7 @@ class LauncherLink:
                 self._stays_for = workers
                 self._finishing.set()
             case Broken(text):
-                self._lose(f"the launcher broke:\n{text}")
+                self._lose(f"the launcher failed:\n{text}")
 
     def _lose(self, why: str) -> None:
         if self.is_lost:
@@ -212,9 +212,9 @@ class LauncherLink:
             folder = LaunchDir(path)
             if folder.claim():
                 folder.discard()
-                answer.give(LauncherDied(f"{why} before it had started anything"))
+                answer.give(LauncherDied(f"{why} before it started the worker"))
             else:
-                answer.give(Unreachable(f"{why}; whether the worker was started is not known"))
+                answer.give(Unreachable(f"{why}; it is not known whether the worker was started"))
         self._answers.clear()
         self._ready.set()
         self._finishing.set()
@@ -223,12 +223,12 @@ class LauncherLink:
 def _start_process(fd: int) -> subprocess.Popen[bytes]:
     _left_behind[:] = [process for process in _left_behind if process.poll() is None]
     if not sys.executable:
-        raise Rejected("this interpreter has no executable that could be started again (sys.executable is empty)")
+        raise Rejected("the local runtime must start a Python process, but sys.executable is empty in this interpreter")
     code = f"import sys; sys.path[:] = {sys.path!r}; from lightwork_runtimes.local._launcher import main; main({fd})"
     return subprocess.Popen(
         [sys.executable, *interpreter_flags(), "-c", code],
         stdin=subprocess.DEVNULL,
-        # It may outlive the scheduler: it must not hold the terminal or a pipe of it open.
+        # It may outlive the scheduler, so it must not keep the scheduler's terminal or pipes open.
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[fd],
@@ -247,7 +247,7 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
 
 
 def _readable(data: bytes) -> int:
-    """A descriptor from which `data` can be read up to the end of the stream."""
+    """Return a descriptor from which `data` can be read up to the end of the stream."""
     if len(data) <= _PIPE_HOLDS:
         read, write = os.pipe()
         os.write(write, data)

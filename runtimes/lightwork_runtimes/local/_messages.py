@@ -1,8 +1,8 @@
-"""What a `LocalRuntime` and its launcher say to each other over their socket pair.
+"""The messages between a `LocalRuntime` and its launcher, over a socket pair.
 
-A frame is four bytes of length and one tagged struct in msgpack. Each `Launch` carries one file
-descriptor (SCM_RIGHTS): the worker's standard input. So the ticket goes from the scheduler into that
-pipe and never through the launcher, whose memory every later worker is a copy of.
+A frame is four bytes of length and one tagged struct in msgpack. Each `Launch` carries one file descriptor
+(SCM_RIGHTS): the worker's standard input. So the scheduler writes the ticket directly into that pipe. The ticket never
+goes through the launcher, because every later worker is a copy of the launcher's memory.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """The first frame.
 
     Attributes:
-        fork: Whether workers are forked; else they are spawned.
-        entry_module: Imported before the first fork if it can be.
-        preload: Imported before the first fork; a failure is an error.
-        warmup: ``package.module:function`` called before the first fork, so that what it does for the first time is
-            done.
+        fork: Whether workers are forked; otherwise they are spawned.
+        entry_module: Module imported before the first fork. A failure is ignored.
+        preload: Modules imported before the first fork. A failure is an error.
+        warmup: ``package.module:function`` called before the first fork, so that workers need not repeat its one-time
+            work.
         scheduler: Pid of the scheduler, the launcher's parent.
     """
 
@@ -51,29 +51,32 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):
-    """Start what is described in this launch folder. One descriptor travels with it."""
+    """Start the worker of this launch folder. The frame carries one descriptor, the worker's standard input."""
 
     folder: str
 
 
 class Finish(msgspec.Struct, frozen=True, tag="finish"):
-    """Nothing more will come: end when the last worker has ended. Answered by `Finishing`."""
+    """End when the last worker has ended; no more launches follow. The answer is `Finishing`."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The modules are imported. `error` is the traceback of a preload that failed, else empty."""
+    """The modules are imported. `error` is the traceback of a failed preload, otherwise empty."""
 
     error: str
 
 
 class Launched(msgspec.Struct, frozen=True, tag="launched"):
-    """Answers `Launch`: there is a process, or it was stopped before there was one."""
+    """The process was started, or the launch was stopped before the start. Answers `Launch`."""
 
     folder: str
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """Answers `Launch`: nothing was started and the folder is gone. `for_good` tells Rejected from NoCapacity."""
+    """Nothing was started, and the folder was removed. Answers `Launch`.
+
+    `for_good` means `Rejected`; otherwise it is `NoCapacity`.
+    """
 
     folder: str
     for_good: bool
@@ -81,13 +84,13 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Finishing(msgspec.Struct, frozen=True, tag="finishing"):
-    """Answers `Finish`: how many workers the launcher stays for."""
+    """The launcher stays until this number of workers has ended. Answers `Finish`."""
 
     workers: int
 
 
 class Broken(msgspec.Struct, frozen=True, tag="broken"):
-    """The launcher is about to die of an error of its own; its traceback."""
+    """The launcher failed and is about to exit. `message` is the traceback."""
 
     message: str
 
@@ -101,19 +104,19 @@ decode_from_launcher = msgspec.msgpack.Decoder(FromLauncher).decode
 
 
 def frame(message: ToLauncher | FromLauncher) -> bytes:
-    """The bytes of one frame."""
+    """Return the bytes of one frame."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 class FrameBuffer:
-    """Cuts a byte stream into frames. Both ends are ours, so there is no limit to guard."""
+    """Splits a byte stream into frames. Both ends are trusted, so there is no size limit."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take in bytes; return the bodies of the frames they complete."""
+        """Append bytes. Return the bodies of the frames that are complete now."""
         buffer = self._buffer
         buffer += data
         bodies: list[bytes] = []

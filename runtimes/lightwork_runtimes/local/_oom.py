@@ -1,4 +1,4 @@
-"""Whether a process that was killed was killed because memory ran out."""
+"""Detects whether a killed process was killed because memory ran out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["OomCounter"]
 
 
 class OomCounter:
-    """Follows the kernel's count of out-of-memory kills in this process's control group.
+    """Follows the kernel's count of out-of-memory kills in the control group of this process.
 
-    The count says how many, not who. So each kill is used to explain one death at most, and only deaths by
-    a SIGKILL that nobody here sent are asked about.
+    The kernel counts kills but does not name the processes. So each kill explains at most one death, and the caller
+    asks only about deaths by a SIGKILL that lightwork did not send.
 
     Args:
-        file: Where the count is, None for the control group's own file.
+        file: File with the count; None for the file of this process's control group.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -23,7 +23,7 @@ class OomCounter:
         self._seen = self._read()
 
     def take(self) -> bool:
-        """Use up one kill that has not explained a death yet; False if there is none."""
+        """Use one kill that has not explained a death yet. Return False if there is no such kill."""
         if self._read() <= self._seen:
             return False
         self._seen += 1
@@ -44,7 +44,7 @@ class OomCounter:
 
 
 def _counter_file() -> Path | None:
-    """``memory.events`` (version 2 of control groups) or ``memory.oom_control`` (version 1), if it can be read."""
+    """Find ``memory.events`` (control groups version 2) or ``memory.oom_control`` (version 1)."""
     if sys.platform != "linux":
         return None
     try:

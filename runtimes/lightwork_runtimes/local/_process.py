@@ -1,8 +1,8 @@
-"""Who a process is, and how to reach it without ever meeting another that got its pid later.
+"""Identify processes, and signal them without hitting another process that got the same pid later.
 
-An identity is a pid and a birth: the kernel's start time within this boot. Signals go through a pidfd that
-was opened before the birth was compared, so the check and the signal concern the same process. Where there
-is no pidfd the check comes just before the signal, which is as good as that platform allows.
+An identity is a pid and a birth: the kernel's start time within this boot. Signals go through a pidfd that was opened
+before the birth was compared, so the check and the signal concern the same process. Without pidfd the check comes just
+before the signal, which leaves a small race; those platforms offer nothing better.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable
 
 import msgspec
+
+from lightwork_runtimes.remote.files import has_variable
 
 __all__ = [
     "HAS_PIDFD",
@@ -32,25 +34,25 @@ __all__ = [
 _PIECE = 65536
 
 STAMP = "LIGHTWORK_LAUNCH"
-"""Variable that every process of a launch inherits; its value is the launch's name."""
+"""Environment variable that every process of a launch inherits. Its value is the launch's name."""
 
 HAS_PIDFD = sys.platform == "linux" and hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """One process for ever: a pid alone is given out again."""
+    """A unique identity of a process. A pid alone is reused."""
 
     pid: int
     birth: str
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs. A zombie does not."""
+        """Whether the process runs. False for a zombie."""
         return birth_of(self.pid) == self.birth
 
 
 def read_file(path: str) -> bytes | None:
-    """The whole of a file, None if it is not there. Of a small one this costs a third of what `open` does."""
+    """Return the content of a file, None if it does not exist. For a small file this takes a third of `open`'s time."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
@@ -73,7 +75,7 @@ def _boot() -> str:
 
 
 def birth_of(pid: int) -> str | None:
-    """When the process began, as text to compare; None if there is none or only its zombie."""
+    """Return the start time of a process as text to compare. None if it does not exist or is a zombie."""
     if sys.platform != "linux":
         return _birth_by_ps(pid)
     fields = _stat(pid)
@@ -83,7 +85,7 @@ def birth_of(pid: int) -> str | None:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third (state) on; the second may hold spaces and brackets."""
+    """Return the fields of /proc/PID/stat from the third (state) on. The second may contain spaces and brackets."""
     data = read_file(f"/proc/{pid}/stat")
     return None if data is None else data.rpartition(b")")[2].decode().split()
 
@@ -97,7 +99,7 @@ def _birth_by_ps(pid: int) -> str | None:
 
 
 def open_pidfd(identity: Identity) -> int | None:
-    """A pidfd of exactly this process, None if it has ended. Linux only."""
+    """Open a pidfd of exactly this process. Return None if it has ended. Linux only."""
     assert sys.platform == "linux"
     try:
         fd = os.pidfd_open(identity.pid)
@@ -110,7 +112,7 @@ def open_pidfd(identity: Identity) -> int | None:
 
 
 def send_signal(identity: Identity, number: signal.Signals) -> bool:
-    """Signal exactly this process; False if it has ended."""
+    """Signal exactly this process. Return False if it has ended."""
     if sys.platform != "linux" or not HAS_PIDFD:
         if not identity.is_alive:
             return False
@@ -129,15 +131,15 @@ def send_signal(identity: Identity, number: signal.Signals) -> bool:
 
 
 def all_pids() -> list[int]:
-    """Every process of this machine. Linux only."""
+    """Return the pid of every process of this machine. Linux only."""
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
 def belongs(pids: Iterable[int], name: str, leader: int | None) -> list[Identity]:
-    """Those of `pids` that descend from the launch `name`, by their stamp or by their session. Linux only.
+    """Return the processes of `pids` that descend from the launch `name`. Linux only.
 
-    The session counts only while no process has the leader's pid: then the kernel keeps that number for
-    the session, and nobody else can have it.
+    A process belongs to the launch by its stamp or by its session. The session counts only while no process has the
+    leader's pid: the kernel then reserves the number for the session, and no other process can get it.
     """
     by_session = leader is not None and _stat(leader) is None
     stamp = f"{STAMP}={name}".encode()
@@ -146,7 +148,7 @@ def belongs(pids: Iterable[int], name: str, leader: int | None) -> list[Identity
         birth = birth_of(pid)
         if birth is None:
             continue
-        if _has_stamp(pid, stamp) or (by_session and _session(pid) == leader):
+        if has_variable(pid, stamp) or (by_session and _session(pid) == leader):
             found.append(Identity(pid, birth))
     return found
 
@@ -156,15 +158,7 @@ def _session(pid: int) -> int | None:
     return None if fields is None else int(fields[3])
 
 
-def _has_stamp(pid: int, stamp: bytes) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return stamp in file.read().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # gone meanwhile, or another user's
-
-
 def interpreter_flags() -> list[str]:
-    """The options with which this interpreter was started, for another that shall behave the same."""
+    """Return the options of this interpreter, to start another one that behaves the same."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return flags

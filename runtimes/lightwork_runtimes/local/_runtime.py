@@ -1,4 +1,4 @@
-"""The runtime `local`: each work in a process of its own on this machine."""
+"""The runtime `local`: each work in a separate process on this machine."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["LocalOptions", "LocalRuntime"]
 
 _ENTRY_MODULE = "lightwork.worker"
 _WARMUP = "lightwork.worker.warmup:warm_up"
-# What nearly every work's module imports (`from lightwork import App, ...`), or what unpacks it: once for all of them.
+# Imported once for all works: nearly every work's module imports `lightwork.app`, and cloudpickle unpacks the work.
 _COMMON_MODULES = ["lightwork.app", "cloudpickle"]
 _CHUNK = 65536
 _REMOVED_AT_ONCE = 1 << 20
-"""Bytes of output below which removing them is no matter for a thread."""
+"""Size in bytes below which an output is removed in the event loop, not in a thread."""
 
 _SWEEP_WITHIN = 5.0
 
@@ -42,15 +42,14 @@ class LocalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Keys of a profile of kind ``local``.
 
     Attributes:
-        start_method: ``fork`` starts works as copies of a helper process that has imported lightwork and
-            `preload` already; ``spawn`` starts a fresh interpreter for each. ``auto`` is fork on Linux and
-            spawn elsewhere.
-        preload: Modules that the helper imports once, so that forked works need not. A module that starts
-            threads makes it spawn instead; the report of a work then says so.
-        home: Folder for what is known of each launch, not open to other users. None:
-            ``lightwork-<uid>`` in the folder for temporary files, which should have room for what works write.
+        start_method: ``fork`` starts works as copies of a helper process that has imported lightwork and `preload`
+            already. ``spawn`` starts a fresh interpreter for each work. ``auto`` is fork on Linux and spawn elsewhere.
+        preload: Modules that the helper imports once, so that forked works need not. If a module starts threads, the
+            helper spawns instead, and the report of a work says so.
+        home: Folder for the files of each launch, with the output of works. Other users must not be able to enter it.
+            None: ``lightwork-<uid>`` in the folder for temporary files. The disk must have space for the output.
         venvs: Folder for the virtual environments of works with requirements. None: ``lightwork/venvs`` in
-            ``$XDG_CACHE_HOME``, or in ``~/.cache``. ``lightwork cache prune`` removes what is not used.
+            ``$XDG_CACHE_HOME``, or in ``~/.cache``. ``lightwork cache prune`` removes unused environments.
     """
 
     start_method: Literal["auto", "fork", "spawn"] = "auto"
@@ -60,16 +59,16 @@ class LocalOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class LocalRuntime:
-    """Runs works as processes of this machine, each the leader of a session of its own.
+    """Runs works as processes of this machine, each the leader of its own session.
 
-    Entering it starts a helper process, the launcher; leaving it lets the launcher go, which stays until
-    the last worker has ended. All that is known of a launch is in files below `LocalOptions.home`, so any
-    later runtime with the same `home` can go on with it, whatever became of this one.
+    Entering starts a helper process, the launcher. Leaving releases the launcher, which stays until the last worker has
+    ended. All facts about a launch are in files below `LocalOptions.home`. So any later runtime with the same `home`
+    can adopt the launch, even if this process was killed.
 
-    A worker inherits the environment that this process had on entering. One whose `Spec.build` has
-    requirements or commands is spawned in a virtual environment with these, which is made once for each set
-    of them; the packages of this process stay importable behind it. An image or a Dockerfile is not used, nor
-    is `Spec.compute`: the machine is what it is.
+    A worker inherits the environment that this process had on entering. If its `Spec.build` has requirements or
+    commands, the worker is spawned in a virtual environment. The environment is made once for each set of requirements
+    and commands; the packages of this process stay importable after those of the environment. Images, Dockerfiles and
+    `Spec.compute` are not used.
     """
 
     Options: ClassVar[type[msgspec.Struct]] = LocalOptions
@@ -89,14 +88,16 @@ class LocalRuntime:
         self._self = Identity(0, "")
 
     async def __aenter__(self) -> Self:
-        """Start the launcher. It imports its modules while the caller goes on.
+        """Start the launcher. Return while it still imports its modules.
 
         Raises:
             PlatformError: This platform has no POSIX processes.
             Rejected: `home` belongs to another user, or others can enter it.
         """
         if os.name != "posix":
-            raise PlatformError(f"the runtime `local` needs a POSIX platform, not {sys.platform}")
+            raise PlatformError(
+                f"the runtime `local` needs a POSIX platform, got {sys.platform}; use Linux, macOS or WSL"
+            )
         self._home = open_home(self.options.home)
         self._self = Identity(os.getpid(), birth_of(os.getpid()) or "")
         self._files.open()
@@ -110,7 +111,7 @@ class LocalRuntime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the launcher go. Workers are left alone; who waits for one must have ended before."""
+        """Release the launcher. Workers run on. Tasks that wait for a launch must have ended before."""
         try:
             if self._link is not None:
                 with anyio.CancelScope(shield=True):
@@ -123,12 +124,12 @@ class LocalRuntime:
 
     @classmethod
     async def diagnose(cls, name: str, options: LocalOptions | None) -> Sequence[Finding]:
-        """What this machine lacks; see `lightwork.runtime.Diagnosable`."""
+        """Check what this machine lacks; see `lightwork.runtime.Diagnosable`."""
         options = options or LocalOptions()
         return list(_diagnose.look(options.home, options.start_method))
 
     async def routes(self, listener: Address) -> Sequence[Address]:
-        """The listener's Unix socket, then its own address; where it listens on every interface, the loopback's."""
+        """Return the listener's Unix socket, then its address: the loopback if it listens on every interface."""
         return listener.from_here
 
     # --- launching ------------------------------------------------------------------------------
@@ -136,13 +137,13 @@ class LocalRuntime:
     async def launch(self, spec: Spec) -> Ref:
         """Start a process for the spec; see `lightwork.runtime.Runtime.launch`.
 
-        Returns when the process exists. A launcher that has died is replaced. The first launch with some set
-        of requirements takes as long as their installation.
-        Cancelled, it leaves either nothing or a launch that `find` gives; an installation is broken off and
-        removed, unless another launch waits for the same one and makes it then.
+        Return when the process exists. A launcher that has died is replaced. The first launch with a new set of
+        requirements takes as long as their installation. Cancelling leaves either nothing or a launch that `find`
+        returns. It also aborts and removes an installation; another launch that waits for the same environment then
+        makes it.
 
         Raises:
-            Rejected: Also if requirements cannot be installed; the message has pip's or uv's last lines.
+            Rejected: Also if requirements cannot be installed; the message has the last lines of pip or uv.
         """
         _check(spec)
         async with self._venvs.held(spec.build, spec.cwd) as venv:
@@ -150,12 +151,12 @@ class LocalRuntime:
                 try:
                     await self._launch(spec, venv)
                 except LauncherDied:
-                    continue  # nothing was made; the next round starts another launcher, or raises what that says
+                    continue  # nothing was made; the next round starts another launcher or raises its error
                 return self._ref(spec.name, spec.owner)
 
     async def _launch(self, spec: Spec, venv: str | None) -> None:
         link = await self._ready_link()
-        # Nothing is awaited from here to `submit`: there is no folder whose launch was not asked for.
+        # No await from here to `submit`: a folder must not exist without a launch request.
         folder, is_new = LaunchDir.create(self._home, spec, link.identity, self._self, venv)
         if not is_new:
             known = link.answer_to(folder.path)
@@ -177,15 +178,15 @@ class LocalRuntime:
         fork = method == "fork" or (method == "auto" and sys.platform == "linux")
         preload = [*_COMMON_MODULES, *self.options.preload]
         link = LauncherLink(fork=fork, entry_module=_ENTRY_MODULE, preload=preload, warmup=_WARMUP)
-        with anyio.CancelScope(shield=True):  # a few milliseconds; cancelled half-way it would be nobody's
+        with anyio.CancelScope(shield=True):  # a few milliseconds; a cancellation would leave a launcher without owner
             await link.start()
         return link
 
     async def _ready_link(self) -> LauncherLink:
-        """The launcher, ready; another one if it has died since."""
+        """Return the launcher when it is ready. Start another one if it has died."""
         async with self._starting:
             if self._link is None:
-                raise RuntimeError("use the runtime in its context: `async with runtime:`")
+                raise RuntimeError("the runtime is not entered; use `async with runtime:`")
             if self._link.is_lost:
                 await self._link.finish()
                 self._link = await self._start_link()
@@ -199,7 +200,7 @@ class LocalRuntime:
         return LaunchDir.locate(self._home, ref.name, ref.hint.get("owner"))
 
     async def poll(self, refs: Sequence[Ref]) -> Sequence[Report]:
-        """What became of each, from the files and processes as they are now."""
+        """Return a report for each ref, from the files and processes as they are now."""
         return [self._report(ref) for ref in refs]
 
     def _report(self, ref: Ref) -> Report:
@@ -210,9 +211,9 @@ class LocalRuntime:
             return Report(Standing.UNKNOWN, detail=f"{type(error).__name__}: {error}")
 
     async def wait(self, ref: Ref) -> Report:
-        """Return once it is over. Waiting for a launch of another process takes it over from that one.
+        """Return the report when the launch has ended. Waiting for a launch of another process adopts it.
 
-        What is taken over is not ended by its old launcher for as long as this process lives.
+        The old launcher does not end an adopted launch as an orphan while this process lives.
         """
         folder = self._locate(ref)
         if folder is None:
@@ -223,7 +224,7 @@ class LocalRuntime:
         return await self._wait_over(folder)
 
     async def find(self, owner: str) -> Sequence[Ref]:
-        """Every launch of this owner that was not released, whichever process launched it."""
+        """Return the ref of every launch of this owner that was not released, launched by any process."""
         return [self._ref(name, owner) for name in LaunchDir.names(self._home, owner)]
 
     async def _wait_over(self, folder: LaunchDir) -> Report:
@@ -256,16 +257,16 @@ class LocalRuntime:
     # --- ending ---------------------------------------------------------------------------------
 
     async def stop(self, ref: Ref, grace: float) -> None:
-        """End the whole tree: SIGTERM to the worker, and after `grace` seconds SIGKILL to all of it.
+        """End the whole process tree: send SIGTERM to the worker, and SIGKILL to the tree after `grace` seconds.
 
-        Returns when no process of it is left. Cancelling leaves it asked to stop.
+        Return when no process of the tree is left. Cancelling does not undo the request to stop.
         """
         folder = self._locate(ref)
         if folder is None:
             return
         if not folder.look().report.standing.is_over:
             folder.mark_stop(Cause.STOPPED)
-            if folder.claim():  # before the launcher did: it will not start it
+            if folder.claim():  # before the launcher, so it does not start the worker
                 folder.write_ended(None, Cause.STOPPED, "stopped before it was started")
                 return
             await self._wait_until(folder, lambda view: view.report.standing != Standing.PENDING)
@@ -290,7 +291,7 @@ class LocalRuntime:
             send_signal(started.worker, number)
 
     async def _clear_tree(self, name: str, worker: Identity) -> None:
-        """Kill what is left of a tree whose launcher has died, which would have done it."""
+        """Kill the rest of a tree. The launcher does this, unless it has died."""
         if sys.platform != "linux":
             return
         with anyio.move_on_after(_SWEEP_WITHIN):
@@ -308,13 +309,13 @@ class LocalRuntime:
                 await dead.wait()
 
     async def release(self, ref: Ref) -> None:
-        """Remove the launch's folder, its output included; ends it first if it still runs. Idempotent."""
+        """Remove the launch's folder with its output; end the launch first if it still runs. Idempotent."""
         owner = ref.hint.get("owner")
         folder = self._locate(ref)
         if folder is not None:
             try:
                 await self.stop(ref, 0)
-            except (OSError, msgspec.DecodeError) as error:  # it may run yet, so what names it stays
+            except (OSError, msgspec.DecodeError) as error:  # it may still run, so keep its folder
                 raise ExceptionGroup(f"{ref.name} could not be ended", [error]) from None
             owner = os.path.basename(os.path.dirname(folder.path))
             self._asked.discard(folder.path)
@@ -328,23 +329,23 @@ class LocalRuntime:
         except OSError as error:
             raise ExceptionGroup(f"{ref.name} could not be released", [error]) from None
 
-    # --- what is kept ---------------------------------------------------------------------------
+    # --- the cache ------------------------------------------------------------------------------
 
     async def cached(self) -> Sequence[Cached]:
-        """The environments in `LocalOptions.venvs`; see `lightwork.runtime.Caching`."""
+        """Return the environments in `LocalOptions.venvs`; see `lightwork.runtime.Caching`."""
         return await self._venvs.cached()
 
     async def discard(self, entry: Cached) -> bool:
-        """Remove an environment that no work runs in and nobody makes."""
+        """Remove an environment, unless a work uses it or it is being made. Return whether it is gone."""
         return await self._venvs.discard(entry)
 
     # --- output ---------------------------------------------------------------------------------
 
     async def logs(self, ref: Ref, start: int = 0, *, follow: bool = False) -> AsyncIterator[tuple[int, bytes]]:
-        """Standard output and error of the whole tree, in pieces of at most 64 kB.
+        """Yield standard output and error of the whole tree, in pieces of at most 64 kB.
 
-        With `follow` it is read when the kernel tells of a change (inotify); on platforms without that it is
-        looked at every 0.2 s.
+        With `follow` it reads when the kernel reports a change (inotify); on platforms without inotify it reads every
+        0.2 s.
         """
         folder = self._locate(ref)
         if folder is None:
@@ -362,7 +363,7 @@ class LocalRuntime:
                 watched: set[Identity] = set()
                 while True:
                     changed.clear()
-                    view = folder.look()  # before the read: what is over writes nothing more
+                    view = folder.look()  # before the read: a launch that has ended writes nothing more
                     while data := os.pread(fd, _CHUNK, start):
                         yield start, data
                         start += len(data)
@@ -379,10 +380,10 @@ def _check(spec: Spec) -> None:
     check_name(spec.owner, "the owner's id")
     module, _, function = spec.entry.partition(":")
     if not module or not function:
-        raise Rejected(f"entry {spec.entry!r}: must be `package.module:function`")
+        raise Rejected(f"entry must be `package.module:function`, got {spec.entry!r}")
     for key, value in spec.env.items():
         if not key or "=" in key or "\0" in key + value:
-            raise Rejected(f"env {key!r}: no variable can have that name and value")
+            raise Rejected(f"env {key!r}: a name must not be empty or contain '=', name and value must not contain NUL")
         try:
             (key + value).encode()
         except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Starting a worker as a fresh interpreter: where it cannot be forked, or runs in a virtual environment."""
+"""Start a worker as a fresh interpreter: if it cannot be forked, or runs in a virtual environment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _RESETTABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def spawn(folder: LaunchDir, spec: SpecFile, stdin: int, log: int, note: str) -> int:
-    """Start the worker of `spec` as a child of this process, the launcher; returns its pid.
+    """Start the worker of `spec` as a child of this process, the launcher. Return its pid.
 
     Raises:
-        OSError: There is no process to be had, or no interpreter where one should be.
-        ValueError: There is a NUL in the environment.
+        OSError: The process cannot be started, or the interpreter does not exist.
+        ValueError: The environment contains a NUL byte.
     """
     code = (
         f"import sys; {_path_code(spec)}; from lightwork_runtimes.local import _child; "
@@ -49,7 +49,7 @@ def spawn(folder: LaunchDir, spec: SpecFile, stdin: int, log: int, note: str) ->
 
 
 def _hold(venv: str) -> int:
-    """Use an environment for as long as the worker lives, which inherits the descriptor."""
+    """Hold an environment while the worker lives: the worker inherits the returned descriptor."""
     held = kept.hold(venv, kept.MARKER)
     if held is None:
         raise OSError(errno.ENOENT, "the environment was removed", venv)
@@ -58,9 +58,9 @@ def _hold(venv: str) -> int:
 
 
 def _path_code(spec: SpecFile) -> str:
-    """The statement that gives a spawned worker the scheduler's `sys.path`.
+    """Return the statement that sets the `sys.path` of a spawned worker to the scheduler's.
 
-    In a virtual environment, what that has put on the path comes before the scheduler's packages.
+    In a virtual environment, the packages of the environment come before the scheduler's packages.
     """
     if spec.venv is None:
         return f"sys.path[:] = {sys.path!r}"
@@ -71,7 +71,7 @@ def _path_code(spec: SpecFile) -> str:
 
 
 def _environment(spec: SpecFile) -> dict[str, str]:
-    """Variables of a spawned worker; in a virtual environment, as if that were activated."""
+    """Return the variables of a spawned worker. A virtual environment is set as if it were activated."""
     env = {**os.environ, **spec.env, STAMP: spec.name}
     if spec.venv is not None:
         env.pop("PYTHONHOME", None)

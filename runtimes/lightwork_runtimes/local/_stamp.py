@@ -1,8 +1,8 @@
-"""Making /proc/PID/environ of a forked worker tell its launch.
+"""Write the launch's name into /proc/PID/environ of a forked worker.
 
-The kernel shows the environment with which a process was started, not what it set later, and a fork keeps
-its parent's. What a worker forks and never execs would show the launcher's. So the launcher is started
-with a placeholder in its environment, and the child writes its launch's name over it, in place.
+The kernel shows the environment with which a process was started, without later changes, and a fork keeps its parent's
+environment. So the processes that a worker forks without exec would show the launcher's environment. For this reason
+the launcher starts with a placeholder in its environment, and the child overwrites it with its launch's name, in place.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from lightwork_runtimes.local._process import STAMP
 __all__ = ["PLACEHOLDER", "StampWriter"]
 
 PLACEHOLDER = "-" * 200
-"""As long as the longest name of a launch."""
+"""Placeholder value, as long as the longest name of a launch."""
 
 _ENV_START, _ENV_END = 47, 48  # fields 50 and 51 of /proc/PID/stat, counted from the third as 0
 
 
 class StampWriter:
-    """Knows where the placeholder is in this process's memory, and so in that of each child forked from it."""
+    """Has the address of the placeholder in the memory of this process and of each child forked from it."""
 
     def __init__(self) -> None:
         self._address: int | None = None
@@ -29,7 +29,7 @@ class StampWriter:
             self._address = _find()
 
     def write(self, name: str) -> None:
-        """Put `name` where the placeholder is, if there is one."""
+        """Overwrite the placeholder with `name`. Do nothing if there is no placeholder."""
         if self._address is not None:
             ctypes.memmove(self._address, name.encode().ljust(len(PLACEHOLDER), b"\0"), len(PLACEHOLDER))
 

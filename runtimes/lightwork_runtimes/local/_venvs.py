@@ -1,9 +1,9 @@
-"""The virtual environments that works with requirements run in: one for each set, made once and kept.
+"""The virtual environments of works with requirements: one for each set of requirements, made once and kept.
 
-The name of an environment is a digest of all that went into it. So an environment never changes, and works that want
-the same one share it. `lightwork_runtimes.remote.venv` makes it, in a process of its own. Within one runtime a single
-launch runs the maker, and the others wait for it. Several schedulers wait for each other at the maker's lock. An
-environment in use is held (`lightwork_runtimes.remote.kept`), and so is not removed.
+The name of an environment is a digest of everything that it was made from. So an environment never changes, and works
+with the same requirements share it. `lightwork_runtimes.remote.venv`, the maker, makes it in a separate process. Within
+one runtime a single launch runs the maker, and the others wait for it. Several schedulers wait for each other at the
+maker's lock. An environment in use is held (`lightwork_runtimes.remote.kept`), so it is not removed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lightwork_runtimes.remote.venv import find_uv
 __all__ = ["Venvs"]
 
 _CLEAN_WITHIN = 30.0
-"""Seconds that a maker has to kill its installer and to remove what is half-made, when it is broken off."""
+"""Seconds that an aborted maker has to kill its installer and to remove the half-made environment."""
 
 _PATH_IN_LINE = re.compile(
     r"((?:-[rcef]|--(?:requirement|constraint|editable|find-links))(?:\s+|\s*=\s*))?([^\s;\[]+)(.*)"
@@ -55,19 +55,19 @@ sys.modules["remote"] = module_from_spec(found)
 from remote.venv import main
 sys.exit(main())
 """
-"""The maker is imported from where it is, without the packages that are around it."""
+"""Code that imports the maker from its folder, without the packages around it."""
 
 _STEPS = {
-    "venv": "no virtual environment could be made in {folder}",
+    "venv": "cannot make a virtual environment in {folder}",
     "command": "the build command {what!r} failed",
-    "install": "the requirements {wanted} could not be installed",
+    "install": "cannot install the requirements {wanted}",
 }
 _SHOWN = 20
 _KIND = "environment"
 
 
 class _Job(msgspec.Struct, frozen=True):
-    """What the maker is told; see `lightwork_runtimes.remote.venv`."""
+    """The job of the maker; see `lightwork_runtimes.remote.venv`."""
 
     folder: str
     requirements: list[str]
@@ -83,7 +83,7 @@ class _Job(msgspec.Struct, frozen=True):
 
 
 class _Making:
-    """One run of the maker. `error` is why there is no environment; None also if it was broken off."""
+    """One run of the maker. `error` is why it failed; None if it succeeded or was aborted."""
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
@@ -91,13 +91,13 @@ class _Making:
 
 
 class Venvs:
-    """Finds and makes the environments below one folder.
+    """Finds and makes the environments in one folder.
 
     Args:
-        folder: Where they are; None for ``lightwork/venvs`` in the user's folder for caches.
+        folder: Folder of the environments; None for ``lightwork/venvs`` in the user's cache folder.
 
     Attributes:
-        folder: The same, absolute.
+        folder: The same folder, absolute.
     """
 
     def __init__(self, folder: str | None) -> None:
@@ -107,7 +107,7 @@ class Venvs:
 
     @contextlib.asynccontextmanager
     async def held(self, build: BuildConfig | None, cwd: str | None) -> AsyncIterator[str | None]:
-        """As `ready`; nobody removes the environment from the first look at it until the context is left."""
+        """Do the same as `ready`, and hold the environment, so that it is not removed until the context is left."""
         job = None if build is None else self._job_for(build, cwd)
         if job is None:
             yield None
@@ -121,33 +121,33 @@ class Venvs:
     def _let_go(self, folder: str, claim: int) -> None:
         os.close(claim)
         if not os.path.isdir(folder):
-            kept.discard(self.folder, os.path.basename(folder))  # what lies beside it
+            kept.discard(self.folder, os.path.basename(folder))  # the files beside it
 
     async def cached(self) -> Sequence[Cached]:
-        """Every environment that is there; see `lightwork.runtime.Caching`."""
+        """Return every environment; see `lightwork.runtime.Caching`."""
         found = await anyio.to_thread.run_sync(kept.entries, self.folder, _KIND)
         return [msgspec.convert({**entry, "place": self.folder}, Cached) for entry in found]
 
     async def discard(self, entry: Cached) -> bool:
-        """Remove an environment unless it is in use or being made; says whether it is gone."""
+        """Remove an environment, unless it is in use or being made. Return whether it is gone."""
         if (entry.kind, entry.place) != (_KIND, self.folder):
             return True
         try:
             return await anyio.to_thread.run_sync(kept.discard, self.folder, entry.name)
         except OSError as error:
-            raise RuntimeFailure(f"{self.folder}/{entry.name} could not be removed: {error}") from error
+            raise RuntimeFailure(f"cannot remove {self.folder}/{entry.name}: {error}") from error
 
     async def ready(self, build: BuildConfig | None, cwd: str | None) -> str | None:
-        """The folder of the environment for `build`, made if need be; None if `build` asks for none.
+        """Return the folder of the environment for `build`; make it if needed. None if `build` needs no environment.
 
         Args:
             build: What to install.
             cwd: Folder in which commands run and to which paths in requirements are relative.
 
         Raises:
-            Rejected: A command failed, or the requirements cannot be installed; with the last lines of
-                what pip or uv said.
-            NoCapacity: The maker broke, for instance because the disk is full.
+            Rejected: A command failed, or the requirements cannot be installed. The message has the last lines of the
+                output of pip or uv.
+            NoCapacity: The maker failed, for example because the disk is full.
         """
         job = None if build is None else self._job_for(build, cwd)
         return None if job is None else await self._ready(job)
@@ -169,16 +169,16 @@ class Venvs:
         if not build.requirements and not commands:
             return None
         if not isinstance(commands, list | tuple) or not all(isinstance(command, str) for command in commands):
-            raise Rejected(f"{type(build).__name__}.build_commands() must return a list of strings, not {commands!r}")
+            raise Rejected(f"{type(build).__name__}.build_commands() must return a list of strings, got {commands!r}")
         folder = cwd or os.getcwd()
         if not os.path.isdir(folder):
-            raise Rejected(f"cwd {folder!r} is not a folder")
+            raise Rejected(f"cwd must be an existing folder, got {folder!r}")
         return self._job(list(build.requirements), list(commands), folder)
 
     def _warn_of_images(self, build: BuildConfig) -> None:
         if not self._warned and (build.image is not None or build.dockerfile is not None):
             self._warned = True
-            _log.warning("the runtime `local` runs works on this machine as it is: image and dockerfile are not used")
+            _log.warning("the runtime `local` ignores image and dockerfile: it runs works directly on this machine")
 
     def _job(self, requirements: list[str], commands: list[str], cwd: str) -> _Job:
         packages = _packages()
@@ -209,14 +209,14 @@ class Venvs:
 
 
 async def _run_maker(job: _Job) -> None:
-    """Run the maker to its end; cancelled, it ends with its installer and leaves nothing half-made."""
+    """Run the maker to its end. Cancelling kills its installer and leaves no half-made environment."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-I", "-c", _MAKER, os.path.dirname(remote.__file__)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for the scheduler, which then breaks it off
+        start_new_session=True,  # Ctrl-C is for the scheduler, which then aborts the maker
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -225,7 +225,7 @@ async def _run_maker(job: _Job) -> None:
         said = await process.stdout.read()
         code = await process.wait()
     finally:
-        process.stdin.close()  # if it still runs, this breaks it off
+        process.stdin.close()  # this aborts the maker if it still runs
         if process.returncode is None:
             with anyio.move_on_after(_CLEAN_WITHIN, shield=True):
                 await process.stdout.read()
@@ -237,7 +237,7 @@ async def _run_maker(job: _Job) -> None:
     if problem is not None:
         raise Rejected(_explain(job, problem))
     if code:
-        raise NoCapacity(f"the environment {job.folder} could not be made (exit code {code}):\n{text}")
+        raise NoCapacity(f"cannot make the environment {job.folder} (exit code {code}):\n{text}")
 
 
 def _explain(job: _Job, problem: dict[str, str]) -> str:
@@ -254,15 +254,15 @@ def _is_complete(folder: str) -> bool:
 
 
 def _packages() -> list[str]:
-    """Folders of packages of this interpreter, best first."""
+    """Return the package folders of this interpreter, first the one that is searched first."""
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     return [folder for folder in [*user, *site.getsitepackages()] if os.path.isdir(folder)]
 
 
 def _absolute(line: str, cwd: str) -> str:
-    """The line of a requirements file with the relative path in it, if there is one, made absolute.
+    """Return the line of a requirements file with its relative path, if any, made absolute.
 
-    pip and uv look for relative paths in different folders.
+    pip and uv resolve relative paths from different folders.
     """
     found = _PATH_IN_LINE.fullmatch(line)
     if found is None:
@@ -274,7 +274,7 @@ def _absolute(line: str, cwd: str) -> str:
 
 
 def _stamp_of(requirement: str) -> list[int]:
-    """Size and time of the file that the requirement is, so that another file of its name is noticed."""
+    """Return size and time of a requirement that is a file, so that a changed file makes another environment."""
     text = (requirement.partition(" @ ")[2] or requirement).partition(";")[0].partition("#")[0].strip()
     if text.startswith("file:"):
         text = unquote(urlsplit(text).path)
@@ -282,6 +282,6 @@ def _stamp_of(requirement: str) -> list[int]:
         return []
     try:
         info = os.stat(text)
-    except OSError:  # whoever installs it will say what is wrong
+    except OSError:  # the installer will report the error
         return []
     return [info.st_size, info.st_mtime_ns] if stat.S_ISREG(info.st_mode) else []

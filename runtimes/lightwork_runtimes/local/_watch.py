@@ -1,9 +1,8 @@
-"""Waiting for a file to change and for a process to end, without looking again and again.
+"""Wait for a file to change and for a process to end, without polling.
 
-Whoever waits brings an `asyncio.Event` and says what shall set it; one event may be set from several
-sides. One inotify descriptor serves all files of a runtime, and one pidfd all who wait for one process: at
-rest nothing runs. Where the platform has neither, or the kernel gives no more of them, all events are set
-every 0.2 s while somebody waits.
+The caller passes an `asyncio.Event` that a change sets; several watches may set one event. One inotify descriptor
+serves all files of a runtime, and one pidfd serves all waiters for one process. So an idle runtime uses no CPU. If the
+platform has neither, or the kernel's limit is reached, all events are set every 0.2 s while a task waits.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _IN_FLAGS = os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)
 _EVENT = struct.Struct("iIII")
 
 RECORD = _IN_MODIFY | _IN_ATTRIB | _IN_DELETE_SELF
-"""What is added to a file, and its end: one that somebody has open loses its name first, which is an attribute."""
+"""Appends to a file and its removal. Removing an open file changes an attribute first: its link count."""
 
 CONTENT = _IN_MODIFY
 
 
 class Ticker:
-    """Sets every event it was given each 0.2 s: the way out where the kernel tells nothing."""
+    """Sets every watched event each 0.2 s: the fallback if the kernel cannot report changes."""
 
     def __init__(self) -> None:
         self._events: Counter[asyncio.Event] = Counter()
@@ -43,7 +42,7 @@ class Ticker:
 
     @contextmanager
     def watch(self, event: asyncio.Event) -> Iterator[None]:
-        """Set `event` again and again while inside."""
+        """Set `event` every 0.2 s while the context is entered."""
         self._events[event] += 1
         if self._timer is None:
             self._tick()
@@ -67,7 +66,7 @@ class Ticker:
 
 
 class Files:
-    """Changes of files, by inotify."""
+    """Watches for changes of files, by inotify."""
 
     def __init__(self, ticker: Ticker) -> None:
         self._ticker = ticker
@@ -76,7 +75,7 @@ class Files:
         self._watchers: dict[int, Counter[asyncio.Event]] = {}
 
     def open(self) -> None:
-        """Ask the kernel for a descriptor; without one `watch` falls back to the ticker."""
+        """Open the inotify descriptor. Without one, `watch` falls back to the ticker."""
         if sys.platform != "linux":
             return
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -85,7 +84,7 @@ class Files:
             asyncio.get_running_loop().add_reader(self._fd, self._drain)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
@@ -93,9 +92,10 @@ class Files:
             self._watchers.clear()
 
     def watch(self, path: str, mask: int, event: asyncio.Event) -> AbstractContextManager[None]:
-        """Set `event` at each change of `path` while inside; at once if it is not there.
+        """Set `event` at each change of `path` while the context is entered.
 
-        One path must always be watched with the same mask: the kernel keeps one for each.
+        A path that does not exist is watched by the ticker. One path must always be watched with the same mask: the
+        kernel keeps one mask for each path.
         """
         number = self._add(path, mask)
         if number is None:
@@ -118,7 +118,7 @@ class Files:
             watchers[event] -= 1
             if not watchers[event]:
                 del watchers[event]
-            # The kernel may have dropped the watch with its file, and the number was forgotten then.
+            # The kernel may have dropped the watch with its file; the number is no longer in `_watchers` then.
             if not watchers and self._watchers.get(number) is watchers:
                 del self._watchers[number]
                 if self._fd >= 0 and self._libc is not None:
@@ -130,7 +130,7 @@ class Files:
         while start < len(data):
             number, mask, _, length = _EVENT.unpack_from(data, start)
             start += _EVENT.size + length
-            if mask & _IN_Q_OVERFLOW:  # events were lost: everybody looks for themselves
+            if mask & _IN_Q_OVERFLOW:  # events were lost: every waiter checks its file
                 for watchers in self._watchers.values():
                     _set_all(watchers)
                 continue
@@ -140,14 +140,14 @@ class Files:
 
 
 class Deaths:
-    """Ends of processes, ours or not, by pidfd."""
+    """Watches for ends of processes, also of processes that are not children, by pidfd."""
 
     def __init__(self, ticker: Ticker) -> None:
         self._ticker = ticker
         self._watched: dict[Identity, tuple[int, Counter[asyncio.Event]]] = {}
 
     def watch(self, process: Identity, event: asyncio.Event) -> AbstractContextManager[None]:
-        """Set `event` when `process` has ended while inside; at once if it has already."""
+        """Set `event` when `process` ends while the context is entered; at once if it has ended already."""
         if not HAS_PIDFD:
             return self._ticker.watch(event)
         return self._watch(process, event)
@@ -188,7 +188,7 @@ class Deaths:
         os.close(fd)
 
     def close(self) -> None:
-        """Give the descriptors back; who still waits is woken once more."""
+        """Close the descriptors. Tasks that still wait are woken once more."""
         for process in list(self._watched):
             self._died(process)
 

@@ -37,6 +37,7 @@ __all__ = [
     "LaunchDir",
     "Refusal",
     "birth_of",
+    "has_variable",
     "living",
     "locate",
     "me",
@@ -103,17 +104,18 @@ def stamped(name: str) -> list[Identity]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             birth = birth_of(int(entry))
-            if birth is not None and _has_variable(entry, wanted):
+            if birth is not None and has_variable(int(entry), wanted):
                 found.append(Identity(int(entry), birth))
     return found
 
 
-def _has_variable(pid: str, wanted: bytes) -> bool:
+def has_variable(pid: int, wanted: bytes) -> bool:
+    """Whether the environment of a process contains `wanted`, a ``NAME=value``. False if it cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return wanted in file.read().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False  # gone meanwhile, or another user's
+        return False  # the process has ended, or belongs to another user
 
 
 def open_folder(path: str) -> str:
