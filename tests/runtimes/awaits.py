@@ -1,4 +1,4 @@
-"""Does something at the n-th await of a coroutine. As a program it kills itself there, while it launches."""
+"""Cancel a launch at its n-th await. As a program: launch, and kill this process at the n-th await of the launch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class _AtAwait:
-    """Awaits a coroutine, and acts when it is suspended for the n-th time. `reached` tells whether it was."""
+    """Awaits a coroutine, and calls `act` when it is suspended for the n-th time. `reached` is True after that."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, _T], number: int, act: Callable[[], object]) -> None:
         self._coroutine = coroutine
@@ -48,9 +48,9 @@ class _AtAwait:
 
 
 async def cancelled_at(coroutine: Coroutine[Any, Any, _T], number: int) -> bool:
-    """Run it, cancelled at its await of that number; says whether it has so many."""
+    """Run a coroutine and cancel it at the await of that number. Return whether it has so many awaits."""
     loop = asyncio.get_running_loop()
-    # Soon, when it is suspended: whatever it waits for is broken off.
+    # With `call_soon`: the coroutine is suspended then, so the cancellation hits the object that it waits for.
     waiting = _AtAwait(coroutine, number, lambda: loop.call_soon(task.cancel))
 
     async def run() -> None:
@@ -64,9 +64,9 @@ async def cancelled_at(coroutine: Coroutine[Any, Any, _T], number: int) -> bool:
 
 
 async def cancel_launch_at_every_await(runtime: Runtime, case: Case) -> int:
-    """Launch again and again, cancelled one await later each time; `find` always gives what is to be released.
+    """Launch repeatedly, cancelled one await later each time, and check that the rest can be found and released.
 
-    Returns how many awaits there were.
+    Return the number of awaits.
     """
     number = 1
     while await cancelled_at(runtime.launch(case.spec("wait")), number):
@@ -77,7 +77,7 @@ async def cancel_launch_at_every_await(runtime: Runtime, case: Case) -> int:
 
 
 async def release_all(runtime: Runtime, owner: str) -> list[Ref]:
-    """Release whatever is found, and see that it is gone."""
+    """Release every launch that `find` returns, and check that all are gone. Return them."""
     found = list(await runtime.find(owner))
     for ref in found:
         await runtime.release(ref)
@@ -87,7 +87,7 @@ async def release_all(runtime: Runtime, owner: str) -> list[Ref]:
 
 
 async def launch_and_die(runtime: Runtime, spec: Spec, number: int) -> None:
-    """Be killed at the await of that number while the spec is launched, or when it was."""
+    """Launch the spec and kill this process at the await of that number, at the latest after the launch."""
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +98,7 @@ async def launch_and_die(runtime: Runtime, spec: Spec, number: int) -> None:
 
 
 class Doom(msgspec.Struct):
-    """What the program is told: how to make its runtime, what to launch, and when to die."""
+    """The input of the program: how to make its runtime, what to launch, and at which await to die."""
 
     kind: str
     name: str

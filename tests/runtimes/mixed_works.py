@@ -1,4 +1,4 @@
-"""The work of the app that is in several places. It says where it is."""
+"""The work of the app that runs in several places. It reports the runtime that runs it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Relay(Work):
 
 
 def where() -> str:
-    """The runtime that this process was started by."""
+    """Return the kind of the runtime that started this process."""
     # Not /.dockerenv: the tests themselves may run in a container.
     if os.path.exists("/opt/lightwork/start.py"):
         return "docker"
-    # The ssh runtime's variable for the paths of the code it has sent.
+    # The ssh runtime sets this variable to the paths of the code that it sent.
     return "ssh" if "LW_PATHS" in os.environ else "local"

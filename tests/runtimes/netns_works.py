@@ -1,4 +1,4 @@
-"""The work of the tests with a network that goes away."""
+"""The works of the tests with a lost network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ANSWER = b"HTTP/1.0 200 OK\r\n\r\nfrom the island"
 
 
 class Counter(Work):
-    """Counts for as long as it is let, and keeps every number that it has seen."""
+    """Counts up to a number, and keeps every number in its state."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True, raise_exception=True)
@@ -25,7 +25,7 @@ class Counter(Work):
 
 
 class Serve(Work):
-    """Answers every request with the same."""
+    """Answers every request with `ANSWER`."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True)

@@ -1,4 +1,4 @@
-"""A scheduler that is broken off, or killed, at whatever await of a launch leaves nothing that cannot be given back."""
+"""A launch that is cancelled or killed at any await leaves only what `find` returns and `release` frees."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.runtimes.sshd import needs_sshd, sshd
 Make = Callable[[], Any]
 
 KILLED_AT = (1, 3, 9, 1000)
-"""Numbers of awaits. The last is beyond all of them: it is launched then."""
+"""Numbers of awaits. The last number is larger than the number of awaits, so the launch completes."""
 
 pytestmark = pytest.mark.timeout(400)
 
 
 @contextlib.asynccontextmanager
 async def place(kind: str, folder: Path) -> AsyncIterator[Make]:
-    """A place to launch in, and what makes runtimes for it."""
+    """Set up a place to launch in, and yield a function that makes runtimes for it."""
     match kind:
         case "ssh":
             async with sshd(folder) as server:
@@ -46,16 +46,16 @@ kinds = pytest.mark.parametrize("kind", ["local", "docker", pytest.param("ssh", 
 
 @kinds
 async def test_launch_cancelled_at_every_await(kind: str, tmp_path: Path) -> None:
-    """Cancelled at any await, a launch left nothing, or what `find` gives and `release` removes."""
+    """A launch that is cancelled at any await leaves nothing, or a launch that `find` returns and `release` frees."""
     async with place(kind, tmp_path) as make, make() as runtime:
         case = Case(make, runtime)
-        await runtime.release(await runtime.launch(case.spec("exit 0")))  # images and helpers are there after this
+        await runtime.release(await runtime.launch(case.spec("exit 0")))  # this prepares images and helpers
         assert await cancel_launch_at_every_await(runtime, case) > 1
 
 
 @kinds
 async def test_scheduler_killed_in_a_launch(kind: str, tmp_path: Path) -> None:
-    """Killed at some await, or right after the launch, it leaves what the next one finds and can release."""
+    """If the scheduler is killed at an await or after the launch, the next scheduler can find and release the rest."""
     async with place(kind, tmp_path) as make:
         runtime = make()
         async with runtime:
@@ -66,11 +66,11 @@ async def test_scheduler_killed_in_a_launch(kind: str, tmp_path: Path) -> None:
             await killed_at(runtime, case.spec("wait"), number)
             async with make() as second:
                 left += await release_all(second, case.owner)
-        assert left, "not even the last one was launched"
+        assert left, "no launch was found, not even the completed one"
 
 
 async def test_every_await_is_one() -> None:
-    """The helper acts at the await it is asked for, and tells when there are no more."""
+    """`cancelled_at` cancels at the requested await, and returns False if there are not so many."""
     reached: list[int] = []
 
     async def three() -> None:

@@ -1,4 +1,4 @@
-"""Folders that are made once, used by many and removed while nobody uses them."""
+"""Cached folders: made once, used by many processes, and removed only while unused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def only_entry(folder: Path) -> dict[str, object]:
 
 
 def test_what_is_held_is_not_discarded(tmp_path: Path) -> None:
-    """A folder stays while one of its users has a descriptor, and goes with all that lies beside it when none has."""
+    """A folder cannot be discarded while a user holds a descriptor; afterwards it goes, with the files beside it."""
     folder = make(tmp_path / "a")
     first, second = (kept.hold(str(folder), MARKER) for _ in range(2))
     for held in (first, second):
@@ -53,7 +53,7 @@ def test_what_is_held_is_not_discarded(tmp_path: Path) -> None:
 
 
 def test_what_is_being_made_is_not_discarded(tmp_path: Path) -> None:
-    """A folder whose maker has the lock is in use."""
+    """A folder is in use, and cannot be discarded, while its maker has the lock."""
     folder = tmp_path / "a"
     with kept.locked(f"{folder}.lock"):
         folder.mkdir()
@@ -63,7 +63,7 @@ def test_what_is_being_made_is_not_discarded(tmp_path: Path) -> None:
 
 
 def test_what_is_not_whole_cannot_be_held(tmp_path: Path) -> None:
-    """A folder that is not there, or has no marker, cannot be used, and trying leaves nothing."""
+    """A folder that does not exist or has no marker cannot be held, and the attempt leaves no files."""
     (tmp_path / "half").mkdir()
     assert kept.hold(str(tmp_path / "never"), MARKER) is None
     assert kept.hold(str(tmp_path / "half"), MARKER) is None
@@ -71,7 +71,7 @@ def test_what_is_not_whole_cannot_be_held(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_held_can_be_used(tmp_path: Path) -> None:
-    """A folder beside which no file can be made is used without one."""
+    """A folder can be used even if no lock file can be made beside it."""
     folder = make(tmp_path / "a")
     (tmp_path / "a.used").mkdir()
     held = kept.hold(str(folder), MARKER)
@@ -81,13 +81,13 @@ def test_what_cannot_be_held_can_be_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["never", "nowhere/never"])
 def test_what_is_not_there_is_gone(name: str, tmp_path: Path) -> None:
-    """Discarding what was never made is a success."""
+    """Discarding a folder that was never made returns True and makes no files."""
     assert discard(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_of_killed_processes_go(tmp_path: Path) -> None:
-    """What a killed removal and a killed unpacking have left is listed, if it is of use to know, and removed."""
+    """Discarding removes the rest of a killed removal and of a killed unpacking; only the latter is listed."""
     make(tmp_path / ".gone-a-12345678")
     make(tmp_path / "a.new")
     assert [entry["name"] for entry in kept.entries(str(tmp_path), "code")] == ["a"]
@@ -96,7 +96,7 @@ def test_leftovers_of_killed_processes_go(tmp_path: Path) -> None:
 
 
 def test_last_use_is_remembered(tmp_path: Path) -> None:
-    """A folder is unused since it was last held, or, if it never was, since it was made."""
+    """A folder is unused since it was last held, or since it was made if it was never held."""
     folder = make(tmp_path / "a")
     day_ago = time.time() - 86400
     os.utime(folder, (day_ago, day_ago))
@@ -111,7 +111,7 @@ def test_last_use_is_remembered(tmp_path: Path) -> None:
 
 
 def test_size_is_what_it_takes_of_the_disk(tmp_path: Path) -> None:
-    """Every file counts once, however many names it has."""
+    """Every file counts once in the size, also a file with several hard links."""
     folder = make(tmp_path / "a")
     before = only_entry(folder)["size"]
     (folder / "big").write_bytes(b"x" * 1_000_000)
@@ -123,14 +123,14 @@ def test_size_is_what_it_takes_of_the_disk(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
-    """What an environment was made from is told, without the passwords in addresses."""
+    """The detail of an environment lists what it was made from, without the passwords in addresses."""
     folder = make(tmp_path / "a", requirements=["x @ https://me:pass@example.com/x.whl"], commands=["make"])
     assert only_entry(folder)["detail"] == "x @ https://***@example.com/x.whl, make"
 
 
 @pytest.mark.parametrize("take", ["lock", "used"])
 def test_waiting_for_what_is_removed_gets_the_next(take: str, tmp_path: Path) -> None:
-    """Who waits for a file that is removed meanwhile takes the file that is there then, not the one that was."""
+    """If a lock file is removed during a wait, the waiter locks the new file at that path, not the removed one."""
     path = tmp_path / f"a.{take}"
     took = threading.Event()
 
@@ -144,7 +144,7 @@ def test_waiting_for_what_is_removed_gets_the_next(take: str, tmp_path: Path) ->
         while "->" not in Path("/proc/locks").read_text():
             continue
         path.unlink()
-        with kept.locked(str(path)):  # of the new file, which nobody has
+        with kept.locked(str(path)):  # a lock of the new file, which no process holds
             pass
     thread.join()
     assert took.is_set()
@@ -175,7 +175,7 @@ def _discard(folder: str, over: Event, problems: Problems) -> None:
 
 
 def test_users_makers_and_removers_at_once(tmp_path: Path) -> None:
-    """However processes that make, use and remove one folder meet, nobody loses what it uses."""
+    """While processes concurrently make, use and discard one folder, no user loses the folder that it uses."""
     fresh = multiprocessing.get_context("spawn")
     problems, over = fresh.SimpleQueue(), fresh.Event()
     jobs: list[Callable[[str, Event, Problems], None]] = [_use, _use, _discard, _discard]

@@ -1,4 +1,4 @@
-"""One app whose works are in three places at once."""
+"""One app whose works run on three runtimes at the same time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [needs_sshd, pytest.mark.timeout(180)]
 
 
 class Mixed(Flow):
-    """Hands a text from work to work, wherever they are."""
+    """Passes a text from work to work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Mixed(Flow):
 
 
 async def test_one_app_on_local_docker_and_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patterns of the configuration put each work in its place; calls and state go through the one flow."""
+    """The configuration assigns each work to a runtime; calls and state go through one flow."""
     folder = tmp_path / "app"
     folder.mkdir()
     monkeypatch.chdir(folder)

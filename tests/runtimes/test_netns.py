@@ -1,4 +1,4 @@
-"""Two hosts beyond a network, one of which loses it for a while; each has an sshd, and nothing else leads there."""
+"""Two remote hosts, one of which loses its network for a while. Each is reachable only by its sshd."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ require_namespaces()
 pytestmark = [needs_sshd, pytest.mark.timeout(180)]
 
 KEEPALIVE = {"steady": 30.0, "shaken": 0.5}
-"""The one must notice soon; the other must not take a machine that is slow for a network that is gone."""
+"""Seconds. `shaken` must notice the lost network soon; `steady` must not take a slow machine for a lost network."""
 
 
 class Two(Flow):
@@ -54,12 +54,12 @@ class World:
         self.server = server
 
     async def wait_more(self, work: Counter, count: int) -> None:
-        """Return when that many more numbers have come from there."""
+        """Return when `count` more numbers have arrived from the work."""
         goal = len(work.numbers) + count
         await self.app.wait_for(lambda: len(work.numbers) >= goal)
 
     def processes(self) -> list[psutil.Process]:
-        """What runs of the works on the host that is shaken."""
+        """Return the works' processes on the host `shaken`."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -93,15 +93,15 @@ async def world(tmp_path: Path, reconnect_window: float) -> AsyncIterator[World]
 
 
 async def test_network_that_comes_back_in_time(tmp_path: Path) -> None:
-    """Within the reconnect window nothing is lost or doubled, and the worker is the same; other hosts go on."""
-    async with world(tmp_path, reconnect_window=60) as far:
-        root = far.app.root
+    """Within the reconnect window no state is lost or duplicated, and the same worker goes on; other hosts go on."""
+    async with world(tmp_path, reconnect_window=60) as hosts:
+        root = hosts.app.root
         calls = [root.steady.submit(600), root.shaken.submit(600)]
-        await far.wait_more(root.shaken, 20)
-        far.island.pull()
-        await far.wait_more(root.steady, 300)  # the far ends notice meanwhile, and the cut worker waits
+        await hosts.wait_more(root.shaken, 20)
+        hosts.island.pull()
+        await hosts.wait_more(root.steady, 300)  # meanwhile the remote side notices, and the cut-off worker waits
         assert not calls[1].done
-        far.island.plug()
+        hosts.island.plug()
         (_, steady), (pid, shaken) = [await call for call in calls]
         assert (steady, shaken) == (600, 600)
         assert root.steady.numbers == root.shaken.numbers == list(range(600))
@@ -110,28 +110,28 @@ async def test_network_that_comes_back_in_time(tmp_path: Path) -> None:
 
 
 async def test_network_that_comes_back_too_late(tmp_path: Path) -> None:
-    """Beyond the window the call fails as lost, and all of the work ends itself with the network still gone."""
-    async with world(tmp_path, reconnect_window=1) as far:
-        root = far.app.root
+    """After the window the call fails as lost, and all processes of the work end while the network is still lost."""
+    async with world(tmp_path, reconnect_window=1) as hosts:
+        root = hosts.app.root
         steady, shaken = root.steady.submit(100_000), root.shaken.submit(100_000)
-        await far.wait_more(root.shaken, 20)
-        assert far.processes()
-        far.island.pull()
+        await hosts.wait_more(root.shaken, 20)
+        assert hosts.processes()
+        hosts.island.pull()
         with pytest.raises(WorkerDied, match="no connection for 1 s"):
             await shaken
         assert root.shaken.status.reason is Reason.LOST
-        left = far.processes()
+        left = hosts.processes()
         await asyncio.to_thread(psutil.wait_procs, left)
-        assert not far.processes()
-        far.island.plug()
-        # When the host is back, what the launch has left there is removed.
-        while far.server.launches():
-            await far.wait_more(root.steady, 1)
+        assert not hosts.processes()
+        hosts.island.plug()
+        # When the host is reachable again, the rest of the launch is removed there.
+        while hosts.server.launches():
+            await hosts.wait_more(root.steady, 1)
         assert not steady.done
 
 
 async def ask(url: str) -> bytes:
-    """What the service at a url answers; empty where the connection is closed without an answer."""
+    """Return the answer of the service at a url; empty if the connection is closed without an answer."""
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -144,11 +144,11 @@ async def ask(url: str) -> bytes:
 
 
 async def test_service_of_a_work_is_reached_from_here(tmp_path: Path) -> None:
-    """A service on the loopback of a host beyond the network answers at the work's `url`, also on a new connection."""
+    """A service on the loopback of a remote host answers at the work's `url`, also after the connection was lost."""
     with islands(1) as (host,):
         async with sshd(tmp_path, address=host.address, prefix=host.prefix) as server:
             runtime = server.runtime()
-            app = App(Serving(), config=Config(launch_timeout=120), runtimes={"far": runtime}, runtime="far")
+            app = App(Serving(), config=Config(launch_timeout=120), runtimes={"host": runtime}, runtime="host")
             async with app:
                 work = app.root.service
                 call = work.submit()
@@ -158,7 +158,7 @@ async def test_service_of_a_work_is_reached_from_here(tmp_path: Path) -> None:
                 assert url.startswith("http://127.0.0.1:")
                 assert await ask(url) == ANSWER
                 server.cut()
-                assert await ask(url) in (ANSWER, b"")  # the connection may not have been noticed to be cut
+                assert await ask(url) in (ANSWER, b"")  # the lost connection may not have been noticed yet
                 assert await asyncio.wait_for(answered(url), 60) == ANSWER
                 call.cancel()
                 await work.stop()
@@ -167,7 +167,7 @@ async def test_service_of_a_work_is_reached_from_here(tmp_path: Path) -> None:
 
 
 async def answered(url: str) -> bytes:
-    """The first answer that has something in it."""
+    """Return the first answer that is not empty."""
     while not (found := await ask(url)):
         continue
     return found

@@ -1,18 +1,19 @@
-"""The folder of one launch on the far side, and the identity of processes.
+"""The folder of one launch on the remote machine, and the identity of processes.
 
-``<folder>/launches/<owner>/<name>/`` holds:
+``<folder>/launches/<owner>/<name>/`` contains:
 
-- ``spec``: what was asked, without the ticket, and which ``serve`` process took the slot for it.
-- ``log``: standard output and error of everything in the launch.
-- ``claim``: made by whoever decides first: a start, or a stop that it never starts.
-- ``service``: ports of the service, the scheduler's and this machine's: the url that the worker tells has them.
+- ``spec``: name, owner and digest of the spec, and the ``serve`` process that took the slot for it.
+- ``log``: standard output and error of every process in the launch.
+- ``claim``: the first claim decides: a start, or a stop that prevents the start.
+- ``service``: ports of the work's service, on the scheduler's machine and on this one, as in the url of the work.
 - ``pid``: identity of the supervisor, which writes it before it starts the worker.
-- ``lease``: a FIFO. Who looks after the launch holds it open for writing, and writes requests of one byte.
-- ``stop``: somebody wants it to end, and as what that counts.
-- ``exit``: it is over, the whole process tree of it, and how.
+- ``lease``: a FIFO. The ``serve`` process that looks after the launch holds it open for writing, and writes requests
+  of one byte.
+- ``stop``: the launch should end, with the cause of that end.
+- ``exit``: the whole process tree has ended, and how.
 
-Every file but the log appears whole. A launch without ``exit`` whose supervisor, or before that the process that
-made the folder, lives, takes a slot.
+Every file except the log appears complete. A launch takes a slot while it has no ``exit`` and its supervisor lives;
+before there is a supervisor, while the process that made the folder lives.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ __all__ = [
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 GONE = ".gone-"
 STAMP = "LIGHTWORK_LAUNCH"
-"""Variable that every process of a launch inherits; its value is the launch's name."""
+"""Environment variable that every process of a launch inherits. Its value is the launch's name."""
 
 SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
-"""Errors of the system that say that something has run out: disk, quota, memory, processes, descriptors."""
+"""Error numbers of exhausted resources: disk, quota, memory, processes, descriptors."""
 
 
 class Refusal(Exception):
-    """A request that cannot be done. `kind` is what it means: conflict, rejected or no_capacity."""
+    """A request failed. `kind` is the kind of failure: conflict, rejected, no_capacity or failed."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -65,19 +66,19 @@ class Refusal(Exception):
 
 
 class Identity(NamedTuple):
-    """One process for ever: a pid alone is given out again."""
+    """A unique identity of a process. A pid alone is reused."""
 
     pid: int
     birth: str
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs. A zombie does not."""
+        """Whether the process runs. False for a zombie."""
         return birth_of(self.pid) == self.birth
 
 
 def me() -> Identity:
-    """The identity of this process."""
+    """Return the identity of this process."""
     return Identity(os.getpid(), birth_of(os.getpid()) or "")
 
 
@@ -88,7 +89,7 @@ def _boot() -> str:
 
 
 def birth_of(pid: int) -> str | None:
-    """When the process began, as text to compare; None if there is none or only its zombie."""
+    """Return the start time of a process as text to compare. None if it does not exist or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -98,7 +99,7 @@ def birth_of(pid: int) -> str | None:
 
 
 def stamped(name: str) -> list[Identity]:
-    """Every process that carries the stamp of the launch `name`."""
+    """Return every process with the stamp of the launch `name`."""
     found = []
     wanted = f"{STAMP}={name}".encode()
     for entry in os.listdir("/proc"):
@@ -119,24 +120,24 @@ def has_variable(pid: int, wanted: bytes) -> bool:
 
 
 def open_folder(path: str) -> str:
-    """The absolute path of our folder, made if it is not there.
+    """Return the absolute path of the helper's folder. Make it if it does not exist.
 
     Raises:
-        Refusal: It belongs to another user, or others can enter it.
+        Refusal: It belongs to another user, or others can write in it.
     """
     folder = os.path.abspath(os.path.expanduser(path))
     os.makedirs(folder, 0o700, exist_ok=True)
     info = os.stat(folder)
     if info.st_uid != os.getuid():
-        raise Refusal("rejected", f"the folder {folder} belongs to user {info.st_uid}")
+        raise Refusal("rejected", f"the folder {folder} belongs to user {info.st_uid}; set `folder` to your own folder")
     if info.st_mode & 0o022:
-        raise Refusal("rejected", f"the folder {folder} can be written by others; `chmod go-w` it")
+        raise Refusal("rejected", f"other users can write in the folder {folder}; run `chmod go-w` on it")
     os.makedirs(f"{folder}/launches", 0o700, exist_ok=True)
     return folder
 
 
 def report(standing: str, code: int | None = None, cause: str | None = None, detail: str = "") -> dict[str, Any]:
-    """The fields of a `lightwork.runtime.Report`."""
+    """Return the fields of a `lightwork.runtime.Report`."""
     return {"standing": standing, "exit_code": code, "cause": cause, "detail": detail}
 
 
@@ -144,7 +145,7 @@ ABSENT = report("absent", detail="not launched here, or released")
 
 
 class LaunchDir:
-    """One launch folder. Holds nothing open; every question is answered from the files as they are."""
+    """One launch folder. It keeps no file open: every method reads the files as they are now."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -156,17 +157,17 @@ class LaunchDir:
 
     @property
     def exists(self) -> bool:
-        """Whether it was made and not released."""
+        """Whether the folder was made and not released."""
         return os.path.isdir(self.path)
 
     def make(self, spec: dict[str, Any]) -> None:
-        """Make the folder. There is none yet, as the caller has seen under the lock."""
+        """Make the folder. The caller holds the lock and has checked that it does not exist."""
         while True:
             try:
                 os.mkdir(self.path, 0o700)
                 break
             except FileNotFoundError:
-                # The first launch of this owner, or a release took the empty owner's folder away just now.
+                # The first launch of this owner, or a release has just removed the owner's empty folder.
                 os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         try:
             os.close(os.open(f"{self.path}/log", os.O_WRONLY | os.O_CREAT, 0o600))
@@ -177,18 +178,18 @@ class LaunchDir:
             raise
 
     def remove(self) -> None:
-        """Remove it, and what an interrupted removal has left. May be repeated."""
+        """Remove the folder and the rest of an interrupted removal. May be repeated."""
         owner, name = os.path.split(self.path)
         gone = f"{owner}/{GONE}{name}"
         remove_tree(gone)
         with contextlib.suppress(FileNotFoundError):
-            os.rename(self.path, gone)  # in one step, so that nobody reads a folder that is half removed
+            os.rename(self.path, gone)  # in one step, so that no process reads a half-removed folder
         remove_tree(gone)
-        with contextlib.suppress(OSError):  # others of this owner are there, or it is gone
+        with contextlib.suppress(OSError):  # the owner has other launches, or the folder is gone
             os.rmdir(owner)
 
     def read(self, name: str) -> Any:
-        """The content of a file, None if there is none."""
+        """Return the content of a file, None if it does not exist."""
         try:
             with open(f"{self.path}/{name}", encoding="utf-8") as file:
                 return json.load(file)
@@ -196,7 +197,7 @@ class LaunchDir:
             return None
 
     def add(self, name: str, content: Any) -> bool:
-        """Write a file that is not there yet; False if it is, or the folder was released."""
+        """Write a new file. Return False if it exists already or the folder was released."""
         aside = f"{self.path}/.{name}-{os.getpid()}"
         try:
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -214,21 +215,21 @@ class LaunchDir:
         return True
 
     def supervisor(self) -> Identity | None:
-        """Who looks after the worker, None while nobody does."""
+        """Return the process that looks after the worker, None before it has started."""
         found = self.read("pid")
         return None if found is None else Identity(*found)
 
     def maker(self) -> Identity | None:
-        """The process that took the slot, None if it died before it had said so."""
+        """Return the process that took the slot, None if it died before it wrote the spec."""
         spec = self.read("spec")
         return None if spec is None else Identity(*spec["maker"])
 
     def depends_on(self) -> Identity | None:
-        """The process whose death changes the report without a change in the folder."""
+        """Return the process whose death changes the report without a change in the folder."""
         return self.supervisor() or self.maker()
 
     def look(self) -> dict[str, Any]:
-        """What became of it, from the files and the processes they name."""
+        """Return what became of the launch, from its files and the processes that they name."""
         if not self.exists:
             return ABSENT
         ended = self.read("exit")
@@ -237,7 +238,7 @@ class LaunchDir:
         maker = self.maker()
         if maker is None:
             return report("absent", cause="start_failed", detail="never launched")
-        # In this order: a dead maker starts nothing, so the pid file that is read after it is the last word.
+        # In this order: a dead maker starts nothing, so a pid file that is read after its death is final.
         maker_lives = maker.is_alive
         supervisor = self.supervisor()
         if supervisor is not None:
@@ -246,15 +247,16 @@ class LaunchDir:
             ended = self.read("exit")
             if ended is not None:
                 return report("exited", *ended)
-            return report("exited", None, self.read("stop"), "its supervisor was killed; nobody saw its exit code")
+            detail = "the supervisor was killed, so the exit code is not known"
+            return report("exited", None, self.read("stop"), detail)
         if maker_lives:
             return report("pending", detail="being prepared")
-        detail = "the connection ended before the process was started"
+        detail = "the connection ended before the worker was started"
         return report("absent", cause="start_failed", detail=detail)
 
 
 def locate(folder: str, owner: str | None, name: str) -> LaunchDir | None:
-    """The launch of that name, looked for under `owner` first."""
+    """Return the launch of that name, None if not found. Search under `owner` first."""
     if not SAFE.fullmatch(name):
         return None
     owners = [owner] if owner is not None and SAFE.fullmatch(owner) else []
@@ -268,7 +270,7 @@ def locate(folder: str, owner: str | None, name: str) -> LaunchDir | None:
 
 
 def names(folder: str, owner: str) -> list[str]:
-    """Names of every launch of this owner that was not released, those half released included."""
+    """Return the names of all launches of this owner that were not released, or only partly."""
     if not SAFE.fullmatch(owner):
         return []
     try:
@@ -279,7 +281,7 @@ def names(folder: str, owner: str) -> list[str]:
 
 
 def living(folder: str) -> list[LaunchDir]:
-    """Every launch that takes a slot, of whatever owner."""
+    """Return every launch that takes a slot, of all owners."""
     found = []
     for owner in os.listdir(f"{folder}/launches"):
         for name in names(folder, owner) if SAFE.fullmatch(owner) else ():

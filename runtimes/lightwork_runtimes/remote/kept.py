@@ -1,12 +1,13 @@
-"""Folders that are made once and kept: how one is used, made and removed by processes that know nothing of each other.
+"""Cached folders: independent processes make, use and remove them, synchronized by file locks.
 
-Beside a folder ``X`` lie two empty files:
+Beside a folder ``X`` there are two empty files:
 
-- ``X.lock`` is held alone by who makes the folder, and by who removes it.
-- ``X.used`` is held together by all that use the folder, and alone by who removes it. Its time is the last use's.
+- ``X.lock`` is locked exclusively by the process that makes or removes the folder.
+- ``X.used`` is locked shared by all processes that use the folder, and exclusively by the process that removes it. Its
+  time is the time of the last use.
 
-They are held by ``flock``: the kernel lets go when the last process with the descriptor ends, however it does. Nobody
-waits for a removal longer than a rename takes, and a removal waits for nobody: what is held stays.
+The locks are ``flock`` locks: the kernel releases them when the last process with the descriptor ends, even if it is
+killed. A user waits for a removal no longer than a rename takes. A removal never waits: a locked folder stays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 __all__ = ["MARKER", "cache_folder", "claim", "discard", "entries", "hold", "locked", "remove_tree"]
 
 MARKER = "lightwork.json"
-"""The file in a complete environment that says so, and what it was made from."""
+"""The file that marks an environment as complete. It has the facts that the environment was made from."""
 
 _GONE, _NEW = ".gone-", ".new"
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -32,7 +33,7 @@ _LONGEST = 200
 
 
 def cache_folder(name: str) -> str:
-    """The folder for what this user keeps under that name."""
+    """Return the user's cache folder of that name."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     parent = cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")
     return f"{parent}/lightwork/{name}"
@@ -40,7 +41,7 @@ def cache_folder(name: str) -> str:
 
 @contextlib.contextmanager
 def locked(path: str) -> Iterator[None]:
-    """Hold a lock of this path; of all processes one at a time has it. Waits for it."""
+    """Hold the exclusive lock of this path. Only one process at a time has it. Blocks until it is free."""
     fd = _take(path, fcntl.LOCK_EX)
     try:
         yield
@@ -49,10 +50,10 @@ def locked(path: str) -> Iterator[None]:
 
 
 def claim(folder: str) -> int:
-    """Say that a folder is wanted, also one that is still to be made: as `hold`.
+    """Use a folder, as `hold` does, even if it does not exist yet.
 
-    Where nothing can be left beside it, as in a folder of another user's, it can be used all the same; its owner is not
-    told of that.
+    If no file can be written beside it, for example because it belongs to another user, the folder can still be used.
+    Its owner does not see the use then.
     """
     try:
         os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)
@@ -65,14 +66,14 @@ def claim(folder: str) -> int:
 
 
 def hold(folder: str, marker: str = "") -> int | None:
-    """Use a folder: it is not removed while a copy of the descriptor that this gives is open, in whatever process.
+    """Use a folder. It is not removed while a copy of the returned descriptor is open in any process.
 
     Args:
-        folder: Which.
-        marker: Name of a file in it without which it is not whole.
+        folder: Path of the folder.
+        marker: Name of a file that marks the folder as complete.
 
     Returns:
-        None if there is no such folder, or it is not whole.
+        The descriptor; None if the folder does not exist or is not complete.
     """
     whole = os.path.join(folder, marker)
     if not os.path.exists(whole):
@@ -85,32 +86,34 @@ def hold(folder: str, marker: str = "") -> int | None:
 
 
 def discard(parent: str, name: str) -> bool:
-    """Remove a folder unless it is used or being made; says whether it is gone. What a killed removal left goes too.
+    """Remove a folder, unless it is used or being made. Return whether it is gone.
+
+    This also removes the rest of a removal that was killed.
 
     Args:
-        parent: Where it is.
-        name: Its name there; one that `entries` does not give touches nothing.
+        parent: Folder that contains it.
+        name: Its name in `parent`. A name that `entries` does not return removes nothing.
 
     Raises:
-        OSError: Something in it cannot be removed.
+        OSError: Something in the folder cannot be removed.
     """
     if not name or name.startswith(".") or os.path.basename(name) != name:
         return True
     folder = f"{parent}/{name}"
-    gone = f"{parent}/{_GONE}{name}-{os.urandom(4).hex()}"  # nobody else puts anything there
+    gone = f"{parent}/{_GONE}{name}-{os.urandom(4).hex()}"  # a path that no other process uses
     with contextlib.ExitStack() as stack:
         for suffix in (".lock", ".used"):
             try:
                 fd = _take(f"{folder}{suffix}", fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            except FileNotFoundError:  # of the folder above: nothing was ever made there
+            except FileNotFoundError:  # `parent` does not exist
                 return True
             stack.callback(os.close, fd)
         with contextlib.suppress(FileNotFoundError):
-            os.rename(folder, gone)  # in one step, so that nobody finds a folder that is half removed
+            os.rename(folder, gone)  # in one step, so that no process finds a half-removed folder
         remove_tree(f"{folder}{_NEW}")
-        # Who waits for one of them sees that it is not there any more, and takes another.
+        # A process that waits for one of these locks sees that the file is gone, and makes a new one.
         for suffix in (".used", ".lock", ".log"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{folder}{suffix}")
@@ -121,7 +124,7 @@ def discard(parent: str, name: str) -> bool:
 
 
 def entries(parent: str, kind: str) -> list[dict[str, Any]]:
-    """What `lightwork.runtime.Cached` says of each folder in `parent`, but for the place. Reads sizes, which blocks."""
+    """Return the fields of a `lightwork.runtime.Cached`, except the place, for each folder in `parent`. Blocks."""
     try:
         names = {name[: -len(_NEW)] if name.endswith(_NEW) else name for name in os.listdir(parent)}
     except FileNotFoundError:
@@ -139,7 +142,7 @@ def _look(folder: str) -> dict[str, Any]:
     in_use = _is_held(f"{folder}.lock") or _is_held(f"{folder}.used")
     try:
         since = os.stat(f"{folder}.used").st_mtime
-    except FileNotFoundError:  # nobody has used it yet
+    except FileNotFoundError:  # it was not used yet
         since = os.stat(folder if os.path.isdir(folder) else f"{folder}{_NEW}").st_mtime
     return {
         "size": _size(folder) + _size(f"{folder}{_NEW}"),
@@ -150,7 +153,7 @@ def _look(folder: str) -> dict[str, Any]:
 
 
 def _made_of(path: str) -> str:
-    """Requirements and commands of an environment, without passwords in them."""
+    """Return requirements and commands of an environment, without passwords."""
     try:
         with open(path, encoding="utf-8") as file:
             facts = json.load(file)
@@ -161,7 +164,7 @@ def _made_of(path: str) -> str:
 
 
 def _size(path: str) -> int:
-    """Bytes of the disk that the files below a folder take."""
+    """Return the disk usage in bytes of the files below a folder."""
     total = 0
     seen = set()
     for parent, _, files in os.walk(path):
@@ -175,7 +178,7 @@ def _size(path: str) -> int:
 
 
 def _take(path: str, how: int) -> int:
-    """A descriptor with a lock of the file that is at `path`: one that was removed while it was waited for is not."""
+    """Return a descriptor with a lock of the file at `path`. Retry if the file was removed during the wait."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -204,7 +207,7 @@ def _is_held(path: str) -> bool:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder. Another that does the same at the same time is no error."""
+    """Remove a folder. Another process may do the same at the same time."""
 
     def failed(function: Any, path: str, info: Any) -> None:
         if not isinstance(info[1], FileNotFoundError):

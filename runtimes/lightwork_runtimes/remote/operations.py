@@ -1,4 +1,4 @@
-"""What can be asked of the far side about launches, see `serve`: to start, watch and end them."""
+"""The operations of the remote side for launches: start, watch and end them. See `serve`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Operations"]
 
 _CHUNK = 65536
 _MOST_TICKET = 60000
-"""Bytes of a ticket that surely fit into a pipe whose reader has not begun to read."""
+"""Maximum size of a ticket in bytes. It fits into a pipe whose reader has not begun to read."""
 
 
 class Operations(Preparing):
-    """The operations, those of `Preparing` too. Each public coroutine is one; its parameters are the request's.
+    """All operations, with those of `Preparing`. Each public coroutine is one, with the request's arguments.
 
     Args:
-        folder: Our folder, absolute.
+        folder: The helper's folder, absolute.
     """
 
     def __init__(self, folder: str) -> None:
@@ -43,15 +43,18 @@ class Operations(Preparing):
     # --- launching ------------------------------------------------------------------------------
 
     async def reserve(self, owner: str, name: str, digest: str, slots: int, payload: bytes) -> Answer:
-        """Make the launch's folder, which takes a slot: ``new``, ``known`` if it is there, ``full`` if none is free."""
+        """Make the launch's folder, which takes a slot.
+
+        Return ``new``, ``known`` if the folder exists, or ``full`` if no slot is free.
+        """
         if not files.SAFE.fullmatch(owner) or not files.SAFE.fullmatch(name):
-            raise Refusal("rejected", f"{owner!r} and {name!r} must be file names")
+            raise Refusal("rejected", f"owner and name must be valid file names, got {owner!r} and {name!r}")
         launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
         with kept.locked(f"{self._folder}/launches/.lock"):
             if launch.exists:
                 spec = launch.read("spec")
                 if spec is None or spec["digest"] != digest:
-                    raise Refusal("conflict", f"{name}: launched already, from another spec; names are used once")
+                    raise Refusal("conflict", f"{name} was launched already, from another spec; use each name once")
                 return "known", b""
             if len(files.living(self._folder)) >= slots:
                 return "full", b""
@@ -59,12 +62,12 @@ class Operations(Preparing):
         return "new", b""
 
     async def wait_free(self, slots: int, payload: bytes) -> Answer:
-        """Return when fewer than `slots` are taken."""
+        """Return when fewer than `slots` slots are taken."""
         changed = asyncio.Event()
         while True:
             changed.clear()
             with contextlib.ExitStack() as watches:
-                # Watched before it is counted, so that no end comes between.
+                # Watch before counting, so that no end is missed in between.
                 for launch in files.living(self._folder):
                     watches.enter_context(self._folders.watch(launch.path, changed))
                     process = launch.depends_on()
@@ -77,16 +80,16 @@ class Operations(Preparing):
     async def start(
         self, owner: str, name: str, job: dict[str, Any], service: list[int], uses: list[str], payload: bytes
     ) -> Answer:
-        """Start the worker of a reserved launch, unless it was stopped before; `service` is kept for who asks.
+        """Start the worker of a reserved launch, unless it was stopped before, and store `service`.
 
-        Gives those of the folders that it `uses` which are not there, removed since they were made ready; then nothing
-        was started. The others are not removed while the worker lives.
+        Return the folders in `uses` that are missing, because they were removed since they were prepared. If any is
+        missing, nothing is started. The other folders are not removed while the worker lives.
         """
         launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
         if not launch.exists:
-            raise Refusal("rejected", f"{name}: released while it was launched")
+            raise Refusal("rejected", f"{name} was released while it was launched")
         if len(payload) > _MOST_TICKET:
-            raise Refusal("rejected", f"the ticket has {len(payload)} bytes, more than {_MOST_TICKET}")
+            raise Refusal("rejected", f"the ticket must have at most {_MOST_TICKET} bytes, got {len(payload)}")
         held: list[int] = []
         with self._held(uses, held) as missing:
             if not missing and launch.add("claim", list(files.me())):
@@ -99,16 +102,16 @@ class Operations(Preparing):
         process = _start_supervisor(self._code, launch, held)
         self._supervisors.append(process)
         message = json.dumps({**job, "held": held}).encode() + b"\n" + ticket
-        # Shielded: broken off before its thread has begun, it would leave a supervisor that waits for its orders for
-        # ever, and a launch that is pending for as long.
+        # Shielded: a cancellation before the thread starts would leave a supervisor that waits for its job for ever,
+        # and a launch that stays pending.
         said = await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, _converse, process, message))
         if not said:
-            detail = "its supervisor broke; the output may tell why"
+            detail = "the supervisor failed; see the output of the launch"
             launch.add("exit", [None, "start_failed", detail])
             raise Refusal("failed", f"{launch.name}: {detail}")
         problem = json.loads(said)
         if problem:
-            raise Refusal(problem["kind"], f"no process could be started: {problem['message']}")
+            raise Refusal(problem["kind"], f"cannot start a process: {problem['message']}")
 
     def _reap(self) -> None:
         self._supervisors = [process for process in self._supervisors if process.poll() is None]
@@ -116,7 +119,7 @@ class Operations(Preparing):
     # --- asking ---------------------------------------------------------------------------------
 
     async def look(self, refs: list[list[str | None]], payload: bytes) -> Answer:
-        """What became of each ``[owner, name]``, in order."""
+        """Return the report of each ``[owner, name]``, in order."""
         return [self._report(owner, str(name)) for owner, name in refs], b""
 
     def _report(self, owner: str | None, name: str) -> dict[str, Any]:
@@ -133,16 +136,16 @@ class Operations(Preparing):
         return view
 
     async def service(self, owner: str | None, name: str, payload: bytes) -> Answer:
-        """What `start` was given, None where there is no such launch or it was not started."""
+        """Return the `service` that `start` received; None if the launch does not exist or was not started."""
         launch = files.locate(self._folder, owner, name)
         return (None if launch is None else launch.read("service")), b""
 
     async def find(self, owner: str, payload: bytes) -> Answer:
-        """Names of every launch of this owner that was not released."""
+        """Return the names of all launches of this owner that were not released."""
         return files.names(self._folder, owner), b""
 
     async def wait(self, owner: str | None, name: str, payload: bytes) -> Answer:
-        """Return the report once it is over. Whoever waits looks after it."""
+        """Return the report when the launch has ended. This process looks after the launch from now on."""
         launch = files.locate(self._folder, owner, name)
         if launch is None:
             return files.ABSENT, b""
@@ -151,7 +154,7 @@ class Operations(Preparing):
         return await self._over(launch), b""
 
     async def attach(self, refs: list[list[str]], payload: bytes) -> Answer:
-        """Look after these launches; gives nothing."""
+        """Look after these launches from now on."""
         for owner, name in refs:
             launch = LaunchDir(f"{self._folder}/launches/{owner}/{name}")
             if launch.exists:
@@ -159,7 +162,7 @@ class Operations(Preparing):
         return None, b""
 
     async def read(self, owner: str | None, name: str, start: int, follow: bool, payload: bytes) -> Answer:
-        """The next output from byte `start` on, as payload; the value is true when there is and will be none."""
+        """Return the next output from byte `start` on, as payload. The value is True if no more output can follow."""
         launch = files.locate(self._folder, owner, name)
         if launch is None:
             return True, b""
@@ -181,7 +184,7 @@ class Operations(Preparing):
             watched: list[Identity] = []
             while True:
                 changed.clear()
-                view = launch.look()  # before the read: what is over writes nothing more
+                view = launch.look()  # before the read: a launch that has ended writes nothing more
                 data = os.pread(fd, _CHUNK, start)
                 if data or not follow or _is_over(view):
                     return not data, data
@@ -212,7 +215,7 @@ class Operations(Preparing):
             watches.enter_context(watch_process(process, changed))
 
     async def _over(self, launch: LaunchDir) -> dict[str, Any]:
-        """The report when it is over, and nothing of its tree is left."""
+        """Return the report when the launch has ended and no process of its tree is left."""
         view = await self._until(launch, _is_over)
         if launch.supervisor() is not None and launch.read("exit") is None and launch.exists:
             await _end_stamped(launch.name)
@@ -222,7 +225,7 @@ class Operations(Preparing):
     # --- looking after --------------------------------------------------------------------------
 
     def _attach(self, launch: LaunchDir) -> None:
-        """Hold the lease. Nobody to hold it for is no error: the launch is over, or not started."""
+        """Hold the lease. Do nothing if the launch has ended or has not started."""
         if launch.path not in self._leases:
             with contextlib.suppress(FileNotFoundError):
                 fd = self._open_lease(launch)
@@ -234,7 +237,7 @@ class Operations(Preparing):
         try:
             return os.open(f"{launch.path}/lease", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nobody reads
+            if error.errno == errno.ENXIO:  # no reader
                 return None
             raise
 
@@ -244,7 +247,7 @@ class Operations(Preparing):
             os.close(fd)
 
     def _ask(self, launch: LaunchDir, what: bytes) -> None:
-        with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # it is over: what is asked for has happened
+        with contextlib.suppress(FileNotFoundError, BrokenPipeError):  # it has ended, so the request is fulfilled
             fd = self._open_lease(launch)
             if fd is not None:
                 try:
@@ -255,7 +258,7 @@ class Operations(Preparing):
     # --- ending ---------------------------------------------------------------------------------
 
     async def stop(self, owner: str | None, name: str, grace: float, payload: bytes) -> Answer:
-        """End it: SIGTERM to the worker, and after `grace` seconds SIGKILL to all of the tree."""
+        """End the launch: send SIGTERM to the worker, and SIGKILL to the whole tree after `grace` seconds."""
         launch = files.locate(self._folder, owner, name)
         if launch is not None:
             await self._stop(launch, grace)
@@ -264,7 +267,7 @@ class Operations(Preparing):
     async def _stop(self, launch: LaunchDir, grace: float) -> None:
         if not _is_over(self._seen(launch)):
             launch.add("stop", "stopped")
-            if launch.add("claim", list(files.me())):  # before a start did: there will be none
+            if launch.add("claim", list(files.me())):  # before a start, so the worker never starts
                 launch.add("exit", [None, "stopped", "stopped before it was started"])
                 return
             await self._until(launch, lambda view: view["standing"] != "pending")
@@ -277,7 +280,7 @@ class Operations(Preparing):
         await self._over(launch)
 
     async def release(self, owner: str | None, name: str, payload: bytes) -> Answer:
-        """End it and remove its folder."""
+        """End the launch and remove its folder."""
         launch = files.locate(self._folder, owner, name)
         if launch is not None:
             await self._stop(launch, 0)
@@ -295,7 +298,7 @@ def _is_over(view: dict[str, Any]) -> bool:
 
 
 def _start_supervisor(code: str, launch: LaunchDir, held: list[int]) -> subprocess.Popen[bytes]:
-    # Not asyncio's subprocess, which kills what still runs when its loop is closed.
+    # Not asyncio's subprocess, which kills running processes when its loop is closed.
     argv = [sys.executable, "-I", code, "supervise", launch.path, str(os.getpid())]
     pipe = subprocess.PIPE
     with open(f"{launch.path}/log", "ab") as log:
@@ -303,7 +306,7 @@ def _start_supervisor(code: str, launch: LaunchDir, held: list[int]) -> subproce
 
 
 def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
-    """Give a process its input, and return what it says until it closes its output. Blocks."""
+    """Write the input of a process and read its output to the end. Blocks."""
     assert process.stdin is not None
     assert process.stdout is not None
     with process.stdout, contextlib.suppress(BrokenPipeError):
@@ -314,7 +317,7 @@ def _converse(process: subprocess.Popen[bytes], message: bytes) -> bytes:
 
 
 async def _end_stamped(name: str) -> None:
-    """Kill what is left of a launch whose supervisor was killed."""
+    """Kill the remaining processes of a launch whose supervisor was killed."""
     while left := files.stamped(name):
         for process in left:
             with contextlib.suppress(ProcessLookupError):

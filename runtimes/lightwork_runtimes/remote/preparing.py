@@ -1,4 +1,4 @@
-"""What can be asked of the far side about what launches need there: code, environments and wheels, see `kept`."""
+"""The operations of the remote side for what launches need: code, environments and wheels. See `kept`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from .venv import find_uv
 __all__ = ["Answer", "Preparing"]
 
 Answer = tuple[Any, bytes]
-"""The value and the payload of an answer."""
+"""Value and payload of an answer."""
 
 _KINDS = {"code": "code", "environment": "venvs", "wheels": "wheels"}
-"""Kinds of what is kept, and the folder of each in ours."""
+"""Kinds of cache entries, and the folder of each kind in the helper's folder."""
 
 _NETWORK = {"UV_HTTP_TIMEOUT": "15", "UV_HTTP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "15", "PIP_RETRIES": "1"}
-"""Without a registry a failure must come soon: then the wheels are sent along. What the host sets itself wins."""
+"""Short timeouts: without a registry the installation must fail soon, so that the scheduler sends the wheels. Variables
+that the host sets take precedence."""
 
 
 class Preparing:
-    """The operations. Each public coroutine is one; its parameters are the request's.
+    """The operations. Each public coroutine is one, with the request's arguments.
 
     Args:
-        folder: Our folder, absolute.
+        folder: The helper's folder, absolute.
     """
 
     def __init__(self, folder: str) -> None:
@@ -42,27 +43,28 @@ class Preparing:
         self._code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
     async def touch(self, payload: bytes) -> Answer:
-        """Leave a sign of life: the content of ``alive`` is another each time, so no clock is needed to see it."""
+        """Write a sign of life. The content of ``alive`` changes each time, so a reader needs no clock."""
         _leave_sign(f"{self._folder}/alive")
         return None, b""
 
     async def missing(self, paths: list[str], payload: bytes) -> Answer:
-        """Those of the paths, relative to our folder, that are not there."""
+        """Return the paths that do not exist. They are relative to the helper's folder."""
         return _missing(self._folder, paths), b""
 
     async def unpack(self, archive: str, digest: str, payload: bytes) -> Answer:
         """Unpack an archive that was sent, as ``code/<digest>``."""
-        # In a thread: it takes long, and waits for another scheduler that does the same.
+        # In a thread: it takes long, and may wait for another scheduler that does the same.
         await _in_thread(_unpack, f"{self._folder}/{archive}", f"{self._folder}/code/{digest}")
         return None, b""
 
     async def make_venv(self, job: dict[str, Any], wheels: list[str], payload: bytes) -> Answer:
-        """Make a virtual environment; gives None, or why there is none. Broken off, it leaves nothing half-made.
+        """Make a virtual environment. Return None, or why it failed. Cancelling leaves no half-made environment.
 
         Args:
-            job: As `venv` describes it, with paths relative to our folder; ``digest`` stands for the folder.
-            wheels: Files that it installs, and folders in which it looks for others.
-            payload: None.
+            job: The job as `venv` describes it, with paths relative to the helper's folder, and ``digest`` instead of
+                ``folder``.
+            wheels: Files to install, and folders in which the installer searches for others.
+            payload: Unused.
         """
         files = [f"{self._folder}/{path}" for path in wheels if path.endswith(".whl")]
         folders = [f"{self._folder}/{path}" for path in wheels if not path.endswith(".whl")]
@@ -91,31 +93,31 @@ class Preparing:
             said = await process.stdout.read()
             code = await process.wait()
         finally:
-            process.stdin.close()  # its end breaks off what still runs
+            process.stdin.close()  # this aborts the maker if it still runs
         lines = said.decode("utf-8", "replace").splitlines()
         if code or not lines:
-            raise Refusal("failed", "the virtual environment could not be made:\n" + "\n".join(lines[-15:]))
+            raise Refusal("failed", "cannot make the virtual environment:\n" + "\n".join(lines[-15:]))
         return json.loads(lines[-1]), b""
 
-    # --- what is kept ---------------------------------------------------------------------------
+    # --- the cache ------------------------------------------------------------------------------
 
     async def cached(self, payload: bytes) -> Answer:
-        """Everything that is kept for later launches; see `lightwork.runtime.Caching`."""
+        """Return every cache entry; see `lightwork.runtime.Caching`."""
         found = [
             await _in_thread(kept.entries, f"{self._folder}/{folder}", kind) for kind, folder in sorted(_KINDS.items())
         ]
         return [entry for entries in found for entry in entries], b""
 
     async def discard(self, kind: str, name: str, payload: bytes) -> Answer:
-        """Remove something that is kept unless it is in use; says whether it is gone."""
+        """Remove a cache entry, unless it is in use. Return whether it is gone."""
         if kind not in _KINDS:
             return True, b""
         return await _in_thread(kept.discard, f"{self._folder}/{_KINDS[kind]}", name), b""
 
     async def claim(self, paths: list[str], payload: bytes) -> Answer:
-        """From now on nobody removes these folders, relative to ours, made or not; gives a number for `unclaim`.
+        """Keep these folders from being removed, even if they do not exist yet. Return a number for `unclaim`.
 
-        They are let go at the end of the connection at the latest.
+        The paths are relative to the helper's folder. The end of the connection also releases them.
         """
         number = len(self._claims) + 1
         while number in self._claims:
@@ -124,7 +126,7 @@ class Preparing:
         return number, b""
 
     async def unclaim(self, number: int, payload: bytes) -> Answer:
-        """Let go what was claimed."""
+        """Release the folders of a `claim`."""
         for path, held in self._claims.pop(number, {}).items():
             os.close(held)
             _forget_if_absent(f"{self._folder}/{path}")
@@ -132,7 +134,7 @@ class Preparing:
 
     @contextlib.contextmanager
     def _held(self, paths: Iterable[str], into: list[int]) -> Iterator[list[str]]:
-        """Use these folders, relative to ours; gives those that are not there. `into` takes the descriptors."""
+        """Use these folders, relative to the helper's. Yield the missing ones; add the descriptors to `into`."""
         missing = []
         with contextlib.ExitStack() as stack:
             for path in paths:
@@ -161,13 +163,13 @@ def _missing(folder: str, paths: list[str]) -> list[str]:
 
 
 def _forget_if_absent(folder: str) -> None:
-    """Of what was claimed and never made nothing stays."""
+    """Remove the lock files of a folder that was claimed and never made."""
     if not os.path.isdir(folder):
         kept.discard(os.path.dirname(folder), os.path.basename(folder))
 
 
 def _unpack(path: str, target: str) -> None:
-    """Unpack an archive into a folder that appears whole, and remove the archive."""
+    """Unpack an archive into a folder that appears complete, and remove the archive."""
     aside = f"{target}.new"
     os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
     with kept.locked(f"{target}.lock"):
@@ -176,7 +178,7 @@ def _unpack(path: str, target: str) -> None:
             with tarfile.open(path) as archive:
                 if hasattr(tarfile, "data_filter"):
                     archive.extractall(aside, filter="data")
-                else:  # an old Python: the archive is the scheduler's, which may run anything here anyway
+                else:  # an old Python: the archive is from the scheduler, which may run any code here anyway
                     archive.extractall(aside)
             os.rename(aside, target)
         os.unlink(path)

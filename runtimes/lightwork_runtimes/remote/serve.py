@@ -1,10 +1,10 @@
-"""Answers the requests of one connection, many at once, until its standard input ends or is silent for too long.
+"""Answers the requests of one connection concurrently, until standard input ends or is silent for too long.
 
-A frame is two lengths (``>II``), a header in JSON and a payload. A request's header has ``id`` and ``op`` and the
-operation's arguments; ``{"id": n, "op": "cancel", "of": m}`` breaks off request m. An answer's header has ``id``
-and ``value``, or ``error`` and ``kind``. The first line of all is text, for what else a login prints goes before it.
-``{"id": 0, "op": "beat"}`` has no answer: it says that the scheduler can still be heard. A server may take hours to
-notice that a network is gone, and until then would keep connections of works open that lead nowhere.
+A frame is two lengths (``>II``), a header in JSON and a payload. A request's header has ``id``, ``op`` and the
+operation's arguments; ``{"id": n, "op": "cancel", "of": m}`` cancels request m. An answer's header has ``id`` and
+``value``, or ``error`` and ``kind``. The first line of the output is text, because a login may print other text before
+it. ``{"id": 0, "op": "beat"}`` is a heartbeat of the scheduler and has no answer. An SSH server may need hours to
+notice a lost network; without heartbeats it would keep dead connections of works open for that time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LENGTHS = struct.Struct(">II")
 
 
 class Channel:
-    """Reads requests, runs each as a task, writes answers."""
+    """Reads requests, runs each as a task, and writes the answers."""
 
     def __init__(self, operations: Operations, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._operations = operations
@@ -42,7 +42,7 @@ class Channel:
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def serve(self) -> None:
-        """Return when the other end has gone, with every request broken off."""
+        """Serve until the other end has closed the connection, then cancel every request."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head, body = _LENGTHS.unpack(await self._reader.readexactly(_LENGTHS.size))
@@ -75,12 +75,12 @@ class Channel:
             header["value"], data = await method(**arguments, payload=payload)
         except Refusal as error:
             header.update(error=str(error), kind=error.kind)
-        except Exception as error:  # the scheduler shall know; this process goes on
+        except Exception as error:  # reported to the scheduler; this process goes on
             kind = "no_capacity" if getattr(error, "errno", None) in files.SHORTAGES else "failed"
             header.update(error=f"{type(error).__name__}: {error}", kind=kind)
         text = json.dumps(header).encode()
         self._writer.write(_LENGTHS.pack(len(text), len(data)) + text + data)
-        with contextlib.suppress(ConnectionError):  # nobody waits for it any more
+        with contextlib.suppress(ConnectionError):  # the connection has ended
             await self._writer.drain()
 
 
@@ -97,7 +97,7 @@ def _facts(folder: str) -> dict[str, Any]:
 
 
 def _replace_session(folder: str, instance: str) -> None:
-    """End the earlier connection of the same scheduler, where the server has not noticed that it is cut."""
+    """End an earlier connection of the same scheduler, if the SSH server has not noticed that it is lost."""
     os.makedirs(f"{folder}/sessions", 0o700, exist_ok=True)
     path = f"{folder}/sessions/{instance}"
     with contextlib.suppress(FileNotFoundError, ValueError), open(path, encoding="utf-8") as file:
@@ -121,7 +121,7 @@ def _forget_session(folder: str, instance: str) -> None:
 
 
 class _Heard(asyncio.StreamReaderProtocol):
-    """Remembers when something was last heard."""
+    """Remembers the time of the last received data."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         super().__init__(reader)
@@ -132,7 +132,7 @@ class _Heard(asyncio.StreamReaderProtocol):
         super().data_received(data)
 
     async def wait_silence(self, patience: float) -> None:
-        """Return when nothing was heard for that long."""
+        """Return when nothing was received for `patience` seconds."""
         while True:
             left = self.at + patience - time.monotonic()
             if left <= 0:
@@ -141,7 +141,7 @@ class _Heard(asyncio.StreamReaderProtocol):
 
 
 async def _serve(folder: str, patience: float) -> None:
-    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):  # else a thread waits for each child
+    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):  # otherwise a thread waits for each child
         watcher = asyncio.PidfdChildWatcher()
         watcher.attach_loop(asyncio.get_running_loop())
         asyncio.set_child_watcher(watcher)
@@ -164,7 +164,7 @@ async def _serve(folder: str, patience: float) -> None:
 
 
 def _end_session() -> None:
-    """End the server's process of this connection, and so every connection that is forwarded through it."""
+    """Kill the SSH server's process of this connection, which closes every connection forwarded through it."""
     if os.getppid() != 1:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(os.getppid(), signal.SIGKILL)
@@ -174,9 +174,9 @@ def main(folder: str, instance: str, patience: str) -> int:
     """Serve one connection.
 
     Args:
-        folder: Ours on this machine.
-        instance: The same when the same scheduler comes again.
-        patience: Seconds of silence after which the connection counts as cut.
+        folder: The helper's folder on this machine.
+        instance: Id of the scheduler; the same if the scheduler connects again.
+        patience: Seconds of silence after which the connection counts as lost.
     """
     try:
         folder = files.open_folder(folder)

@@ -1,8 +1,8 @@
-"""Looks after one worker: starts it, ends it when asked, cut off or out of time, and says how it ended.
+"""Looks after one worker: starts it, ends it on request, as an orphan or after its lifetime, and records its end.
 
-One process for each launch, in a session of its own, with nothing of the connection that asked for it. It is
-the subreaper of the worker's tree, so whatever loses its parent in there becomes its child, and the tree is gone
-when it has no child any more. The worker dies with it (PR_SET_PDEATHSIG).
+There is one supervisor process for each launch, in its own session and independent of the connection that requested it.
+It is the subreaper of the worker's tree: a process of the tree that loses its parent becomes a child of the supervisor,
+so the tree is gone when the supervisor has no child left. The worker dies with the supervisor (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .files import SHORTAGES, STAMP, LaunchDir, me
 __all__ = ["MARGIN", "Supervisor", "main"]
 
 MARGIN = 10.0
-"""Seconds beyond the worker's own deadlines after which it is ended from here."""
+"""Seconds after the worker's own deadlines at which the supervisor ends it."""
 
 _TREE_WITHIN = 30.0
 _LOOK_AGAIN = 0.05
-"""Seconds between two looks at processes that were killed and are dying. The kernel tells of direct children only."""
+"""Seconds between two checks of killed processes that are still dying. The kernel reports direct children only."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _OOM_SCORE = "500"
@@ -37,9 +37,9 @@ class Supervisor:
     """The supervisor of one launch.
 
     Args:
-        launch: Its folder.
-        job: How to start the worker: argv, env, cwd, the times in seconds, and descriptors for it to keep.
-        ticket: For the worker's standard input.
+        launch: Folder of the launch.
+        job: How to start the worker: argv, env, cwd, the times in seconds, and the descriptors that it inherits.
+        ticket: Data for the worker's standard input.
     """
 
     def __init__(self, launch: LaunchDir, job: dict[str, Any], ticket: bytes) -> None:
@@ -61,14 +61,14 @@ class Supervisor:
         self._worker: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the worker; raises OSError if it cannot be."""
+        """Start the worker. Raise OSError if it cannot be started."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         stdin, ticket = os.pipe()
-        os.write(ticket, self._ticket)  # `serve` has seen that it fits into the pipe
+        os.write(ticket, self._ticket)  # `serve` has checked that it fits into the pipe
         os.close(ticket)
         log = os.open(f"{self._launch.path}/log", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
@@ -84,7 +84,7 @@ class Supervisor:
                 preexec_fn=self._before_exec,
             )
         finally:
-            # What is used is held by the worker's tree alone, and so by nobody when the end of that is written down.
+            # Only the worker's tree holds the used folders, so they are free when its end is recorded.
             for fd in (stdin, log, *self._job["held"]):
                 os.close(fd)
         self._prefer_for_oom()
@@ -99,9 +99,9 @@ class Supervisor:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
     def _prefer_for_oom(self) -> None:
-        """When memory runs out the kernel shall take the worker, not what can tell of it."""
+        """Make the kernel kill the worker when memory runs out, not the supervisor, which can report it."""
         assert self._worker is not None
-        # Some sandboxes forbid it, and the worker is as good without.
+        # Some sandboxes forbid it; the worker runs without it.
         with (
             contextlib.suppress(OSError),
             open(f"/proc/{self._worker.pid}/oom_score_adj", "w", encoding="ascii") as file,
@@ -111,13 +111,13 @@ class Supervisor:
     # --- watching -------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Return when the worker and its tree are gone and that was written down."""
+        """Return when the worker and its tree are gone and the end is recorded."""
         events = select.epoll()
         events.register(self._wake_read, select.EPOLLIN)
-        # By edges: a FIFO that nobody writes to is ready all the time, and the next writer's first byte is an edge.
+        # Edge-triggered: a FIFO without writers is ready all the time, and the next writer's first byte is an edge.
         events.register(self._lease, select.EPOLLIN | select.EPOLLET)
         assert self._worker is not None
-        # Looked at, not reaped: until the tree is gone the worker's pid, and so its group's, is its own.
+        # Check without reaping, so that the pid of the worker and its group is not reused until the tree is gone.
         while (ended := _look_at(self._worker.pid)) is None:
             events.poll(self._next_timer())
             with contextlib.suppress(BlockingIOError):
@@ -149,7 +149,7 @@ class Supervisor:
         while True:
             try:
                 data = os.read(self._lease, 512)
-            except BlockingIOError:  # read empty, and somebody has it open
+            except BlockingIOError:  # read to the end, and a writer has it open
                 return
             if not data:
                 if self._orphan_at is None:
@@ -180,7 +180,7 @@ class Supervisor:
         os.kill(self._worker.pid, signal.SIGKILL)
 
     def _clear_tree(self) -> list[int]:
-        """Kill all that descends from the worker; returns what does not die in time."""
+        """Kill all descendants of the worker. Return the pids that do not die in time."""
         assert self._worker is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._worker.pid, signal.SIGKILL)
@@ -189,7 +189,7 @@ class Supervisor:
         while children := _children():
             for pid in children:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)  # a child of ours that is not reaped yet: the pid is its own
+                    os.kill(pid, signal.SIGKILL)  # a child that is not reaped yet, so its pid is not reused
             if time.monotonic() > give_up:
                 return children
             select.select([self._wake_read], [], [], _LOOK_AGAIN)
@@ -207,14 +207,14 @@ class Supervisor:
             cause = "exit"
             if code == -signal.SIGKILL and _oom_kills(self._oom_file) > self._oom_before:
                 cause = "oom"
-                detail += ", and the kernel has counted an out-of-memory kill in this control group"
+                detail += ", and the kernel counted an out-of-memory kill in this control group"
         if left:
-            detail += f"; processes that would not die: {left}"
+            detail += f"; these processes do not die: {left}"
         self._launch.add("exit", [code, cause, detail])
 
 
 def _look_at(pid: int) -> int | None:
-    """The exit code of a child that has ended, or minus its signal; None while it runs."""
+    """Return the exit code of a child that has ended, or minus its signal; None while it runs."""
     seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if seen is None:
         return None
@@ -238,7 +238,7 @@ def _parent(pid: str) -> int:
 
 
 def _oom_file() -> str | None:
-    """The file with the count of out-of-memory kills of this control group, if it can be read."""
+    """Return the file with the out-of-memory kill count of this control group, None if not found."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             lines = file.read().splitlines()
@@ -273,10 +273,10 @@ def _signal_name(number: int) -> str:
 
 
 def main(path: str, parent: str) -> int:
-    """Be the supervisor of the launch at `path`, asked by the process with the pid `parent`; returns the exit code.
+    """Supervise the launch at `path`, requested by the process with the pid `parent`. Return the exit code.
 
-    Standard input carries one line of JSON, the job, and then the ticket. Standard output says one line of
-    JSON: an empty object when the worker was started, else why not.
+    Standard input carries one line of JSON, the job, and then the ticket. Standard output gets one line of JSON: an
+    empty object if the worker was started, otherwise the reason why it was not.
     """
     data = sys.stdin.buffer.read()
     head, _, ticket = data.partition(b"\n")
@@ -285,10 +285,10 @@ def main(path: str, parent: str) -> int:
     problem: dict[str, str] = {}
     try:
         supervisor = Supervisor(launch, json.loads(head), ticket)
-        # First the file, then the look at the parent: whoever sees the parent dead and reads the file after that,
-        # finds it, or is right in saying that there is no worker.
+        # The file is written before the parent is checked. So a process that sees the parent dead and then reads the
+        # file either finds this supervisor, or is right that there is no worker.
         if not launch.add("pid", list(me())) or os.getppid() != int(parent):
-            raise ConnectionError("the connection ended before the process was started")
+            raise ConnectionError("the connection ended before the worker was started")
         supervisor.start()
     except (OSError, ValueError) as error:
         kind = "no_capacity" if getattr(error, "errno", None) in SHORTAGES else "rejected"

@@ -1,17 +1,24 @@
-"""Makes one virtual environment, in a process of its own.
+"""Makes one virtual environment, in a separate process.
 
-Standard input carries one line of JSON, the job, and is then held open for as long as the environment is wanted: at
-its end, which a scheduler that was killed makes too, what runs is killed and what is half-made is removed. The lock is
-held to the end, so of all processes of this user one at a time makes one environment, and whoever gets the lock may
+Standard input carries one line of JSON, the job, and stays open while the environment is wanted. When it ends, also
+because the scheduler was killed, the maker kills the running command and removes the half-made environment. The lock is
+held to the end: only one process of the user at a time makes an environment, and the process that gets the lock may
 remove what a killed maker has left. `MARKER` is written last: a folder without it is never used.
 
-The job is an object: the ``folder`` to make; ``python``, the minor version; ``uv``, its path or null, and whether that
-``seeds`` environments with pip from a registry; ``commands``, ``requirements``, and ``options`` for pip or uv besides;
-``cwd``; ``env``, variables that are set where they are not; ``site``, folders of packages to be found behind the
-environment's own; ``made_of``, what the marker says.
+The job is an object with these keys:
 
-The last line of standard output is JSON: null, or an object that says why there is none: the ``step``, ``what`` was
-run, ``how`` it ended, and the last lines of its output, ``text``.
+- ``folder``: the folder to make.
+- ``python``: the minor version.
+- ``uv``: path of uv, or null.
+- ``seeds``: whether uv may install pip from a registry into the environment.
+- ``commands``, ``requirements``, and ``options``: build commands, requirements, and more options for pip or uv.
+- ``cwd``: the folder to run in.
+- ``env``: variables to set if they are not set already.
+- ``site``: package folders to search after the environment's own.
+- ``made_of``: the content of the marker.
+
+The last line of standard output is JSON: null, or an object that explains the failure: the ``step``, ``what`` was run,
+``how`` it ended, and ``text``, the last lines of its output.
 """
 
 from __future__ import annotations
@@ -37,7 +44,7 @@ _TAIL_LINES = 15
 _TAIL_BYTES = 8192
 _BROKEN_OFF = 4
 _PTH = "zzzz_lightwork_scheduler.pth"
-"""Sorts behind the names of other .pth files, so that what those add comes before the folders of ``site``."""
+"""A name that sorts after other .pth files, so that their folders come before the folders of ``site``."""
 
 
 class _Failed(Exception):
@@ -50,26 +57,26 @@ class _Maker:
     def __init__(self, job: dict[str, Any]) -> None:
         self._job = job
         self._folder: str = job["folder"]
-        # Guards the three below: the thread that waits for the end of standard input acts on them.
+        # Guards the three attributes below, which the thread that waits for the end of standard input also uses.
         self._guard = threading.Lock()
         self._is_locked = False
         self._is_cancelled = False
         self._child: subprocess.Popen[bytes] | None = None
 
     def watch(self) -> None:
-        """Wait until nobody wants the environment any more, and break off."""
+        """Wait until standard input ends, then abort: the environment is no longer wanted."""
         while os.read(0, 4096):
             continue
         with self._guard:
             self._is_cancelled = True
-            if not self._is_locked:  # it waits for another maker, and has made nothing
+            if not self._is_locked:  # it still waits for another maker and has made nothing
                 os._exit(_BROKEN_OFF)
             if self._child is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._child.pid, signal.SIGKILL)
 
     def make(self) -> dict[str, str] | None:
-        """Make it if it is not there; returns why there is none, if so."""
+        """Make the environment if it does not exist. Return None, or why it failed."""
         os.makedirs(os.path.dirname(self._folder), 0o700, exist_ok=True)
         with locked(f"{self._folder}.lock"):
             with self._guard:
@@ -90,7 +97,7 @@ class _Maker:
     def _remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         if os.path.lexists(self._folder):
-            raise OSError(f"{self._folder} is half-made and cannot be removed")
+            raise OSError(f"cannot remove the half-made environment {self._folder}")
 
     def _build(self) -> None:
         self._run("venv", self._venv_command())
@@ -98,7 +105,7 @@ class _Maker:
             self._run("command", ["/bin/sh", "-c", command])
         if self._job["requirements"]:
             self._install()
-        # Last, so that no installer takes these packages for the environment's own.
+        # Last, so that the installers do not find these packages.
         if self._job["site"]:
             lines = [f"import site; site.addsitedir({path!r})\n" for path in self._job["site"]]
             with open(
@@ -113,8 +120,9 @@ class _Maker:
         wanted: str = self._job["python"]
         uv: str | None = self._job["uv"]
         python = _find_python(wanted)
-        # Commands may call pip, as in every other environment; only then it is worth its installation. Python's own
-        # way has it without a registry, where the system has not taken it out, and takes three times as long.
+        # Commands may call pip, as in every other environment, so pip is installed only if there are commands. The
+        # `venv` of Python installs pip without a registry, unless the system has removed ensurepip. It takes three
+        # times as long as uv.
         has_pip = python is not None and importlib.util.find_spec("ensurepip") is not None
         if self._job["commands"] and has_pip and (uv is None or not self._job["seeds"]):
             return [python or wanted, "-m", "venv", self._folder]
@@ -127,8 +135,8 @@ class _Maker:
                 "venv",
                 f"python{wanted}",
                 "not found",
-                f"there is neither a python{wanted} nor uv, which could fetch one ({sys.executable} is {here}); works "
-                f"need the minor version of the scheduler, {wanted}",
+                f"works need the scheduler's Python version {wanted}, but neither python{wanted} nor uv, which can "
+                f"install it, was found ({sys.executable} is {here}); install one of them",
             )
         return [python, "-m", "venv", self._folder]
 
@@ -158,13 +166,13 @@ class _Maker:
                     cwd=self._job["cwd"],
                     env=self._environment(),
                     start_new_session=True,
-                    # The thread that exists beside this one is in a read: it holds no lock that the fork could keep.
+                    # The other thread is in a read, so it holds no lock that the fork could copy.
                     preexec_fn=_die_with_parent(),
                 )
-            # Looked at first and reaped later: until then its pid, and so its group's, is its own.
+            # Wait without reaping, so that the pid of the child and its group is not reused until the kill.
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
             with self._guard:
-                with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses where zombies are left
+                with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses if only zombies are left
                     os.killpg(child.pid, signal.SIGKILL)
                 code = child.wait()
                 self._child = None
@@ -178,7 +186,7 @@ class _Maker:
             raise _Failed(step, argv[2] if step == "command" else os.path.basename(argv[0]), how, text)
 
     def _environment(self) -> dict[str, str]:
-        """That of whoever asked, as if the environment were activated."""
+        """Return the variables of this process, as if the virtual environment were activated."""
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
         env["VIRTUAL_ENV"] = self._folder
         env["PATH"] = f"{self._folder}/bin{os.pathsep}{env.get('PATH', os.defpath)}"
@@ -186,20 +194,20 @@ class _Maker:
 
 
 def _find_python(wanted: str) -> str | None:
-    """An interpreter of the wanted version: the one that runs this, or one of the search path."""
+    """Return an interpreter of the wanted version: this one, or one on the search path. None if not found."""
     if f"{sys.version_info[0]}.{sys.version_info[1]}" == wanted:
         return sys.executable
     return shutil.which(f"python{wanted}")
 
 
 def find_uv() -> str | None:
-    """The `uv` of the search path, which a login without a terminal has not always got, or of its usual places."""
+    """Return the path of uv: on the search path, which a login without a terminal may lack, or in its usual places."""
     usual = os.pathsep.join(os.path.expanduser(folder) for folder in ("~/.local/bin", "~/.cargo/bin"))
     return shutil.which("uv") or shutil.which("uv", path=f"{os.path.dirname(sys.executable)}{os.pathsep}{usual}")
 
 
 def _die_with_parent() -> Any:
-    """What a child calls so that the kernel kills it when this process is killed. Linux only."""
+    """Return a function for a child to call, so that the kernel kills it when this process dies. Linux only."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
@@ -219,7 +227,7 @@ def _tail(path: str) -> str:
 
 
 def main() -> int:
-    """Do the job on standard input; returns the exit code."""
+    """Do the job on standard input. Return the exit code."""
     line = b""
     while not line.endswith(b"\n"):  # not buffered: the thread that watches reads the rest of the stream
         piece = os.read(0, 65536)

@@ -1,4 +1,4 @@
-"""Waiting for changes of files and for the end of processes, in an asyncio loop."""
+"""Wait for changes of files and for the end of processes, in an asyncio loop."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["CONTENT", "FOLDER", "Inotify", "watch_process"]
 
 _MODIFY, _MOVED_TO, _CREATE, _DELETE_SELF, _MOVE_SELF = 0x2, 0x80, 0x100, 0x400, 0x800
 FOLDER = _MOVED_TO | _CREATE | _DELETE_SELF | _MOVE_SELF
-"""A file came into the folder, or the folder went."""
+"""A file appeared in the folder, or the folder was removed."""
 
 CONTENT = _MODIFY | _DELETE_SELF | _MOVE_SELF
-"""The file was written to, or went."""
+"""The file was written or removed."""
 
 _EVENT = struct.Struct("iIII")
 _LOOK_AGAIN = 1.0
-"""Seconds between two looks at a process, on kernels older than 5.3, which cannot tell of its end."""
+"""Seconds between two checks of a process, on kernels older than 5.3, which cannot report its end."""
 
 
 class Inotify:
-    """One inotify instance. All watches of it use one mask: the kernel has one watch for each file and instance."""
+    """One inotify instance. All its watches have the same mask: the kernel has one watch per file and instance."""
 
     def __init__(self, mask: int) -> None:
         self._mask = mask
@@ -39,7 +39,7 @@ class Inotify:
 
     @contextlib.contextmanager
     def watch(self, path: str, changed: asyncio.Event) -> Iterator[None]:
-        """Set `changed` whenever something happens there. A path that is not there sets it once."""
+        """Set `changed` at each change of `path` while the context is entered; once if it does not exist."""
         number = self._libc.inotify_add_watch(self._fd, os.fsencode(path), self._mask)
         if number < 0:
             if not isinstance(error := OSError(ctypes.get_errno(), f"inotify: {path}"), FileNotFoundError):
@@ -54,7 +54,7 @@ class Inotify:
             left = self._changed.get(number, set())
             left.discard(changed)
             if not left and self._changed.pop(number, None) is not None:
-                self._libc.inotify_rm_watch(self._fd, number)  # fails where the file is gone, and its watch with it
+                self._libc.inotify_rm_watch(self._fd, number)  # fails if the file is gone, and the watch with it
 
     def _read(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -63,7 +63,7 @@ class Inotify:
             while offset < len(data):
                 number, _, _, length = _EVENT.unpack_from(data, offset)
                 offset += _EVENT.size + length
-                # -1: the queue overflowed, and anything may have happened.
+                # -1: the queue overflowed, and events were lost.
                 waiters = [self._changed.get(number, set())] if number >= 0 else list(self._changed.values())
                 for waiter in waiters:
                     for changed in waiter:
@@ -84,7 +84,7 @@ def watch_process(process: Identity, changed: asyncio.Event) -> Iterator[None]:
         with _look_again_and_again(process, changed, loop):
             yield
         return
-    if not process.is_alive:  # the pid is another's by now
+    if not process.is_alive:  # the pid belongs to another process now
         changed.set()
 
     def ended() -> None:
