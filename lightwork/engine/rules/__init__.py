@@ -1,1 +1,1 @@
-"""What happens to works, their workers and their calls: pure decisions, with no clock, socket or task."""
+"""Decisions about works, their workers and their calls: pure functions, without a clock, a socket or a task."""

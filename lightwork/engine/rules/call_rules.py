@@ -1,7 +1,7 @@
-"""The rules of the machine that are about calls: queued, joined, answered, sent, ended, tried again, settled.
+"""The rules for calls: how they are queued, joined, answered, sent, cancelled, tried again and settled.
 
-The part of `lightwork.engine.rules.machine` that its table needs and that no phase of a worker changes. The methods are
-called by `Machine` alone.
+This is the part of `lightwork.engine.rules.machine` that changes no phase of a worker. `Machine` alone calls the
+methods.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from lightwork.engine.rules.events import (
     Policy,
     PublishStatus,
     ResolveSubmit,
+    RestoreCall,
     SendCall,
     SendCancel,
+    SendStop,
     SettleCall,
     StartTimer,
     StopTimer,
     Timer,
 )
-from lightwork.engine.rules.model import ModelCall, ModelWork, Phase
+from lightwork.engine.rules.model import Contact, ModelCall, ModelWork, Phase
 from lightwork.remote_errors import ErrorInfo
 from lightwork.status import Reason, Stage, WorkStatus
 
@@ -46,30 +48,36 @@ _RETRIED: Final = frozenset(
         Reason.SPOT_RETRIEVAL,
     }
 )
-"""Reasons after which another try may go better. A value that cannot be encoded will not be next time."""
+"""Reasons after which another try may succeed. A value that cannot be encoded will fail again."""
 
 _FAILED_KEPT: Final = 100
 
-# For the rules of every call: to look up a member of an enum in its class takes CPython 3.11 ten times as long.
+# Constants for the rules that each call passes: CPython 3.11 takes ten times as long to look up a member of an enum.
 _ABSENT, _UP = Phase.ABSENT, Phase.UP
+_LIVE = Contact.LIVE
 _PENDING, _RUNNING, _SUCCEEDED = Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED
 
 
 class CallRules:
-    """Base of the machine: gives commands, and knows what becomes of calls."""
+    """Base of the machine: collects its commands and holds the rules for calls."""
 
     def __init__(self) -> None:
         self._commands: list[Command] = []
         self._now = 0.0
 
     def _launch(self, work: ModelWork) -> None:
-        """Have a worker brought up; there is none."""
+        """Launch a worker; there is none."""
         raise NotImplementedError
 
-    # --- orders -----------------------------------------------------------------------------------
+    # --- commands ---------------------------------------------------------------------------------
 
     def _do(self, command: Command) -> None:
         self._commands.append(command)
+
+    def _send(self, work: ModelWork, command: SendCall | SendCancel | SendStop) -> None:
+        """Send to a worker in contact. What is not sent here and is in force later, `_reconcile` sends."""
+        if work.contact is _LIVE:
+            self._commands.append(command)
 
     def _publish(self, work: ModelWork, stage: Stage, reason: Reason | None = None, message: str | None = None) -> None:
         self._do(PublishStatus(work.id, WorkStatus(stage, self._now, reason, message)))
@@ -82,12 +90,13 @@ class CallRules:
     def _publish_call(
         self, work: ModelWork, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None
     ) -> None:
-        self._commands.append(PublishStatus(work.id, self._status(call, stage, reason, message), call.hash))
+        if call.id not in work.over:
+            self._commands.append(PublishStatus(work.id, self._status(call, stage, reason, message), call.hash))
 
     # --- calls ------------------------------------------------------------------------------------
 
     def _submit(self, work: ModelWork, event: CallSubmitted) -> None:
-        """A call that is in flight is joined, one that has succeeded is answered, any other is queued."""
+        """The call joins one in flight, or an earlier success answers it, or it is queued."""
         joined = work.in_flight.get(event.hash)
         if joined is not None:
             reason = f"joined call {joined.id}, in flight with the same arguments"
@@ -106,43 +115,74 @@ class CallRules:
         work.in_flight[call.hash] = call
         work.queue.append(call)
         if work.phase is _UP:
-            self._go_on(work)  # first, so that the worker is at it while the rest is done here
+            self._go_on(work)  # first, so that the worker runs the call while the rest is done here
             self._commands.append(adopt)
         else:
             self._commands.append(adopt)
             self._go_on(work)
 
-    def _recover(self, work: ModelWork, event: CallRecovered) -> None:
-        """The worker has the call. One that was not known cannot be tried again, since its arguments are not."""
-        call = work.calls.get(event.call)
+    # --- calls of a killed scheduler --------------------------------------------------------------
+
+    def _recovered(self, work: ModelWork, event: CallRecovered) -> None:
+        """The worker has the call. A call that is not in the books is restored, and cannot be tried again."""
+        self._recover(work, event.call, event.hash)
+
+    def _recover(self, work: ModelWork, number: int, hash: str) -> None:
+        """The worker has this call, whatever the books say."""
+        call = work.calls.get(number)
         if call is None:
-            call = work.calls[event.call] = ModelCall(event.call, event.hash, b"")
-            call.attempt = work.policy.retries + 1
-            if work.phase is not Phase.STOPPING:
-                work.in_flight.setdefault(call.hash, call)
+            call = work.calls[number] = ModelCall(number, hash, b"")
+            if number in work.over:
+                self._enter_running(work, call)
+                self._end(work, call, Reason.CANCELLED)
+                return
+            self._do(RestoreCall(work.id, number, hash))
             self._publish_call(work, call, _PENDING)
+            if work.phase is not Phase.STOPPING:
+                work.in_flight.setdefault(hash, call)
         elif call.sent:
             return
         else:
             self._withdraw(work, call)
+            if work.phase is Phase.STOPPING:
+                take_from_flight(work, call)
+        self._enter_running(work, call)
+
+    def _enter_running(self, work: ModelWork, call: ModelCall) -> None:
         call.sent = True
         work.running[call.id] = call
 
+    def _reconcile(self, work: ModelWork, there: frozenset[int]) -> None:
+        """Bring the worker, which has the calls `there`, to what the books say."""
+        for call in list(work.running.values()):
+            if call.id in there:
+                if call.ending is not None:
+                    self._do(SendCancel(work.id, call.id))
+            elif call.ending is not None:
+                self._finish_ended(work, call)
+            elif (known := work.results.get(call.hash)) is not None:
+                self._answer(work, call, *known)
+            else:
+                self._do(SendCall(work.id, call.id, call.args, call.hash))
+
+    # --- the queue and the ends -------------------------------------------------------------------
+
     def _go_on(self, work: ModelWork) -> None:
-        """Do what the queue asks for, where the worker stands."""
+        """Send the next calls to a worker that is up, or launch a worker for them."""
         if work.phase is _UP:
             while work.queue and len(work.running) < work.policy.concurrency and (call := self._next(work)) is not None:
                 work.queue.popleft()
                 call.sent = True
                 work.running[call.id] = call
-                self._commands.append(SendCall(work.id, call.id, call.args, call.hash))
+                if work.contact is _LIVE:  # as `_send` does, without the price of a method for each call
+                    self._commands.append(SendCall(work.id, call.id, call.args, call.hash))
             if work.policy.idle_timeout is not None:
                 self._mind_idle(work)
         elif work.phase is _ABSENT and self._next(work) is not None:
             self._launch(work)
 
     def _mind_idle(self, work: ModelWork) -> None:
-        """A worker that is up and has no call, not even one that waits to be tried again, has its time for that."""
+        """Start the time of a worker that is up and has no call, not even a delayed one; with a call, stop it."""
         if work.phase is _UP and work.policy.idle_timeout is not None:
             timer = Timer("idle", work.id)
             if work.calls:
@@ -151,26 +191,29 @@ class CallRules:
                 self._do(StartTimer(work.id, timer, work.policy.idle_timeout))
 
     def _next(self, work: ModelWork) -> ModelCall | None:
-        """The first call of the queue that has to run.
+        """Return the first call of the queue that has to run.
 
-        Before it there may be some whose answer is known by now: they were queued because the earlier call had been
-        asked to end, and then its result came all the same.
+        Settle the calls before it whose result is known by now. They were queued because the earlier call was being
+        cancelled, and then that call succeeded all the same.
         """
         while work.queue:
             call = work.queue[0]
             known = work.results.get(call.hash)
             if known is None:
                 return call
-            earlier, outcome = known
-            self._settle(work, call, _SUCCEEDED, None, _answered_by(earlier), value=outcome.value)
+            self._answer(work, call, *known)
         return None
+
+    def _answer(self, work: ModelWork, call: ModelCall, earlier: int, outcome: Outcome) -> None:
+        """An earlier call with the same arguments has succeeded: its result is the result of this one."""
+        self._settle(work, call, _SUCCEEDED, None, _answered_by(earlier), value=outcome.value)
 
     def _settle(
         self, work: ModelWork, call: ModelCall, stage: Stage, reason: Reason | None = None, message: str | None = None,
         *, value: bytes | None = None, error: ErrorInfo | None = None, swallowed: bool = False,
         ran: WorkStatus | None = None,
     ) -> None:  # fmt: skip
-        """The call is over."""
+        """End the call. If its end was published while the worker was away, only a success is kept."""
         outcome = Outcome(self._status(call, stage, reason, message), value, error, swallowed)
         self._withdraw(work, call)
         del work.calls[call.id]
@@ -184,10 +227,13 @@ class CallRules:
             work.failed[call.hash] = call.id
             if len(work.failed) > _FAILED_KEPT:
                 work.failed.popitem(last=False)
-        self._commands.append(SettleCall(work.id, call.id, outcome, call.hash, ran))
+        if call.id not in work.over:
+            self._commands.append(SettleCall(work.id, call.id, outcome, call.hash, ran))
+            if work.contact is Contact.AWAY:
+                work.over.add(call.id)
 
     def _withdraw(self, work: ModelWork, call: ModelCall) -> None:
-        """Take a call from its worker, from the queue, or from its delay, with its timers."""
+        """Take a call from its worker, from the queue, or from its delay. Stop its timers."""
         if call.delayed:
             call.delayed = False
             self._do(StopTimer(work.id, Timer("retry", work.id, call.id)))
@@ -206,7 +252,7 @@ class CallRules:
         self, work: ModelWork, call: ModelCall, reason: Reason, message: str | None, error: ErrorInfo | None = None,
         swallowed: bool = False,
     ) -> None:  # fmt: skip
-        """A try came to nothing: try again if that is allowed, else settle."""
+        """End a try that failed: try again if that is allowed, otherwise settle the call."""
         if swallowed or not _may_retry(work, call, reason):
             self._settle(work, call, Stage.FAILED, reason, message, error=error, swallowed=swallowed)
             return
@@ -219,34 +265,36 @@ class CallRules:
         self._do(StartTimer(work.id, Timer("retry", work.id, call.id), _delay(work.policy, call)))
 
     def _end(self, work: ModelWork, call: ModelCall, reason: Reason) -> None:
-        """A call that the worker has must end."""
+        """Cancel a call that the worker has."""
         call.ending = reason
         take_from_flight(work, call)
-        if work.phase is not Phase.STOPPING:  # there it cancels every call by itself
-            self._do(SendCancel(work.id, call.id))
+        if work.phase is not Phase.STOPPING:  # a worker that stops cancels every call by itself
+            self._send(work, SendCancel(work.id, call.id))
         self._do(StartTimer(work.id, Timer("cancel", work.id, call.id), work.policy.grace))
 
     def _finish_ended(self, work: ModelWork, call: ModelCall) -> None:
-        """A call whose end was asked for has ended."""
+        """A call that was told to end has ended."""
         if call.ending is Reason.TIMEOUT:
-            self._fail(work, call, Reason.TIMEOUT, f"the run took longer than {work.policy.timeout:g} s")
+            limit = work.policy.timeout
+            message = "the run took too long" if limit is None else f"the run took longer than {limit:g} s"
+            self._fail(work, call, Reason.TIMEOUT, message)
         else:
             self._settle(work, call, Stage.STOPPED, call.ending)
 
     def _finish_with_worker(self, work: ModelWork, call: ModelCall) -> None:
-        """A call has ended because its worker does."""
+        """A call has ended because its worker ends."""
         if call.ending is not None:
             self._finish_ended(work, call)
             return
-        assert work.verdict is not None
-        stage, reason, message = work.verdict
+        # Without a verdict the worker never became ready, and a call that it has was recovered later.
+        stage, reason, message = work.verdict or (Stage.FAILED, Reason.LAUNCH_FAILED, work.failure)
         if reason is not None and (stage is Stage.FAILED or _may_retry(work, call, reason)):
             self._fail(work, call, reason, message)
         else:
             self._settle(work, call, Stage.STOPPED, reason, message)
 
     def _cancel(self, work: ModelWork, event: CancelRequested) -> None:
-        """A call that waits is stopped at once; one that the worker has is ended, within the grace period."""
+        """A call that waits is stopped at once. A call that the worker has is cancelled, within the grace period."""
         call = work.calls.get(event.call)
         if call is None:
             return
@@ -268,13 +316,13 @@ class CallRules:
             self._do(StartTimer(work.id, Timer("timeout", work.id, call.id), work.policy.timeout))
 
     def _has_run(self, work: ModelWork, call: ModelCall) -> None:
-        """The worker says that it runs, or what came of it: of a run that is over at once that says both."""
+        """Publish once that the try runs. Its end says so, too, if it is the first thing that the worker says."""
         if not call.ran:
             call.ran = True
             self._publish_call(work, call, _RUNNING)
 
     def _succeeded(self, work: ModelWork, event: CallSucceeded) -> None:
-        """The call has succeeded, whatever was asked of it meanwhile."""
+        """The call has succeeded, even if it was told to end meanwhile."""
         call = work.running.get(event.call)
         if call is not None:
             ran = None if call.ran else self._status(call, _RUNNING)
@@ -282,7 +330,7 @@ class CallRules:
             self._go_on(work)
 
     def _failed(self, work: ModelWork, event: CallFailed) -> None:
-        """The call is tried again if a try is left and nobody asked for its end, else it has failed."""
+        """The call is tried again if a try is left and nobody cancelled it; otherwise it has failed."""
         call = work.running.get(event.call)
         if call is not None:
             self._has_run(work, call)
@@ -290,7 +338,7 @@ class CallRules:
             self._go_on(work)
 
     def _cancelled(self, work: ModelWork, event: CallCancelled) -> None:
-        """The call has ended for the reason for which its end was asked, or by itself."""
+        """The call has ended for the reason for which it was told to end, or by itself."""
         call = work.running.get(event.call)
         if call is None:
             return
@@ -304,19 +352,19 @@ class CallRules:
 
 
 def take_from_flight(work: ModelWork, call: ModelCall) -> None:
-    """Let no other call join this one."""
+    """Let no later call join this one."""
     if work.in_flight.get(call.hash) is call:
         del work.in_flight[call.hash]
 
 
 def _may_retry(work: ModelWork, call: ModelCall, reason: Reason) -> bool:
-    """Whether a call that came to nothing for this reason is tried again."""
-    wanted = not work.halted and call.ending is not Reason.CANCELLED
+    """Whether a call whose try failed for this reason is tried again."""
+    wanted = not work.halted and call.ending is not Reason.CANCELLED and call.args != b""
     return wanted and reason in _RETRIED and call.attempt <= work.policy.retries
 
 
 def _delay(policy: Policy, call: ModelCall) -> float:
-    """Seconds before the present retry: doubled each time, jittered by a number that is the call's own."""
+    """Seconds before the present retry: doubled each time, with a jitter that depends on the call and its attempt."""
     jitter = zlib.crc32(f"{call.id}/{call.attempt}".encode()) / 2**32
     return float(policy.retry_delay * 2 ** min(call.attempt - 2, 20) * (0.5 + jitter / 2))
 

@@ -1,11 +1,10 @@
-"""The facts that the machine is told, and the orders that it gives. All plain frozen data.
+"""The events that the machine handles, and the commands that it returns. All plain frozen data.
 
-A work is named by a number that the scheduler gives it and never reuses; a worker by its work and the
-attempt, the count of the work's launches: what comes from an attempt that is not the present one is late,
-and is fenced off.
+The scheduler gives each work a number and never reuses it. A worker is named by its work and its attempt, the count of
+the work's launches. An event of an earlier attempt is late, and the machine ignores it.
 
-``gc=False`` throughout: frozen data cannot be part of a cycle, and calls that are kept for the cache would
-otherwise make every collection slower.
+``gc=False`` throughout: frozen data cannot be part of a cycle, and calls that are kept for the cache would otherwise
+make every collection slower.
 """
 
 from __future__ import annotations
@@ -38,6 +37,8 @@ __all__ = [
     "Policy",
     "PublishStatus",
     "ResolveSubmit",
+    "RestoreCall",
+    "SchedulerResumed",
     "SendCall",
     "SendCancel",
     "SendStop",
@@ -50,28 +51,31 @@ __all__ = [
     "TimerFired",
     "WorkAdded",
     "WorkRemoved",
+    "WorkerCaughtUp",
     "WorkerExited",
     "WorkerGone",
     "WorkerLaunchFailed",
+    "WorkerNeverLaunched",
     "WorkerReady",
+    "WorkerReturned",
     "WorkerStopping",
     "WorkerUp",
 ]
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What a work was made with, as far as decisions depend on it. Times in seconds.
+    """The settings of a work that decisions depend on. Times in seconds.
 
     Attributes:
-        cache_calls: Whether a call that has succeeded answers later ones with the same arguments.
+        cache_calls: Whether a call that has succeeded answers later calls with the same arguments.
         concurrency: How many calls the worker has at once, at least 1.
-        timeout: How long one try of a call may run; None for ever.
+        timeout: How long one try of a call may run; None for no limit.
         retries: How often a call is tried again.
-        retry_delay: The first pause before a retry, at most; each further one is twice as long.
-        grace: How long a cancelled call, and a worker that was asked to stop, may take before its process is ended.
+        retry_delay: The longest first pause before a retry; each further pause is twice as long.
+        grace: How long a cancelled call, and a worker that was told to stop, may take before its process is ended.
         launch_timeout: How long a launch may take until the worker is ready.
         reconnect_window: How long a worker may be without a connection.
-        idle_timeout: How long a worker that is up may be without a call; then it is ended. None for ever.
+        idle_timeout: How long a worker that is up may be without a call before it is ended; None for no limit.
     """
 
     cache_calls: bool = True
@@ -86,12 +90,12 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Timer(msgspec.Struct, frozen=True, gc=False):
-    """Names a timer: of a work (`call` 0) or of a call. Starting one that runs starts it anew.
+    """The name of a timer of a work (`call` 0) or of a call. Starting a timer that runs starts it anew.
 
     Attributes:
-        kind: ``launch`` the worker must be ready; ``window`` it must be connected again; ``force`` it must have ended;
-            ``idle`` it is no longer needed; ``timeout`` the call must be done; ``cancel`` it must have ended; ``retry``
-            it is tried again.
+        kind: What happens when it fires. Of a work: ``launch`` the worker must be ready; ``window`` the worker must be
+            connected again; ``force`` the worker must have ended; ``idle`` the worker is no longer needed. Of a call:
+            ``timeout`` the run must be done; ``cancel`` the run must have ended; ``retry`` the call is tried again.
     """
 
     kind: Literal["launch", "window", "force", "idle", "timeout", "cancel", "retry"]
@@ -103,10 +107,10 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a call ended.
 
     Attributes:
-        status: Its last one.
-        value: What ``run`` returned, in msgpack, where it succeeded; else None.
-        error: What was raised, where that is why it failed.
-        swallowed: Whether ``on_exception`` took it.
+        status: The last status of the call.
+        value: The return value of ``run``, in msgpack, if the call succeeded; otherwise None.
+        error: The exception that made the call fail, if there is one.
+        swallowed: Whether ``on_exception`` swallowed the exception.
     """
 
     status: WorkStatus
@@ -119,42 +123,81 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventBase(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Base of the events: `work` is the one it is about."""
+    """Base of the events: `work` is the number of the work that the event is about."""
 
     work: int
 
 
 class WorkAdded(EventBase, frozen=True):
-    """The work came into the tree."""
+    """The work came into the tree. A work of a killed scheduler comes again, maybe with another policy."""
 
     name: str
     policy: Policy
 
 
 class WorkRemoved(EventBase, frozen=True):
-    """The work left the tree: stop it, then forget it."""
+    """The work left the tree. The machine stops it, then forgets it."""
 
 
 class StartRequested(EventBase, frozen=True):
-    """A worker is wanted, calls or none. Answered by `WorkerUp`, or by a `WorkerGone` with a failure."""
+    """A start was requested, with or without calls. `WorkerUp`, or `WorkerGone` with a failure, answers it."""
 
 
 class StopRequested(EventBase, frozen=True):
-    """No worker is wanted. Answered by `WorkerGone`. `reason` goes into the statuses of what this stops."""
+    """A stop was requested. `WorkerGone` answers it. `reason` goes into the statuses of everything that this stops."""
 
     reason: Reason | None = None
 
 
 class CallSubmitted(EventBase, frozen=True):
-    """A call is wanted. Answered by `ResolveSubmit`. A call that this makes new is ended by a `SettleCall`."""
+    """A call was submitted. `ResolveSubmit` answers it; `SettleCall` ends the call if it is a new one."""
 
     call: int
     hash: str
     args: bytes
 
 
+class SchedulerResumed(EventBase, frozen=True):
+    """Another scheduler goes on from the journal of a killed one. It has a connection to no worker.
+
+    The timers ``launch``, ``window`` and ``force`` of the work count anew from this event. The commands of the killed
+    scheduler that were not carried out are lost, and so are the events that it did not write to the journal.
+    """
+
+
+class WorkerReturned(EventBase, frozen=True):
+    """A worker that a killed scheduler has welcomed has connected to this one.
+
+    Attributes:
+        attempt: Of the worker.
+        calls: The calls that the worker has, and those whose outcome is on its way: number and hash of each. The killed
+            scheduler may have sent a call and not have written it to the journal.
+    """
+
+    attempt: int
+    calls: tuple[tuple[int, str], ...]
+
+
+class WorkerCaughtUp(EventBase, frozen=True):
+    """Everything that a returned worker sent before its return has arrived.
+
+    Attributes:
+        attempt: Of the worker.
+        calls: The calls that the worker had and had not answered when it returned.
+    """
+
+    attempt: int
+    calls: frozenset[int]
+
+
+class WorkerNeverLaunched(EventBase, frozen=True):
+    """The runtime knows no worker of this attempt: a scheduler was killed, or had to wait, before it launched one."""
+
+    attempt: int
+
+
 class CallRecovered(EventBase, frozen=True):
-    """The worker has a call, or its outcome is on the way, that a killed scheduler has sent and not written down."""
+    """The worker has a call, or its outcome is on its way, that a killed scheduler sent and did not write down."""
 
     attempt: int
     call: int
@@ -162,13 +205,13 @@ class CallRecovered(EventBase, frozen=True):
 
 
 class CancelRequested(EventBase, frozen=True):
-    """Nobody wants the call any more."""
+    """A cancellation of the call was requested."""
 
     call: int
 
 
 class WorkerLaunchFailed(EventBase, frozen=True):
-    """The runtime could not launch the worker, or was told to stop it before it had."""
+    """The runtime could not launch the worker, or was told to stop it before the launch was done."""
 
     attempt: int
     reason: Reason
@@ -176,13 +219,13 @@ class WorkerLaunchFailed(EventBase, frozen=True):
 
 
 class WorkerReady(EventBase, frozen=True):
-    """The worker has unpacked the work, and ``on_start`` has returned."""
+    """The worker unpacked the work, and ``on_start`` returned."""
 
     attempt: int
 
 
 class CallRunning(EventBase, frozen=True):
-    """The worker is about to enter ``run``."""
+    """The worker began to run the call: ``run`` is entered next."""
 
     attempt: int
     call: int
@@ -197,7 +240,7 @@ class CallSucceeded(EventBase, frozen=True):
 
 
 class CallFailed(EventBase, frozen=True):
-    """``run`` raised, could not be entered, or returned what cannot be encoded."""
+    """``run`` raised, could not be entered, or returned a value that cannot be encoded."""
 
     attempt: int
     call: int
@@ -214,7 +257,7 @@ class CallCancelled(EventBase, frozen=True):
 
 
 class WorkerStopping(EventBase, frozen=True):
-    """The worker says that it ends in order: nothing more comes from it. `error` where it never became ready."""
+    """The worker began to end gracefully, and sends nothing more. `error` says why, if it never became ready."""
 
     attempt: int
     reason: Reason | None = None
@@ -222,19 +265,19 @@ class WorkerStopping(EventBase, frozen=True):
 
 
 class LinkLost(EventBase, frozen=True):
-    """The worker has no connection."""
+    """The worker lost its connection."""
 
     attempt: int
 
 
 class LinkRestored(EventBase, frozen=True):
-    """The worker has a connection again; nothing that was sent either way is missing."""
+    """The worker connected again; nothing that was sent either way is missing."""
 
     attempt: int
 
 
 class WorkerExited(EventBase, frozen=True):
-    """The runtime says that the worker is over. `reason` is what that means for what it was doing."""
+    """The runtime reported the end of the worker. `reason` is the reason for which its calls fail."""
 
     attempt: int
     reason: Reason
@@ -242,7 +285,7 @@ class WorkerExited(EventBase, frozen=True):
 
 
 class TimerFired(EventBase, frozen=True):
-    """A timer that was started, and neither stopped nor started anew, is over."""
+    """A timer fired that was started, and neither stopped nor started anew."""
 
     timer: Timer
 
@@ -253,8 +296,12 @@ Event = (
     | StartRequested
     | StopRequested
     | CallSubmitted
-    | CallRecovered
     | CancelRequested
+    | SchedulerResumed
+    | WorkerReturned
+    | WorkerCaughtUp
+    | WorkerNeverLaunched
+    | CallRecovered
     | WorkerLaunchFailed
     | WorkerReady
     | CallRunning
@@ -272,19 +319,24 @@ Event = (
 
 
 class CommandBase(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """Base of the commands: `work` is the one it is about."""
+    """Base of the commands: `work` is the number of the work that the command is about."""
 
     work: int
 
 
 class LaunchWorker(CommandBase, frozen=True):
-    """Bring a worker up; no other one of the work is left."""
+    """Launch a worker; no other worker of the work is left.
+
+    `again` says that a killed scheduler may have begun this launch. What that launch made, if anything, must not be
+    taken for what this one makes.
+    """
 
     attempt: int
+    again: bool = False
 
 
 class SendCall(CommandBase, frozen=True):
-    """Have the worker run this."""
+    """Send the worker a call to run."""
 
     call: int
     args: bytes
@@ -292,42 +344,42 @@ class SendCall(CommandBase, frozen=True):
 
 
 class SendCancel(CommandBase, frozen=True):
-    """Have the worker cancel a call that it was sent, which it may have answered by now."""
+    """Tell the worker to cancel a call that was sent to it. It may have answered the call by now."""
 
     call: int
 
 
 class SendStop(CommandBase, frozen=True):
-    """Have the worker cancel what it runs and end, within `grace` seconds. One without a connection is not told."""
+    """Tell the worker to cancel its calls and to end within `grace` seconds. Without a connection it may miss this."""
 
     grace: float
 
 
 class EndWorker(CommandBase, frozen=True):
-    """End the process tree through the runtime; `grace` 0 forces at once."""
+    """End the process tree through the runtime, within `grace` seconds; 0 forces the end at once."""
 
     attempt: int
     grace: float
 
 
 class StartTimer(CommandBase, frozen=True):
-    """Send `TimerFired` in `delay` seconds; one of the same name that still runs is replaced."""
+    """Feed `TimerFired` in `delay` seconds. Replace a timer of the same name that still runs."""
 
     timer: Timer
     delay: float
 
 
 class StopTimer(CommandBase, frozen=True):
-    """Do not send it after all. The timer may never have been started."""
+    """Stop a timer. It may never have been started."""
 
     timer: Timer
 
 
 class PublishStatus(CommandBase, frozen=True):
-    """The work has a new status; `hash` is that of the call it belongs to.
+    """Publish a status of the work; `hash` is the hash of the call that the status belongs to.
 
-    The first status of a call comes with `ResolveSubmit`. The last one comes with `SettleCall`, which may also bring
-    the one before it.
+    The first status of a submitted call comes with `ResolveSubmit`. The last status of a call comes with `SettleCall`,
+    which may also bring the status before it.
     """
 
     status: WorkStatus
@@ -335,15 +387,15 @@ class PublishStatus(CommandBase, frozen=True):
 
 
 class ResolveSubmit(CommandBase, frozen=True):
-    """What becomes of the call just submitted.
+    """Answer the submitted call: it is a new one, it joins another, or an earlier one answers it.
 
     Attributes:
-        call: The one submitted.
-        to: The call whose outcome it has: one in flight, or one that has succeeded. None where it is a new one.
-        reason: Which of those and why, for people.
-        outcome: That of `to` where that has succeeded, else None.
-        status: With which a new one begins.
-        hash: Of its arguments.
+        call: The submitted call.
+        to: The call whose outcome it shares: one in flight, or one that has succeeded. None for a new call.
+        reason: Which of the three, and why, for people.
+        outcome: The outcome of `to` if it has succeeded; otherwise None.
+        status: The first status of a new call; otherwise None.
+        hash: The hash of a new call; otherwise empty.
     """
 
     call: int
@@ -354,14 +406,24 @@ class ResolveSubmit(CommandBase, frozen=True):
     hash: str = ""
 
 
+class RestoreCall(CommandBase, frozen=True):
+    """Restore a call of a killed scheduler that is not in the journal, so that callers can join it.
+
+    `PublishStatus` with its first status follows.
+    """
+
+    call: int
+    hash: str
+
+
 class SettleCall(CommandBase, frozen=True):
-    """The call is over; the status of its outcome is its last.
+    """End the call; the status of its outcome is its last.
 
     Attributes:
-        call: Which.
+        call: Its number.
         outcome: How it ended.
         hash: Of its arguments.
-        ran: The status before the last, of a run that was over before anybody was told that it runs; else None.
+        ran: The status before the last, for a run that ended before its beginning was published; otherwise None.
     """
 
     call: int
@@ -371,21 +433,21 @@ class SettleCall(CommandBase, frozen=True):
 
 
 class WorkerUp(CommandBase, frozen=True):
-    """The worker is up: every start that was asked for is done."""
+    """Finish every start that was requested: the worker is up."""
 
 
 class WorkerGone(CommandBase, frozen=True):
-    """No worker is left: every stop that was asked for is done.
+    """Finish every stop that was requested: no worker is left.
 
-    `failure` says why to the starts that were asked for and are not done; None where those stay in force, since the
-    next launch follows at once.
+    `failure` is the reason for which the open starts fail. None leaves them open, since the next launch follows at
+    once.
     """
 
     failure: str | None = None
 
 
 class Forget(CommandBase, frozen=True):
-    """The work was removed and nothing of it is left."""
+    """Forget the work: it was removed, and nothing of it is left."""
 
 
 Command = (
@@ -398,6 +460,7 @@ Command = (
     | StopTimer
     | PublishStatus
     | ResolveSubmit
+    | RestoreCall
     | SettleCall
     | WorkerUp
     | WorkerGone

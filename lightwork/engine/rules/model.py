@@ -1,4 +1,4 @@
-"""What the machine keeps: works, the phases of their workers, and the calls that are not over. No rules."""
+"""The state of the machine: works, the phases of their workers, and the calls that have not ended. No rules."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import msgspec
 from lightwork.engine.rules.events import Outcome, Policy
 from lightwork.status import Reason, Stage
 
-__all__ = ["ModelCall", "ModelWork", "Phase", "Verdict"]
+__all__ = ["Contact", "ModelCall", "ModelWork", "Phase", "Verdict"]
 
 Verdict = tuple[Stage, Reason | None, str | None]
-"""How a worker ends: stage, reason and message of the status that the work will have."""
+"""How a worker ends: stage, reason and message of the last status of the work."""
 
 
 class Phase(enum.StrEnum):
     """Where the worker of a work stands.
 
-    `ABSENT`: there is none. `STARTING`: it is launched and has not said that it is ready. `UP`: it takes calls.
-    `CUT`: it was up, and its connection is lost. `STOPPING`: its end was asked for, and the runtime has not
-    said that it is over.
+    `ABSENT`: there is no worker. `STARTING`: it is launched and has not said that it is ready. `UP`: it takes calls.
+    `CUT`: it was up, and its connection is lost. `STOPPING`: it was told to end, and the runtime has not reported
+    its end.
     """
 
-    # That of an enum is a function of Python's; these are keys on the way of every call.
+    # The hash of an enum is a Python function; phases are dictionary keys that every call looks up.
     __hash__ = str.__hash__
 
     ABSENT = "absent"
@@ -34,17 +34,31 @@ class Phase(enum.StrEnum):
     STOPPING = "stopping"
 
 
+class Contact(enum.StrEnum):
+    """Whether the machine knows what the worker has. A scheduler that was killed leaves workers that it does not.
+
+    `LIVE`: it knows, and commands go to the worker. `AWAY`: the scheduler has resumed, and the worker has not returned.
+    `BEHIND`: the worker has returned, and what it sent before has not all arrived. In `AWAY` and `BEHIND` nothing is
+    sent to the worker; in the end the machine sends what is still in force.
+    """
+
+    LIVE = "live"
+    AWAY = "away"
+    BEHIND = "behind"
+
+
 class ModelCall(msgspec.Struct, eq=False, gc=False):
-    """One call that is not over. A struct, since one is made for each call, and no part of a cycle.
+    """One call that has not ended. A struct, since one is made for each call; it cannot be part of a cycle.
 
     Attributes:
-        id, hash, args: As submitted.
-        attempt: Which try it is, from 1; only grows.
-        sent: Whether the present worker has it.
+        id, hash: As submitted.
+        args: As submitted, in msgpack. Empty for a recovered call whose arguments are lost: it cannot be tried again.
+        attempt: Number of the present try, from 1; only grows.
+        sent: Whether the present worker has the call, or gets it as soon as contact with it is `LIVE` again.
         ran: Whether the present try was published as running.
-        ending: Why the worker was asked to cancel it, ``CANCELLED`` or ``TIMEOUT``; None while it was not, and
-            whenever ``sent`` is False.
-        delayed: Whether it waits for the delay of a retry; its timer ``retry`` runs then and only then.
+        ending: Why the worker was told to cancel the call, ``CANCELLED`` or ``TIMEOUT``; None before that, and whenever
+            ``sent`` is False.
+        delayed: Whether the call waits for the delay of a retry; its timer ``retry`` runs then and only then.
     """
 
     id: int
@@ -64,37 +78,41 @@ class ModelWork:
         id, name, policy: As added.
         phase: Where its worker stands.
         attempt: Number of launches, the present one included.
-        calls: Every call that is not over, by id.
-        queue: All and only those neither sent nor delayed, in order; empty in ``absent``.
-        running: All and only those sent, by id, at most ``policy.concurrency``; empty in ``absent`` and ``starting``.
+        contact: Whether the machine knows what the worker has; `LIVE` in ``absent``.
+        calls: Every call that has not ended, by id.
+        queue: All and only the calls neither sent nor delayed, in order; empty in ``absent``.
+        running: All and only the calls sent, by id; empty in ``absent`` and ``starting``. A call is sent only while
+            there are fewer than ``policy.concurrency``.
         in_flight: The calls that another one may join, by hash; none that is ending, none of a worker that is stopping.
-        results: Successes by hash with the number of the call, where ``cache_calls`` is set.
+        results: Successes by hash with the number of the call; empty without ``cache_calls``.
         failed: Hashes of calls whose latest outcome was no success; for explanations only, bounded.
+        over: Calls that ended while the worker was `AWAY`. The worker may have one of them and not know that it ended:
+            its outcome is known to the callers, and only a success still counts. Empty once the worker is gone.
         verdict: In ``stopping``: how the worker ends, for the status of the work and the calls still with the worker.
-            None in other phases, and where the status has been told (see ``failure``).
-        failure: In ``stopping``: why the worker never became ready, which has been told; else None.
-        halted: Whether a stop was asked for since the latest launch: what this worker leaves is not tried again.
-        restart: In ``stopping``: whether a start was asked for meanwhile; False in other phases.
-        removed: Whether it is forgotten once its worker is absent.
+            None in other phases, and where the status is published already (see ``failure``).
+        failure: In ``stopping``: why the worker never became ready, where that is published; else None.
+        halted: Whether a stop was requested since the latest launch: calls of this worker are not tried again.
+        restart: In ``stopping``: whether a start was requested meanwhile; False in other phases.
+        removed: Whether the work is forgotten once its worker is absent.
     """
 
     __slots__ = (
-        "attempt", "calls", "failed", "failure", "halted", "id", "in_flight", "name", "phase", "policy", "queue",
-        "removed", "restart", "results", "running", "verdict",
+        "attempt", "calls", "contact", "failed", "failure", "halted", "id", "in_flight", "name", "over", "phase",
+        "policy", "queue", "removed", "restart", "results", "running", "verdict",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, policy: Policy) -> None:
-        self.id: int = id
-        self.name: str = name
-        self.policy: Policy = policy
-        self.phase: Phase = Phase.ABSENT
-        self.attempt: int = 0
+        self.id, self.name, self.policy = id, name, policy
+        self.phase = Phase.ABSENT
+        self.attempt = 0
+        self.contact = Contact.LIVE
         self.calls: dict[int, ModelCall] = {}
         self.queue: deque[ModelCall] = deque()
         self.running: dict[int, ModelCall] = {}
         self.in_flight: dict[str, ModelCall] = {}
         self.results: dict[str, tuple[int, Outcome]] = {}
         self.failed: OrderedDict[str, int] = OrderedDict()
+        self.over: set[int] = set()
         self.verdict: Verdict | None = None
         self.failure: str | None = None
         self.halted: bool = False
