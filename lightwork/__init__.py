@@ -13,9 +13,9 @@ from lightwork.compute import CloudCompute, Mount
 from lightwork.status import Reason, Stage, WorkStatus
 
 if TYPE_CHECKING:
-    from lightwork.app import App, AppSettings, LightningApp
+    from lightwork.app import App, LightningApp
     from lightwork.components.profiling import ProfileExecutor
-    from lightwork.config import Config, load_config
+    from lightwork.config import AppSettings, Config, load_config
     from lightwork.errors import AppEnded
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
 _LATER = {
     "App": "lightwork.app",
     "AppEnded": "lightwork.errors",
-    "AppSettings": "lightwork.app",
+    "AppSettings": "lightwork.config",
     "LightningApp": "lightwork.app",
     "Config": "lightwork.config",
     "load_config": "lightwork.config",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 from lightwork._logging import get_logger
 from lightwork.changes import Change
@@ -17,7 +17,7 @@ from lightwork.components.cron import ScheduleView
 from lightwork.components.flow import Flow
 from lightwork.components.structures import find
 from lightwork.components.work import Work
-from lightwork.config import LOG_DIR, Config, WorkProfile, load_config
+from lightwork.config import LOG_DIR, AppSettings, Config, Settings, load_config
 from lightwork.engine.changes import ChangeHub, ChangeStream
 from lightwork.engine.engine import Engine
 from lightwork.engine.flow.layouts import Layouts
@@ -29,42 +29,7 @@ if TYPE_CHECKING:
     from lightwork.server.api import Api
     from lightwork.server.http_server import HttpSide
 
-__all__ = ["App", "AppSettings", "LightningApp", "Settings"]
-
-
-class AppSettings(TypedDict, total=False):
-    """The keys of `Config` that `App` takes as keyword arguments. None leaves a key as it is."""
-
-    host: str | None
-    port: int | None
-    advertise: str | None
-    runtime: str | None
-    works: dict[str, WorkProfile] | None
-    log_level: Literal["debug", "info", "warning", "error", "critical"] | None
-    json_logs: bool | None
-    heartbeat: float | None
-    launch_timeout: float | None
-    reconnect_window: float | None
-    grace: float | None
-    max_frame: int | None
-    max_unauthenticated: int | None
-    statuses_kept: int | None
-    http: bool | None
-    http_host: str | None
-    http_port: int | None
-    http_token: str | None
-    http_origins: list[str] | None
-    log_dir: str | None
-    log_max_bytes: int | None
-
-
-class Settings(AppSettings, total=False):
-    """The keys of `Config` that `App.configure` takes as keyword arguments: all of them. None leaves a key as it is."""
-
-    # `App` has parameters of these names, with types of their own.
-    runtimes: dict[str, dict[str, Any]] | None
-    journal: str | None
-    resume: bool | None
+__all__ = ["App", "LightningApp"]
 
 
 class _RunWork(Flow):

@@ -12,17 +12,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, Unpack
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, Unpack
 
 import msgspec
 from msgspec import Meta
 
 from lightwork.errors import ConfigError
 
-if TYPE_CHECKING:
-    from lightwork.app import Settings
-
-__all__ = ["LOG_DIR", "Config", "Origin", "WorkProfile", "find_config", "load_config"]
+__all__ = ["LOG_DIR", "AppSettings", "Config", "Origin", "Settings", "WorkProfile", "find_config", "load_config"]
 
 LOG_DIR = ".lightwork/logs"
 """Where the output of works is kept if nothing else is said, in the working directory."""
@@ -72,6 +69,41 @@ class Origin(NamedTuple):
     key: str
     value: Any
     where: str
+
+
+class AppSettings(TypedDict, total=False):
+    """The keys of `Config` that `App` takes as keyword arguments. None leaves a key as it is."""
+
+    host: str | None
+    port: int | None
+    advertise: str | None
+    runtime: str | None
+    works: dict[str, WorkProfile] | None
+    log_level: Literal["debug", "info", "warning", "error", "critical"] | None
+    json_logs: bool | None
+    heartbeat: float | None
+    launch_timeout: float | None
+    reconnect_window: float | None
+    grace: float | None
+    max_frame: int | None
+    max_unauthenticated: int | None
+    statuses_kept: int | None
+    http: bool | None
+    http_host: str | None
+    http_port: int | None
+    http_token: str | None
+    http_origins: list[str] | None
+    log_dir: str | None
+    log_max_bytes: int | None
+
+
+class Settings(AppSettings, total=False):
+    """The keys of `Config` that `App.configure` takes as keyword arguments: all of them. None leaves a key as it is."""
+
+    # `App` has parameters of these names, with types of their own.
+    runtimes: dict[str, dict[str, Any]] | None
+    journal: str | None
+    resume: bool | None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):

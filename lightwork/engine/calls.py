@@ -144,7 +144,12 @@ class CallRegistry:
         call._retrieved = True  # until somebody joins it
         self._calls[number] = call
 
-    # --- what the machine orders ------------------------------------------------------------------
+    def recover(self, command: ev.RestoreCall) -> None:
+        """Make the `Call` of a call that a killed scheduler has sent and not recorded."""
+        self._core.journal.call_recovered(command.work, command.call, command.hash)
+        self.restore(self._entries.by_number[command.work], command.call, command.hash)
+
+    # --- commands of the machine ------------------------------------------------------------------
 
     def publish(self, command: ev.PublishStatus) -> None:
         """Publish a status of a work, or a status of a call that is neither its first nor its last."""

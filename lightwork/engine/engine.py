@@ -42,7 +42,6 @@ from lightwork.state.ops import Op
 from lightwork.state.state import State
 
 if TYPE_CHECKING:
-
     from lightwork.engine.recovery.records import Snapshot
     from lightwork.engine.recovery.resume import Resume
 
@@ -103,9 +102,7 @@ class Engine:
         self.schedules: Schedules = Schedules(core.loop, hub)
         self._calls = CallRegistry(core, self.entries, self, lambda: self.schedules.schedule_fired)
         self._launcher = Launcher(core, self.entries, self.output, self.queries)
-        self._connections = Connections(
-            core, self.entries, self.queries, end=self._launcher.end, restore=self._calls.restore
-        )
+        self._connections = Connections(core, self.entries, self.queries, self._launcher.end)
         self._listener = Listener(
             self._connections.find_secret,
             self._connections.on_hello,

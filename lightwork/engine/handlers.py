@@ -11,7 +11,6 @@ from lightwork.engine.workers.launcher import Launcher
 from lightwork.engine.workers.worker import Worker
 from lightwork.errors import LaunchFailed
 from lightwork.link import messages
-from lightwork.status import Reason
 
 __all__ = ["CommandHandlers"]
 
@@ -49,6 +48,7 @@ class CommandHandlers:
             ev.StopTimer: self._stop_timer,
             ev.PublishStatus: self._calls.publish,
             ev.ResolveSubmit: self._calls.resolve,
+            ev.RestoreCall: self._calls.recover,
             ev.SettleCall: self._calls.settle,
             ev.WorkerUp: self._worker_up,
             ev.WorkerGone: self._worker_gone,
@@ -60,7 +60,7 @@ class CommandHandlers:
         if entry.is_missing:
             entry.due = command.attempt
         else:
-            self._launcher.launch(entry, command.attempt)
+            self._launcher.launch(entry, command.attempt, is_again=command.again)
 
     def _send_call(self, command: ev.SendCall) -> None:
         frame = messages.Call(command.call, command.args, command.hash)
@@ -78,8 +78,7 @@ class CommandHandlers:
             self._launcher.end(entry.worker, command.grace)
         elif entry.due:
             attempt, entry.due = entry.due, 0
-            never = ev.WorkerLaunchFailed(entry.id, attempt, Reason.CANCELLED, "stopped before it was launched")
-            self._core.loop.call_soon(self._core.feed, never)
+            self._core.loop.call_soon(self._core.feed, ev.WorkerNeverLaunched(entry.id, attempt))
 
     def _start_timer(self, command: ev.StartTimer) -> None:
         self._core.start_timer(command.timer, command.delay)

@@ -12,7 +12,7 @@ import pytest
 
 from lightwork import App, AppSettings, CloudCompute, Config, Flow, Work
 from lightwork.api import Command, Delete, Get, Post, Put
-from lightwork.app import Settings
+from lightwork.config import Settings
 from lightwork.errors import ConfigError
 from lightwork.frontend import StaticWebFrontend
 from lightwork.structures import List

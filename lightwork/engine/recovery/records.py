@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from lightwork.engine.rules.events import Event, Outcome, Policy, Timer
-from lightwork.engine.rules.model import Phase, Verdict
+from lightwork.engine.rules.model import Contact, Phase, Verdict
 from lightwork.runtime import Ref
 from lightwork.status import Reason, WorkStatus
 
@@ -210,6 +210,8 @@ class WorkSnapshot(msgspec.Struct, frozen=True):
     halted: bool
     restart: bool
     removed: bool
+    contact: Contact = Contact.LIVE
+    over: list[int] = []
 
 
 class HistorySnapshot(msgspec.Struct, frozen=True):

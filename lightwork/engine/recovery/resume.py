@@ -25,7 +25,6 @@ from lightwork.engine.recovery.live_snapshot import load_worker
 from lightwork.engine.recovery.recorder import Recorder
 from lightwork.engine.recovery.replay import KnownComponent, Replay
 from lightwork.engine.rules import events as ev
-from lightwork.engine.rules.model import Phase
 from lightwork.engine.workers.connections import Connections
 from lightwork.engine.workers.entries import Entries, WorkEntry
 from lightwork.engine.workers.launcher import Launcher
@@ -117,15 +116,14 @@ class Resume:
                 self._launcher.adopt(entry, load_worker(workers[work.id]))
         self._start_timers()
         for work in replay.machine.works():
-            if work.phase is Phase.UP:
-                core.feed(ev.LinkLost(work.id, work.attempt))
+            core.feed(ev.SchedulerResumed(work.id))
 
     def _start_timers(self) -> None:
-        core, config = self._core, self._core.config
+        """Start the timers with the time that they had left. The machine then starts those of workers anew."""
+        core = self._core
         now = core.tick()
-        least = {"launch": config.launch_timeout, "window": config.reconnect_window, "retry": 0.0}
         for timer, fires_at in self._replay.timers.items():
-            core.start_timer(timer, max(fires_at - now, least.get(timer.kind, _AT_LEAST)))
+            core.start_timer(timer, max(fires_at - now, 0.0 if timer.kind == "retry" else _AT_LEAST))
 
     def profiles(self) -> list[str]:
         """Of the runtimes that have something of the killed scheduler."""

@@ -57,6 +57,8 @@ def _dump_work(work: ModelWork) -> WorkSnapshot:
         work.halted,
         work.restart,
         work.removed,
+        work.contact,
+        sorted(work.over),
     )
 
 
@@ -74,6 +76,7 @@ def _load_work(snapshot: WorkSnapshot) -> ModelWork:
     work.failed = OrderedDict(snapshot.failed)
     work.verdict, work.failure = snapshot.verdict, snapshot.failure
     work.halted, work.restart, work.removed = snapshot.halted, snapshot.restart, snapshot.removed
+    work.contact, work.over = snapshot.contact, set(snapshot.over)
     return work
 
 

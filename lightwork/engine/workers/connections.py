@@ -12,7 +12,6 @@ from lightwork.components.call import Operation
 from lightwork.components.work import Work
 from lightwork.engine.core import Core
 from lightwork.engine.rules import events as ev
-from lightwork.engine.rules.model import Phase
 from lightwork.engine.workers.entries import Entries, WorkEntry, finish_all
 from lightwork.engine.workers.queries import Queries
 from lightwork.engine.workers.replica import Replica
@@ -36,7 +35,6 @@ class Connections:
         entries: Every work and worker.
         queries: Takes the replies to queries.
         end: Ends a worker by force.
-        restore: Makes the `Call` of a call that a killed scheduler has sent.
     """
 
     def __init__(
@@ -44,15 +42,12 @@ class Connections:
         core: Core,
         entries: Entries,
         queries: Queries,
-        *,
         end: Callable[[Worker, float], None],
-        restore: Callable[[WorkEntry, int, str], None],
     ) -> None:
         self._core = core
         self._entries = entries
         self._queries = queries
         self._end = end
-        self._restore = restore
 
     # --- letting in -------------------------------------------------------------------------------
 
@@ -175,51 +170,25 @@ class Connections:
             self._on_frame(entry, worker, frame)
             self._core.external(catch_up)
 
+        def returned() -> None:
+            if entry.worker is worker:
+                # A call whose outcome was taken in already is not on its way any more.
+                calls = tuple((call, hash) for call, hash, number in hello.calls if not 0 < number <= worker.received)
+                self._core.feed(ev.WorkerReturned(entry.id, worker.attempt, calls))
+
         def catch_up() -> None:
             if worker.adoption is Adoption.CATCHING_UP and worker.received >= hello.sent:
                 worker.adoption = Adoption.RETURNED
                 peer.on_frame = partial(self._on_frame, entry, worker)
-                self._send_again(entry, worker, {call for call, _, number in hello.calls if not number})
+                if entry.worker is worker:
+                    calls = frozenset(call for call, _, number in hello.calls if not number)
+                    self._core.feed(ev.WorkerCaughtUp(entry.id, worker.attempt, calls))
                 worker.returned.set()
 
         peer.on_frame = on_frame
-        self._core.external(lambda: self._recover(entry, worker, hello))
+        self._core.external(returned)
         self._welcome(connection, worker, peer, hello, b"", entry)
-        self._core.external(lambda: self._core.feed(ev.LinkRestored(entry.id, worker.attempt)))
         self._core.external(catch_up)
-
-    def _recover(self, entry: WorkEntry, worker: Worker, hello: messages.Hello) -> None:
-        """Know of the calls that the killed scheduler had sent and not come to write that down."""
-        core = self._core
-        if entry.worker is not worker:
-            return
-        work = core.machine.work(entry.id)
-        if hello.calls and work.phase is Phase.STARTING:  # it has said that it is ready, and will say so again
-            worker.is_known_ready = True
-            core.feed(ev.WorkerReady(entry.id, worker.attempt))
-        for call, hash, number in hello.calls:
-            if call in work.running or 0 < number <= worker.received:
-                continue
-            is_new = call not in work.calls
-            core.feed(ev.CallRecovered(entry.id, worker.attempt, call, hash))
-            if is_new and call in work.calls:
-                core.journal.call_recovered(entry.id, call, hash)
-                self._restore(entry, call, hash)
-
-    def _send_again(self, entry: WorkEntry, worker: Worker, reached: set[int]) -> None:
-        """Everything that the worker had sent has come in: send what has not reached it, and what is in force."""
-        assert worker.peer is not None
-        if entry.worker is not worker or worker.peer.closed:
-            return
-        work = self._core.machine.work(entry.id)
-        if work.phase is Phase.STOPPING:
-            worker.peer.send(messages.Stop(work.policy.grace))
-            return
-        for call in work.running.values():
-            if call.id not in reached:
-                worker.peer.send(messages.Call(call.id, call.args, call.hash))
-            if call.ending is not None:
-                worker.peer.send(messages.Cancel(call.id))
 
     def _on_cut(self, entry: WorkEntry, worker: Worker, connection: Connection) -> None:
         assert worker.peer is not None
@@ -232,12 +201,9 @@ class Connections:
     # --- sending ----------------------------------------------------------------------------------
 
     def send(self, entry: WorkEntry, frame: messages.Frame) -> None:
-        """Send to the present worker; without one that was welcomed, nothing happens.
-
-        Nor where that is catching up after a killed scheduler: what is in force then is sent when it has.
-        """
+        """Send to the present worker. Nothing happens without a worker that was welcomed."""
         worker = entry.worker
-        if worker is not None and worker.peer is not None and worker.adoption is not Adoption.CATCHING_UP:
+        if worker is not None and worker.peer is not None:
             worker.peer.send(frame)
 
     def stop(self, entry: WorkEntry, grace: float) -> None:
@@ -319,8 +285,6 @@ class Connections:
             return
         if type(frame) is messages.Ready:
             worker.pickled = b""
-            if worker.is_known_ready:
-                return
         if type(frame) is messages.Stopped and frame.error is not None:
             entry.start_error = rebuild_error(frame.error, work=entry.name)
         event = event_of(entry.id, worker.attempt, frame)

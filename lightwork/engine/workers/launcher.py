@@ -17,7 +17,6 @@ import msgspec
 from lightwork._logging import get_logger
 from lightwork.engine.core import Core
 from lightwork.engine.rules import events as ev
-from lightwork.engine.rules.model import Phase
 from lightwork.engine.workers.entries import Entries, WorkEntry
 from lightwork.engine.workers.output import LineCutter, Output
 from lightwork.engine.workers.queries import Queries
@@ -290,17 +289,7 @@ class Launcher:
         self._entries.workers.pop(worker.launch, None)
         worker.returned.set()
         entry.worker = None
-        phase = self._core.machine.phase(entry.id)
-        if phase is Phase.STARTING and not worker.is_unwanted:
-            if entry.is_missing:
-                entry.due = worker.attempt
-            else:
-                self.launch(entry, worker.attempt, is_again=True)
-        elif phase in (Phase.STARTING, Phase.STOPPING):
-            text = "stopped before it was launched"
-            self._core.feed(ev.WorkerLaunchFailed(entry.id, worker.attempt, Reason.CANCELLED, text))
-        else:
-            self._core.feed(ev.WorkerExited(entry.id, worker.attempt, *explain(Report(Standing.ABSENT))))
+        self._core.feed(ev.WorkerNeverLaunched(entry.id, worker.attempt))
 
     def clear_up(self, profile: str) -> None:
         """Give back what a killed scheduler has launched there and nobody knows, or has not released any more."""

@@ -55,7 +55,6 @@ class Worker:
         refusal: Why it was turned away or given up by the scheduler itself; explains its end.
         given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
         adoption: Whether a killed scheduler has launched it, and how far it has come back.
-        is_known_ready: Whether an adopted worker was found to be ready before it has said so.
         returned: Set once it is known where an adopted worker stands: it has come back, it has ended, or it waits for
             its work.
         received: The number of its latest frame that was taken in.
@@ -74,7 +73,6 @@ class Worker:
         self.launch: bytes = launch or secrets.token_bytes(16)
         self.secret: bytes = secret or secrets.token_bytes(32)
         self.adoption: Adoption = Adoption.AWAITED if launch else Adoption.NONE
-        self.is_known_ready = False
         self.returned: asyncio.Event = asyncio.Event()
         self.received = 0
         self.picks_port = False

@@ -32,6 +32,13 @@ TIMERS = st.builds(
     ev.Timer, st.sampled_from(["launch", "window", "force", "timeout", "cancel", "retry"]), WORKS, st.integers(0, 6)
 )
 
+POLICIES = st.builds(
+    ev.Policy,
+    cache_calls=st.booleans(),
+    concurrency=st.integers(1, 2),
+    timeout=st.none() | st.just(10.0),
+    retries=st.integers(0, 2),
+)
 EVENTS: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.CallSubmitted, WORKS, CALLS, HASHES, st.just(b"\x90")),
     st.builds(ev.CallSubmitted, WORKS, CALLS, HASHES, st.just(b"\x90")),
@@ -46,20 +53,17 @@ EVENTS: st.SearchStrategy[ev.Event] = st.one_of(
     st.builds(ev.CallSucceeded, WORKS, ATTEMPTS, CALLS, st.just(b"\x01")),
     st.builds(ev.CallFailed, WORKS, ATTEMPTS, CALLS, st.just(Reason.USER_EXCEPTION), st.just(ERROR)),
     st.builds(ev.CallCancelled, WORKS, ATTEMPTS, CALLS),
-    st.builds(ev.CallRecovered, WORKS, ATTEMPTS, CALLS, HASHES),
+    st.builds(ev.SchedulerResumed, WORKS),
+    st.builds(ev.WorkerReturned, WORKS, ATTEMPTS, st.lists(st.tuples(CALLS, HASHES), max_size=2).map(tuple)),
+    st.builds(ev.WorkerCaughtUp, WORKS, ATTEMPTS, st.frozensets(CALLS)),
+    st.builds(ev.WorkerNeverLaunched, WORKS, ATTEMPTS),
+    st.builds(ev.WorkAdded, WORKS, st.just("root.again"), POLICIES),
     st.builds(ev.WorkerStopping, WORKS, ATTEMPTS),
     st.builds(ev.LinkLost, WORKS, ATTEMPTS),
     st.builds(ev.LinkRestored, WORKS, ATTEMPTS),
     st.builds(ev.WorkerLaunchFailed, WORKS, ATTEMPTS, st.just(Reason.LAUNCH_FAILED), st.just("no room")),
     st.builds(ev.WorkerExited, WORKS, ATTEMPTS, st.just(Reason.CRASHED), st.just("gone")),
     TIMERS.map(lambda timer: ev.TimerFired(timer.work, timer)),
-)
-POLICIES = st.builds(
-    ev.Policy,
-    cache_calls=st.booleans(),
-    concurrency=st.integers(1, 2),
-    timeout=st.none() | st.just(10.0),
-    retries=st.integers(0, 2),
 )
 
 
