@@ -1,4 +1,4 @@
-"""Works, flows and clients that the tests of the HTTP side share. Workers import this module: no pytest here."""
+"""Works, flows and clients for the tests of the HTTP API. Workers import this module: it must not import pytest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightwork.errors import ProposalRefused
 
 
 class Worker(Work):
-    """Does what it is told."""
+    """Runs the method that the first argument names."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"parallel": True, **options})
@@ -54,14 +54,14 @@ class Worker(Work):
 
 
 class Stubborn(Worker):
-    """Refuses what the flow proposes."""
+    """Refuses every proposal of the flow."""
 
     def apply_flow_delta(self, delta: FlowDelta) -> None:
         raise ProposalRefused("not today")
 
 
 class Root(Flow):
-    """Holds works and rests."""
+    """Holds works and waits for ever."""
 
     def __init__(self, **works: Any) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Root(Flow):
 
 
 class Client:
-    """Asks one app over HTTP."""
+    """An HTTP client of one app."""
 
     def __init__(self, app: App[Any], session: aiohttp.ClientSession, base: str) -> None:
         self.app = app
@@ -83,21 +83,21 @@ class Client:
         self.base = base
 
     async def ask(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
-        """The status and the decoded body of an answer; `path` is below the prefix of the API."""
+        """Send a request; return the status and the decoded body. `path` is below the prefix of the API."""
         if body is not None:
             options["data"] = msgspec.json.encode(body)
         async with self.session.request(method, f"{self.base}/api/v1{path}", **options) as answer:
             return answer.status, msgspec.json.decode(await answer.read())
 
     async def get(self, path: str, **options: Any) -> Any:
-        """The body of an answer that is a success."""
+        """Send a GET, check that it succeeds, and return the body."""
         status, body = await self.ask("GET", path, **options)
         assert status == 200, body
         return body
 
     @asynccontextmanager
     async def feed(self, hello: Any = None, **options: Any) -> AsyncIterator[FeedReader]:
-        """A WebSocket of the feed that has said hello."""
+        """Open a WebSocket to the feed and send hello."""
         async with self.session.ws_connect(f"{self.base}/api/v1/feed", **options) as socket:
             await socket.send_str(msgspec.json.encode(hello or {"type": "hello"}).decode())
             yield FeedReader(socket)
@@ -110,7 +110,7 @@ class FeedReader:
         self.socket = socket
 
     async def next(self) -> Any:
-        """The next message."""
+        """Return the next message."""
         return msgspec.json.decode(await self.socket.receive_str())
 
     async def say(self, **message: Any) -> None:
@@ -118,7 +118,7 @@ class FeedReader:
         await self.socket.send_str(msgspec.json.encode(message).decode())
 
     async def items(self) -> AsyncIterator[Any]:
-        """Every change from now on, one by one."""
+        """Yield all changes from now on, one by one."""
         while True:
             message = await self.next()
             assert message["type"] == "changes", message
@@ -126,7 +126,7 @@ class FeedReader:
                 yield item
 
     async def until(self, **wanted: Any) -> list[Any]:
-        """The changes up to the first one that has these values."""
+        """Return the changes up to and including the first one that has these values."""
         seen = []
         async for item in self.items():
             seen.append(item)
@@ -137,7 +137,7 @@ class FeedReader:
 
 @asynccontextmanager
 async def serving(runtime: str = "inprocess", /, root: Flow | None = None, **settings: Any) -> AsyncIterator[Client]:
-    """An app with an HTTP side, and a client of it."""
+    """Run an app with an HTTP server; yield a client of it."""
     settings = {"http": True, "http_port": 0, "runtime": runtime, **settings}
     async with App(root or Root(work=Worker()), **settings) as app, aiohttp.ClientSession() as session:
         assert app.url is not None

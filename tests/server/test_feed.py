@@ -1,4 +1,4 @@
-"""The feed: a snapshot, then changes, and what becomes of those who were away or are slow."""
+"""The feed: the snapshot, the changes, resuming, and slow clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.bare
 
 
 class Failing(Root):
-    """Fails when it is told to."""
+    """Fails when the test sets an event."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Failing(Root):
 
 
 async def test_snapshot_then_changes() -> None:
-    """A client gets everything once, and then each change."""
+    """A client gets a snapshot first, and then each change."""
     async with serving() as client, client.feed() as feed:
         snapshot = await feed.next()
         assert snapshot["type"] == "snapshot"
@@ -43,7 +43,7 @@ async def test_snapshot_then_changes() -> None:
 
 
 async def test_numbers_grow_and_resume() -> None:
-    """A client that comes back is told what it missed, no change twice."""
+    """A client that reconnects gets the changes that it missed, and none twice."""
     async with serving() as client:
         async with client.feed() as feed:
             snapshot = await feed.next()
@@ -59,13 +59,13 @@ async def test_numbers_grow_and_resume() -> None:
 
 @pytest.mark.parametrize("hello", [{"run": "another", "last": 0}, {"last": 0}, {"run": None, "last": 10**9}])
 async def test_who_cannot_resume_gets_a_snapshot(hello: dict[str, Any]) -> None:
-    """Of another run, or too far away: everything from the beginning."""
+    """A client of another run, or with an unknown number, gets a new snapshot."""
     async with serving() as client, client.feed({"type": "hello", **hello}) as feed:
         assert (await feed.next())["type"] == "snapshot"
 
 
 async def test_overwritten_values_are_left_out() -> None:
-    """Sets of one attribute that wait for one batch are one change."""
+    """Several sets of one attribute within one batch become one change."""
     async with serving() as client, client.feed() as feed:
         await feed.next()
         for number in range(1000):
@@ -75,7 +75,7 @@ async def test_overwritten_values_are_left_out() -> None:
 
 
 async def test_order_of_edits_is_kept() -> None:
-    """A set is not moved before an edit of the same place that came between."""
+    """A set is not moved before an earlier edit of the same attribute."""
     root = Root(work=Worker())
     async with serving(root=root) as client, client.feed() as feed:
         await feed.next()
@@ -89,7 +89,7 @@ async def test_order_of_edits_is_kept() -> None:
 
 
 async def test_components_that_come_and_go() -> None:
-    """A new work is announced with its type and state; one that leaves is announced too."""
+    """The feed announces a new work with its type and state, and a work that is removed."""
     root: Any = Root(trials=[Worker()])
     async with serving(root=root) as client, client.feed() as feed:
         await feed.next()
@@ -102,7 +102,7 @@ async def test_components_that_come_and_go() -> None:
 
 
 async def test_an_app_that_fails_says_why() -> None:
-    """Clients are told what fails the app, with its traceback, before they are told goodbye."""
+    """Clients get the error that fails the app, with its traceback, before the connection is closed."""
     root = Failing()
     app = App(root, http=True, http_port=0)
     up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -127,7 +127,7 @@ async def test_an_app_that_fails_says_why() -> None:
 
 
 async def test_end_of_the_app() -> None:
-    """Clients see that the app stops, and are told goodbye."""
+    """Clients get the change that the app is stopping; the connection is then closed with code 1001."""
     app = App(Root(work=Worker()), http=True, http_port=0, runtime="inprocess")
     async with aiohttp.ClientSession() as session:
         async with app:
@@ -140,7 +140,7 @@ async def test_end_of_the_app() -> None:
         told = (await feed.until(t="app"))[-1]
         assert (told["stage"], told["stop_message"]) == ("stopping", "enough")
         while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
-            continue  # what the end of the work has changed
+            continue  # changes from the end of the work
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.get(url)
@@ -151,7 +151,7 @@ async def test_end_of_the_app() -> None:
     ["", "{", "[]", '"hello"', '{"type":"nothing"}', '{"type":"follow"}', '{"type":"hello","last":"x"}', "[" * 5000],
 )
 async def test_garbage(message: str) -> None:
-    """What is no message of the feed ends the connection with a policy code, and nothing else."""
+    """An invalid message closes the connection with code 1008 and has no other effect."""
     async with serving() as client, client.session.ws_connect(f"{client.base}/api/v1/feed") as socket:
         await socket.send_str(message)
         await socket.receive()
@@ -160,7 +160,7 @@ async def test_garbage(message: str) -> None:
 
 
 async def test_binary_and_long_messages() -> None:
-    """Binary messages and those beyond 64 kB end the connection."""
+    """Binary messages and messages longer than 64 kB close the connection."""
     async with serving() as client:
         for data, code in ((b"\x80\x04.", 1003), (None, 1009)):
             async with client.session.ws_connect(f"{client.base}/api/v1/feed") as socket:
@@ -173,7 +173,7 @@ async def test_binary_and_long_messages() -> None:
 
 
 async def test_ping() -> None:
-    """A ping is answered."""
+    """The server answers a ping with a pong."""
     async with serving() as client, client.feed() as feed:
         await feed.next()
         await feed.say(type="ping")
@@ -181,7 +181,7 @@ async def test_ping() -> None:
 
 
 async def test_lines_that_a_slow_client_cannot_take() -> None:
-    """Of lines that are too many for a client it is told which were left out, right before those that follow."""
+    """If lines are left out for a slow client, it gets a gap right before the next lines."""
     async with serving() as client:
         api = client.app._api()
         assert api is not None

@@ -1,4 +1,4 @@
-"""Who may ask: tokens, origins, names of the host; and what a crowd of slow clients costs."""
+"""Access control by token, origin and host name; paths of files; and the memory that slow clients cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def status(client: Client, path: str, **headers: str) -> int:
 
 
 async def test_token() -> None:
-    """Where there is a token each request shows it: in a header, or in the cookie that opening the page has set."""
+    """If the app has a token, every request needs it, in a header or in the query, even the probes and the feed."""
     async with serving(http_token=TOKEN) as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Basic x"}):
             assert await status(client, "/api/v1/app", **headers) == 401
@@ -53,7 +53,7 @@ async def test_token() -> None:
 
 
 async def test_login_of_a_browser() -> None:
-    """Opening the page with the token sets a cookie that no script can read, and takes the token out of the address."""
+    """Opening the page with the token sets a cookie that scripts cannot read; the address then has no token."""
     async with serving(http_token=TOKEN) as client:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
             page = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
@@ -67,7 +67,7 @@ async def test_login_of_a_browser() -> None:
 
 
 async def test_page_needs_no_token() -> None:
-    """The page's own files hold nothing of the app: they are given, so that the page can ask for the token."""
+    """The page's files need no token, because the page asks for it and they contain no data of the app."""
     async with serving(http_token=TOKEN) as client:
         assert await status(client, "/") == 200
         assert await status(client, "/index.html") == 200
@@ -75,7 +75,7 @@ async def test_page_needs_no_token() -> None:
 
 
 async def test_off_loopback_a_token_is_made() -> None:
-    """On an address that others can reach nobody is answered without a token, and one is made where none is set."""
+    """On an address that is not loopback a token is needed; it is generated if none is configured."""
     async with serving(http_host="0.0.0.0") as client:
         side = client.app._running().http
         assert side is not None
@@ -92,7 +92,7 @@ async def test_off_loopback_a_token_is_made() -> None:
     "origin", ["https://evil.example", "null", "http://127.0.0.1", "http://localhost:1", "file://", "x"]
 )
 async def test_other_origins(origin: str) -> None:
-    """A page of another origin gets no answer and opens no WebSocket, be it of another port of this machine."""
+    """A page of another origin, or of another port on this machine, is refused and cannot open the WebSocket."""
     async with serving() as client:
         assert await status(client, "/api/v1/app", Origin=origin) == 403
         with pytest.raises(aiohttp.WSServerHandshakeError):
@@ -106,7 +106,7 @@ async def test_other_origins(origin: str) -> None:
 
 
 async def test_own_and_configured_origins() -> None:
-    """The page's own origin may ask, and those that are configured."""
+    """The page's own origin and the configured origins have access."""
     async with serving(http_origins=["https://good.example"]) as client:
         assert await status(client, "/api/v1/app", Origin=client.base) == 200
         assert await status(client, "/api/v1/app", Origin="https://good.example") == 200
@@ -114,7 +114,7 @@ async def test_own_and_configured_origins() -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7501", "127.0.0.1.evil.example", "", "a b", "[::"])
 async def test_names_that_are_made_to_lead_here(host: str) -> None:
-    """A name of somebody else's that resolves to this machine is no name of this app."""
+    """A request with a foreign host name that resolves to this machine is refused."""
     async with serving() as client:
         assert await status(client, "/api/v1/app", Host=host) in (400, 403)
         for known in ("localhost:7501", "127.0.0.1", "[::1]:80", "x.localhost"):
@@ -122,7 +122,7 @@ async def test_names_that_are_made_to_lead_here(host: str) -> None:
 
 
 def test_cross_site_without_origin() -> None:
-    """A request that the browser marks as another site's, and that nobody sees as a page, is refused."""
+    """A request that the browser marks as cross-site is refused, unless it opens a page."""
     guard = Guard(None)
     headers = {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
     with pytest.raises(Problem, match="pages of another site are refused"):
@@ -142,7 +142,7 @@ def test_cross_site_without_origin() -> None:
     ],
 )
 def test_loopback(host: str, expected: bool) -> None:
-    """Only addresses and names that no other machine reaches are loopback."""
+    """Only addresses and names that no other machine can reach are loopback."""
     assert is_loopback(host) is expected
 
 
@@ -165,7 +165,7 @@ def test_loopback(host: str, expected: bool) -> None:
     ],
 )
 async def test_paths_of_files(path: bytes) -> None:
-    """A path names one of the page's files or nothing: CVE-2024-5980 is what becomes of joining it to a folder."""
+    """A path cannot leave the page's folder; CVE-2024-5980 was such a hole, in code that joined paths to a folder."""
     async with serving() as client:
         port = int(client.base.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -211,7 +211,7 @@ EDITS = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(requests=st.lists(st.tuples(TARGETS, JSON | EDITS | st.binary(max_size=50)), min_size=1, max_size=8))
 async def test_bodies_of_any_kind(requests: list[Any]) -> None:
-    """Whatever a body holds, the answer is JSON with a code of the contract, none of them `internal`; the app lives."""
+    """For any body the answer is JSON, an error has a code other than `internal`, and the app keeps running."""
     async with serving(root=Root(work=Worker(start_with_flow=False))) as client:
         for (method, path), body in requests:
             data = body if isinstance(body, bytes) else msgspec.json.encode(body)
@@ -232,7 +232,7 @@ HELLO = b"\x81\x90\x00\x00\x00\x00" + b'{"type":"hello"}'
 
 
 async def slow_client(port: int) -> socket.socket:
-    """A WebSocket that says hello and never reads."""
+    """Open a WebSocket that sends hello and never reads."""
     loop = asyncio.get_running_loop()
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -244,7 +244,7 @@ async def slow_client(port: int) -> socket.socket:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """Room for both ends of a thousand connections."""
+    """Allow enough descriptors for both ends of a thousand connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     yield
@@ -253,7 +253,7 @@ def many_descriptors() -> Iterator[None]:
 
 @pytest.mark.usefixtures("many_descriptors")
 async def test_a_thousand_slow_clients() -> None:
-    """Clients that never read cost a bounded amount of memory; one that does read sees every change meanwhile."""
+    """Clients that never read cost a bounded amount of memory; a client that reads gets every change meanwhile."""
     root = Root(work=Worker())
     async with serving(root=root) as client, client.feed() as feed:
         await feed.next()
@@ -261,7 +261,7 @@ async def test_a_thousand_slow_clients() -> None:
         crowd = [await slow_client(port) for _ in range(1000)]
         api = client.app._api()
         assert api is not None
-        while api.feed.num_clients < len(crowd) + 1:  # noqa: ASYNC110 -- nobody tells of a client that joins
+        while api.feed.num_clients < len(crowd) + 1:  # noqa: ASYNC110 -- the feed has no event for a new client
             await asyncio.sleep(0.01)
         for number in range(60):
             root.title = f"{number} " + "x" * 50_000
@@ -274,7 +274,7 @@ async def test_a_thousand_slow_clients() -> None:
 
 
 async def test_client_that_lags_gets_a_snapshot() -> None:
-    """A client whose queue was too long goes on from a new snapshot, which says so, and misses nothing after it."""
+    """A client whose queue was too long gets a new snapshot, marked as lagged, and every change after it."""
     root = Root(work=Worker())
     async with serving(root=root) as client, client.feed() as feed:
         await feed.next()

@@ -1,4 +1,4 @@
-"""The HTTP side inside of another server: aiohttp under a prefix, FastAPI and Starlette over ASGI."""
+"""The HTTP API mounted in another server: aiohttp under a prefix, and FastAPI over ASGI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.bare
 
 @asynccontextmanager
 async def in_aiohttp(app: App[Any]) -> AsyncIterator[str]:
-    """A host application of aiohttp's; gives the address of the mount."""
+    """Mount the app in an aiohttp application; yield the address of the mount."""
     host = web.Application()
     host.add_subapp("/deep/jobs", aiohttp_app(app))
     runner = web.AppRunner(host, access_log=None, shutdown_timeout=1.0)
@@ -34,7 +34,7 @@ async def in_aiohttp(app: App[Any]) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def in_fastapi(app: App[Any]) -> AsyncIterator[str]:
-    """A host application of FastAPI's, served by uvicorn in this loop; gives the address of the mount."""
+    """Mount the app in a FastAPI application that uvicorn serves in this loop; yield the address of the mount."""
     import fastapi
     import uvicorn
 
@@ -58,7 +58,7 @@ HOSTS = pytest.mark.parametrize("host", [in_aiohttp, in_fastapi])
 
 @asynccontextmanager
 async def mounted(host: Any) -> AsyncIterator[Client]:
-    """An app mounted in a host, and a client of the mount."""
+    """Run an app that is mounted in a host; yield a client of the mount."""
     app = App(Root(work=Worker()), runtime="inprocess")
     async with host(app) as base, app, aiohttp.ClientSession() as session:
         yield Client(app, session, base)
@@ -66,7 +66,7 @@ async def mounted(host: Any) -> AsyncIterator[Client]:
 
 @HOSTS
 async def test_mounted_routes(host: Any) -> None:
-    """The routes, the page and the probes are below the prefix, and the app has no port of its own."""
+    """The routes, the page and the probes are below the prefix, and the app opens no port."""
     async with mounted(host) as client:
         assert client.app.url is None
         assert (await client.get("/app"))["url"] == ""
@@ -83,7 +83,7 @@ async def test_mounted_routes(host: Any) -> None:
 
 @HOSTS
 async def test_mounted_feed(host: Any) -> None:
-    """The WebSocket is there too; another site's page may not open it, and garbage ends it."""
+    """The mount has the WebSocket too; a page of another site cannot open it, and an invalid message closes it."""
     async with mounted(host) as client:
         async with client.feed() as feed:
             assert (await feed.next())["type"] == "snapshot"
@@ -100,7 +100,7 @@ async def test_mounted_feed(host: Any) -> None:
 
 @HOSTS
 async def test_mounted_without_a_run(host: Any) -> None:
-    """While the app does not run the mount says so; when it runs again it has another run's id."""
+    """While the app does not run, the mount answers 503; each run has its own id."""
     app = App(Root(work=Worker()), runtime="inprocess")
     runs = []
     async with host(app) as base, aiohttp.ClientSession() as session:
@@ -117,7 +117,7 @@ async def test_mounted_without_a_run(host: Any) -> None:
 
 @HOSTS
 async def test_mounted_large_body(host: Any) -> None:
-    """The limit of a body holds in a mount."""
+    """A mount refuses a body beyond the limit."""
 
     async def pieces() -> Any:
         for _ in range(80):

@@ -1,4 +1,4 @@
-"""The OpenAPI document against the app: schemathesis makes requests of it and checks the answers."""
+"""The OpenAPI document matches the app: schemathesis generates requests from it and checks the answers."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ CHECKS = [
     checks.negative_data_rejection,
 ]
 
-# What ends the app has tests of its own; here it must go on.
+# The route that stops the app is left out: it has its own tests, and here the app must keep running.
 DOCUMENT = make_document([route for route in ROUTES if route.pattern != "/app/stop"], PREFIX)
 
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
-    """The address of an app that runs in a thread of its own, since schemathesis asks from this one."""
+    """Run an app in another thread, because schemathesis blocks this one; yield its address."""
     found: list[str] = []
     started = threading.Event()
-    over: list[Any] = []
+    ends: list[Any] = []
 
     async def serve() -> None:
         end = asyncio.Event()
-        over.append((asyncio.get_running_loop(), end))
+        ends.append((asyncio.get_running_loop(), end))
         async with App(Root(work=Worker(start_with_flow=False)), http=True, http_port=0, runtime="inprocess") as app:
             await app.works[0].submit("echo", 1)
             found.append(str(app.url))
@@ -53,7 +53,7 @@ def base() -> Iterator[str]:
     thread.start()
     assert started.wait(30)
     yield found[0]
-    loop, end = over[0]
+    loop, end = ends[0]
     loop.call_soon_threadsafe(end.set)
     thread.join()
 
@@ -64,5 +64,5 @@ schema = schemathesis.openapi.from_dict(DOCUMENT)
 @schema.parametrize()  # type: ignore[untyped-decorator]
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_answers_are_as_documented(case: Any, base: str) -> None:
-    """Whatever the document allows and forbids is answered as it says: status, type and body; nothing is `internal`."""
+    """Valid and invalid requests get the documented status, type and body; no answer is a server error."""
     case.call_and_validate(base_url=base, checks=CHECKS)

@@ -1,4 +1,4 @@
-"""What can be done over HTTP: edits of state, starts, stops, calls, cancels, retries."""
+"""Routes that act: edits of state, starts, stops, calls, cancels, retries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_edit_a_flow() -> None:
 
 
 async def test_edits_build_on_each_other() -> None:
-    """An edit can go into what one before it has set."""
+    """An edit can change a value that an earlier edit of the same request has set."""
     async with serving() as client:
         edits = [{"path": ["numbers"], "value": []}, {"path": ["numbers", 0], "value": 1}]
         await client.ask("PATCH", "/state/root", {"edits": edits})
@@ -39,7 +39,7 @@ async def test_edits_build_on_each_other() -> None:
 
 @pytest.mark.parametrize("runtime", ["inprocess", "local"])
 async def test_edit_a_running_work(runtime: str) -> None:
-    """A work that runs takes the edit before the answer comes, and sees it."""
+    """A running work has accepted the edit when the answer arrives, and sees it."""
     async with serving(runtime) as client:
         call = client.app.works[0].submit("until_go")
         await client.app.wait_for(lambda: client.app.works[0].is_running)
@@ -50,7 +50,7 @@ async def test_edit_a_running_work(runtime: str) -> None:
 
 
 async def test_edit_that_a_work_refuses() -> None:
-    """A refusal is the client's: 409, the state as it was, and the app goes on."""
+    """The client gets a refusal as 409; the state is unchanged, and the app keeps running."""
     async with serving(root=Root(work=Stubborn())) as client:
         await client.app.works[0].submit("echo", 1)
         status, body = await client.ask("PATCH", "/state/root.work", {"edits": [{"path": ["n"], "value": 5}]})
@@ -61,7 +61,7 @@ async def test_edit_that_a_work_refuses() -> None:
 
 
 async def test_refusals_of_the_flow_stay_the_flows() -> None:
-    """A change of the flow's that is refused while a client waits for its own still fails the app."""
+    """A refused change by the flow fails the app, even while a client waits for its own edit."""
 
     async def use() -> None:
         async with serving(root=Root(work=Stubborn())) as client:
@@ -97,7 +97,7 @@ async def test_refusals_of_the_flow_stay_the_flows() -> None:
     ],
 )
 async def test_edits_that_cannot_be_made(edits: Any, code: str) -> None:
-    """One edit that cannot be made keeps all of its request from being made."""
+    """If one edit is invalid, no edit of the request is made."""
     async with serving() as client:
         if isinstance(edits, list) and edits:
             edits = [{"path": ["numbers", 0], "value": 77}, *edits]
@@ -108,7 +108,7 @@ async def test_edits_that_cannot_be_made(edits: Any, code: str) -> None:
 
 
 async def test_start_and_stop() -> None:
-    """A work is started and stopped; the answer waits where that is asked for."""
+    """A work is started and stopped; with ``wait`` the answer waits for the end of the operation."""
     async with serving() as client:
         assert await client.ask("POST", "/works/root.work/start") == (202, {"accepted": True})
         status, work = await client.ask("POST", "/works/root.work/start?wait=1")
@@ -118,7 +118,7 @@ async def test_start_and_stop() -> None:
 
 
 async def test_stop_of_a_work_that_the_flow_has_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is named with the app, and given up when it is stopped."""
+    """An unclaimed work is listed with the app, and a stop abandons it."""
     left = ["root.extra"]
 
     def give_up(engine: Engine, name: str) -> bool:
@@ -137,7 +137,7 @@ async def test_stop_of_a_work_that_the_flow_has_not_made_again(monkeypatch: pyte
 
 
 async def test_call() -> None:
-    """A call is made with arguments by place and name, and its result is waited for."""
+    """A call takes positional and keyword arguments, and the answer waits for its result."""
     async with serving() as client:
         body = {"args": ["echo"], "kwargs": {"value": {"$dict": [[1, "x"]]}}}
         status, call = await client.ask("POST", "/works/root.work/calls?wait=30", body)
@@ -145,7 +145,7 @@ async def test_call() -> None:
 
 
 async def test_call_that_takes_longer() -> None:
-    """A call that is not over when the time is gives 202, is cancelled by its number, and then is a conflict."""
+    """A call that has not ended within ``wait`` is answered with 202; a second cancel of it is a conflict."""
     async with serving() as client:
         status, call = await client.ask("POST", "/works/root.work/calls?wait=0.01", {"args": ["until_go"]})
         assert status == 202
@@ -156,7 +156,7 @@ async def test_call_that_takes_longer() -> None:
 
 
 async def test_failed_call_does_not_fail_the_app() -> None:
-    """What a client's call raises is shown to the client; a retry is a new call with the same arguments."""
+    """The client gets the error of its call, and the app keeps running; a retry is a new call with equal arguments."""
     async with serving() as client:
         status, call = await client.ask("POST", "/works/root.work/calls?wait=30", {"args": ["fail", 7]})
         assert (status, call["stage"], call["error"]["message"]) == (200, "failed", "no: 7")
@@ -178,7 +178,7 @@ async def test_failed_call_does_not_fail_the_app() -> None:
     ],
 )
 async def test_wrong_arguments(body: Any, code: str) -> None:
-    """Arguments that do not fit are refused before anything is queued."""
+    """Arguments that do not match the signature are refused, and no call is queued."""
     async with serving() as client:
         status, answer = await client.ask("POST", "/works/root.work/calls", body)
         assert (status, answer["error"]["code"]) == (400, code)
@@ -186,7 +186,7 @@ async def test_wrong_arguments(body: Any, code: str) -> None:
 
 
 async def test_stop_the_app() -> None:
-    """The app stops in order, with the message."""
+    """The app stops gracefully, with the message of the request."""
     async with serving() as client:
         assert (await client.ask("POST", "/app/stop", {"message": "enough"}))[0] == 202
         await client.app.wait_stopped()
@@ -205,7 +205,7 @@ class Ticking(Flow):
 
 
 async def test_schedules() -> None:
-    """Schedules are listed, and one fires when it is triggered."""
+    """Schedules are listed, and a triggered schedule fires."""
 
     async def use() -> None:
         async with serving(root=Ticking()) as client:
@@ -223,7 +223,7 @@ async def test_schedules() -> None:
 
 @pytest.mark.parametrize("body", [b"{", b"\x80\x04\x95", b"nan", b"[" * 100_000, b'"\xff"', b"\x00"])
 async def test_broken_json(body: bytes) -> None:
-    """A body that is no JSON, a pickle too, is said to be none, and nothing is done."""
+    """A body that is not JSON, such as a pickle, is refused and has no effect."""
     async with serving() as client:
         for method, path in (("PATCH", "/state/root"), ("POST", "/works/root.work/calls"), ("POST", "/app/stop")):
             url = f"{client.base}/api/v1{path}"
@@ -234,7 +234,7 @@ async def test_broken_json(body: bytes) -> None:
 
 
 async def test_large_body() -> None:
-    """A body beyond the limit is refused, with and without a length in front."""
+    """A body beyond the limit is refused, with and without a ``Content-Length``."""
 
     async def pieces() -> Any:
         for _ in range(80):

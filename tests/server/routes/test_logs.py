@@ -1,4 +1,4 @@
-"""The output of works over HTTP: from the disk, live, and with what was left out."""
+"""The log lines of works over HTTP: from the disk and live."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.server.support import Root, Worker, serving
 
 
 async def test_lines_are_read_while_the_app_runs_and_after(tmp_path: Path) -> None:
-    """Lines have numbers and times, are found by work and text, and are there when the app is over."""
+    """Lines are numbered, are found by work and text, and remain on the disk after the app has ended."""
     root = Root(one=Worker(), two=Worker())
     async with serving("local", root=root, log_dir=str(tmp_path)) as client:
         for work in client.app.works:
@@ -39,7 +39,7 @@ async def test_lines_are_read_while_the_app_runs_and_after(tmp_path: Path) -> No
 
 
 async def test_whoever_followed_finds_the_rest_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the HTTP side ends, every line is on the disk, though the disk was slow to take them."""
+    """When the HTTP server ends, all lines are on the disk, even if the disk is slow."""
     gate = threading.Event()
     append, close, leave = LogWriter._append, LogWriter.aclose, HttpSide.aclose
     kept: list[str] = []
@@ -68,7 +68,7 @@ async def test_whoever_followed_finds_the_rest_on_the_disk(tmp_path: Path, monke
 
 
 async def test_live_lines(tmp_path: Path) -> None:
-    """A client gets the lines of the works that it follows, and of no others."""
+    """A client gets the lines of only those works that it follows."""
     root = Root(one=Worker(), two=Worker())
     async with serving("local", root=root, log_dir=str(tmp_path)) as client, client.feed() as feed:
         await feed.next()
@@ -86,7 +86,7 @@ async def test_live_lines(tmp_path: Path) -> None:
 
 @pytest.mark.bare
 async def test_output_that_is_not_kept() -> None:
-    """Without a folder for it there is no output to read, and the answer says so."""
+    """Without a log folder the answer is 404."""
     async with serving(log_dir="") as client:
         for path in ("/logs", "/works/root.work/logs/download"):
             assert (await client.ask("GET", path))[0] == 404
@@ -97,7 +97,7 @@ async def test_output_that_is_not_kept() -> None:
     "name", ["..", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "%2Fetc%2Fpasswd", "root.work%2f..%2f..", "a%00b"]
 )
 async def test_paths_in_the_place_of_names(name: str, tmp_path: Path) -> None:
-    """A work's name is looked up and joined to nothing: dots, slashes and NUL name no work."""
+    """A work's name is looked up and never joined to a path: names with dots, slashes or NUL are not found."""
     (tmp_path / "secret").write_text("secret")
     async with serving(log_dir=str(tmp_path / "logs")) as client:
         for path in (f"/works/{name}/logs/download", f"/logs?work={name}"):

@@ -1,4 +1,4 @@
-"""What machines ask: probes, metrics, the OpenAPI document."""
+"""The probes, the metrics and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def fetch(client: Any, path: str) -> tuple[int, str]:
 
 @pytest.mark.bare
 async def test_health_and_readiness() -> None:
-    """The app is healthy when its loop answers, and ready when its flow says so and it is not stopping."""
+    """The app is healthy if its loop answers. It is ready if its flow is ready and the app is not stopping."""
     async with serving(root=Warming(work=Worker())) as client:
         assert (await fetch(client, "/healthz"))[0] == 200
         assert (await fetch(client, "/readyz"))[0] == 503
@@ -36,7 +36,7 @@ async def test_health_and_readiness() -> None:
 
 
 async def test_metrics() -> None:
-    """The numbers of works and calls are there for Prometheus."""
+    """The metrics for Prometheus count works and calls."""
     pytest.importorskip("prometheus_client", reason="needs lightwork[metrics]")
     async with serving() as client:
         await client.app.works[0].submit("echo", 1)
@@ -48,7 +48,7 @@ async def test_metrics() -> None:
 
 @pytest.mark.bare
 async def test_metrics_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the library the answer says how to install it."""
+    """Without the library the answer names the extra to install."""
     import sys
 
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
@@ -59,7 +59,7 @@ async def test_metrics_without_the_library(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.bare
 async def test_document_is_served() -> None:
-    """The document is where it is expected, and names every route."""
+    """The document is served and has exactly the paths of the routes."""
     async with serving() as client:
         document = await client.get("/openapi.json")
         assert document["openapi"] == "3.1.0"
@@ -68,7 +68,7 @@ async def test_document_is_served() -> None:
 
 @pytest.mark.bare
 def test_document_is_whole() -> None:
-    """Every reference in the document leads somewhere, every operation has a name of its own and says its errors."""
+    """Every reference in the document resolves; every operation has a unique id, its errors and a summary."""
     document = make_document(ROUTES, PREFIX)
     schemas = document["components"]["schemas"]
 

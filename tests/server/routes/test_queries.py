@@ -1,4 +1,4 @@
-"""What can be read over HTTP: the app, its tree, its works, their calls."""
+"""Routes that read the app, its component tree, its works and their calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.bare
 
 
 async def test_app() -> None:
-    """The app says what it is, and how many works are in which stage."""
+    """The view of the app has its facts and the number of works by stage."""
     async with serving() as client:
         app = msgspec.convert(await client.get("/app"), AppDetail)
         assert (app.root, app.stage, app.runtime, app.counts) == ("Root", "running", "inprocess", {"not_started": 1})
@@ -26,20 +26,20 @@ async def test_app() -> None:
 
 
 async def test_embedded_app_opens_no_port() -> None:
-    """An app listens for HTTP only where it is asked to."""
+    """An embedded app does not listen for HTTP by default."""
     async with App(Root(work=Worker()), runtime="inprocess") as app:
         assert app.url is None
 
 
 async def test_taken_port() -> None:
-    """The next free port is taken where the default one is not free, and one that was asked for is an error."""
+    """If the default port is in use, the next free port is used."""
     async with serving(http_port=7501) as first, serving(http_port=7501) as second:
         assert first.app.url != second.app.url
         assert (await second.get("/app"))["url"] == second.app.url
 
 
 async def test_components() -> None:
-    """Every component is listed, parents first, with its children's names."""
+    """All components are listed, parents first, with the names of their children."""
     async with serving(root=Root(inner=Root(work=Worker()), trials=[Worker(), Worker()])) as client:
         found = msgspec.convert(await client.get("/components"), ComponentsPage)
         assert [one.name for one in found.items] == [
@@ -50,7 +50,7 @@ async def test_components() -> None:
 
 
 async def test_works_are_filtered_sorted_and_paged() -> None:
-    """Works are chosen by stage and pattern, sorted, and given in pages with the number of all."""
+    """Works are filtered by stage and pattern, sorted, and returned in pages with the total."""
     async with serving(root=Root(trials=[Worker() for _ in range(5)], other=Worker())) as client:
         await client.app.works[2].submit("echo", 1)
         chosen = msgspec.convert(await client.get("/works?stage=succeeded"), WorksPage)
@@ -60,7 +60,7 @@ async def test_works_are_filtered_sorted_and_paged() -> None:
 
 
 async def test_work() -> None:
-    """A work is told with its signature, statuses, attempts, state and counts of its calls."""
+    """The details of a work have its signature, statuses, attempts, state and counts of calls."""
     async with serving() as client:
         await client.app.works[0].submit("echo", 1)
         work = msgspec.convert(await client.get("/works/root.work"), WorkDetail)
@@ -74,7 +74,7 @@ async def test_work() -> None:
 
 
 async def test_calls() -> None:
-    """A call is told with its arguments by name, its result, its error with the remote traceback."""
+    """A call has its arguments by name, its result, and its error with the remote traceback."""
     async with serving() as client:
         work = client.app.works[0]
         await work.submit("echo", {"a": b"1"})
@@ -96,7 +96,7 @@ async def test_calls() -> None:
 
 
 async def test_joined_calls_are_counted() -> None:
-    """The same call while it is in flight is not another one."""
+    """A call that equals one in flight joins it and is counted as joined."""
     async with serving() as client:
         work = client.app.works[0]
         calls = [work.submit("until_go") for _ in range(3)]
@@ -107,7 +107,7 @@ async def test_joined_calls_are_counted() -> None:
 
 
 async def test_large_values_are_cut() -> None:
-    """A result beyond 8 kB is shown by its size and beginning."""
+    """A result beyond 8 kB is replaced by its size and its beginning."""
     async with serving() as client:
         await client.app.works[0].submit("echo", "x" * 100_000)
         result = (await client.get("/calls/1"))["result"]
@@ -120,13 +120,13 @@ async def test_large_values_are_cut() -> None:
     [("title", "one"), ("numbers.1", 2), ('["numbers",0]', 1), ("numbers", [1, 2])],
 )
 async def test_state_at(path: str, value: Any) -> None:
-    """A part of the state is read by its path."""
+    """A path reads a part of the state."""
     async with serving() as client:
         assert (await client.get("/state/root", params={"path": path}))["value"] == value
 
 
 async def test_state_of_the_tree() -> None:
-    """The state of the root holds that of everything below it, as deep as wanted."""
+    """The state of the root contains the states below it, down to the requested depth."""
     async with serving() as client:
         whole = (await client.get("/state"))["state"]
         assert whole["works"]["work"]["vars"]["n"] == 0
@@ -156,7 +156,7 @@ async def test_state_of_the_tree() -> None:
     ],
 )
 async def test_bad_requests(path: str, status: int, code: str) -> None:
-    """What cannot be answered gets a JSON error with a code."""
+    """A request that cannot be answered gets a JSON error with a code."""
     async with serving() as client:
         async with client.session.get(yarl.URL(f"{client.base}/api/v1{path}", encoded=True)) as answer:
             body = msgspec.json.decode(await answer.read())
@@ -164,6 +164,6 @@ async def test_bad_requests(path: str, status: int, code: str) -> None:
 
 
 async def test_wrong_method() -> None:
-    """A method that a path has not is refused, and those that it has are named."""
+    """A method that a path does not support is refused, and ``Allow`` names the supported ones."""
     async with serving() as client, client.session.delete(f"{client.base}/api/v1/works") as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "GET")

@@ -1,4 +1,4 @@
-"""What works do and use at this moment."""
+"""Stack dumps and usage of works."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.server.support import Root, Worker, serving
 
 
 class Blocks(Work):
-    """Holds its event loop."""
+    """Blocks its event loop."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True)
@@ -28,7 +28,7 @@ class Blocks(Work):
 
 
 class Plain(Work):
-    """Has the main thread for itself."""
+    """A plain run, which blocks the main thread."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True)
@@ -45,7 +45,7 @@ async def until_running(work: Work, client: Any) -> None:
 
 
 async def test_stack_of_a_task() -> None:
-    """A coroutine that waits is shown with everything that it awaits, and none of the framework's frames."""
+    """The stack of a waiting task has all coroutines that it awaits, and no frames of the framework."""
     async with serving("local") as client:
         work = client.app.works[0]
         work.submit("until_go")
@@ -57,7 +57,7 @@ async def test_stack_of_a_task() -> None:
 
 
 async def test_stack_of_a_plain_run() -> None:
-    """A plain run is shown in its thread."""
+    """The stack of a plain run is that of its thread."""
     async with serving("local", root=Root(work=Plain())) as client:
         work = client.app.works[0]
         work.submit(30.0)
@@ -69,7 +69,7 @@ async def test_stack_of_a_plain_run() -> None:
 
 
 async def test_stack_of_a_blocked_loop(tmp_path: Any) -> None:
-    """A loop that is blocked is shown by another thread; its answer is no line of the work's output."""
+    """Another thread dumps the stack of a blocked loop; the dump does not appear in the work's log lines."""
     async with serving("local", root=Root(work=Blocks()), log_dir=str(tmp_path)) as client:
         work = client.app.works[0]
         changes = client.app.changes()
@@ -88,14 +88,14 @@ async def test_stack_of_a_blocked_loop(tmp_path: Any) -> None:
 
 
 async def test_stack_without_a_process() -> None:
-    """A work that has no process is a conflict."""
+    """The stack of a work without a process is a conflict."""
     async with serving(root=Root(work=Worker(start_with_flow=False))) as client:
         status, body = await client.ask("GET", "/works/root.work/stack")
         assert (status, body["error"]["code"]) == (409, "conflict")
 
 
 async def test_usage() -> None:
-    """Each work that has a process says what it uses, and so does the app as a whole from then on."""
+    """Usage has each work with a process, and the app then reports the total."""
     async with serving("local") as client:
         await client.app.works[0].submit("echo", 1)
         (found,) = (await client.get("/usage"))["items"]
@@ -106,7 +106,7 @@ async def test_usage() -> None:
 
 
 async def test_usage_is_followed() -> None:
-    """Who follows usage gets samples; when nobody does any more nothing is sampled."""
+    """A client that follows usage gets samples; sampling stops when the last such client has gone."""
     async with serving("local") as client:
         await client.app.works[0].submit("echo", 1)
         async with client.feed() as feed:
@@ -115,14 +115,14 @@ async def test_usage_is_followed() -> None:
             await feed.until(t="usage", work="root.work")
         api = client.app._api()
         assert api is not None
-        while api.feed.num_clients:  # noqa: ASYNC110 -- the server's end of a connection tells nobody
+        while api.feed.num_clients:  # noqa: ASYNC110 -- the feed has no event for a client that leaves
             await asyncio.sleep(0.01)
         assert api.usages._task is None
 
 
 @pytest.mark.bare
 async def test_nobody_asks() -> None:
-    """A work that is asked nothing says nothing."""
+    """Usage is not sampled without a request."""
     async with serving() as client:
         api = client.app._api()
         assert api is not None

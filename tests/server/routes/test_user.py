@@ -1,4 +1,4 @@
-"""Routes and commands of the app's own."""
+"""Routes and commands that the app defines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Point:
 
 
 class Own(Root):
-    """Has routes and commands of each kind."""
+    """Defines routes and commands of each kind."""
 
     def __init__(self, **works: Any) -> None:
         super().__init__(**works)
@@ -78,7 +78,7 @@ async def ask(client: Any, method: str, path: str, body: Any = None) -> tuple[in
 
 
 async def test_routes() -> None:
-    """Handlers, plain and async, take what path, query and body hold, in the types of their annotations."""
+    """Plain and async handlers get values from path, query and body, converted to their annotations."""
     async with serving(root=Own(work=Worker())) as client:
         assert await ask(client, "GET", "/api/add/3?name=y") == (200, {"n": 3, "name": "y"})
         assert await ask(client, "POST", "/api/add", {"n": 4}) == (200, {"n": 4, "name": "x"})
@@ -100,7 +100,7 @@ async def test_routes() -> None:
     ],
 )
 async def test_requests_that_do_not_fit(method: str, path: str, body: Any, status: int) -> None:
-    """What does not fit a handler's signature never enters it."""
+    """A request that does not match a handler's signature is refused, and the handler is not called."""
     async with serving(root=Own(work=Worker())) as client:
         assert (await ask(client, method, path, body))[0] == status
         assert client.app.root.state["vars"]["log"] == []
@@ -108,7 +108,7 @@ async def test_requests_that_do_not_fit(method: str, path: str, body: Any, statu
 
 @pytest.mark.parametrize("path", ["/api/half", "/api/half_async"])
 async def test_exception_leaves_no_half_of_a_change(path: str) -> None:
-    """What a handler has changed before it raised is taken back, in containers too; watchers see both."""
+    """If a handler raises, its changes are rolled back, in containers too; the feed sends the rollback."""
     async with serving(root=Own(work=Worker())) as client, client.feed() as feed:
         before = client.app.root.state["vars"]
         await feed.next()
@@ -120,7 +120,7 @@ async def test_exception_leaves_no_half_of_a_change(path: str) -> None:
 
 
 async def test_exception_takes_back_changes_of_works() -> None:
-    """So it is for a work that runs: the proposal is followed by another one."""
+    """If a handler raises, its changes of a running work are rolled back by a second proposal."""
     async with serving(root=Own(work=Worker())) as client:
         work = client.app.works[0]
         await work.submit("echo", 1)
@@ -131,7 +131,7 @@ async def test_exception_takes_back_changes_of_works() -> None:
 
 
 async def test_commands() -> None:
-    """Commands are listed with help and parameters, and run."""
+    """Commands are listed with help and parameters, and can be run."""
     async with serving(root=Own(work=Worker())) as client:
         found = {one["name"]: one for one in (await client.get("/commands"))["items"]}
         assert found["add"]["help"] == "Add a number."
@@ -165,7 +165,7 @@ async def test_commands() -> None:
     ],
 )
 async def test_wrong_configure_api(given: Callable[[], Any], message: str) -> None:
-    """What is no route, or the app's own, is an error at the start that names the flow."""
+    """An invalid, duplicate or reserved route is an error at the start of the app."""
 
     class Wrong(Flow):
         async def run(self) -> None: ...
@@ -179,7 +179,7 @@ async def test_wrong_configure_api(given: Callable[[], Any], message: str) -> No
 
 
 def test_wrong_routes_and_commands() -> None:
-    """A route begins with a slash, a command is a word, and both are functions."""
+    """A route must begin with a slash, a command must be a word, and both need a function."""
     for make in (
         lambda: Get("x", print),
         lambda: Get("/x", 3),  # type: ignore[arg-type]
