@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from lightwork._public import export as _export
 from lightwork._version import __version__
 from lightwork.build import BuildConfig
 from lightwork.components.call import Call
@@ -10,13 +11,13 @@ from lightwork.components.flow import Flow, LightningFlow
 from lightwork.components.flow_delta import FlowDelta
 from lightwork.components.work import LightningWork, Work
 from lightwork.compute import CloudCompute, Mount
+from lightwork.errors import AppEnded
 from lightwork.status import Reason, Stage, WorkStatus
 
 if TYPE_CHECKING:
     from lightwork.app import App, LightningApp
     from lightwork.components.profiling import ProfileExecutor
-    from lightwork.config import AppSettings, Config, load_config
-    from lightwork.errors import AppEnded
+    from lightwork.config import Config, load_config
 
 __all__ = [
     "App",
@@ -42,11 +43,26 @@ __all__ = [
     "load_config",
 ]
 
+_export(
+    __name__,
+    AppEnded,
+    BuildConfig,
+    Call,
+    CloudCompute,
+    Flow,
+    FlowDelta,
+    Mount,
+    Reason,
+    Stage,
+    Work,
+    WorkRunExecutor,
+    WorkStatus,
+)
+
 # The engine is loaded when it is asked for: a worker imports lightwork too, and has no use for it.
 _LATER = {
     "App": "lightwork.app",
-    "AppEnded": "lightwork.errors",
-    "AppSettings": "lightwork.config",
+    "AppSettings": "lightwork.app",
     "LightningApp": "lightwork.app",
     "Config": "lightwork.config",
     "load_config": "lightwork.config",

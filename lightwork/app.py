@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, overload
 
 from lightwork._logging import get_logger
+from lightwork._public import export
 from lightwork.changes import Change
 from lightwork.components.component import Component
 from lightwork.components.cron import ScheduleView
@@ -524,3 +525,5 @@ def _follows(error: BaseException) -> bool:
 
 
 LightningApp = App
+
+export("lightwork", App, AppSettings)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, Unpa
 import msgspec
 from msgspec import Meta
 
+from lightwork._public import export
 from lightwork.errors import ConfigError
 
 __all__ = ["LOG_DIR", "AppSettings", "Config", "Origin", "Settings", "WorkProfile", "find_config", "load_config"]
@@ -260,6 +261,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         origins: dict[str, str] = self.__dict__.get("origins", {})
         return origins.get(key, "given to Config")
 
+
+export("lightwork", Config)
 
 _RENAMED = {"max_strangers": "max_unauthenticated"}
 """Former names of keys, which are still taken."""

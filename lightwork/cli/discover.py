@@ -204,7 +204,7 @@ def _nothing_found(module: ModuleType, kind: type[Any], location: str, where: st
 
 
 def _is_flow(cls: type[Any]) -> bool:
-    return any(base.__name__ == "Flow" and base.__module__.startswith("lightwork.") for base in cls.__mro__[1:])
+    return any(base.__name__ == "Flow" and base.__module__.partition(".")[0] == "lightwork" for base in cls.__mro__[1:])
 
 
 def _has_main_guard(module: ModuleType) -> bool:

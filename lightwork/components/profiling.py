@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lightwork._public import export
 from lightwork.components.executor import WorkRunExecutor
 
 __all__ = ["ProfileExecutor"]
@@ -59,3 +60,6 @@ class ProfileExecutor(WorkRunExecutor):
                 continue
             profile.dump_stats(path)
             return
+
+
+export("lightwork", ProfileExecutor)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from lightwork._public import export
 from lightwork.components.component import Component, Node
 from lightwork.components.driver import Driver
 from lightwork.errors import ComponentError
@@ -173,6 +174,9 @@ class Dict(_Structure, MutableMapping[str, N]):
 
     def __repr__(self) -> str:
         return f"Dict({self._items!r})"
+
+
+export("lightwork.structures", Dict, List)
 
 
 def holds_nodes(value: Any) -> bool:

@@ -9,6 +9,7 @@ To write a runtime, implement `Runtime` and register the class under the entry p
 
 from __future__ import annotations
 
+from lightwork._public import export as _export
 from lightwork.runtime._data import ABSENT, Address, Cause, ListenerAddress, Ref, Report, Spec, Standing
 from lightwork.runtime._entry import outcome_of, resolve_entry, resolve_serve
 from lightwork.runtime._failures import Conflict, NoCapacity, Rejected, RuntimeFailure, TimedOut, Unreachable
@@ -44,3 +45,5 @@ __all__ = [
     "resolve_entry",
     "resolve_serve",
 ]
+
+_export(__name__, *(found for name in __all__ if isinstance(found := globals()[name], type)))

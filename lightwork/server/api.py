@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from lightwork._logging import get_logger
+from lightwork._public import export
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
 from lightwork.engine.changes import ChangeHub
@@ -181,3 +182,6 @@ class Api:
     async def _call(self, route: Route, request: Request) -> Response:
         outcome = await route.handler(self, request)
         return outcome if isinstance(outcome, Response) else json_response(outcome, route.status)
+
+
+export("lightwork.server", Api)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from lightwork._public import export as _export
 from lightwork.testing.conformance import Traits, check_runtime
 from lightwork.testing.fake import FakeRuntime, Launches
 
 __all__ = ["FakeRuntime", "Launches", "Traits", "check_runtime"]
+
+_export(__name__, FakeRuntime, Launches, Traits)
