@@ -1,4 +1,4 @@
-"""What CI runs, each session in an environment of its own: ``nox`` for all, ``nox -s NAME`` for one."""
+"""The checks of CI, each in a separate environment. ``nox`` runs all default sessions, ``nox -s NAME`` runs one."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import nox
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
-# The tests come last, so that pytest's summary is the end of the output.
+# The tests run last, so that the output ends with pytest's summary.
 nox.options.sessions = ["lint", "types", "no_extras", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
 def group(*names: str) -> tuple[str, ...]:
-    """Requirements of dependency groups of pyproject.toml."""
+    """Return the requirements of dependency groups in pyproject.toml."""
     return nox.project.dependency_groups(PROJECT, *names)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, imports and docstrings; formatting."""
+    """Check style, imports, docstrings and formatting."""
     session.install(*group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -40,29 +40,29 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def no_extras(session: nox.Session) -> None:
-    """What needs no extra works where none is installed."""
+    """Run the tests that must pass without any extra installed."""
     session.install("-e", ".", *group("tests"))
-    # A module whose tests need an extra skips itself here, and that is no failure.
+    # A module whose tests need an extra skips itself here. This is not a failure.
     session.run("pytest", "-m", "bare", *session.posargs, env={"LIGHTWORK_REQUIRE_ALL": "0"})
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, with every extra that they can use."""
+    """Run all tests, with every extra that they can use."""
     session.install("-e", ".[uvloop,docker,ssh,cloud,metrics]", *group("tests", "example", "browser"))
     session.run("pytest", *session.posargs, env={"PYTHONUNBUFFERED": "1"})
 
 
 @nox.session(default=False)
 def vendor(session: nox.Session) -> None:
-    """Fetch the dashboard's JavaScript libraries again, at the versions that are written down, and check them."""
+    """Download the dashboard's JavaScript libraries at their pinned versions and check them."""
     session.run("python", ".ci/vendor.py")
     session.run("git", "status", "--short", "lightwork/server/page/vendor", external=True)
 
 
 @nox.session(default=False)
 def chaos(session: nox.Session) -> None:
-    """10,000 faults against one app: ``CHAOS_SEED=N nox -s chaos`` has those of a run again. Half an hour and more."""
+    """Inject 10,000 faults into one app; half an hour or more. ``CHAOS_SEED=N nox -s chaos`` repeats a run."""
     session.install("-e", ".[uvloop,tls]", *group("tests"))
     number = os.environ.get("CHAOS_FAULTS", "10000")
     session.run("pytest", "-s", "tests/chaos/test_chaos.py", *session.posargs, env={"CHAOS_FAULTS": number})
@@ -70,15 +70,15 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """Ten minutes of 50 works that call and edit without pause: memory and descriptors of the scheduler stay flat."""
+    """Run 50 busy works for ten minutes. Memory and descriptors of the scheduler must stay flat."""
     session.install("-e", ".[uvloop,tls]", *group("tests"))
     session.run("python", "-m", "tests.chaos.soak", *session.posargs, env={"PYTHONPATH": f".{os.pathsep}runtimes"})
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure against the budgets; prints a table and writes build/benchmarks/."""
-    # The peers are measured where they are installed: name them, ``PEERS="ray distributed" nox -s bench``.
+    """Measure against the budgets. Print a table and write build/benchmarks/."""
+    # ``PEERS="ray distributed" nox -s bench`` installs and measures these peers too.
     peers = os.environ.get("PEERS", "").split()
     session.install("-e", ".[uvloop,docker,ssh]", *group("bench"), *peers)
     session.run("python", "-m", "benchmarks", *session.posargs)

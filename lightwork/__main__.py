@@ -1,4 +1,4 @@
-"""``python -m lightwork`` is the ``lightwork`` program."""
+"""``python -m lightwork`` runs the ``lightwork`` command."""
 
 from __future__ import annotations
 

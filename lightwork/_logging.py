@@ -1,9 +1,9 @@
-"""Logging of the framework itself: structlog in front, ordinary `logging` records behind.
+"""Logging of the framework: structlog formats the events, standard `logging` carries the records.
 
-Every record goes to a standard logger under ``lightwork``, so a service that embeds an app sees it as it
-sees any other library's. Nothing global is configured: structlog's own configuration is neither read nor
-set. structlog is imported with the first record that somebody wants, because importing it takes longer
-than importing the rest of lightwork. What works print is not logging; see `lightwork.changes.LogLine`.
+Every record goes to a standard logger under ``lightwork``. A service that embeds an app handles it like a record of
+any other library. Nothing global is configured: structlog's own configuration is neither read nor set. structlog is
+imported when the first enabled record is logged, because importing it takes longer than importing the rest of
+lightwork. The output of works is not logging; see `lightwork.changes.LogLine`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _pipeline: Any = None
 class Logger:
     """Logs events with fields to the standard logger of the same name.
 
-    A record's message is the event followed by ``key=value`` pairs; the record also has ``event`` (the
-    event alone) and ``fields`` (a dictionary), for handlers that want them apart.
+    The message of a record is the event followed by ``key=value`` pairs. The record also has the attributes ``event``
+    (the event alone) and ``fields`` (a dictionary), for handlers that format them separately.
     """
 
     __slots__ = ("_fields", "_logger")
@@ -34,68 +34,68 @@ class Logger:
         self._fields = fields
 
     def bind(self, **fields: Any) -> Logger:
-        """A logger of the same name that adds these fields to every record."""
+        """Return a logger of the same name that adds these fields to every record."""
         return Logger(self._logger, {**self._fields, **fields})
 
     def is_enabled(self, level: int) -> bool:
-        """Whether a record of this `logging` level would go anywhere; to skip costly preparations."""
+        """Return whether records of this `logging` level are handled. Use it to skip costly preparations."""
         return self._logger.isEnabledFor(level)
 
     def debug(self, event: str, /, **fields: Any) -> None:
-        """Log what only somebody who debugs lightwork wants to know."""
+        """Log a detail for debugging lightwork itself."""
         self._emit(logging.DEBUG, event, fields)
 
     def info(self, event: str, /, **fields: Any) -> None:
-        """Log what happened in the normal course of things."""
+        """Log an event of normal operation."""
         self._emit(logging.INFO, event, fields)
 
     def warning(self, event: str, /, **fields: Any) -> None:
-        """Log what somebody should look at although everything goes on."""
+        """Log a problem that does not stop the app."""
         self._emit(logging.WARNING, event, fields)
 
     def error(self, event: str, /, **fields: Any) -> None:
-        """Log what went wrong; ``exc_info=error`` adds the traceback."""
+        """Log a failure. ``exc_info=error`` adds the traceback."""
         self._emit(logging.ERROR, event, fields)
 
     def exception(self, event: str, /, **fields: Any) -> None:
-        """`error` with the traceback of the exception that is being handled."""
+        """Log a failure with the traceback of the exception that is being handled."""
         fields.setdefault("exc_info", True)
         self._emit(logging.ERROR, event, fields)
 
     def critical(self, event: str, /, **fields: Any) -> None:
-        """Log what ends the program."""
+        """Log a failure that ends the program."""
         self._emit(logging.CRITICAL, event, fields)
 
     def _emit(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if not self._logger.isEnabledFor(level):
             return
         args, keywords = _process(self._logger, level, event, {**self._fields, **fields})
-        # Two frames up is the line that logged: `_emit`, then the method of the level.
+        # Skip two frames, `_emit` and the method of the level, to name the line that logged.
         self._logger.log(level, *args, stacklevel=3, **keywords)
 
 
 def get_logger(name: str) -> Logger:
-    """The framework's logger of this name; pass ``__name__``. Names outside ``lightwork`` are put below it."""
+    """Return the framework's logger of this name; pass ``__name__``. ``lightwork.`` is prepended to any other name."""
     if name != _ROOT and not name.startswith(f"{_ROOT}."):
         name = f"{_ROOT}.{name}"
     return Logger(logging.getLogger(name), {})
 
 
 def configure_logging(level: str = "warning", json: bool = False, stream: TextIO | None = None) -> None:
-    """Write lightwork's records to standard error; what the command line does. Repeating it replaces the last.
+    """Write lightwork's records to standard error, as the command line does. A second call replaces the first.
 
-    Records of other libraries are shown from warning on, in the same form.
+    Records of other libraries are written in the same format, from level warning.
 
     Args:
-        level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``, for lightwork's own records.
-        json: One JSON object a line instead of text.
-        stream: Where to write instead of ``sys.stderr``.
+        level: Lowest level of lightwork's records: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+        json: Write one JSON object a line instead of text.
+        stream: Stream to write to (default: ``sys.stderr``).
 
     Raises:
-        ValueError: If there is no such level.
+        ValueError: The level is unknown.
     """
     if level.lower() not in LEVELS:
-        raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
+        raise ValueError(f"log level must be one of {', '.join(LEVELS)}, got {level!r}")
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)
@@ -114,10 +114,10 @@ def _process(logger: logging.Logger, level: int, event: str, fields: dict[str, A
 
 
 def _make_pipeline() -> Any:
-    """A function that turns an event into the arguments of `logging.Logger.log`."""
+    """Return a function that turns an event into the arguments of `logging.Logger.log`."""
     import structlog
 
-    # The chain is passed in, never taken from `structlog.configure`: that one belongs to the embedding program.
+    # The chain is passed in. `structlog.configure` belongs to the embedding program.
     bound = structlog.BoundLoggerBase(None, [structlog.contextvars.merge_contextvars, _to_record], {})
 
     def run(logger: logging.Logger, method: str, event: str, fields: dict[str, Any]) -> Any:
@@ -127,18 +127,18 @@ def _make_pipeline() -> Any:
 
 
 def _to_record(logger: Any, method: str, event_dict: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The last processor of the chain: the message as text, and its parts in ``extra``."""
+    """Build the message as text and put its parts in ``extra``. Last processor of the chain."""
     event = str(event_dict.pop("event"))
     keywords = {name: event_dict.pop(name) for name in ("exc_info", "stack_info") if name in event_dict}
     fields = dict(event_dict)
     message = " ".join([event, *(f"{key}={value!r}" for key, value in fields.items())])
     keywords["extra"] = {"event": event, "fields": fields}
-    # The message is an argument of "%s", so that a "%" in it stays what it is.
+    # The message is an argument of "%s", so a "%" in it is not interpreted.
     return ("%s", message), keywords
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Writes to ``sys.stderr`` as it is at the moment of the record: the live view puts its own in its place."""
+    """Writes to the current ``sys.stderr`` of each record, because the live view replaces ``sys.stderr``."""
 
     def __init__(self, stream: TextIO | None) -> None:
         logging.Handler.__init__(self)
@@ -154,7 +154,7 @@ class _Handler(logging.StreamHandler[Any]):
 
 
 def _parts(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
-    """Event and fields of a record, of another library's too."""
+    """Return the event and the fields of a record, also of a record of another library."""
     fields = getattr(record, "fields", None)
     if isinstance(fields, dict):
         return str(getattr(record, "event", "")), fields
@@ -162,7 +162,7 @@ def _parts(record: logging.LogRecord) -> tuple[str, dict[str, Any]]:
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (seconds since the epoch), ``level``, ``logger``, ``event``, the fields."""
+    """Formats one JSON object a line: ``time`` (seconds since the epoch), ``level``, ``logger``, ``event``, fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         import msgspec
@@ -179,12 +179,12 @@ class _JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        # Fields can be anything; what JSON has no form for is written as its repr.
+        # A field value that JSON cannot hold is written as its repr.
         return msgspec.json.encode(line, enc_hook=repr).decode()
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """structlog's console line: time, level, event, fields, logger; in colour on a terminal."""
+    """Formats structlog's console line: time, level, event, fields, logger; in colour on a terminal."""
 
     def __init__(self, handler: _Handler) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class _ConsoleFormatter(logging.Formatter):
             from structlog.dev import ConsoleRenderer, plain_traceback
 
             isatty = getattr(self._handler.stream, "isatty", None)
-            # No padding of the event; by position, because the parameter's name differs between versions.
+            # 0: do not pad the event. Passed by position, because the parameter's name differs between versions.
             self._renderer = ConsoleRenderer(
                 0, colors=bool(isatty and isatty()), exception_formatter=plain_traceback, sort_keys=False
             )

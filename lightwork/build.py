@@ -1,7 +1,7 @@
-"""What must be installed where a work runs, as plain data.
+"""`BuildConfig`: the packages or the image that a work needs, as plain data.
 
-Requirement files and Dockerfiles are looked up once, when the `BuildConfig` is made, so that a missing file is
-an error at the line that names it and not on a machine that was just paid for.
+Requirements files and Dockerfiles are looked up once, when the `BuildConfig` is made. So a missing file is an error at
+the line that names it, and not on a machine that was just paid for.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ _DOCKERFILE_STARTS = ("FROM ", "ARG ", "#")
 _REFERENCE = re.compile(r"(-r|--requirement|-c|--constraint)(?:\s+|\s*=\s*)(.+)")
 
 
-# A dataclass and not a Struct: upstream's is one, and programs decorate their subclasses with `@dataclass`,
-# which would break a Struct. msgspec encodes and decodes dataclasses just as well.
+# A dataclass, as in Lightning: programs decorate their subclasses with `@dataclass`, which would break a Struct.
+# msgspec encodes and decodes dataclasses too.
 @dataclass
 class BuildConfig:
-    """What to install or which image to use before a work starts. Subclass it to add build commands.
+    """Packages to install, or the image to use, before a work starts. Subclass it to add build commands.
 
-    Which fields are honoured is up to the runtime. ``local`` honours requirements and build commands, by a
-    virtual environment that is made once for each set of them, and warns of an image or a Dockerfile.
-    ``inprocess`` uses what is there.
+    The runtime decides which fields it uses. ``local`` uses the requirements and the build commands: it makes one
+    virtual environment for each set of them. It warns if an image or a Dockerfile is given. ``inprocess`` ignores all
+    fields and runs in the environment of the app.
 
     Attributes:
-        requirements: Packages for pip, one requirement each; lines of options, as ``--pre``, too. Give the
-            path of a requirements file, or a list in which some items end in ``.txt``, and the lines of those
-            files take their place, and those of files that they name by ``-r``. Paths are relative to the
-            working directory, those after ``-r`` and ``-c`` in a file to that file. After construction this
-            is a list of requirements.
-        dockerfile: Path of a Dockerfile, kept as an absolute path, or the text of one: it has several
-            lines, or starts with an instruction. Excludes `image`.
+        requirements: Packages for pip, one requirement or one option (``--pre``) per item. A path of a requirements
+            file, or an item that ends in ``.txt``, is replaced by the lines of that file; so is each ``-r FILE`` in
+            it. Paths are relative to the working directory. A path after ``-r`` or ``-c`` in a file is relative to
+            that file. After construction this is a list of requirements.
+        dockerfile: Path of a Dockerfile, or the text of one. A value with several lines, or one that starts with an
+            instruction, is text. A path is made absolute. Excludes `image`.
         image: Name of a container image. Excludes `dockerfile`.
 
     Raises:
-        ConfigError: A field has the wrong type or is empty, a file is missing or names itself, or both
-            `image` and `dockerfile` are given.
+        ConfigError: A field has the wrong type or is empty, a file is missing or includes itself, or both `image` and
+            `dockerfile` are given.
     """
 
     requirements: Sequence[str] = field(default_factory=list)
@@ -54,22 +53,22 @@ class BuildConfig:
         self.dockerfile = _text_or_none("dockerfile", self.dockerfile)
         self.image = _text_or_none("image", self.image)
         if self.image is not None and self.dockerfile is not None:
-            raise ConfigError("BuildConfig takes an image or a dockerfile, not both: drop one of them")
+            raise ConfigError("BuildConfig: image and dockerfile exclude each other; remove one of them")
         if self.dockerfile is not None and not _is_dockerfile_text(self.dockerfile):
             path = Path(self.dockerfile).absolute()
             if not path.is_file():
-                raise ConfigError(f"BuildConfig: there is no Dockerfile at {str(path)!r}")
+                raise ConfigError(f"BuildConfig: dockerfile not found: {str(path)!r}")
             self.dockerfile = str(path)
 
     def build_commands(self) -> list[str]:
-        """Shell commands to run, in order, before the requirements are installed. Override to add some."""
+        """Return shell commands to run, in this order, before the requirements are installed. Override to add some."""
         return []
 
     def dockerfile_text(self) -> str | None:
-        """Text of the Dockerfile, read from its file if it is a path; None if there is none.
+        """Return the text of the Dockerfile, read from the file if `dockerfile` is a path; None without a Dockerfile.
 
         Raises:
-            OSError: The file cannot be read any more.
+            OSError: The file can no longer be read.
         """
         if self.dockerfile is None or _is_dockerfile_text(self.dockerfile):
             return self.dockerfile
@@ -87,7 +86,7 @@ def _text_or_none(name: str, value: object) -> str | None:
     if not isinstance(text, str):
         raise ConfigError(f"BuildConfig: {name} must be a string or None, got {value!r}")
     if not text.strip():
-        raise ConfigError(f"BuildConfig: {name} is empty; leave it out instead")
+        raise ConfigError(f"BuildConfig: {name} must not be empty; omit it instead")
     return text
 
 
@@ -103,15 +102,15 @@ def _requirements(given: object) -> list[str]:
         if not isinstance(item, str):
             raise ConfigError(f"BuildConfig: a requirement must be a string, got {item!r}")
         if not item.strip():
-            raise ConfigError("BuildConfig: a requirement is empty; leave it out instead")
+            raise ConfigError("BuildConfig: a requirement must not be empty; remove the item")
         if len(item.splitlines()) > 1:
-            raise ConfigError(f"BuildConfig: a requirement is one line, got {item!r}: make each line an item")
+            raise ConfigError(f"BuildConfig: a requirement must be one line, got {item!r}; make each line an item")
         found += _lines_for(item.strip(), Path(), ())
     return found
 
 
 def _lines_for(item: str, folder: Path, within: tuple[Path, ...]) -> list[str]:
-    """The item itself, or the lines of the file that it names. `within` are the files that are being read."""
+    """Return the item, or the lines of the file that it names. `within`: the files that are being read."""
     reference = _REFERENCE.fullmatch(item)
     if reference is None:
         return _read_requirements(item, within) if not within and item.endswith(".txt") else [item]
@@ -122,17 +121,17 @@ def _lines_for(item: str, folder: Path, within: tuple[Path, ...]) -> list[str]:
 
 
 def _read_requirements(given: str | Path, within: tuple[Path, ...] = ()) -> list[str]:
-    """The requirements of a file, without comments and blank lines, each on one line."""
+    """Return the requirements of a file, one line each, without comments and blank lines."""
     path = Path(given).absolute()
     if path in within:
-        raise ConfigError(f"BuildConfig: the requirements file {str(path)!r} names itself by -r")
+        raise ConfigError(f"BuildConfig: the requirements file {str(path)!r} includes itself; remove that -r line")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"BuildConfig: the requirements file {str(path)!r} cannot be read: {error}") from error
+        raise ConfigError(f"BuildConfig: cannot read the requirements file {str(path)!r}: {error}") from error
     found: list[str] = []
     for line in text.replace("\\\n", " ").splitlines():
-        # A comment starts at the line's start or after a space: "pkg @ https://host/a.zip#sha256=..." has none.
+        # A comment starts at the line's start or after a space. "pkg @ https://host/a.zip#sha256=..." has no comment.
         item = line.split(" #")[0].strip()
         if item and not item.startswith("#"):
             found += _lines_for(item, path.parent, (*within, path))

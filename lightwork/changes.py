@@ -1,4 +1,4 @@
-"""What happens in a running app, as data, for whoever watches: the feed, the terminal, `App.changes`."""
+"""Changes in a running app, as data. Readers are the HTTP feed, the terminal and `App.changes`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class StateChanged(msgspec.Struct, frozen=True, tag="state"):
 
     Attributes:
         name: The component, ``root.trials.0``.
-        path: Attribute first, then keys and indices into it.
+        path: The attribute, then the keys and indices into its value.
         kind: ``set``, ``delete``, ``splice`` (of a list) or ``update`` (of a set).
-        value: What was set; of a splice ``(start, removed count, inserted)``; of an update ``(added,
-            removed)``; of a delete None. Plain values, never the live containers.
+        value: ``set``: the new value. ``splice``: ``(start, removed count, inserted)``. ``update``: ``(added,
+            removed)``. ``delete``: None. Plain values, never the live containers.
     """
 
     name: str
@@ -40,9 +40,9 @@ class LogLine(msgspec.Struct, frozen=True, tag="log"):
 
     Attributes:
         name: The work.
-        text: The line, without its end.
-        time: The scheduler's, in seconds since the epoch.
-        seq: Its number, which grows over all works of a run; 0 where nobody counts.
+        text: The line, without the line end.
+        time: Seconds since the epoch, by the scheduler's clock.
+        seq: Number of the line, increasing over all works of a run; 0 if lines are not numbered.
     """
 
     name: str

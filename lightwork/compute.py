@@ -1,4 +1,4 @@
-"""What machine a work wants, as plain data. The runtime decides what it makes of it."""
+"""`CloudCompute` and `Mount`: the machine that a work needs, as plain data. The runtime interprets them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Mount(msgspec.Struct, frozen=True):
 
     Attributes:
         source: What to mount: a path or URL that the runtime understands.
-        mount_path: Absolute path, with forward slashes, of the folder where the work sees it. Left out, it
-            is ``/data/`` and the last name in `source`: ``/data/bar`` for ``s3://foo/bar/``.
+        mount_path: Absolute path of the folder in which the work sees the files, with forward slashes (default:
+            ``/data/`` and the last name in `source`: ``/data/bar`` for ``s3://foo/bar/``).
 
     Raises:
-        ConfigError: `source` is empty or has no last name, or `mount_path` is not absolute or the root.
+        ConfigError: `source` is empty or has no last name, or `mount_path` is relative or the root.
     """
 
     source: str
@@ -33,21 +33,21 @@ class Mount(msgspec.Struct, frozen=True):
         _check_text("Mount: mount_path", self.mount_path)
         if not posixpath.isabs(self.mount_path) or posixpath.normpath(self.mount_path).strip("/") == "":
             raise ConfigError(
-                f"Mount: mount_path must be the absolute path of a folder, as '/data' is, got {self.mount_path!r}"
+                f"Mount: mount_path must be an absolute path below the root, such as '/data', got {self.mount_path!r}"
             )
 
 
 class CloudCompute(msgspec.Struct, frozen=True):
-    """The machine a work asks for. A runtime rejects what it cannot provide.
+    """The machine that a work needs. A runtime rejects a machine that it cannot provide.
 
     Attributes:
-        name: Kind of machine, in the runtime's own words; ``default`` leaves the choice to the runtime.
-        disk_size: Disk in GB, 0 for the runtime's default.
+        name: Kind of machine, a name of the runtime; ``default`` leaves the choice to the runtime.
+        disk_size: Disk in GB; 0 for the runtime's default.
         idle_timeout: Seconds without a call after which the machine may be given back; None for never.
-        shm_size: Shared memory in MB, None for the runtime's default.
-        mounts: One mount, or a list of them.
-        colocation_group_id: Works that give the same id ask for the same machine.
-        interruptible: Whether a machine that can be taken away at any time, and costs less, will do.
+        shm_size: Shared memory in MB; None for the runtime's default.
+        mounts: One mount, or a list of mounts.
+        colocation_group_id: Works with the same id run on the same machine.
+        interruptible: Accept a cheaper machine that the provider may take away at any time.
 
     Raises:
         ConfigError: A field has the wrong type or an impossible value, or two mounts share a path.
@@ -75,7 +75,7 @@ class CloudCompute(msgspec.Struct, frozen=True):
 
     @property
     def mount_points(self) -> tuple[Mount, ...]:
-        """The mounts, however they were given."""
+        """The mounts as a tuple."""
         if self.mounts is None:
             return ()
         return (self.mounts,) if isinstance(self.mounts, Mount) else tuple(self.mounts)
@@ -84,7 +84,7 @@ class CloudCompute(msgspec.Struct, frozen=True):
 def _default_path(source: str) -> str:
     name = posixpath.basename(source.rpartition("://")[2].rstrip("/"))
     if name in ("", ".", ".."):
-        raise ConfigError(f"Mount: the source {source!r} has no name for its folder; give a mount_path")
+        raise ConfigError(f"Mount: cannot derive a folder name from source {source!r}; set mount_path")
     return f"/data/{name}"
 
 
@@ -94,9 +94,9 @@ def _check_text(name: str, value: object) -> None:
 
 
 def _check_size(name: str, value: object, unit: str, kinds: type | tuple[type, ...]) -> None:
-    # `not value >= 0` and not `value < 0`, so that nan is refused.
+    # `not value >= 0` refuses nan; `value < 0` would accept it.
     if isinstance(value, bool) or not isinstance(value, kinds) or not value >= 0:  # type: ignore[operator]
-        raise ConfigError(f"CloudCompute: {name} must be a number of {unit}, 0 or more, got {value!r}")
+        raise ConfigError(f"CloudCompute: {name} must be a number of {unit}, at least 0, got {value!r}")
 
 
 def _check_flag(name: str, value: object) -> None:
@@ -108,12 +108,12 @@ def _check_mounts(mounts: object) -> None:
     if mounts is None or isinstance(mounts, Mount):
         return
     if not isinstance(mounts, list) or not all(isinstance(mount, Mount) for mount in mounts):
-        raise ConfigError(f"CloudCompute: mounts must be a Mount or a list of them, got {mounts!r}")
+        raise ConfigError(f"CloudCompute: mounts must be a Mount or a list of Mounts, got {mounts!r}")
     seen: dict[str, Mount] = {}
     for mount in mounts:
         path = posixpath.normpath(mount.mount_path)
         if path in seen:
             raise ConfigError(
-                f"CloudCompute: two mounts share the path {path!r}: {seen[path].source!r} and {mount.source!r}"
+                f"CloudCompute: mount paths must differ, got {path!r} for {seen[path].source!r} and {mount.source!r}"
             )
         seen[path] = mount

@@ -1,8 +1,8 @@
-"""The configuration: one `Config`, made of layers, each value checked where it comes from.
+"""The configuration: one `Config`, merged from layers. Each value is checked in the layer that it comes from.
 
-A layer (file, environment, keyword arguments) is cut into `_Setting`s: a path of keys, a value, and the words
-that say where it stands. They are merged one by one, so a bad value is reported with its own origin, and a
-variable can change one key of a table that a file began.
+A layer (file, environment, keyword arguments) is split into `_Setting`s. A `_Setting` is a path of keys, a value and
+a text that names the origin. Settings are merged one by one. So an error names the origin of the bad value, and a
+variable can change one key of a table in the file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, Unpack
@@ -23,12 +24,12 @@ from lightwork.errors import ConfigError
 __all__ = ["LOG_DIR", "AppSettings", "Config", "Origin", "Settings", "WorkProfile", "find_config", "load_config"]
 
 LOG_DIR = ".lightwork/logs"
-"""Where the output of works is kept if nothing else is said, in the working directory."""
+"""Default folder for the output of works, relative to the working directory."""
 
 _PREFIX = "LIGHTWORK_"
 _TABLES = ("runtimes", "works")
-# Variables that are no keys: the mark on processes that lightwork starts, what the test suite sets.
-# The last three say to the commands which app they mean.
+# Variables with the prefix that are not configuration keys: the marks on processes that lightwork starts, and the
+# variables of the test suite. The last three tell the commands which app to use.
 _NO_KEYS = frozenset(
     {
         "LIGHTWORK_LAUNCH",
@@ -42,30 +43,31 @@ _NO_KEYS = frozenset(
 )
 
 _Text = Annotated[str, Meta(min_length=1)]
-# Nobody guesses sixteen characters; it stands in headers and addresses.
+# Sixteen characters cannot be guessed. The token is sent in headers and addresses, hence printable ASCII.
 _Token = Annotated[str, Meta(min_length=16, max_length=512, pattern=r"^[\x21-\x7e]+$")]
 _Port = Annotated[int, Meta(ge=0, le=65535)]
 _Count = Annotated[int, Meta(ge=1)]
-_Positive = Annotated[float, Meta(gt=0)]
-_NotNegative = Annotated[float, Meta(ge=0)]
-# 1 KiB holds the handshake; the header's length field ends at 4 GiB.
-_FrameSize = Annotated[int, Meta(ge=1024, le=2**32 - 1)]
+_Positive = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
+_NotNegative = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
+# The handshake fits in 1 KiB. The header's length field has 32 bits.
+_FrameSize = Annotated[int, Meta(ge=1024, le=2**32 - 1, extra={"unit": "bytes"})]
+_LogSize = Annotated[int, Meta(ge=1024 * 1024, extra={"unit": "bytes"})]
 
 _OptionsT = TypeVar("_OptionsT", bound=msgspec.Struct)
 
 
 class WorkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the configuration says about the works whose name matches a pattern.
+    """The settings of the works whose name matches a pattern.
 
     Attributes:
-        runtime: Name of the runtime profile they use.
+        runtime: Name of the profile or runtime of these works.
     """
 
     runtime: _Text
 
 
 class Origin(NamedTuple):
-    """One key of a configuration in force, its value, and the words that say where that stands."""
+    """One key of a configuration, its value, and a text that names the origin of the value."""
 
     key: str
     value: Any
@@ -108,41 +110,42 @@ class Settings(AppSettings, total=False):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """Everything that can be configured. Checked when made, immutable afterwards.
+    """All settings of an app. Values are checked when the object is made; the object is immutable.
 
     Attributes:
-        host: Address on which the scheduler listens for works.
-        port: Port of that listener, 0 for a free one.
-        advertise: Address that works dial, where it differs from `host`; None for what the runtime finds.
-        runtime: Profile or runtime of the works for which nothing else is said.
-        runtimes: Named profiles: ``kind`` (the runtime, by default the profile's own name) and its options.
-        works: Which profile works use, by pattern of their name as in `fnmatch`; the last match wins.
-        log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
-        json_logs: Whether log lines are JSON objects.
-        heartbeat: Seconds of silence on a link after which a heartbeat is due. None leaves it to the kernel, whose
-            keepalive notices a host that has vanished within half a minute and wakes nobody. With one, a link that
-            brings nothing for four times as long counts as broken: set it where something on the way, a tunnel or a
-            balancer, may keep a connection open that leads nowhere. A run that blocks its event loop is silent, too.
-        launch_timeout: Seconds that a worker has from its launch until it is ready to be welcomed.
-        reconnect_window: Seconds that a broken link may take to heal; then its worker counts as lost.
-        grace: Seconds between asking something to end and forcing it.
-        max_frame: Longest frame accepted on a link, in bytes.
-        max_unauthenticated: Connections that may be open at once without having proved a secret.
-        statuses_kept: Statuses that a work remembers.
-        journal: File that the app writes down what happens in; None for none.
-        resume: Whether to go on with what the journal holds, where it holds anything.
-        http: Whether the app has an HTTP side. None: where it is run by the command, and not where it is embedded.
-        http_host: Address of the HTTP side.
-        http_port: Port of the HTTP side, 0 for a free one. The default one is only where the search begins: where it
-            is taken the next ones are tried.
-        http_token: What clients of the HTTP side must show. None: nothing on loopback, else a token made for the run.
-        log_dir: Folder for the output of works: each run has a folder in it. Empty for none. None:
-            ``.lightwork/logs`` where there is an HTTP side, else none.
-        log_max_bytes: Bytes of output that are kept of each work; older lines go.
-        http_origins: Origins, ``https://example.org``, whose pages may ask beside the app's own.
+        host: Address on which the scheduler listens for workers (default: ``127.0.0.1``).
+        port: Port of that listener; 0 takes a free port (default: 0).
+        advertise: Address that workers dial, if it differs from `host` (default: None, the runtime finds it).
+        runtime: Profile or runtime of every work that has no other setting (default: ``local``).
+        runtimes: Named profiles: ``kind`` (the runtime; default: the profile's own name) and the runtime's options.
+        works: Profile by pattern of the work's name, as in `fnmatch`; the last match wins (default: none).
+        log_level: ``debug``, ``info``, ``warning``, ``error`` or ``critical`` (default: ``info``).
+        json_logs: Write each log record as one JSON object (default: no).
+        heartbeat: Seconds of silence on a link before a heartbeat is sent (default: None, no heartbeats). Without
+            heartbeats the kernel's keepalive notices a host that has vanished within half a minute, and wakes no
+            process. With a heartbeat, a link that is silent for four times as long counts as broken. Set it if a
+            tunnel or a load balancer may keep dead connections open. A run that blocks its event loop is silent too.
+        launch_timeout: Seconds from the launch of a worker until it must be ready (default: 60).
+        reconnect_window: Seconds that a broken link may take to heal; then the worker counts as lost (default: 30).
+        grace: Seconds between asking a run, a worker or a frontend to end and forcing it (default: 5).
+        max_frame: Longest frame accepted on a link, in bytes, from 1024 to 4294967295 (default: 64 MiB).
+        max_unauthenticated: Number of open connections that have not proved a secret yet (default: 256).
+        statuses_kept: Number of statuses that each work keeps (default: 100).
+        journal: File in which the app records its events (default: None, no journal).
+        resume: Continue from the journal if it holds an unfinished run (default: no).
+        http: Serve the dashboard and the HTTP API (default: None, yes under ``lightwork run``, no if embedded).
+        http_host: Address of the HTTP server (default: ``127.0.0.1``).
+        http_port: Port of the HTTP server; 0 takes a free port (default: 7501, and the next ports if it is taken).
+        http_token: Token that HTTP clients must send, 16 to 512 printable ASCII characters (default: None, no token
+            on loopback, a random token for each run elsewhere).
+        http_origins: Origins, ``https://example.org``, whose pages may send requests, beside the app's own origin
+            (default: none).
+        log_dir: Folder for the output of works; each run makes a folder in it. Empty: keep no output (default: None,
+            ``.lightwork/logs`` if there is an HTTP server, otherwise keep no output).
+        log_max_bytes: Bytes of output kept for each work, at least 1 MiB; older lines are deleted (default: 64 MiB).
 
     Raises:
-        ConfigError: A value has the wrong type or is out of range; names the key and the value.
+        ConfigError: A value has the wrong type or is out of range. The message names the key and the value.
     """
 
     host: _Text = "127.0.0.1"
@@ -168,7 +171,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     http_token: _Token | None = None
     http_origins: list[_Text] = []
     log_dir: str | None = None
-    log_max_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    log_max_bytes: _LogSize = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -180,11 +183,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if "kind" in options:
                 _check_option(_Setting(("runtimes", profile, "kind"), options["kind"], "given to Config"))
 
-    def replaced(self, **settings: Unpack[Settings]) -> Config:
-        """A copy with other values; those that are None stay as they are.
+    def replaced(self, **settings: Any) -> Config:
+        """Return a copy with these values. A value of None leaves the key unchanged.
 
         Raises:
-            ConfigError: A key is unknown, or a value bad.
+            ConfigError: A key is unknown or a value is invalid.
         """
         merged: dict[str, Any] = {}
         origins: dict[str, str] = dict(self.__dict__.get("origins", {}))
@@ -195,11 +198,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return config
 
     def runtime_for(self, work_name: str, own: str | None = None) -> str:
-        """Name of the profile that a work uses.
+        """Return the name of the profile that a work uses.
 
         Args:
-            work_name: Its name in the tree, ``root.trials.0``.
-            own: What the work's own ``runtime=`` says; it wins over the configuration.
+            work_name: The work's name in the tree, ``root.trials.0``.
+            own: The ``runtime=`` argument of the work, if it has one. It wins over the configuration.
         """
         if own is not None:
             return own
@@ -211,21 +214,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.runtime
 
     def profile(self, name: str) -> tuple[str, dict[str, Any]]:
-        """The runtime behind a profile's name, and a copy of the profile's options without ``kind``.
+        """Return the runtime of a profile and a copy of the profile's options without ``kind``.
 
-        A name without a profile is a runtime's own name, without options.
+        A name that has no profile is the name of a runtime; its options are empty.
         """
         options = dict(self.runtimes.get(name, {}))
         kind: str = options.pop("kind", name)
         return kind, options
 
     def options(self, name: str, kind: type[_OptionsT]) -> _OptionsT:
-        """The options of a profile as a Struct of the type that the runtime declares.
+        """Return the options of a profile as a Struct of the type that the runtime declares.
 
-        Strings are converted where another type is wanted, as variables of the environment only give strings.
+        Strings are converted to the declared type, because environment variables are strings.
 
         Raises:
-            ConfigError: A key is unknown to the runtime, missing, or has a bad value.
+            ConfigError: A key is unknown to the runtime or missing, or a value is invalid.
         """
         given = self.profile(name)[1]
         known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
@@ -237,12 +240,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
+            if missing := re.match(r"Object missing required field `([^`]*)`$", str(error)):
+                raise ConfigError(f"runtimes.{name} must have the key {missing[1]!r}") from None
             raise ConfigError(f"runtimes.{name}: {_lower(str(error))}") from None
 
     def explained(self) -> list[Origin]:
-        """Every key in the order of the attributes, tables down to the keys of a profile, each with its origin.
+        """Return every key with its value and origin, in the order of the attributes.
 
-        Where a value is nobody's but lightwork's own, that is ``default``.
+        A table is expanded down to the keys of each profile. The origin of a default value is ``default``.
         """
         found: list[Origin] = []
         origins: dict[str, str] = self.__dict__.get("origins", {})
@@ -265,11 +270,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 export("lightwork", Config)
 
 _RENAMED = {"max_strangers": "max_unauthenticated"}
-"""Former names of keys, which are still taken."""
+"""Former names of keys. They are still accepted."""
 
 
 class _Setting(NamedTuple):
-    """One value of one layer. `text` says that it is a string from the environment, to be parsed."""
+    """One value of one layer. `text`: the value is a string from the environment and must be parsed."""
 
     path: tuple[str, ...]
     value: Any
@@ -280,11 +285,19 @@ class _Setting(NamedTuple):
     def key(self) -> str:
         return ".".join(self.path)
 
-    def bad(self, why: str) -> ConfigError:
+    @property
+    def shown(self) -> str:
+        """The value for an error message: bounded, and never the token."""
+        if self.key == "http_token":
+            return f"{len(self.value)} characters" if isinstance(self.value, str) else type(self.value).__name__
         shown = repr(self.value)
-        if len(shown) > 200:
-            shown = f"{shown[:200]}..."
-        return ConfigError(f"{self.key} = {shown} ({self.where}): {why}")
+        return f"{shown[:200]}..." if len(shown) > 200 else shown
+
+    def must_be(self, expected: str) -> ConfigError:
+        return ConfigError(f"{self.key} must be {expected}, got {self.shown} ({self.where})")
+
+    def bad(self, why: str) -> ConfigError:
+        return ConfigError(f"{self.key} = {self.shown} ({self.where}): {why}")
 
 
 def load_config(
@@ -297,23 +310,23 @@ def load_config(
     """Read the configuration: defaults, then the file, then the environment, then `overrides`.
 
     Args:
-        file: A TOML file; of one named ``pyproject.toml`` the table ``[tool.lightwork]`` is read. None looks
-            in `cwd` and its parents for the first folder with a ``lightwork.toml`` or a ``pyproject.toml``
-            (where both are, ``lightwork.toml`` is read) and does without a file if there is none.
-        environ: Variables, by default those of the process. ``LIGHTWORK_PORT`` is the key ``port``,
-            ``LIGHTWORK_RUNTIMES__GPU__KIND`` the key ``runtimes.gpu.kind``. Values are parsed to the key's
-            type; whole tables, lists and objects are JSON. An empty variable counts as not set.
-        overrides: Keyword arguments or what the command line gave; None values are ignored.
-        cwd: Where the search for a file starts, by default the working directory.
+        file: A TOML file. In a file named ``pyproject.toml`` the table ``[tool.lightwork]`` is read. None searches
+            `cwd` and its parents for the first folder with a ``lightwork.toml`` or a ``pyproject.toml``. If a folder
+            has both, ``lightwork.toml`` is read. If no folder has one, no file is read.
+        environ: Environment variables (default: those of the process). ``LIGHTWORK_PORT`` sets the key ``port``,
+            ``LIGHTWORK_RUNTIMES__GPU__KIND`` the key ``runtimes.gpu.kind``. Values are parsed to the type of the
+            key. Tables and lists are written as JSON. An empty variable counts as not set.
+        overrides: Keyword arguments, or options of the command line. None values are ignored.
+        cwd: Folder where the search for a file starts (default: the working directory).
 
     Raises:
-        ConfigError: The file cannot be read or is no TOML, a key is unknown, or a value is bad. The message
-            names the key, the value and where it stands, and the nearest valid key where there is one.
+        ConfigError: The file cannot be read or is not valid TOML, a key is unknown, or a value is invalid. The message
+            names the key, the value and its origin. For an unknown key it names the nearest valid key, if any.
     """
     if file is None:
         file = find_config(cwd)
     elif not Path(file).is_file():
-        raise ConfigError(f"there is no configuration file {str(file)!r}")
+        raise ConfigError(f"configuration file not found: {str(file)!r}")
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if file is not None:
@@ -326,10 +339,10 @@ def load_config(
     for pattern, fields in merged.get("works", {}).items():
         if "runtime" not in fields:
             where = origins.get(f"works.{pattern}", "")
-            raise ConfigError(f"works.{pattern} ({where}): the key 'runtime' is missing")
+            raise ConfigError(f"works.{pattern} must have the key 'runtime' ({where})")
         merged["works"][pattern] = WorkProfile(**fields)
     config = Config(**merged)
-    config.__dict__["origins"] = origins  # for the messages of `Config.options`; no part of the value
+    config.__dict__["origins"] = origins  # for error messages; not part of the value
     return config
 
 
@@ -337,7 +350,7 @@ def load_config(
 
 
 def find_config(cwd: Path | str | None = None) -> Path | None:
-    """The file that `load_config` reads, None if there is none."""
+    """Return the file that `load_config` reads, or None if no file is found."""
     folder = Path.cwd() if cwd is None else Path(cwd)
     for place in (folder.absolute(), *folder.absolute().parents):
         for name in ("lightwork.toml", "pyproject.toml"):
@@ -352,13 +365,13 @@ def _from_file(file: Path) -> Iterator[_Setting]:
     try:
         table: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the configuration file {str(file)!r} cannot be read: {error}") from error
+        raise ConfigError(f"cannot read the configuration file {str(file)!r}: {error}") from error
     where = f"in {file}"
     if file.name == "pyproject.toml":
         for depth, key in enumerate(("tool", "lightwork"), 1):
             table = table.get(key, {})
             if not isinstance(table, dict):
-                raise _Setting(("tool", "lightwork")[:depth], table, where).bad("expected a table")
+                raise _Setting(("tool", "lightwork")[:depth], table, where).must_be("a table")
     for key, value in table.items():
         yield from _flatten(_Setting((key,), value, where))
 
@@ -385,7 +398,7 @@ def _from_overrides(overrides: Mapping[str, Any]) -> Iterator[_Setting]:
 
 
 def _flatten(setting: _Setting) -> Iterator[_Setting]:
-    """The settings of a table, down to single keys of a profile; anything else as it is."""
+    """Yield the settings of a table, one for each key of a profile. Yield any other setting unchanged."""
     path, value = setting.path, setting.value
     if path[0] not in _TABLES or len(path) >= 3:
         yield setting
@@ -393,15 +406,15 @@ def _flatten(setting: _Setting) -> Iterator[_Setting]:
     if isinstance(value, WorkProfile):
         value = {"runtime": value.runtime}
     if not isinstance(value, Mapping):
-        raise setting.bad("expected a table")
+        raise setting.must_be("a table")
     if len(path) == 2 and not value:
-        yield setting  # an empty profile is there all the same
+        yield setting  # an empty profile still exists
     for key, inner in value.items():
         yield from _flatten(setting._replace(path=(*path, str(key)), value=inner))
 
 
 def _as_spelled(path: tuple[str, ...], merged: Mapping[str, Any]) -> tuple[str, ...]:
-    """The path with the capitals that a file gave its keys; variables have none of their own."""
+    """Return the path in the case that the file uses for its keys. The case of a variable's name carries no meaning."""
     spelled: list[str] = []
     table: Any = merged
     for key in path:
@@ -416,14 +429,14 @@ def _parse_json(setting: _Setting) -> Any:
     try:
         return msgspec.json.decode(setting.value)
     except msgspec.DecodeError as error:
-        raise setting.bad(f"expected JSON: {_lower(str(error))}") from None
+        raise setting.must_be(f"valid JSON ({_lower(str(error))})") from None
 
 
 # --- merging and checking --------------------------------------------------------------------------
 
 
 def _merge(merged: dict[str, Any], origins: dict[str, str], setting: _Setting) -> None:
-    """Check a setting and put it in its place."""
+    """Check a setting and store it under its path."""
     setting = setting._replace(path=(_RENAMED.get(setting.path[0], setting.path[0]), *setting.path[1:]))
     value = _checked(setting)
     table = merged
@@ -456,17 +469,17 @@ def _checked(setting: _Setting) -> Any:
 
 
 def _check_option(setting: _Setting) -> Any:
-    """An option of a profile. Only ``kind`` is known here, the rest is the runtime's to check."""
+    """Check the option ``kind`` of a profile. The runtime checks its own options."""
     return _converted(setting, _Text) if setting.path[2:] == ("kind",) else setting.value
 
 
 def _convert(setting: _Setting) -> Any:
-    """The value of a top-level key in the type of its field."""
+    """Return the value of a top-level key, converted to the type of its field."""
     if setting.path[0] == "log_level" and isinstance(setting.value, str):
         setting = setting._replace(value=setting.value.lower())
     value = _converted(setting, _types()[setting.path[0]], strict=not setting.text)
     if isinstance(value, float) and not math.isfinite(value):
-        raise setting.bad("expected a finite number")
+        raise setting.must_be("a finite number of seconds")
     return value
 
 
@@ -474,15 +487,65 @@ def _converted(setting: _Setting, kind: Any, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(setting.value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise setting.bad(_lower(str(error))) from None
+        said = str(error)
+        expected = _expected(kind) if said.startswith(("Expected `", "Invalid enum value")) else ""
+        if not expected:
+            raise setting.bad(_lower(said)) from None
+        # An option of a runtime is reported as it is written in the file: `runtimes.gpu.pull = 'often' (in ...)`.
+        raise (
+            setting.bad(f"must be {expected}") if setting.path[0] == "runtimes" else setting.must_be(expected)
+        ) from None
+
+
+def _expected(kind: Any) -> str:
+    """Return the values that a type accepts, as text for an error message; empty if the type has no short text."""
+    from msgspec import inspect
+
+    return _described(inspect.type_info(kind))
+
+
+def _described(info: Any, unit: str = "") -> str:
+    from msgspec import inspect
+
+    match info:
+        case inspect.Metadata(type=inner, extra=extra):
+            return _described(inner, (extra or {}).get("unit", unit))
+        case inspect.UnionType(types=types):
+            # None stands for a key that is left out; a file and a variable cannot contain it.
+            parts = [_described(part) for part in types if not isinstance(part, inspect.NoneType)]
+            return " or ".join(parts) if all(parts) else ""
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return (f"a whole number of {unit}" if unit else "an integer") + _bounds(info)
+        case inspect.FloatType():
+            return (f"a number of {unit}" if unit else "a number") + _bounds(info)
+        case inspect.StrType(min_length=shortest, max_length=longest, pattern=pattern):
+            if pattern is not None:
+                return f"{shortest} to {longest} printable ASCII characters without spaces" if longest else ""
+            return "a non-empty string" if shortest else "a string"
+        case inspect.LiteralType(values=values):
+            return f"one of {', '.join(map(repr, values))}"
+        case inspect.ListType(item_type=item):
+            return f"a list in which each item is {each}" if (each := _described(item)) else ""
+        case _:
+            return ""
+
+
+def _bounds(info: Any) -> str:
+    if info.ge is not None and info.le is not None:
+        return f" from {info.ge} to {info.le}"
+    if info.ge is not None:
+        return f", at least {info.ge}"
+    return f" greater than {info.gt}" if info.gt is not None else ""
 
 
 def _unknown(setting: _Setting, key: str, valid: tuple[str, ...] | list[str]) -> ConfigError:
     from difflib import get_close_matches
 
     near = get_close_matches(key, valid, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(sorted(valid))}"
-    return setting.bad(f"there is no key {key!r}; {hint}")
+    hint = f"did you mean {near[0]!r}?" if near else f"the valid keys are {', '.join(sorted(valid))}"
+    return ConfigError(f"unknown key {setting.key} ({setting.where}): {hint}")
 
 
 @functools.cache

@@ -1,9 +1,9 @@
-"""How the apps that run on this machine are found: a file for each, which its process holds locked.
+"""Discovery of the apps that run on this machine. Each app has a file, which its process holds locked.
 
-The files are in ``lightwork-<uid>/apps`` in ``$XDG_RUNTIME_DIR``, or in the folder for temporary files; nobody else
-can read them, because a file may hold the token of its app. A process that dies lets go of the lock, whatever
-killed it, so a file that can be locked is left over from one that died; whoever comes upon it removes it. A pid
-alone would not tell: it is given out again.
+The files are in ``lightwork-<uid>/apps`` in ``$XDG_RUNTIME_DIR``, or in the folder for temporary files. Only the user
+can read them, because a file may hold the token of its app. The kernel releases the lock when the process dies,
+whatever killed it. So a file that can be locked is left over from a dead app, and the next reader removes it. A pid
+alone would not show this, because the kernel reuses pids.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = ["AppFile", "announce", "apps_folder", "running_apps"]
 
 
 class AppFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a running app says of itself.
+    """The entry of a running app.
 
     Attributes:
-        run: Id of the run, which names the file.
-        name: The app's name, for people; several may have the same.
-        file: The Python file it was made in, None where that is not known.
-        pid: Its process.
-        url: Where its HTTP side listens.
-        token: What requests must show, None where nothing is asked.
+        run: Id of the run; the file's name.
+        name: Name of the app, not necessarily unique.
+        file: The Python file that made the app, None if unknown.
+        pid: Process id.
+        url: Address of the HTTP server.
+        token: Token that requests must send, None if no token is required.
         started_at: Seconds since the epoch.
-        logs: Absolute path of the folder with the works' output, None where it is not kept.
+        logs: Absolute path of the folder with the works' output, None if output is not kept.
     """
 
     run: str
@@ -51,14 +51,14 @@ class AppFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apps_folder() -> Path:
-    """The folder with the files. It need not exist."""
+    """Return the folder with the files. It may not exist."""
     parent = os.environ.get("XDG_RUNTIME_DIR")
     base = parent if parent and os.access(parent, os.W_OK) else tempfile.gettempdir()
     return Path(base) / f"lightwork-{os.getuid()}" / "apps"
 
 
 def announce(app: AppFile) -> Callable[[], None]:
-    """Let the app be found, until the returned function is called or this process ends.
+    """Publish the app until the returned function is called or this process ends.
 
     Raises:
         PlatformError: The folder cannot be made, or belongs to another user.
@@ -67,7 +67,7 @@ def announce(app: AppFile) -> Callable[[], None]:
     try:
         _open_folder(folder)
         path = folder / f"{app.run}.json"
-        # Locked before it has its name: whoever finds it finds it locked.
+        # Locked before the rename, so every reader finds the file locked.
         descriptor, aside = tempfile.mkstemp(prefix=f".{app.run}-", dir=folder)
         try:
             os.write(descriptor, msgspec.json.encode(app))
@@ -78,7 +78,7 @@ def announce(app: AppFile) -> Callable[[], None]:
             os.unlink(aside)
             raise
     except OSError as error:
-        raise PlatformError(f"the app cannot be made known in {folder}: {error}") from error
+        raise PlatformError(f"cannot publish the app in {folder}: {error}") from error
     open_descriptors = [descriptor]
 
     def withdraw() -> None:
@@ -91,10 +91,10 @@ def announce(app: AppFile) -> Callable[[], None]:
 
 
 def running_apps() -> list[AppFile]:
-    """The apps of this user that run on this machine, the latest first. Removes what dead ones left behind.
+    """Return the running apps of this user on this machine, the latest first. Remove the files of dead apps.
 
     Raises:
-        PlatformError: The folder belongs to another user, so what is in it cannot be trusted.
+        PlatformError: The folder belongs to another user, so its content cannot be trusted.
     """
     folder = apps_folder()
     try:
@@ -115,30 +115,32 @@ def _open_folder(folder: Path) -> None:
 
 
 def _check_owner(folder: Path) -> None:
-    """Where temporary files are everybody's, another user could have made the folder first."""
+    """Refuse a folder of another user, who may have made it first where every user can write temporary files."""
     info = folder.lstat()
     if info.st_uid != os.getuid() or not stat.S_ISDIR(info.st_mode):
-        raise PlatformError(f"{folder} is not a folder of this user's: remove it, or set XDG_RUNTIME_DIR to one")
+        raise PlatformError(
+            f"{folder} must be a folder of the current user: remove it, or set XDG_RUNTIME_DIR to your own"
+        )
 
 
 def _read(path: Path) -> AppFile | None:
-    """The app of a file; None if it is not running, and then the file is removed."""
+    """Return the app of a file. If the app is not running, remove the file and return None."""
     try:
         with path.open("rb") as file:
             if _is_held(file.fileno()):
                 app = msgspec.json.decode(file.read(), type=AppFile)
                 return app if _exists(app.pid) else None
             path.unlink()
-    except FileNotFoundError:  # it ended, or somebody else has removed it
+    except FileNotFoundError:  # the app ended, or another reader removed the file
         return None
-    except msgspec.MsgspecError:  # of another version, and running: its own version finds it
+    except msgspec.MsgspecError:  # a running app of another version, which can read this file
         return None
     return None
 
 
 def _is_held(descriptor: int) -> bool:
     try:
-        # Shared, so that two who look at the same time do not take each other for the app.
+        # Shared, so that two readers at the same time do not take each other for the app.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -146,7 +148,7 @@ def _is_held(descriptor: int) -> bool:
 
 
 def _exists(pid: int) -> bool:
-    """Whether there is such a process. A child that it forked holds its lock when it has gone itself."""
+    """Return whether the process exists. The lock alone is no proof: a forked child keeps it after the app has died."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
-"""Every error that lightwork raises, by what you should do about it.
+"""Every error that lightwork raises, grouped by what you should do about it.
 
-`UsageError` and its children: the program is wrong; mend the line that raised. `WorkError` and its
-children: a call did not succeed; the reason is in the type. `PlatformError`: the runtime could not
-provide what was asked. `ProtocolError`: whoever is at the other end of a connection is not ours.
+`UsageError` and its subclasses: the program is wrong; correct the line that raised. `WorkError` and its subclasses: a
+call did not succeed; the type tells the reason. `PlatformError`: the runtime could not provide what was requested.
+`ProtocolError`: the peer of a connection broke the protocol.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ __all__ = [
 
 
 class LightworkError(Exception):
-    """The base of every error of lightwork."""
+    """Base class of every error of lightwork."""
 
 
 class UsageError(LightworkError):
-    """The program uses lightwork in a way that cannot work; the message says how to mend it."""
+    """The program uses lightwork wrongly. The message says how to correct it."""
 
 
 class ComponentError(UsageError, TypeError):
-    """A component is built or placed wrongly: no ``run``, no ``super().__init__()``, two parents, ..."""
+    """A component is built or placed wrongly: no ``run``, no call of ``super().__init__()``, two parents, ..."""
 
 
 class StateError(UsageError, TypeError, AttributeError):
-    """A state attribute that was not declared, or a value that the state cannot hold.
+    """A state attribute was not set in ``__init__``, or the state cannot hold a value.
 
-    It is an `AttributeError` too, so that ``hasattr`` and ``getattr`` with a default stay well-behaved.
+    It is also an `AttributeError`, so that ``hasattr`` and ``getattr`` with a default work as usual.
     """
 
 
@@ -59,40 +59,40 @@ class ArgumentsError(UsageError, TypeError):
 
 
 class ConfigError(UsageError, ValueError):
-    """A key of the configuration is unknown, or its value is bad; names the key and where it stands."""
+    """A configuration key is unknown, or its value is invalid. The message names the key and the origin."""
 
 
 class JournalError(LightworkError):
-    """A journal cannot be used: in use, damaged, of another app or a newer version, or it cannot be written."""
+    """A journal cannot be used: it is in use, damaged, not writable, or of another app or a newer version."""
 
 
 class LayoutError(UsageError, ValueError):
-    """``configure_layout`` raised or gave what cannot be shown, or a `Frontend` cannot be served."""
+    """``configure_layout`` raised or returned an invalid layout, or a `Frontend` cannot be served."""
 
 
 class ScheduleError(UsageError, ValueError):
-    """A cron pattern is none; names the pattern and the field, and gives an example."""
+    """Invalid cron pattern. The message names the pattern and the field, and has an example."""
 
 
 class ProposalRefused(LightworkError):
-    """A running work refused a change that the flow made to its state."""
+    """A running work refused a change that the flow proposed to its state."""
 
 
 class AppEnded(LightworkError):
-    """The app ended before what was waited for came true."""
+    """The app ended before an awaited condition became true."""
 
 
 class AppUnreachable(LightworkError):
-    """No app answers where one was expected: it has ended, is somewhere else, or what answers is no app."""
+    """No app answers at the expected address: it has ended, listens elsewhere, or another program answers."""
 
 
 class RequestFailed(LightworkError):
-    """A running app did not do what a `lightwork.client.Client` asked.
+    """A running app rejected a request of a `lightwork.client.Client`.
 
     Attributes:
-        code: Why, for programs: ``unknown_work``, ``refused``, ...; see ``docs/http.md``.
+        code: Machine-readable reason: ``unknown_work``, ``refused``, ...; see ``docs/http.md``.
         status: The HTTP status.
-        detail: What else the app says, by name.
+        detail: Further fields of the response, by name.
     """
 
     def __init__(self, message: str, *, code: str, status: int = 0, detail: dict[str, object] | None = None) -> None:
@@ -107,7 +107,7 @@ class FlowFailed(LightworkError):
 
 
 class PlatformError(LightworkError):
-    """The runtime cannot provide what was asked: a quota, a capacity, a missing engine."""
+    """The runtime cannot provide what was requested: a quota or a capacity is exhausted, or an engine is missing."""
 
 
 LightningPlatformException = PlatformError
@@ -116,12 +116,12 @@ LightningPlatformException = PlatformError
 class WorkError(LightworkError):
     """A call failed in its work.
 
-    Raised itself where the exception's own class is not imported here; its children say that the call
-    failed for another reason than an exception of the user's.
+    `WorkError` itself replaces an exception of ``run`` whose class is not imported in this process. A subclass means
+    that the call failed for a reason other than an exception of ``run``.
 
     Attributes:
         work: Name of the work, ``root.trials.0``.
-        type_name: Qualified name of the remote exception's class, empty for the children.
+        type_name: Qualified name of the remote exception's class, empty for the subclasses.
     """
 
     def __init__(self, message: str, *, work: str = "", type_name: str = "") -> None:
@@ -138,7 +138,7 @@ class WorkError(LightworkError):
 
 
 class CallTimeout(WorkError, TimeoutError):
-    """The call took longer than the work's ``timeout``, or its machine did not come up in time."""
+    """The call took longer than the work's ``timeout``, or its machine did not start in time."""
 
 
 class InvalidReturnValue(WorkError, TypeError):
@@ -146,19 +146,19 @@ class InvalidReturnValue(WorkError, TypeError):
 
 
 class WorkerDied(WorkError):
-    """The work's process ended, or was lost, while the call was with it."""
+    """The work's process died or was lost during the call."""
 
 
 class LaunchFailed(WorkError, PlatformError):
-    """The work's process could not be started, or never came up; the cause is chained where it is an exception."""
+    """The work's process could not be started or did not become ready. If an exception caused it, it is chained."""
 
 
 class CallStopped(WorkError):
-    """The work was stopped before the call was done."""
+    """The work was stopped before the call finished."""
 
 
 class ProtocolError(LightworkError):
-    """The peer of a connection sent what it must not; the connection is closed."""
+    """The peer of a connection broke the protocol. The connection is closed."""
 
 
 class RemoteTraceback(Exception):

@@ -1,8 +1,8 @@
-"""`Frontend`, what ``configure_layout`` may return: a user interface that the app serves while it runs.
+"""`Frontend`: a user interface that ``configure_layout`` returns and the app serves.
 
-A request names a file in three steps, each of which can only refuse: `path_parts` takes the path apart without
-looking at the disk, `find_file` follows symbolic links to what is really there, and what is not inside of the folder
-then does not exist. CVE-2024-5980 is what becomes of joining the two strings instead.
+A request is resolved to a file in three steps, and each step can only refuse. `path_parts` splits the path without
+reading the disk. `find_file` resolves symbolic links. A result outside of the folder counts as not found. Joining the
+two strings instead is the mistake of CVE-2024-5980.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INDEX = "index.html"
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 _SHUTDOWN = 1.0
-"""Seconds that answers on their way out get when the server stops."""
+"""Seconds that open responses get to finish when the server stops."""
 
 _TYPES = {
     ".css": "text/css",
@@ -50,55 +50,56 @@ _TYPES = {
     ".woff2": "font/woff2",
     ".xml": "text/xml",
 }
-"""What browsers insist on; what a machine's own table says of these differs from machine to machine."""
+"""Types that browsers require. The tables of the operating system differ from machine to machine."""
 
 
 class Frontend(abc.ABC):
     """A user interface of a component. Return one from ``configure_layout``; the app starts and stops its server.
 
-    Subclass it for a server of your own. Both methods may be ``async def``, in the app's loop, or plain; a plain one
-    runs in a thread and returns as soon as the server is up, or gone.
+    Subclass it for your own server. Both methods may be ``async def`` or plain. An ``async def`` runs in the app's
+    event loop. A plain method runs in a thread and must return as soon as the server has started, or stopped.
 
     Attributes:
-        root_path: Prefix of its addresses, ``/docs``; None for none. The app passes it to `start_server`.
+        root_path: Prefix of all addresses, ``/docs``; None for no prefix. The app passes it to `start_server`.
     """
 
     root_path: str | None = None
 
     @abc.abstractmethod
     def start_server(self, host: str, port: int, root_path: str = "") -> Any:
-        """Serve on that address; return when requests are answered.
+        """Start the server. Return when it answers requests.
 
-        What it raises fails the app. It then has cleaned up after itself, and so where it is cancelled: `stop_server`
-        is only called after it has returned.
+        An exception fails the app. `stop_server` is only called after this method has returned, so clean up before
+        you raise or are cancelled.
 
         Args:
-            host: Address to bind, and no other.
-            port: Port to bind. It was free a moment ago; `OSError` with ``EADDRINUSE`` brings another.
-            root_path: Prefix under which requests arrive; left out where there is none.
+            host: The only address to bind.
+            port: Port to bind. It was free a moment ago. After an `OSError` with ``EADDRINUSE`` the app calls again
+                with another port.
+            root_path: Prefix under which requests arrive; not passed if there is no prefix.
         """
 
     @abc.abstractmethod
     def stop_server(self) -> Any:
-        """Stop serving and let go of everything; return when that is done. Cancelled when it takes too long."""
+        """Stop the server and release its resources, then return. It is cancelled if it takes too long."""
 
 
 class StaticWebFrontend(Frontend):
-    """Serves a folder of files, by aiohttp in the app's own loop.
+    """Serves a folder of files with aiohttp, in the app's event loop.
 
-    ``/`` is the folder's ``index.html``, and so it is for folders inside. It answers GET and HEAD, with ``ETag`` and
-    ``Last-Modified``. Nothing outside of the folder is served; a symbolic link that leads out of it is not found.
-    Two of the same folder and prefix are equal.
+    ``/`` is the ``index.html`` of the folder; each subfolder is served by its own ``index.html``. It answers GET and
+    HEAD, with ``ETag`` and ``Last-Modified``. Nothing outside of the folder is served: a symbolic link that leads out
+    of it is not found. Two instances with the same folder and prefix are equal.
 
     Args:
-        serve_dir: The folder, with at least a file ``index.html`` inside; relative to the working directory.
-        root_path: Prefix of all addresses, ``/docs``; None for none.
+        serve_dir: Folder with at least an ``index.html``; relative to the working directory.
+        root_path: Prefix of all addresses, ``/docs``; None for no prefix.
 
     Attributes:
-        serve_dir: The folder, absolute.
+        serve_dir: Absolute path of the folder.
 
     Raises:
-        LayoutError: There is no such folder, no ``index.html`` in it, or `root_path` is no prefix.
+        LayoutError: The folder is missing or has no ``index.html``, or `root_path` is not a valid prefix.
     """
 
     def __init__(self, serve_dir: str | os.PathLike[str], root_path: str | None = None) -> None:
@@ -118,17 +119,19 @@ class StaticWebFrontend(Frontend):
         return f"{type(self).__name__}({str(self.serve_dir)!r}, root_path={self.root_path!r})"
 
     async def start_server(self, host: str, port: int, root_path: str = "") -> None:
-        """Serve on that address, under `root_path` or else the prefix given to the constructor.
+        """Start serving under `root_path`, or under the prefix of the constructor if `root_path` is empty.
+
+        After an error or a cancellation nothing is left running.
 
         Raises:
-            OSError: The address cannot be bound. Nothing is left then, nor where it is cancelled.
-            UsageError: It serves already.
-            LayoutError: `root_path` is no prefix.
+            OSError: The address cannot be bound.
+            UsageError: The server is already running.
+            LayoutError: `root_path` is not a valid prefix.
         """
         from aiohttp import web
 
         if self._runner is not None:
-            raise UsageError(f"{self!r} serves already: make one for each component")
+            raise UsageError(f"{self!r} is already serving: make one StaticWebFrontend for each component")
         app = web.Application()
         app.add_routes(self.routes(root_path or self.root_path or ""))
         runner = self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN)
@@ -140,16 +143,16 @@ class StaticWebFrontend(Frontend):
             raise
 
     async def stop_server(self) -> None:
-        """Stop serving. Where it does not serve, nothing happens."""
+        """Stop serving. Do nothing if the server is not running."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
 
     def routes(self, prefix: str = "") -> list[web.RouteDef]:
-        """The routes of an aiohttp application that serve the folder under `prefix`, the full path of the mount.
+        """Return the routes of an aiohttp application that serve the folder under `prefix`, the full path of the mount.
 
         Raises:
-            LayoutError: `prefix` is no prefix.
+            LayoutError: `prefix` is not a valid prefix.
         """
         from aiohttp import web
 
@@ -161,13 +164,13 @@ class StaticWebFrontend(Frontend):
         """Answer a GET or HEAD request whose path, after `prefix`, names a file.
 
         Raises:
-            aiohttp.web.HTTPNotFound: It names none that is inside of the folder and may be read.
+            aiohttp.web.HTTPNotFound: The path names no readable file inside of the folder.
         """
         import asyncio
 
         from aiohttp import web
 
-        # The path as it was sent: routers match, and `match_info` holds, a decoded one.
+        # The path as it was sent. Routers and `match_info` use a decoded path.
         raw = request.rel_url.raw_path
         if not raw.startswith(prefix):
             raise web.HTTPNotFound
@@ -176,7 +179,7 @@ class StaticWebFrontend(Frontend):
         if found is None:
             raise web.HTTPNotFound
         if found.is_folder and not raw.endswith("/"):
-            # Links in an index are relative to its folder. A relative address holds behind any proxy too.
+            # Links in an index are relative to its folder. A relative address also works behind a proxy.
             last = request.rel_url.raw_path.rpartition("/")[2]
             query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
             return web.Response(status=308, headers={"Location": f"./{quote(last, safe='%')}/{query}"})
@@ -184,17 +187,18 @@ class StaticWebFrontend(Frontend):
 
 
 class FoundFile(NamedTuple):
-    """What a request names. `is_folder`: a folder, and `path` is its index."""
+    """The file that a request names. `is_folder`: the request names a folder, and `path` is its index."""
 
     path: Path
     is_folder: bool
 
 
 def path_parts(raw: str) -> tuple[str, ...] | None:
-    """The names in the path of a request, percent-encoded as it arrives; None for one that no file can have.
+    """Return the names in the percent-encoded path of a request, or None if no file can have this path.
 
-    Taken apart first and decoded then, once: an encoded separator is part of a name, and no name has one. Refused are
-    ``.`` and ``..``, empty names but for the last (a slash at the end), backslashes, NUL and what is not UTF-8.
+    The path is split first and then decoded once. So an encoded separator becomes part of a name, and such a name is
+    refused. Also refused: ``.`` and ``..``, empty names except the last (a final slash), backslashes, NUL and invalid
+    UTF-8.
     """
     if not raw.startswith("/"):
         return None
@@ -214,10 +218,10 @@ _SEPARATORS = frozenset("/\\\0")
 
 
 def find_file(folder: Path, raw: str) -> FoundFile | None:
-    """The file inside of `folder` that the path of a request names, a folder's ``index.html`` for a folder.
+    """Return the file inside of `folder` that the path of a request names; for a folder, its ``index.html``.
 
-    None where there is none: not a regular file, not readable, or outside of `folder` when symbolic links are
-    followed. `folder` is absolute and has no symbolic link in it.
+    Return None if the file is missing, not regular, not readable, or outside of `folder` after symbolic links are
+    resolved. `folder` must be absolute and without symbolic links.
     """
     parts = path_parts(raw)
     if parts is None:
@@ -235,10 +239,10 @@ def find_file(folder: Path, raw: str) -> FoundFile | None:
 
 
 def _inside(folder: Path, path: Path) -> Path | None:
-    """Where `path` really is, if that is `folder` or in it; None if not, or if there is nothing."""
+    """Return `path` with symbolic links resolved, or None if it is outside of `folder` or does not exist."""
     try:
         real = Path(os.path.realpath(path, strict=True))
-    except OSError:  # there is none, a loop of links, a name that is too long, a folder that may not be entered
+    except OSError:  # missing, a loop of links, a name that is too long, or a folder without permission
         return None
     return real if real.is_relative_to(folder) else None
 
@@ -246,21 +250,21 @@ def _inside(folder: Path, path: Path) -> Path | None:
 def _is_readable_file(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode) and os.access(path, os.R_OK)
-    except OSError:  # gone since
+    except OSError:  # deleted meanwhile
         return False
 
 
-# `configure_layout` is asked again and again and makes a new frontend each time. A folder that was good is not looked
-# at again: a build that replaces it for a moment must not fail an app whose jobs run.
+# `configure_layout` is called repeatedly and makes a new frontend each time. A valid folder is not checked again: a
+# build that replaces the folder for a moment must not fail the app.
 @functools.lru_cache(maxsize=256)
 def _checked_folder(path: str) -> Path:
     folder = Path(path).resolve()
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "is not a folder" if folder.exists() else "does not exist"
         raise LayoutError(f"{path} {what}: a StaticWebFrontend needs a folder with an index.html inside")
     if find_file(folder, "/") is None:
         raise LayoutError(
-            f"{path} has no index.html that can be read and is inside of it: a StaticWebFrontend shows that file at /"
+            f"{path} must contain a readable index.html, not a link out of it: a StaticWebFrontend serves it at /"
         )
     return folder
 
@@ -268,8 +272,8 @@ def _checked_folder(path: str) -> Path:
 def _checked_prefix(prefix: Any) -> str:
     if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix) or not {".", ".."}.isdisjoint(prefix.split("/")):
         raise LayoutError(
-            f"root_path is {prefix!r}; it must be empty, or begin with a slash, have none at its end, and be made of "
-            "letters, digits and . _ ~ - between them: '/docs'"
+            f"root_path must be empty or a path such as '/docs', got {prefix!r}: begin with a slash, end without one, "
+            "and use only letters, digits and . _ ~ - between slashes"
         )
     return prefix
 
@@ -285,7 +289,7 @@ def _headers(path: Path) -> dict[str, str]:
     charset = "; charset=utf-8" if kind.startswith("text/") else ""
     return {
         "Content-Type": kind + charset,
-        # The files may be built anew while the app runs: ask each time, and be answered 304.
+        # The files may be rebuilt while the app runs: the browser revalidates each time and gets a 304.
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
     }

@@ -1,9 +1,9 @@
-"""Exceptions as data: described where they are raised, made again where they are awaited.
+"""Exceptions as data: described in the process that raises them, rebuilt in the process that awaits the call.
 
-What arrives is a worker's word, so making it again is careful: nothing is imported, unpickled or called. The class
-is looked up among the modules that are loaded already, the object is made by the built-in class that it derives
-from, and its arguments and attributes are put in as they are. Where any of that fails the caller gets a `WorkError`
-with the same text.
+The scheduler does not trust the data of a worker, so rebuilding imports, unpickles and calls nothing of the user's. The
+class is looked up in the modules that are already loaded. The object is made by the built-in class that it derives
+from. Its arguments and attributes are set unchanged. If any of this fails, the caller gets a `WorkError` with the same
+text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightwork.errors import LightworkError, RemoteTraceback, WorkError
 __all__ = ["ErrorInfo", "describe_error", "rebuild_error"]
 
 _MAX_TEXT = 100_000
-"""Bytes that a traceback may have, and a message, and the arguments, and the attributes."""
+"""Limit in bytes, each for the traceback, the message, the arguments and the attributes."""
 
 _HIDDEN = (
     "lightwork.worker",
@@ -32,7 +32,7 @@ _HIDDEN = (
     "lightwork.components.executor",
     "lightwork.components.profiling",
 )
-"""Modules whose frames only carry the call to the user's code."""
+"""Modules whose frames only lead to the user's code."""
 
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
@@ -53,11 +53,11 @@ class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
     """An exception as data.
 
     Attributes:
-        module, qualname: Where its class is.
-        message: ``str()`` of it.
-        args: Its arguments in msgpack, None where they cannot be encoded.
-        attributes: Its other attributes in msgpack, None where they cannot be encoded.
-        traceback: Formatted, the framework's own frames left out, causes and notes included.
+        module, qualname: Module and qualified name of the exception's class.
+        message: ``str()`` of the exception.
+        args: The exception's arguments in msgpack, None if they cannot be encoded.
+        attributes: The exception's other attributes in msgpack, None if they cannot be encoded.
+        traceback: Formatted traceback with causes and notes, without the framework's own frames.
     """
 
     module: str
@@ -69,15 +69,15 @@ class ErrorInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 def describe_error(exc: BaseException, *, hide: Sequence[str] = _HIDDEN) -> ErrorInfo:
-    """An exception as data. Never raises for what the exception's own methods do.
+    """Return an exception as data. An error in the exception's own methods is not raised.
 
-    The traceback is that of the exception, its causes, contexts, notes and groups. Arguments and attributes that
-    cannot be encoded, or are very long, are left out; long texts lose their middle.
+    The traceback includes causes, contexts, notes and groups. Arguments and attributes that cannot be encoded, or are
+    longer than the limit, are omitted. Long texts lose their middle.
 
     Args:
         exc: The exception.
-        hide: Modules and packages whose frames are left out of the traceback, wherever others remain. Of an error
-            that lightwork itself raised its own frames are left out, too, so that it ends at the user's line.
+        hide: Modules and packages whose frames are omitted from the traceback, if other frames remain. For an error
+            that lightwork itself raised, all frames of lightwork are omitted, so the traceback ends at the user's line.
     """
     kind = type(exc)
     return ErrorInfo(
@@ -91,21 +91,21 @@ def describe_error(exc: BaseException, *, hide: Sequence[str] = _HIDDEN) -> Erro
 
 
 def rebuild_error(info: ErrorInfo, *, work: str) -> BaseException:
-    """The exception that `describe_error` saw, to be raised here; its ``__cause__`` carries the remote traceback.
+    """Return the described exception, ready to be raised here. Its ``__cause__`` carries the remote traceback.
 
-    It has its own class if that is an `Exception` of a module that is loaded here. Else, and wherever it cannot be
-    made without calling the class's own ``__init__``, it is a `WorkError` whose message is ``TypeName: text``.
+    The result has the original class if this is an `Exception` of a module that is loaded here, and the object can be
+    made without the class's own ``__init__``. Otherwise it is a `WorkError` with the message ``TypeName: text``.
     Imports nothing and never raises.
 
     Args:
-        info: The description.
+        info: The description of the exception.
         work: Name of the work, for the `WorkError`.
     """
     error: BaseException
     try:
         error = _rebuild(info)
-        str(error)  # its own __str__ may need what only its own __init__ makes
-    except Exception:  # whatever a class does wrong, or a worker sends: the WorkError says all that is known
+        str(error)  # a __str__ may need attributes that only the class's __init__ sets
+    except Exception:  # a faulty class, or faulty data of a worker: the WorkError carries all known facts
         error = _as_work_error(info, work)
     error.__cause__ = RemoteTraceback(info.traceback) if info.traceback else None
     return error
@@ -122,7 +122,7 @@ def _text_of(exc: BaseException) -> str:
 
 
 def _clean(text: str) -> str:
-    """The text without lone surrogates, which msgpack refuses, and of bounded size."""
+    """Return the text with bounded size and without lone surrogates, which msgpack refuses."""
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= _MAX_TEXT:
         return data.decode()
@@ -140,7 +140,7 @@ def _encode_bounded(value: Any) -> bytes | None:
 
 
 def _encode_args(exc: BaseException) -> bytes | None:
-    # An OSError keeps its file names apart from `args`; its own __reduce__ puts them back.
+    # An OSError does not keep its file names in `args`; its __reduce__ adds them.
     args = OSError.__reduce__(exc)[1] if isinstance(exc, OSError) else exc.args
     try:
         return _encode_bounded([_packed(arg) for arg in args])
@@ -149,7 +149,7 @@ def _encode_args(exc: BaseException) -> bytes | None:
 
 
 def _packed(arg: Any) -> Any:
-    """The argument with its tuples marked: the text of ``KeyError((1, 2))`` shows what its key is."""
+    """Return the argument with its tuples marked: the text of ``KeyError((1, 2))`` shows that the key is a tuple."""
     if type(arg) is tuple:
         return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode([_packed(item) for item in arg]))
     return os.fspath(arg) if isinstance(arg, os.PathLike) else arg
@@ -178,12 +178,12 @@ def _format(exc: BaseException, hide: Sequence[str]) -> str:
         shown = traceback.TracebackException.from_exception(exc)
         _strip(shown, _files((*hide, "lightwork") if isinstance(exc, LightworkError) else hide))
         return "".join(shown.format()).rstrip("\n")
-    except Exception as failure:  # formatting looks at the user's objects, and sources may be gone
+    except Exception as failure:  # formatting calls methods of the user's objects and reads sources, which may be gone
         return f"{type(exc).__qualname__}: {_text_of(exc)}\n(the traceback could not be formatted: {failure!r})"
 
 
 def _files(modules: Sequence[str]) -> tuple[str, ...]:
-    """The files of modules, and the folders, with a separator at the end, of packages. One not loaded has no frames."""
+    """Return the files of modules and the folders of packages, folders with a final separator. Skip unloaded names."""
     found: list[str] = []
     for name in modules:
         module = sys.modules.get(name)
@@ -196,7 +196,7 @@ def _files(modules: Sequence[str]) -> tuple[str, ...]:
 
 
 def _strip(top: traceback.TracebackException, files: tuple[str, ...]) -> None:
-    """Take the frames of these files out of every part of a traceback that has others, too."""
+    """Remove the frames of these files from every part of a traceback that has other frames."""
     seen: set[int] = set()
     todo = [top]
     while todo:
@@ -210,15 +210,15 @@ def _strip(top: traceback.TracebackException, files: tuple[str, ...]) -> None:
         todo += [inner for inner in (part.__cause__, part.__context__, *(part.exceptions or ())) if inner]
 
 
-# --- making again ------------------------------------------------------------------------------------
+# --- rebuilding --------------------------------------------------------------------------------------
 
 
 def _rebuild(info: ErrorInfo) -> Exception:
     cls = _find_class(info.module, info.qualname)
     base = _builtin_base(cls)
     args = (info.message,) if info.args is None else tuple(_decode_args(info.args))
-    # Made and filled by the built-in base: OSError and UnicodeError keep what they show in fields of their own, which
-    # only their __init__ sets. A user's __new__ and __init__ are not called.
+    # The built-in base makes and initializes the object: OSError and UnicodeError keep the parts of their text in
+    # fields that only their own __init__ sets. A user's __new__ and __init__ are not called.
     error: Exception = base.__new__(cls, *args)
     base.__init__(error, *args)
     if info.attributes is not None:
@@ -227,7 +227,7 @@ def _rebuild(info: ErrorInfo) -> Exception:
 
 
 def _builtin_base(cls: type[Exception]) -> Any:
-    """The built-in class that lays out the objects of `cls`; of several in its ``__mro__`` only this one may."""
+    """Return the built-in class that defines the object layout of `cls`. Only this base can make the object."""
     base: type | None = cls
     while base is not None and getattr(builtins, base.__name__, None) is not base:
         base = base.__base__
@@ -235,7 +235,7 @@ def _builtin_base(cls: type[Exception]) -> Any:
 
 
 def _find_class(module: str, qualname: str) -> type[Exception]:
-    """The class of that name in a loaded module; looks into dicts only, as `getattr` on a module may import."""
+    """Return the class from a loaded module. Read only dicts, because `getattr` on a module may import."""
     loaded = sys.modules.get(module)
     if not isinstance(loaded, types.ModuleType):
         raise LookupError(f"{module} is not loaded")
@@ -245,7 +245,7 @@ def _find_class(module: str, qualname: str) -> type[Exception]:
         found = table[name]
         table = type.__getattribute__(found, "__dict__") if isinstance(found, type) else {}
     if not isinstance(found, type) or not issubclass(found, Exception) or issubclass(found, _NEVER_REBUILT):
-        raise LookupError(f"{module}.{qualname} is no exception that can be made here")
+        raise LookupError(f"{module}.{qualname} is not an exception class that can be rebuilt")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is known of a work at one moment, as data."""
+"""The status of a work, as data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["FINAL", "Reason", "Stage", "WorkStatus"]
 
 
 class Stage(enum.StrEnum):
-    """Where a work, or one call of it, stands."""
+    """Stage of a work or of one call."""
 
-    # That of an enum is a function of Python's; these are keys on the way of every call.
+    # `Enum.__hash__` is a Python function. Stages are dictionary keys in the path of every call.
     __hash__ = str.__hash__
 
     NOT_STARTED = "not_started"
@@ -25,16 +25,16 @@ class Stage(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a call in this stage is over."""
+        """Whether a call in this stage has ended."""
         return self in FINAL
 
 
 FINAL = frozenset({Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED})
-"""The stages in which a call is over."""
+"""The stages in which a call has ended."""
 
 
 class Reason(enum.StrEnum):
-    """Why a work entered its stage."""
+    """Reason why a work entered its stage."""
 
     TIMEOUT = "timeout"
     USER_EXCEPTION = "user_exception"
@@ -53,13 +53,13 @@ class WorkStatus(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One status of a work.
 
     Attributes:
-        stage: Where the work stands.
-        timestamp: Seconds since the epoch, by the scheduler's clock; never less than that of the status before.
-        reason: Why, where the stage alone does not say it.
-        message: For people: an exception's text, an exit code, what a cloud said.
-        count: How many times in a row this status was reported (timeouts are aggregated).
+        stage: Stage of the work.
+        timestamp: Seconds since the epoch, by the scheduler's clock; never earlier than the previous status.
+        reason: Reason for the stage, None if the stage needs none.
+        message: Text for people: an exception's text, an exit code, a message of a cloud.
+        count: Number of times in a row that this status was reported (timeouts are aggregated).
         call: Number of the call that the status belongs to, None for the work as a whole.
-        attempt: Which try of that call it is, from 1.
+        attempt: Number of the attempt of that call, from 1.
     """
 
     stage: Stage

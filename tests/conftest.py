@@ -1,7 +1,7 @@
-"""Guards around every test: whoever leaves a task, a process, a descriptor or a thread behind, fails.
+"""Guards around every test: a test that leaves a task, a process, a descriptor or a thread behind fails.
 
-Each guard takes stock before the test and again after its fixtures are gone. Only a difference costs anything
-more: a garbage collection, and a bounded wait for what is on its way out.
+Each guard takes stock before the test and again after its fixtures are gone. Only if the two differ, it collects
+garbage and waits, for a bounded time, until the remaining objects have ended.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ import psutil
 import pytest
 
 GRACE = 5.0
-"""Seconds that a process or a thread which has been told to end may take to do so."""
+"""Seconds that a process or a thread may take to end after it was told to."""
 
 MARK = "LIGHTWORK_TEST_SESSION"
-"""Variable that whatever the tests start inherits: it finds those that left their parents and groups too."""
+"""Variable that every process of the tests inherits. It also finds processes that left their parent and group."""
 
 REQUIRE_ALL = os.environ.get("LIGHTWORK_REQUIRE_ALL") == "1"
-"""Whether a skipped test counts as a failed one: so in CI, where everything needed is installed."""
+"""Whether a skipped test counts as a failure: yes in CI, where everything needed is installed."""
 
 _FOREVER = ("/dev/urandom", "/dev/random", "/dev/null")
 """Files that the standard library opens once and keeps."""
 
 os.environ[MARK] = uuid.uuid4().hex
 
-# How long an example takes on a busy machine says nothing about it.
+# The duration of one example on a busy machine is no evidence.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 if importlib.util.find_spec("uvloop") is not None:
-    # libuv opens a pipe with the first loop of a process and keeps it: that is no leak of the first test with one.
+    # libuv opens a pipe with the first loop of a process and keeps it. This is not a leak of the first test.
     importlib.import_module("uvloop").new_event_loop().close()
 
 
@@ -53,12 +53,12 @@ if importlib.util.find_spec("uvloop") is not None:
 def _is_marked(process: psutil.Process) -> bool:
     try:
         return process.environ().get(MARK) == os.environ[MARK]
-    except (psutil.Error, OSError):  # it ended meanwhile, or belongs to somebody else
+    except (psutil.Error, OSError):  # it has ended, or belongs to another user
         return False
 
 
 def _is_resource_tracker(process: psutil.Process) -> bool:
-    """Whether it is the helper that multiprocessing starts once for each process and keeps."""
+    """Return whether the process is the helper that multiprocessing starts once and keeps."""
     try:
         return any("multiprocessing.resource_tracker" in part for part in process.cmdline())
     except psutil.Error:
@@ -66,7 +66,7 @@ def _is_resource_tracker(process: psutil.Process) -> bool:
 
 
 def _processes() -> set[psutil.Process]:
-    """Our descendants, and whoever carries our mark after its parent has gone."""
+    """Return our descendants, and the processes with our mark whose parent has gone."""
     found = set(psutil.Process().children(recursive=True))
     found.update(process for process in psutil.process_iter() if _is_marked(process))
     found.discard(psutil.Process())
@@ -83,7 +83,7 @@ def _describe_process(process: psutil.Process) -> str:
 
 
 def _end_leaked_processes(before: set[psutil.Process]) -> list[str]:
-    """Kill the processes that are here and were not, and describe them."""
+    """Kill the new processes and return their descriptions."""
     left = _processes() - before
     if not left:
         return []
@@ -100,7 +100,7 @@ def _end_leaked_processes(before: set[psutil.Process]) -> list[str]:
 
 
 def _descriptors() -> set[tuple[int, str]]:
-    """Every open descriptor with what it points to; none where the platform does not tell."""
+    """Return every open descriptor with its target; empty if the platform cannot list them."""
     folder = Path("/proc/self/fd")
     if not folder.exists():
         return set()
@@ -131,7 +131,7 @@ def _leaked_descriptors(before: set[tuple[int, str]]) -> list[str]:
     return [
         _describe_descriptor(number, target)
         for number, target in sorted(_descriptors() - before)
-        # The standard streams are pytest's to exchange, as it does when it is interrupted.
+        # Pytest exchanges the standard streams, for example when it is interrupted.
         if number > 2 and number != tracker and target not in _FOREVER
     ]
 
@@ -176,7 +176,7 @@ async def _no_task_left() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Set up before every fixture of the test's own and checked after they and the event loop are gone."""
+    """Take stock before every fixture of the test, and check after they and the event loop are gone."""
     processes, descriptors, threads = _processes(), _descriptors(), _threads()
     yield
     leaks = _end_leaked_processes(processes) + _leaked_threads(threads) + _leaked_descriptors(descriptors)
@@ -185,7 +185,7 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_task_left_by_a_coroutine(_nothing_left: None, request: pytest.FixtureRequest) -> None:
-    """Ask for the guard of the event loop where the test has one."""
+    """Request the guard of the event loop if the test has one."""
     test = getattr(request.function, "hypothesis", None)
     function = test.inner_test if test is not None else request.function
     if inspect.iscoroutinefunction(inspect.unwrap(function)):
@@ -206,7 +206,7 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skipped test into a failed one where everything is required."""
+    """Turn a skipped test into a failure if everything is required."""
     report = yield
     _fail_if_skipped(report)
     return report
@@ -216,7 +216,7 @@ def pytest_runtest_makereport(
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Turn a skipped module into a failed one where everything is required."""
+    """Turn a skipped module into a failure if everything is required."""
     report = yield
     _fail_if_skipped(report)
     return report
@@ -227,7 +227,7 @@ def pytest_make_collect_report(
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
-    """Runs a scenario on one event loop; a report to the loop's exception handler fails it."""
+    """Run a scenario on one event loop. A report to the loop's exception handler fails the test."""
     module = asyncio if request.param == "asyncio" else pytest.importorskip("uvloop")
 
     def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,4 +1,4 @@
-"""Disks that are full when a test says so."""
+"""Disks that a test can fill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["fill", "full", "small_disk"]
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A disk of 96 MB at `folder`, where this user may mount one; gives whether it is there."""
+    """Mount a disk of 96 MB at `folder` if this user may; return whether it is mounted."""
     folder.mkdir(mode=0o700, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", "size=96m,mode=0700", "lightwork-test", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
@@ -25,7 +25,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 def fill(ballast: Path) -> None:
-    """Leave no byte on the disk of this file."""
+    """Fill the disk of this file to the last byte."""
     with ballast.open("ab", buffering=0) as file:
         size = 1 << 20
         while size:
@@ -38,7 +38,7 @@ def fill(ballast: Path) -> None:
 
 @contextlib.contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """While the context lasts there is no room on the disk."""
+    """Keep the disk full inside of the context."""
     ballast = disk / "ballast"
     fill(ballast)
     try:

@@ -1,4 +1,4 @@
-"""What tests of several parts need of a flow and of a work."""
+"""Flows and works that several test folders use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Root(Flow):
 
 
 class Told(Work):
-    """Can wait for the flow to set one of its attributes."""
+    """Waits for the flow to set one of its attributes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

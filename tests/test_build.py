@@ -20,7 +20,7 @@ class WithCommands(BuildConfig):
 
 
 def test_a_build_config_starts_empty() -> None:
-    """Without arguments nothing is to be installed, and no list is shared between two of them."""
+    """Without arguments no requirement is set, and two instances share no list."""
     build = BuildConfig()
     assert (build.requirements, build.dockerfile, build.image) == ([], None, None)
     assert build.build_commands() == []
@@ -28,16 +28,16 @@ def test_a_build_config_starts_empty() -> None:
 
 
 def test_a_dataclass_subclass_overrides_build_commands() -> None:
-    """A subclass that is decorated with `@dataclass`, as upstream's users write it, keeps the fields and the checks."""
+    """A subclass decorated with `@dataclass`, as Lightning programs write it, keeps the fields and the checks."""
     build = WithCommands(["numpy"], image="python:3.11")
     assert build.build_commands() == ["apt-get install -y graphviz"]
     assert (build.requirements, build.image) == (["numpy"], "python:3.11")
-    with pytest.raises(ConfigError, match="requirement is empty"):
+    with pytest.raises(ConfigError, match="requirement must not be empty"):
         WithCommands([" "])
 
 
 def test_requirement_files_are_read_when_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines of a requirements file take its place, without comments and blank lines, relative to the cwd."""
+    """A requirements file, relative to the working directory, is replaced by its lines without comments and blanks."""
     (tmp_path / "requirements.txt").write_text("# pinned\nnumpy==2.0  # arrays\n\nit @ file:///a.zip#sha256=1\n")
     monkeypatch.chdir(tmp_path)
     lines = ["numpy==2.0", "it @ file:///a.zip#sha256=1"]
@@ -48,7 +48,7 @@ def test_requirement_files_are_read_when_made(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_missing_requirements_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A requirements file that is not there is an error with its absolute path."""
+    """A missing requirements file is an error that names its absolute path."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         BuildConfig("none.txt")
@@ -56,7 +56,7 @@ def test_a_missing_requirements_file_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_requirement_files_name_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines after -r take the line's place, -c stays and is made absolute, both relative to the file they stand in."""
+    """`-r FILE` is replaced by that file's lines, `-c FILE` stays. Paths are relative to the file that names them."""
     inner = tmp_path / "inner"
     inner.mkdir()
     (tmp_path / "top.txt").write_text("a\n-r inner/one.txt\n--requirement=inner/two.txt\n-c limits.txt\n--pre\n")
@@ -70,15 +70,15 @@ def test_requirement_files_name_others(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_requirements_file_that_names_itself_is_refused(tmp_path: Path) -> None:
-    """A circle of -r lines is an error that names the file; a second use of a file is none."""
+    """A circular -r is an error that names the file; using a file twice is allowed."""
     (tmp_path / "a.txt").write_text("-r b.txt\n")
     (tmp_path / "b.txt").write_text("-r a.txt\n")
-    with pytest.raises(ConfigError, match=r"a\.txt' names itself"):
+    with pytest.raises(ConfigError, match=r"a\.txt' includes itself"):
         BuildConfig(str(tmp_path / "a.txt"))
 
 
 def test_a_dockerfile_is_a_path_or_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text is kept as it is; a path is made absolute, must exist, and is read when asked for."""
+    """Dockerfile text is kept unchanged; a path is made absolute, must exist, and is read on request."""
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     monkeypatch.chdir(tmp_path)
     build = BuildConfig(dockerfile="Dockerfile")
@@ -86,27 +86,27 @@ def test_a_dockerfile_is_a_path_or_a_text(tmp_path: Path, monkeypatch: pytest.Mo
     assert build.dockerfile_text() == "FROM scratch\n"
     assert BuildConfig(dockerfile="FROM python:3.11").dockerfile_text() == "FROM python:3.11"
     assert BuildConfig().dockerfile_text() is None
-    with pytest.raises(ConfigError, match="no Dockerfile at"):
+    with pytest.raises(ConfigError, match="dockerfile not found: "):
         BuildConfig(dockerfile="Dockerfil")
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"image": "a", "dockerfile": "FROM b"}, "not both"),
+        ({"image": "a", "dockerfile": "FROM b"}, "image and dockerfile exclude each other"),
         ({"requirements": "numpy"}, "must be a list"),
         ({"requirements": 3}, "must be a list"),
         ({"requirements": [3]}, "must be a string, got 3"),
-        ({"requirements": [""]}, "requirement is empty"),
-        ({"requirements": ["a\nb"]}, "is one line"),
+        ({"requirements": [""]}, "requirement must not be empty"),
+        ({"requirements": ["a\nb"]}, "must be one line"),
         ({"requirements": b"a"}, "must be a string, got 97"),
-        ({"image": ""}, "image is empty"),
+        ({"image": ""}, "image must not be empty"),
         ({"image": 3}, "image must be a string"),
         ({"dockerfile": 3}, "dockerfile must be a string"),
     ],
 )
 def test_bad_fields_are_refused(fields: dict[str, Any], said: str) -> None:
-    """Each bad field is a ConfigError that says which and why."""
+    """Each invalid field raises a ConfigError that names the field and the reason."""
     with pytest.raises(ConfigError, match=said):
         BuildConfig(**fields)
 
@@ -119,7 +119,7 @@ def test_it_travels_as_msgpack_and_as_pickle() -> None:
 
 
 def test_decoding_checks_too() -> None:
-    """Decoded data are checked as arguments are."""
+    """Decoded data is checked like constructor arguments."""
     data = msgspec.msgpack.encode({"image": "a", "dockerfile": f"FROM b{os.linesep}"})
-    with pytest.raises(msgspec.ValidationError, match="not both"):
+    with pytest.raises(msgspec.ValidationError, match="image and dockerfile exclude each other"):
         msgspec.msgpack.decode(data, type=BuildConfig)

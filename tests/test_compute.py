@@ -12,7 +12,7 @@ from lightwork.errors import ConfigError
 
 
 def test_the_parameters_are_those_of_the_upstream() -> None:
-    """The constructor takes upstream's parameters, in its order, with its defaults."""
+    """The constructor takes Lightning's parameters, in its order, with its defaults."""
     given = {name: parameter.default for name, parameter in inspect.signature(CloudCompute).parameters.items()}
     assert list(given.items()) == [
         ("name", "default"),
@@ -26,7 +26,7 @@ def test_the_parameters_are_those_of_the_upstream() -> None:
 
 
 def test_mounts_are_one_or_several() -> None:
-    """`mount_points` gives the mounts however they were given."""
+    """`mount_points` is a tuple for no mount, one mount and a list of mounts."""
     one, two = Mount("a", "/a"), Mount("b", "/b")
     assert CloudCompute().mount_points == ()
     assert CloudCompute(mounts=one).mount_points == (one,)
@@ -38,27 +38,27 @@ def test_mounts_are_one_or_several() -> None:
     [("s3://foo/bar/", "/data/bar"), ("s3://foo", "/data/foo"), ("/there/models", "/data/models"), ("a", "/data/a")],
 )
 def test_a_mount_has_a_path_by_default(source: str, path: str) -> None:
-    """Without a path a source is mounted below /data by its last name, and is equal to one where that was given."""
+    """The default path is below /data with the source's last name; a mount with the same explicit path is equal."""
     assert Mount(source).mount_path == path
     assert Mount(source) == Mount(source, path)
 
 
 def test_decoding_checks_too() -> None:
-    """Decoded data are checked as arguments are."""
+    """Decoded data is checked like constructor arguments."""
     for data in ({"disk_size": -1}, {"mounts": [{"source": "a", "mount_path": "b"}]}, {"interruptible": 1}):
         with pytest.raises(msgspec.ValidationError):
             msgspec.msgpack.decode(msgspec.msgpack.encode(data), type=CloudCompute)
 
 
 def test_a_description_is_not_changed_later() -> None:
-    """What was checked when it was made stays as it is."""
+    """A compute is immutable after its check."""
     compute: Any = CloudCompute()
     with pytest.raises(AttributeError):
         compute.disk_size = -1
 
 
 def test_it_travels_as_msgpack() -> None:
-    """A compute with everything set is equal after msgpack."""
+    """A compute with every field set is equal after msgpack."""
     compute = CloudCompute("gpu", 10, 60, 512, [Mount("a", "/a")], "group", True)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(compute), type=CloudCompute) == compute
 
@@ -81,11 +81,11 @@ def test_it_travels_as_msgpack() -> None:
         ({"interruptible": 1}, "interruptible must be True or False"),
         ({"mounts": "a"}, "mounts must be a Mount"),
         ({"mounts": ["a"]}, "mounts must be a Mount"),
-        ({"mounts": [Mount("a", "/x"), Mount("b", "/x/")]}, "share the path '/x': 'a' and 'b'"),
+        ({"mounts": [Mount("a", "/x"), Mount("b", "/x/")]}, "mount paths must differ, got '/x' for 'a' and 'b'"),
     ],
 )
 def test_bad_fields_are_refused(fields: dict[str, Any], said: str) -> None:
-    """Each bad field is a ConfigError that says which and why."""
+    """Each invalid field raises a ConfigError that names the field and the reason."""
     with pytest.raises(ConfigError, match=said):
         CloudCompute(**fields)
 
@@ -98,13 +98,13 @@ def test_bad_fields_are_refused(fields: dict[str, Any], said: str) -> None:
         ("a", "data", "absolute"),
         ("a", " ", "mount_path"),
         ("a", 3, "mount_path"),
-        ("a", "/", "absolute path of a folder"),
-        ("a", "/x/..", "absolute path of a folder"),
-        ("s3://", "", "has no name"),
-        ("a/..", "", "has no name"),
+        ("a", "/", "absolute path below the root"),
+        ("a", "/x/..", "absolute path below the root"),
+        ("s3://", "", "cannot derive a folder name"),
+        ("a/..", "", "cannot derive a folder name"),
     ],
 )
 def test_bad_mounts_are_refused(source: Any, path: Any, said: str) -> None:
-    """A mount has a source and the absolute path of a folder that is not the root."""
+    """A mount needs a source and an absolute path below the root."""
     with pytest.raises(ConfigError, match=said):
         Mount(source, path)

@@ -35,7 +35,7 @@ def app_file(run: str = "r1", started_at: float = 0.0) -> AppFile:
 
 
 def test_an_app_is_found_until_it_withdraws() -> None:
-    """What an app announces is found, the latest first, and is gone with it; withdrawing twice is safe."""
+    """A published app is listed, the latest first, until it withdraws; withdrawing twice is safe."""
     assert running_apps() == []
     ends = [announce(app_file("r1", 1.0)), announce(app_file("r2", 2.0))]
     assert running_apps() == [app_file("r2", 2.0), app_file("r1", 1.0)]
@@ -46,7 +46,7 @@ def test_an_app_is_found_until_it_withdraws() -> None:
 
 
 def test_only_this_user_can_read_it() -> None:
-    """The folder is closed to others, and so is each file: it has the token."""
+    """The folder and each file are closed to other users, because a file holds the token."""
     end = announce(app_file())
     (file,) = apps_folder().iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -56,7 +56,7 @@ def test_only_this_user_can_read_it() -> None:
 
 
 def test_what_a_killed_app_left_is_removed() -> None:
-    """The file of a process that was killed is not taken for an app, and is removed by who finds it."""
+    """The file of a killed process is not listed, and its reader removes it."""
     command = [sys.executable, "-c", HOLDER, "r9"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         assert process.stdout is not None
@@ -70,7 +70,7 @@ def test_what_a_killed_app_left_is_removed() -> None:
 
 
 def test_a_fork_that_outlives_its_app_is_not_the_app() -> None:
-    """A lock that a forked child still holds does not make an app of a process that has gone."""
+    """A lock that a forked child still holds does not keep a dead app listed."""
     with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
         gone.wait(20)
     end = announce(msgspec.structs.replace(app_file(), pid=gone.pid))
@@ -79,7 +79,7 @@ def test_a_fork_that_outlives_its_app_is_not_the_app() -> None:
 
 
 def test_a_file_of_another_version_is_left_alone() -> None:
-    """A running app whose file this version cannot read is passed over, and its file stays."""
+    """A running app whose file this version cannot read is skipped, and its file stays."""
     end = announce(app_file())
     (file,) = apps_folder().iterdir()
     file.write_text('{"what": 1}')
@@ -90,11 +90,11 @@ def test_a_file_of_another_version_is_left_alone() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to somebody else")
 def test_a_folder_of_somebody_else_is_not_trusted() -> None:
-    """A folder that another user made first is refused, by who announces and by who looks."""
+    """A folder that another user made first is refused when an app is published and when apps are listed."""
     folder = apps_folder()
     folder.mkdir(parents=True)
     os.chown(folder, 12345, 12345)
-    with pytest.raises(PlatformError, match="not a folder of this user"):
+    with pytest.raises(PlatformError, match="must be a folder of the current user"):
         running_apps()
-    with pytest.raises(PlatformError, match="not a folder of this user"):
+    with pytest.raises(PlatformError, match="must be a folder of the current user"):
         announce(app_file())

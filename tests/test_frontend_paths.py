@@ -1,4 +1,4 @@
-"""From the path of a request to a file: nothing leads out of the folder (CVE-2024-5980)."""
+"""From the path of a request to a file: no path leads out of the folder (CVE-2024-5980)."""
 
 from __future__ import annotations
 
@@ -100,35 +100,35 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("raw", "parts"), PARTS)
 def test_a_path_is_taken_apart_and_decoded_once(raw: str, parts: tuple[str, ...]) -> None:
-    """A path is split at its slashes first, and each name is decoded once."""
+    """A path is split at its slashes first, and then each name is decoded once."""
     assert path_parts(raw) == parts
 
 
 @pytest.mark.parametrize("raw", NO_PARTS)
 def test_a_path_that_no_file_can_have_is_refused(raw: str) -> None:
-    """Dots, separators and NUL in a name, encoded or not, empty names and invalid UTF-8 name nothing."""
+    """Dots, separators and NUL in a name, encoded or not, empty names and invalid UTF-8 are refused."""
     assert path_parts(raw) is None
 
 
 @pytest.mark.parametrize(("raw", "file", "is_folder"), FILES)
 def test_a_path_names_a_file_or_the_index_of_a_folder(site: Path, raw: str, file: str, is_folder: bool) -> None:
-    """A file is found at its path, a folder's index at the folder's, and a link inside of the folder is followed."""
+    """A path names a file, a folder's path names its index, and a link inside of the folder is followed."""
     assert find_file(site, raw) == (site / file, is_folder)
 
 
 @pytest.mark.parametrize("raw", [*NO_PARTS, *NO_FILES])
 def test_what_is_no_file_of_the_folder_is_not_found(site: Path, raw: str) -> None:
-    """What is missing, no regular file, or outside when links are followed, is not found."""
+    """A missing file, a file that is not regular, and a link that leads outside are not found."""
     assert find_file(site, raw) is None
 
 
 def test_a_link_back_into_the_folder_is_inside(site: Path) -> None:
-    """A link is judged by where it ends: out of the folder and in again is in it."""
+    """A link counts by its final target: a link that leads out of the folder and back in is inside."""
     assert find_file(site, "/up/site/index.html") == (site / "index.html", False)
 
 
 def test_a_file_that_may_not_be_read_is_not_found(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without permission to read it is not found."""
+    """A file without read permission is not found."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert find_file(site, "/index.html") is None
 
@@ -169,7 +169,7 @@ PIECES = st.sampled_from(
 
 @given(st.lists(st.one_of(PIECES, st.just("/"), st.text(max_size=3)), max_size=12).map("".join))
 def test_no_path_leads_out_of_the_folder(site: Path, tail: str) -> None:
-    """Whatever the path of a request is, what it finds is a regular file inside of the folder."""
+    """For any request path the result is a regular file inside of the folder."""
     found = find_file(site, "/" + tail)
     if found is not None:
         assert found.path.resolve(strict=True) == found.path
@@ -180,7 +180,7 @@ def test_no_path_leads_out_of_the_folder(site: Path, tail: str) -> None:
 
 @given(st.text())
 def test_the_names_of_a_path_are_single_names(raw: str) -> None:
-    """A name never holds a separator, is never empty, and never is a dot or two."""
+    """A name never contains a separator, is never empty, and is never "." or ".."."""
     for part in path_parts(raw) or ():
         assert part not in ("", ".", "..")
         assert not set(part) & set("/\\\0")

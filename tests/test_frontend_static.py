@@ -34,7 +34,7 @@ def free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def served(frontend: StaticWebFrontend, root_path: str = "") -> AsyncIterator[tuple[aiohttp.ClientSession, int]]:
-    """The frontend, up, and a client that leaves paths alone."""
+    """The running frontend, and a client that sends paths unchanged."""
     port = free_port()
     await frontend.start_server("127.0.0.1", port, root_path)
     try:
@@ -51,7 +51,7 @@ async def text(client: aiohttp.ClientSession, path: str) -> str:
 
 
 async def raw_answer(port: int, target: bytes, method: bytes = b"GET") -> bytes:
-    """What is answered to a request line that no well-behaved client would send."""
+    """Return the response to a request line that no well-behaved client sends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(method + b" " + target + b" HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
     answer = await reader.read()
@@ -61,7 +61,7 @@ async def raw_answer(port: int, target: bytes, method: bytes = b"GET") -> bytes:
 
 
 async def test_it_serves_the_index_and_the_files(site: Path) -> None:
-    """The index is at /, a folder's index at the folder, and each file at its path."""
+    """The index is at /, a folder's index at the folder's path, and each file at its path."""
     async with served(StaticWebFrontend(site)) as (client, _):
         assert await text(client, "/") == "the index"
         assert await text(client, "/app.js?version=1") == "the script"
@@ -71,7 +71,7 @@ async def test_it_serves_the_index_and_the_files(site: Path) -> None:
 
 
 async def test_a_folder_without_its_slash_is_redirected(site: Path) -> None:
-    """A folder's address without the slash leads to the one with it, relatively, so that links in the index hold."""
+    """A folder's address without a slash redirects relatively to the one with it, so that links in the index work."""
     async with served(StaticWebFrontend(site)) as (client, _):
         async with client.get("/docs?a=1", allow_redirects=False) as answer:
             assert (answer.status, answer.headers["Location"]) == (308, "./docs/?a=1")
@@ -80,7 +80,7 @@ async def test_a_folder_without_its_slash_is_redirected(site: Path) -> None:
 
 @pytest.mark.parametrize("raw", [*NO_PARTS, *NO_FILES])
 async def test_nothing_else_is_served(site: Path, raw: str) -> None:
-    """Over the wire too a path that names no file of the folder is not found, or is no request at all."""
+    """Over HTTP too, a path that names no file of the folder is not found or an invalid request."""
     target = raw.encode("utf-8", "surrogateescape")
     async with served(StaticWebFrontend(site)) as (_, port):
         answer = await raw_answer(port, target)
@@ -92,21 +92,21 @@ async def test_nothing_else_is_served(site: Path, raw: str) -> None:
 
 @pytest.mark.parametrize("raw", ["/../secret.txt", "/%2e%2e/secret.txt", "/outer.txt", "/..%5csecret.txt"])
 async def test_what_leads_outside_is_a_404(site: Path, raw: str) -> None:
-    """A path out of the folder is answered as one that names nothing."""
+    """A path that leads out of the folder is answered like a path that names nothing."""
     async with served(StaticWebFrontend(site)) as (_, port):
         assert (await raw_answer(port, raw.encode())).startswith(b"HTTP/1.1 404 ")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 async def test_other_methods_are_refused(site: Path, method: str) -> None:
-    """Everything but GET and HEAD is answered 405, with what is allowed."""
+    """Every method but GET and HEAD is answered 405 with the allowed methods."""
     async with served(StaticWebFrontend(site)) as (client, _), client.request(method, "/") as answer:
         assert answer.status == 405
         assert answer.headers["Allow"] == "GET,HEAD"
 
 
 async def test_head_is_get_without_the_body(site: Path) -> None:
-    """HEAD has the headers of GET."""
+    """HEAD returns the headers of GET."""
     async with served(StaticWebFrontend(site)) as (client, _):
         async with client.get("/app.js") as got:
             await got.read()
@@ -133,7 +133,7 @@ async def test_head_is_get_without_the_body(site: Path) -> None:
     ],
 )
 async def test_content_types(site: Path, name: str, kind: str) -> None:
-    """The type of a file is told from its suffix, the same on every machine, and browsers must not guess."""
+    """The suffix determines the type of a file, the same on every machine, and browsers must not guess."""
     (site / name).write_bytes(b"x")
     async with served(StaticWebFrontend(site)) as (client, _), client.get(f"/{name}") as answer:
         assert answer.headers["Content-Type"] == kind
@@ -142,7 +142,7 @@ async def test_content_types(site: Path, name: str, kind: str) -> None:
 
 @pytest.mark.parametrize(("ask", "told"), [("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")])
 async def test_what_has_not_changed_is_not_sent_again(site: Path, ask: str, told: str) -> None:
-    """A client that has the file is answered 304, and gets the new one when the file has changed."""
+    """A client that has the current file gets 304; after the file has changed it gets the new one."""
     async with served(StaticWebFrontend(site)) as (client, _):
         async with client.get("/app.js") as first:
             assert first.headers["Cache-Control"] == "no-cache"
@@ -156,7 +156,7 @@ async def test_what_has_not_changed_is_not_sent_again(site: Path, ask: str, told
 
 
 async def test_a_prefix_is_part_of_every_address(site: Path) -> None:
-    """With a prefix files are below it, its bare form leads to the index, and nothing is anywhere else."""
+    """With a prefix, files are below it, the bare prefix leads to the index, and all other paths are not found."""
     async with served(StaticWebFrontend(site, root_path="/my/site")) as (client, port):
         assert await text(client, "/my/site/") == "the index"
         assert await text(client, "/my/site") == "the index"
@@ -166,13 +166,13 @@ async def test_a_prefix_is_part_of_every_address(site: Path) -> None:
 
 
 async def test_an_encoded_prefix_shifts_no_path(site: Path) -> None:
-    """A prefix that arrives encoded is not taken for another of its length."""
+    """An encoded prefix of the same length is not taken for the prefix."""
     async with served(StaticWebFrontend(site, root_path="/site")) as (_, port):
         assert (await raw_answer(port, b"/%73ite/app.js")).startswith(b"HTTP/1.1 404 ")
 
 
 async def test_its_routes_can_be_mounted_elsewhere(site: Path) -> None:
-    """Another aiohttp application serves the folder under a prefix of its own, beside its other routes."""
+    """Another aiohttp application serves the folder under its own prefix, beside its other routes."""
     app = web.Application()
     app.add_routes(StaticWebFrontend(site).routes("/root.ui"))
     runner = web.AppRunner(app, access_log=None)
@@ -186,13 +186,13 @@ async def test_its_routes_can_be_mounted_elsewhere(site: Path) -> None:
 
 
 async def test_the_prefix_of_the_start_wins(site: Path) -> None:
-    """A prefix given to start_server takes the place of the constructor's."""
+    """A prefix passed to start_server replaces the constructor's."""
     async with served(StaticWebFrontend(site, root_path="/a"), "/b") as (client, _):
         assert await text(client, "/b/") == "the index"
 
 
 async def test_a_port_in_use_leaves_nothing(site: Path) -> None:
-    """A bind that fails raises OSError, and the frontend can be started on another port."""
+    """A failed bind raises OSError, and the frontend can then be started on another port."""
     frontend = StaticWebFrontend(site)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -205,10 +205,10 @@ async def test_a_port_in_use_leaves_nothing(site: Path) -> None:
 
 
 async def test_starting_twice_and_stopping_twice(site: Path) -> None:
-    """A frontend that serves cannot be started again; stopping one that does not serve does nothing."""
+    """Starting a running frontend is an error; stopping a stopped one does nothing."""
     frontend = StaticWebFrontend(site)
     async with served(frontend):
-        with pytest.raises(UsageError, match="serves already"):
+        with pytest.raises(UsageError, match="is already serving"):
             await frontend.start_server("127.0.0.1", 0)
     await frontend.stop_server()
 
@@ -232,29 +232,29 @@ def test_a_folder_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="nowhere does not exist"):
         StaticWebFrontend(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(LayoutError, match="file is no folder"):
+    with pytest.raises(LayoutError, match="file is not a folder"):
         StaticWebFrontend(tmp_path / "file")
-    with pytest.raises(LayoutError, match=r"has no index\.html"):
+    with pytest.raises(LayoutError, match=r"must contain a readable index\.html"):
         StaticWebFrontend(tmp_path)
 
 
 def test_an_index_that_leads_outside_is_none(tmp_path: Path) -> None:
-    """A folder whose index is a link to a file outside of it has no index."""
+    """A folder whose index is a link to a file outside of it counts as having no index."""
     (tmp_path / "site").mkdir()
     (tmp_path / "page.html").touch()
     (tmp_path / "site" / "index.html").symlink_to(tmp_path / "page.html")
-    with pytest.raises(LayoutError, match=r"has no index\.html that can be read and is inside"):
+    with pytest.raises(LayoutError, match=r"must contain a readable index\.html, not a link out of it"):
         StaticWebFrontend(tmp_path / "site")
 
 
 def test_the_folder_is_relative_to_the_working_directory(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative folder is found where the frontend is made, and stays the same when the directory changes."""
+    """A relative folder is resolved when the frontend is made, and stays the same when the directory changes."""
     monkeypatch.chdir(site.parent)
     assert StaticWebFrontend("site").serve_dir == site
 
 
 def test_a_folder_that_was_good_is_not_looked_at_again(site: Path) -> None:
-    """A build that removes the index for a moment does not make an error of the next frontend for that folder."""
+    """If a build removes the index for a moment, the next frontend for that folder is still valid."""
     first = StaticWebFrontend(site)
     (site / "index.html").unlink()
     assert StaticWebFrontend(site) == first
@@ -263,12 +263,12 @@ def test_a_folder_that_was_good_is_not_looked_at_again(site: Path) -> None:
 @pytest.mark.parametrize("prefix", ["docs", "/docs/", "/", "//", "/a//b", "/a/../b", "/.", "/a b", "/{path}", "/é", 1])
 def test_a_prefix_that_is_none(site: Path, prefix: str) -> None:
     """A prefix that is not made of plain names is refused when the frontend is made."""
-    with pytest.raises(LayoutError, match="root_path is"):
+    with pytest.raises(LayoutError, match="root_path must be empty or a path"):
         StaticWebFrontend(site, root_path=prefix)
 
 
 def test_equal_frontends(site: Path) -> None:
-    """Two frontends of one folder and prefix are equal, others are not."""
+    """Two frontends with the same folder and prefix are equal; others are not."""
     assert StaticWebFrontend(site) == StaticWebFrontend(str(site))
     assert hash(StaticWebFrontend(site)) == hash(StaticWebFrontend(str(site)))
     assert StaticWebFrontend(site) != StaticWebFrontend(site, root_path="/a")

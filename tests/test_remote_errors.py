@@ -62,7 +62,7 @@ class NeedsItsInitError(Exception):
 
 
 def raised(error: E) -> E:
-    """The error after it was raised and caught, with a traceback."""
+    """Return the error with a traceback, after it was raised and caught."""
     try:
         raise error
     except BaseException:
@@ -70,7 +70,7 @@ def raised(error: E) -> E:
 
 
 def sent(error: BaseException) -> BaseException:
-    """The error as it arrives: described, over the wire, and made again."""
+    """Return the error as the other process receives it: described, encoded, decoded and rebuilt."""
     data = msgspec.msgpack.encode(describe_error(raised(error)))
     return rebuild_error(msgspec.msgpack.decode(data, type=ErrorInfo), work="root.a")
 
@@ -110,7 +110,7 @@ def assert_work_error(error: BaseException, text: str, name: str) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_an_exception_arrives_as_its_own(error: Exception) -> None:
-    """Class, arguments, text and attributes are those of the exception that was raised."""
+    """Class, arguments, text and attributes are those of the raised exception."""
     arrived = sent(error)
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
@@ -119,21 +119,21 @@ def test_an_exception_arrives_as_its_own(error: Exception) -> None:
 
 
 def test_an_os_error_keeps_its_number_and_its_files() -> None:
-    """`errno`, `strerror` and both file names arrive, and the subclass that belongs to the number."""
+    """`errno`, `strerror`, both file names and the subclass of the number arrive."""
     arrived = sent(OSError(2, "gone", "a", None, "b"))
     assert isinstance(arrived, FileNotFoundError)
     assert (arrived.errno, arrived.strerror, arrived.filename, arrived.filename2) == (2, "gone", "a", "b")
 
 
 def test_an_import_error_keeps_the_name_of_the_module() -> None:
-    """What built-in exceptions hold beside their arguments arrives, too."""
+    """Fields that built-in exceptions keep outside of their arguments arrive too."""
     arrived = sent(ModuleNotFoundError("no torch", name="torch", path="/a"))
     assert isinstance(arrived, ModuleNotFoundError)
     assert (arrived.name, arrived.path) == ("torch", "/a")
 
 
 def test_a_custom_init_is_not_called() -> None:
-    """An exception whose class wants other arguments is made without its code; what cannot be sent is left out."""
+    """A class whose __init__ differs is rebuilt without running its code; values that cannot be sent are omitted."""
     error = DemandingError(code=7, response=object())
     made = DemandingError.made
     arrived = sent(error)
@@ -143,14 +143,14 @@ def test_a_custom_init_is_not_called() -> None:
 
 
 def test_arguments_that_cannot_be_sent_leave_the_text() -> None:
-    """An argument that is no data is replaced by the text of the exception, whose class stays."""
+    """If an argument cannot be encoded, the exception keeps its class, and its text replaces the arguments."""
     arrived = sent(ValueError(object))
     assert type(arrived) is ValueError
     assert arrived.args == ("<class 'object'>",)
 
 
 def test_the_remote_traceback_is_the_cause() -> None:
-    """What is printed here ends in the worker's traceback, and `except` sees only the exception."""
+    """The printed traceback ends with the worker's traceback, and `except` sees only the exception."""
     arrived = sent(ValueError("bad"))
     assert isinstance(arrived.__cause__, RemoteTraceback)
     assert arrived.__cause__.text.startswith("Traceback (most recent call last):\n")
@@ -160,7 +160,7 @@ def test_the_remote_traceback_is_the_cause() -> None:
 
 
 def test_notes_arrive() -> None:
-    """Notes are on the exception and in the remote traceback."""
+    """Notes arrive on the exception and in the remote traceback."""
     error = ValueError("bad")
     error.add_note("in epoch 3")
     arrived = sent(error)
@@ -173,7 +173,7 @@ def test_notes_arrive() -> None:
 
 
 def test_a_class_that_is_not_loaded_here_is_a_work_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A class of a module that nobody imported here is named, and nothing is imported for it."""
+    """A class whose module is not imported here is named in a WorkError, and nothing is imported."""
     module = types.ModuleType("only_there")
     error_class: type[Exception] = type("Odd", (Exception,), {"__module__": "only_there"})
     module.Odd = error_class  # type: ignore[attr-defined]
@@ -184,7 +184,7 @@ def test_a_class_that_is_not_loaded_here_is_a_work_error(monkeypatch: pytest.Mon
 
 
 def test_nothing_is_imported_called_or_looked_up_by_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that makes its attributes when they are asked for, and an importable one, are left alone."""
+    """A module with a `__getattr__` and an importable module are neither called nor imported."""
     asked: list[str] = []
     lazy = types.ModuleType("lazy")
     lazy.__getattr__ = asked.append  # type: ignore[method-assign]
@@ -206,7 +206,7 @@ def test_what_ends_a_program_there_does_not_end_it_here(error: BaseException) ->
 
 @pytest.mark.parametrize("error", [StopIteration(1), StopAsyncIteration()])
 async def test_what_a_future_cannot_hold_is_a_work_error(error: Exception) -> None:
-    """The end of an iteration can be set on a future and raised from a coroutine once it has arrived."""
+    """StopIteration arrives as a WorkError, which a future can hold and a coroutine can raise."""
     future = asyncio.get_running_loop().create_future()
     future.set_exception(sent(error))
     with pytest.raises(WorkError, match="Iteration"):
@@ -214,7 +214,7 @@ async def test_what_a_future_cannot_hold_is_a_work_error(error: Exception) -> No
 
 
 def test_a_group_is_a_work_error_with_the_whole_traceback() -> None:
-    """Of an exception group the text of every member is kept."""
+    """The text of every member of an exception group is kept."""
     arrived = sent(ExceptionGroup("both", [raised(ValueError("one")), raised(KeyError("two"))]))
     assert_work_error(arrived, "ExceptionGroup: both (2 sub-exceptions)", "ExceptionGroup")
     text = str(arrived.__cause__)
@@ -223,7 +223,7 @@ def test_a_group_is_a_work_error_with_the_whole_traceback() -> None:
 
 
 def test_a_class_inside_a_function_is_a_work_error() -> None:
-    """A class that has no address is named as Python names it."""
+    """A class inside of a function is named by its qualified name."""
 
     class LocalError(Exception):
         pass
@@ -233,7 +233,7 @@ def test_a_class_inside_a_function_is_a_work_error() -> None:
 
 
 def test_a_class_whose_text_needs_its_init_is_a_work_error() -> None:
-    """An exception that cannot show itself without its own __init__ keeps its text as a WorkError."""
+    """An exception whose __str__ needs its own __init__ keeps its text as a WorkError."""
     assert_work_error(sent(NeedsItsInitError("all")), "NeedsItsInitError: told all", f"{__name__}.NeedsItsInitError")
 
 
@@ -264,7 +264,7 @@ def test_an_exception_that_cannot_speak_is_described() -> None:
     ],
 )
 def test_a_description_that_lies_is_a_work_error(info: ErrorInfo) -> None:
-    """Whatever a worker sends as an exception, what arrives can be raised, shown and pickled."""
+    """Any data that a worker sends as an exception can be raised, printed and pickled."""
     error = rebuild_error(info, work="root.a")
     assert type(error) is WorkError
     assert error.work == "root.a"
@@ -272,7 +272,7 @@ def test_a_description_that_lies_is_a_work_error(info: ErrorInfo) -> None:
 
 
 def test_attributes_cannot_replace_what_an_exception_does() -> None:
-    """Names of the exception's own machinery are not taken from a worker."""
+    """Names that exceptions use themselves are not accepted from a worker."""
     attributes = {"with_traceback": 1, "__class__": 2, "__cause__": 3, "args": 4, "code": 5}
     error = rebuild_error(
         ErrorInfo("builtins", "ValueError", "x", attributes=msgspec.msgpack.encode(attributes)), work="root.a"
@@ -286,7 +286,7 @@ def test_attributes_cannot_replace_what_an_exception_does() -> None:
 
 
 def made_module(monkeypatch: pytest.MonkeyPatch, name: str, file: str, source: str) -> types.ModuleType:
-    """A loaded module whose functions seem to come from a file."""
+    """Return a loaded module whose functions seem to come from a file."""
     module = types.ModuleType(name)
     module.__file__ = file
     exec(compile(source, file, "exec"), module.__dict__)
@@ -296,7 +296,7 @@ def made_module(monkeypatch: pytest.MonkeyPatch, name: str, file: str, source: s
 
 @pytest.fixture
 def carry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A function of a hidden module that calls what it is given."""
+    """Call the argument from a function of a hidden module."""
     source = "def carry(function):\n    return function()\n"
     carry: Callable[..., Any] = made_module(monkeypatch, "carrier", "/nowhere/carrier.py", source).carry
     return carry
@@ -307,7 +307,7 @@ def boom() -> None:
 
 
 def test_the_user_s_line_is_the_first_and_the_last(carry: Callable[..., Any]) -> None:
-    """The frames that carry the call to the user's code are left out (pitfall 23)."""
+    """The frames that only lead to the user's code are omitted (pitfall 23)."""
     try:
         carry(lambda: carry(boom))
     except ValueError as error:
@@ -324,7 +324,7 @@ def error_of(carry: Callable[..., Any], function: Callable[[], Any]) -> Exceptio
 
 
 def test_hidden_frames_stay_where_there_are_no_others() -> None:
-    """An error of the framework itself keeps its frames, or nobody could find it."""
+    """An error of the framework itself keeps its frames, because it has no others."""
     try:
         msgspec.convert(1, str)
     except msgspec.ValidationError as caught:
@@ -333,7 +333,7 @@ def test_hidden_frames_stay_where_there_are_no_others() -> None:
 
 
 def test_an_error_of_lightwork_ends_at_the_line_that_caused_it() -> None:
-    """Where lightwork refuses something, its own frames are left out and the user's line is the last."""
+    """For an error that lightwork raises, its own frames are omitted and the user's line is the last."""
     from lightwork.components.signature import RunSignature
 
     def run(self: Any) -> None: ...
@@ -346,7 +346,7 @@ def test_an_error_of_lightwork_ends_at_the_line_that_caused_it() -> None:
 
 
 def test_causes_and_contexts_are_shown_without_the_carriers(carry: Callable[..., Any]) -> None:
-    """The whole chain is in the text, each part without the framework's frames."""
+    """The text contains the whole chain, each part without the framework's frames."""
 
     def chained() -> None:
         try:
@@ -365,7 +365,7 @@ def test_causes_and_contexts_are_shown_without_the_carriers(carry: Callable[...,
 
 
 def test_frames_of_groups_are_hidden_too(carry: Callable[..., Any]) -> None:
-    """The members of a group are shown like any exception."""
+    """The members of a group lose the framework's frames too."""
     group = ExceptionGroup("all", [error_of(carry, boom)])
     text = describe_error(raised(group), hide=("carrier",)).traceback
     assert "ValueError: boom" in text
@@ -373,7 +373,7 @@ def test_frames_of_groups_are_hidden_too(carry: Callable[..., Any]) -> None:
 
 
 def test_a_huge_message_is_cut_in_its_middle() -> None:
-    """Texts are bounded in bytes and keep both ends; arguments that are longer are left out."""
+    """Texts are bounded in bytes and keep both ends; longer arguments are omitted."""
     info = describe_error(raised(ValueError("<" + "é" * 1_000_000 + ">")))
     for text in (info.message, info.traceback):
         assert len(text.encode()) <= 100_000
@@ -386,14 +386,14 @@ def test_a_huge_message_is_cut_in_its_middle() -> None:
 
 
 def test_huge_attributes_are_left_out_and_small_ones_stay() -> None:
-    """One attribute that is too long does not cost the others."""
+    """One attribute that is too long does not remove the others."""
     error = PlainError("x")
     error.__dict__.update(long="x" * 200_000, short=1)
     assert vars(sent(error)) == {"short": 1}
 
 
 def test_a_text_that_is_no_utf_8_can_be_sent() -> None:
-    """Lone surrogates, as in names of files, are escaped."""
+    """Lone surrogates, as in file names, are escaped."""
     arrived = sent(ValueError("name\udcff"))
     assert type(arrived) is ValueError
     assert str(arrived) == "name\\udcff"
@@ -420,7 +420,7 @@ def test_an_exception_that_holds_itself_is_described() -> None:
 
 
 def test_every_built_in_exception_can_be_sent() -> None:
-    """Each class that Python has is described and made again as itself, or as a WorkError if it must not be."""
+    """Every built-in exception is rebuilt as its own class, or as a WorkError if that class is never rebuilt."""
     for kind in vars(builtins).values():
         if isinstance(kind, type) and issubclass(kind, BaseException) and not issubclass(kind, BaseExceptionGroup):
             error = kind("ascii", "", 0, 1, "x") if kind is UnicodeEncodeError else made(kind)
