@@ -1,4 +1,4 @@
-"""Works that the tests of calls, hooks and deaths run, and an app around them."""
+"""Works that the tests of calls, hooks and worker deaths run, and an app around them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUNTIMES = ("inprocess", "local")
 
 
 class Holder(Flow):
-    """Holds works and does nothing: the tests call them from outside."""
+    """Holds works and does nothing; the tests call them from outside."""
 
     def __init__(self, **works: Work) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ async def running(
     settings: dict[str, Any] | None = None,
     **works: Work,
 ) -> AsyncIterator[App[Any]]:
-    """An app around these works, as attributes of its root."""
+    """Run an app whose root has these works as attributes."""
     async with App(Holder(**works), runtime=runtime, runtimes=runtimes, **(settings or {})) as app:
         yield app
 
 
 def stages(work: Work, call: int | None = None) -> list[str]:
-    """The work's statuses as text: the stage, and the reason after a colon. With `call`, those of it."""
+    """Return the work's statuses as text: the stage, and the reason after a colon. With `call`, only its statuses."""
     return [
         one.stage.value if one.reason is None else f"{one.stage.value}:{one.reason.value}"
         for one in work.statuses
@@ -60,7 +60,7 @@ def stages(work: Work, call: int | None = None) -> list[str]:
 
 
 def lines(app: App[Any], work: Work) -> list[str]:
-    """The work's output from now on; the list grows."""
+    """Return the work's output from now on; the list grows."""
     found: list[str] = []
 
     def take(change: Change) -> None:
@@ -83,7 +83,7 @@ class Pair:
 
 
 class StrangeError(Exception):
-    """Takes other arguments than it passes on."""
+    """Its ``__init__`` takes other arguments than it passes on."""
 
     def __init__(self, code: int, *, hint: str) -> None:
         super().__init__(f"strange {code}")
@@ -91,7 +91,7 @@ class StrangeError(Exception):
 
 
 class Counted(Work):
-    """Counts its runs; what they give is up to the subclasses."""
+    """Counts its runs; the subclasses decide what a run returns."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -142,7 +142,7 @@ class Gate(Counted):
 
 
 class Returns(Work):
-    """Gives what it is told to."""
+    """Returns the value that its argument selects."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -176,7 +176,7 @@ class GivesPairs(Work):
 
 
 class Raises(Counted):
-    """Fails as it is told to."""
+    """Fails in the way that its argument selects."""
 
     async def run(self, what: str) -> str:
         self.runs += 1
@@ -190,7 +190,7 @@ class PlainRaises(Counted):
 
 
 def fail(what: str) -> str:
-    """Raise what the word says; ``fine`` does not."""
+    """Raise the error that the word selects; ``fine`` raises nothing."""
     match what:
         case "value":
             raise ValueError("no such epoch", 7)
@@ -215,7 +215,7 @@ def fail(what: str) -> str:
 
 
 class Swallows(Counted):
-    """``on_exception`` takes a ValueError, turns a KeyError into another, and raises the rest again."""
+    """``on_exception`` swallows a ValueError, replaces a KeyError, and raises any other again."""
 
     async def run(self, what: str) -> str:
         raise {"value": ValueError, "key": KeyError, "type": TypeError}[what](what)
@@ -243,7 +243,7 @@ def _on_exception(exception: BaseException) -> None:
 
 
 class Flaky(Counted):
-    """Fails until it has been tried so often."""
+    """Fails until it has been tried this many times."""
 
     def __init__(self, needed: int, **options: Any) -> None:
         super().__init__(retry_delay=0.001, **options)
@@ -265,7 +265,7 @@ class PlainFlaky(Flaky):
 
 
 class Waits(Counted):
-    """An async run that waits for ever, and says how it ended."""
+    """An async run that waits forever and records how it ended."""
 
     async def run(self, how: str = "well") -> str:
         self.runs += 1
@@ -288,7 +288,7 @@ class Waits(Counted):
 
 
 async def ignore_cancellation() -> None:
-    """Go on whatever is done to the task."""
+    """Go on although the task is cancelled."""
     while True:
         try:
             await asyncio.Event().wait()
@@ -297,7 +297,7 @@ async def ignore_cancellation() -> None:
 
 
 class Blocks(Counted):
-    """A coroutine that keeps the loop to itself."""
+    """A coroutine that blocks the loop."""
 
     async def run(self, how: str) -> str:
         if how == "blocks":
@@ -308,7 +308,7 @@ class Blocks(Counted):
 
 
 class PlainWaits(Counted):
-    """A plain run that does not end by itself."""
+    """A plain run that never ends by itself."""
 
     def run(self, how: str) -> str:
         self.runs += 1
@@ -326,7 +326,7 @@ class PlainWaits(Counted):
 
 
 def spend(how: str, heard: Callable[[], None] | None = None) -> None:
-    """Use up time for ever: asleep, computing, or without heeding what is raised, which is told to `heard`."""
+    """Never return: sleep, compute, or ignore every exception and report it to `heard`."""
     while True:
         try:
             if how == "sleeps":
@@ -345,7 +345,7 @@ def spend(how: str, heard: Callable[[], None] | None = None) -> None:
 
 
 class Dies(Counted):
-    """Ends its own process, in a way that it is told."""
+    """Ends its own process in the way that its argument selects."""
 
     async def run(self, how: str) -> int:
         self.runs += 1
@@ -376,7 +376,7 @@ def die(how: str) -> None:
 
 
 class DiesOnce(Counted):
-    """Ends its process at the first try, and leaves a mark so that the next one knows."""
+    """Ends its process at the first attempt and leaves a mark for the next attempt."""
 
     def __init__(self, mark: str, **options: Any) -> None:
         super().__init__(retry_delay=0.001, **options)
@@ -393,7 +393,7 @@ class DiesOnce(Counted):
 
 
 class Hooks(Counted):
-    """Writes down which hook was called, in which process."""
+    """Records which hook was called in which process."""
 
     def __init__(self, how: str = "well", **options: Any) -> None:
         super().__init__(**options)
@@ -464,7 +464,7 @@ class PlainHooks(Hooks):
 
 
 class CountsOn(Work):
-    """Changes its state without end."""
+    """Changes its state forever."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -485,7 +485,7 @@ class CountsOn(Work):
 
 
 class Starts(Work):
-    """Starts processes and leaves them running; some in a session of their own."""
+    """Starts processes and leaves them running, some in a separate session."""
 
     def run(self, how: str) -> list[int]:
         sleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
@@ -495,7 +495,7 @@ class Starts(Work):
 
 
 class StartsAndDies(Work):
-    """Prints the pids, since it does not come to return them."""
+    """Prints the pids, because it dies before it can return them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -509,7 +509,7 @@ class StartsAndDies(Work):
 
 
 class Prints(Work):
-    """Writes to its output in all ways."""
+    """Writes to its output in every way."""
 
     def run(self, what: str) -> None:
         libc = ctypes.CDLL(None)
@@ -540,7 +540,7 @@ class Prints(Work):
 
 
 class OnlyHere:
-    """Can be packed, and not unpacked."""
+    """Can be pickled but not unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _missing, ("no_such_module",)

@@ -1,4 +1,4 @@
-"""Works and flows that the tests of running apps share. Workers import this module, so it stays free of pytest."""
+"""Works and flows of several tests of running apps. Workers import this module, so it must not import pytest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightwork import Flow, FlowDelta, Work
 
 
 class Script(Flow):
-    """A flow whose one pass is `script`, called with the flow; then it rests."""
+    """A flow whose single pass is `script`, called with the flow; then it waits."""
 
     def __init__(self, script: Callable[[Any], Awaitable[None]] | None = None, **children: Any) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Script(Flow):
 
 
 class Echo(Work):
-    """Gives back what it is given."""
+    """Returns its argument."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -40,7 +40,7 @@ class Echo(Work):
 
 
 class Streams(Work):
-    """Changes its value again and again until the test, whose process this must be, says that it may end."""
+    """Changes its value repeatedly until the test, in the same process, lets it end."""
 
     may_end: ClassVar[asyncio.Event]
 
@@ -58,7 +58,7 @@ class Streams(Work):
 
 
 class Editor(Work):
-    """Edits its state as told, and has some of everything."""
+    """Edits its state on request; has values of every kind."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cache_calls=False, **options)
@@ -73,7 +73,7 @@ class Editor(Work):
         return await getattr(self, f"do_{what}")()
 
     async def do_edit(self) -> None:
-        """Edits of each kind, in place too."""
+        """Make edits of each kind, in-place ones too."""
         self.items.append(1)
         self.items += [2, 3]
         del self.items[0]
@@ -85,20 +85,20 @@ class Editor(Work):
         del self.name_of_it
 
     async def do_count(self) -> int:
-        """Sets one attribute very often without awaiting."""
+        """Set one attribute very often without awaiting."""
         for n in range(1, 5001):
             self.n = n
         return self.n
 
     async def do_until_go(self) -> Any:
-        """Waits until the flow has set `go`."""
+        """Wait until the flow has set `go`."""
         self.name_of_it = "waiting"
         while not self.go:  # noqa: ASYNC110 -- an event would have to be set by apply_flow_delta
             await asyncio.sleep(0.001)
         return [self.n, list(self.items)]
 
     async def do_threads(self) -> int:
-        """Edits from threads of its own."""
+        """Edit the state from other threads."""
 
         def edit(name: str) -> None:
             for n in range(100):
@@ -108,14 +108,14 @@ class Editor(Work):
         return len(self.items)
 
     async def do_pairs(self) -> None:
-        """Keeps two halves of one value equal while it is sent."""
+        """Keep two halves of one value equal while it is sent."""
         for n in range(2000):
             self.table["a"] = {"left": [n] * 5, "right": [n] * 5}
             if n % 100 == 0:
                 await asyncio.sleep(0)
 
     async def do_large(self) -> str:
-        """Assigns what is too large, and goes on."""
+        """Assign a value that is too large, and go on."""
         try:
             self.table["large"] = b"x" * 100_000_000
         except AttributeError as error:
@@ -124,12 +124,12 @@ class Editor(Work):
         return "it was taken"
 
     async def do_large_list(self) -> None:
-        """A container that is too large, nobody catches it."""
+        """Assign a container that is too large; no code catches the error."""
         self.items = ["x" * 1000] * 100_000
 
 
 class Gate(Work):
-    """Never awaits while it runs: it looks at a file that the test makes."""
+    """Never awaits while it runs; it polls a file that the test makes."""
 
     def __init__(self, path: str) -> None:
         super().__init__(parallel=True)
@@ -163,7 +163,7 @@ class PlainBusy(Work):
 
 
 class Merging(Work):
-    """Adds up what both sides add."""
+    """Adds up the increments of both sides."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True)
@@ -182,7 +182,7 @@ class Merging(Work):
 
 
 class Clashing(Work):
-    """Increments, and makes a file when it has; with the default answer to the flow's changes."""
+    """Increments, and then makes a file; it keeps the default reaction to the flow's changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Clashing(Work):
 
 
 class Strict(Work):
-    """Takes numbers below 10 only."""
+    """Accepts only numbers below 10."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class Failing(Work):
 
 
 class Shipped(Work):
-    """Shows what of it arrives in the worker."""
+    """Reports which of its attributes arrived in the worker."""
 
     def __init__(self, private: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""An app that is killed: run as a module it starts works of all kinds, prints their pids, and waits."""
+"""An app to kill. Run as a module it starts works of all kinds, prints their pids, and waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.app.support_calls import ignore_cancellation, running, spend
 
 
 class Sits(Work):
-    """Tells its pid, and then does what it is told."""
+    """Prints its pid, and then does what its argument selects."""
 
     def __init__(self, how: str) -> None:
         super().__init__(parallel=True)
@@ -37,7 +37,7 @@ class PlainSits(Sits):
 
 
 async def main() -> None:
-    """Never returns."""
+    """Never return."""
     works: dict[str, Any] = {how: Sits(how) for how in ("idles", "waits", "ignores", "blocks")}
     works |= {how: PlainSits(how) for how in ("sleeps", "computes")}
     works["heedless"] = PlainSits("ignores")

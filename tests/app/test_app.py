@@ -1,4 +1,4 @@
-"""Apps: what they run, how they are embedded, watched and configured, and what they leave behind."""
+"""Apps: what they run, how they are embedded, watched and configured, and what remains after them."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ async def _stops(flow: Any) -> None:
 
 @pytest.mark.parametrize("root", [None, 3, Quiet, Echo, [Quiet()]], ids=repr)
 def test_root_is_no_component(root: Any) -> None:
-    """A root that is no instance of a component is refused."""
+    """A root that is not a component instance is refused."""
     with pytest.raises(ComponentError, match=r"App needs a Flow or a Work, not .*App\(MyFlow\(\)\)"):
         App(root)
 
 
 def test_root_with_a_place() -> None:
-    """A component is the root of one app, and no child of another's."""
+    """A component is the root of only one app, and not a child in another."""
     flow, outer = Quiet(), Quiet(inner=Quiet())
     App(flow)
     with pytest.raises(ComponentError, match="Quiet 'root' has a place already"):
@@ -55,7 +55,7 @@ def test_root_with_a_place() -> None:
 
 
 def test_failed_app_leaves_the_root_free() -> None:
-    """An app that could not be made leaves its root as it was."""
+    """If an app cannot be made, its root is unchanged."""
     flow, work = Quiet(), Echo()
     for root in (flow, work):
         with pytest.raises(ConfigError, match="nonsense"):
@@ -65,7 +65,7 @@ def test_failed_app_leaves_the_root_free() -> None:
 
 
 async def test_work_as_an_app() -> None:
-    """A work alone is an app: one call without arguments, then the end."""
+    """A single work is an app: one call without arguments, then the end."""
     work = Echo()
     await App(work, runtime="inprocess").run()
     assert work.seen == [None]
@@ -77,7 +77,7 @@ async def test_work_as_an_app() -> None:
 
 
 async def test_run_again() -> None:
-    """An app that has ended runs again, from the state that it has by then."""
+    """An app that has ended can run again, from its current state."""
     app = App(Script(_stops, work=Echo()), runtime="inprocess")
     for times in (1, 2):
         app.root._passes_seen = 0
@@ -88,7 +88,7 @@ async def test_run_again() -> None:
 
 
 async def test_runs_already() -> None:
-    """A running app is not entered, and not configured."""
+    """A running app can be neither entered nor configured."""
     app = App(Quiet(), runtime="inprocess")
     async with app:
         with pytest.raises(UsageError, match="runs already"):
@@ -99,7 +99,7 @@ async def test_runs_already() -> None:
 
 
 async def test_does_not_run() -> None:
-    """What needs a running app says so of one that does not."""
+    """An operation that needs a running app raises an error that says so."""
     app = App(Quiet())
     for use in (app.stop, app.kill, app.changes, lambda: app.address):
         with pytest.raises(UsageError, match="the app does not run"):
@@ -120,19 +120,19 @@ async def _two_apps() -> None:
 
 
 async def test_two_apps_in_one_loop() -> None:
-    """Two apps in one loop do not see each other; the end of one is none of the other."""
+    """Two apps in one loop do not see each other; one ends without the other."""
     await _two_apps()
 
 
 @pytest.fixture(scope="module")
 def _uvloop_s_own_pipe() -> None:
-    """The first loop of a process makes a pipe for signals, which libuv keeps."""
+    """Make the first loop of the process, which makes a pipe for signals that libuv keeps."""
     pytest.importorskip("uvloop").new_event_loop().close()
 
 
 @pytest.mark.usefixtures("_uvloop_s_own_pipe")
 def test_uvloop() -> None:
-    """The same on uvloop."""
+    """An app runs on uvloop."""
     uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_two_apps())
@@ -140,7 +140,7 @@ def test_uvloop() -> None:
 
 @pytest.mark.parametrize("runtime", ["inprocess", "local"])
 async def test_embedded(runtime: str) -> None:
-    """Any coroutine of the loop calls works of a running app; leaving the block leaves no task."""
+    """Any coroutine of the loop can call works of a running app; leaving the block leaves no task."""
     before = asyncio.all_tasks()
     async with App(Quiet(work=Echo(), other=Echo()), runtime=runtime) as app:
         first, second = app.works
@@ -156,7 +156,7 @@ async def _call(work: Work, value: int) -> Any:
 
 
 async def test_body_raises() -> None:
-    """An exception of the body ends the app in order, and goes on as it is."""
+    """An exception of the body ends the app gracefully and propagates unchanged."""
     app = App(Quiet(work=Echo()), runtime="inprocess")
     with pytest.raises(LookupError, match="body"):
         async with app:
@@ -165,7 +165,7 @@ async def test_body_raises() -> None:
 
 
 async def test_timeout_around_an_app() -> None:
-    """asyncio.timeout around an app does what it does around any coroutine."""
+    """asyncio.timeout around an app works as around any coroutine."""
     app = App(Quiet(), runtime="inprocess")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -177,7 +177,7 @@ async def test_timeout_around_an_app() -> None:
 
 
 async def test_wait_for() -> None:
-    """wait_for returns when its predicate has come true, and at once if it is."""
+    """wait_for returns when its predicate becomes true, and at once if it is true already."""
     async with App(Quiet(work=Editor()), runtime="inprocess") as app:
         work: Any = app.get_component_by_name("root.work")
         await app.wait_for(lambda: True)
@@ -186,7 +186,7 @@ async def test_wait_for() -> None:
 
 
 async def test_wait_for_what_never_comes() -> None:
-    """wait_for raises AppEnded where the app ends before."""
+    """wait_for raises AppEnded if the app ends first."""
     app = App(Quiet(), runtime="inprocess")
     async with app:
         waiting = asyncio.create_task(app.wait_for(lambda: False))
@@ -197,7 +197,7 @@ async def test_wait_for_what_never_comes() -> None:
 
 
 async def test_failure_while_waiting() -> None:
-    """What failed the app is what the block raises, not that somebody waited in vain."""
+    """The block raises the failure of the app, not the AppEnded of a waiting task."""
     app = App(Quiet(), runtime="inprocess")
 
     async def embed() -> None:
@@ -211,7 +211,7 @@ async def test_failure_while_waiting() -> None:
 
 
 async def test_failure_has_its_own_context_alone() -> None:
-    """Pitfall 23: the cancellation that ends the block is not shown as what the failure came from; a real one is."""
+    """Pitfall 23: the cancellation that ends the block is not shown as context of the failure; a real context is."""
 
     class Fails(Flow):
         async def run(self) -> None:
@@ -235,7 +235,7 @@ async def test_failure_has_its_own_context_alone() -> None:
 
 
 async def test_failure_in_a_body_that_goes_on() -> None:
-    """A body that fails the app without awaiting afterwards leaves in order, with that failure."""
+    """A body that fails the app without awaiting afterwards ends gracefully and raises that failure."""
     app = App(Quiet(work=Echo()), runtime="inprocess")
     with pytest.raises(FlowFailed, match="no data"):
         async with app:
@@ -247,7 +247,7 @@ async def test_failure_in_a_body_that_goes_on() -> None:
 
 
 async def test_changes() -> None:
-    """changes() gives every change from then on, and ends with the app."""
+    """changes() yields every change from then on, and ends with the app."""
     async with App(Quiet(work=Editor()), runtime="inprocess") as app:
         feed = app.changes()
         work: Any = app.works[0]
@@ -261,7 +261,7 @@ async def test_changes() -> None:
 
 
 async def test_feed_is_closed() -> None:
-    """A closed feed takes nothing more."""
+    """A closed stream takes no more changes."""
     async with App(Quiet(), runtime="inprocess") as app:
         feed = app.changes()
         await feed.aclose()
@@ -270,7 +270,7 @@ async def test_feed_is_closed() -> None:
 
 
 async def test_watch() -> None:
-    """A watcher is called with every change until it is taken away, in each run; it may be set before."""
+    """A watcher is called with every change of each run until it is removed; it may be set before the start."""
     seen: list[Change] = []
     app = App(Quiet(), runtime="inprocess")
     root: Any = app.root
@@ -285,7 +285,7 @@ async def test_watch() -> None:
 
 
 async def test_watcher_that_raises() -> None:
-    """A watcher that raises is reported to the loop, and keeps nobody else from seeing the change."""
+    """An exception of a watcher is reported to the loop, and the other watchers still see the change."""
     reported: list[dict[str, Any]] = []
     seen: list[Change] = []
     loop = asyncio.get_running_loop()
@@ -301,7 +301,7 @@ async def test_watcher_that_raises() -> None:
 
 
 def test_get_component_by_name() -> None:
-    """A component is found by its name; a wrong one is an error with the near ones."""
+    """A component is found by its name; for a wrong name the error lists similar ones."""
     app = App(Quiet(train=Echo(), inner=Quiet(train=Echo())))
     assert app.get_component_by_name("root.inner.train") is app.works[1]
     with pytest.raises(KeyError, match=r"no component 'root.trian'; there is root.train"):
@@ -318,7 +318,7 @@ def test_unknown_key() -> None:
 
 
 async def _refused(app: App[Any]) -> str:
-    """Enter the app, which must be refused before anything is started; what the error says."""
+    """Enter the app, check that it is refused before anything is started, and return the error text."""
     before, changes = asyncio.all_tasks(), list[Change]()
     app.watch(changes.append)
     with pytest.raises(ConfigError) as caught:
@@ -330,7 +330,7 @@ async def _refused(app: App[Any]) -> str:
 
 
 async def test_unknown_runtime() -> None:
-    """An unknown runtime is refused with those that are installed, before anything was started; mended, it runs."""
+    """An unknown runtime is refused before the start, with the installed ones; corrected, the app runs."""
     app = App(Script(_stops, work=Echo()), runtime="loacl")
     said = await _refused(app)
     assert "no runtime 'loacl'" in said
@@ -340,14 +340,14 @@ async def test_unknown_runtime() -> None:
 
 
 async def test_unknown_runtime_of_a_work() -> None:
-    """The same where a work names it, or a pattern of the configuration."""
+    """An unknown runtime of a work, or of a pattern in the configuration, is refused too."""
     assert "no runtime 'gpu'" in await _refused(App(Quiet(work=Echo(runtime="gpu")), runtime="inprocess"))
     config = Config(runtime="inprocess", works={"root.w*": {"runtime": "gpu"}})  # type: ignore[dict-item]
     assert "no runtime 'gpu'" in await _refused(App(Quiet(work=Echo()), config=config))
 
 
 async def test_busy_port() -> None:
-    """A busy port is refused with the way out."""
+    """A busy port is refused, and the error says what to do."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -359,15 +359,15 @@ async def test_busy_port() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 async def test_host_of_another_machine(host: str) -> None:
-    """A host that is not this machine's is refused with the way out."""
-    pytest.importorskip("cryptography")  # without it, that is what is missing first
+    """A host of another machine is refused, and the error says what to do."""
+    pytest.importorskip("cryptography")  # without cryptography, the missing package is reported first
     said = await _refused(App(Quiet(), runtime="inprocess", host=host))
     assert f"cannot listen on host {host!r}" in said
     assert "127.0.0.1" in said
 
 
 async def test_start_is_cancelled() -> None:
-    """An app that is cancelled at once leaves nothing behind, and can be run."""
+    """An app that is cancelled at once leaves nothing behind, and can run again."""
     app = App(Script(_stops, work=Echo()), runtime="inprocess")
     task = asyncio.create_task(_coroutine(app.run()))
     await asyncio.sleep(0)

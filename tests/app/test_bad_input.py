@@ -1,4 +1,4 @@
-"""Bad input in a running app costs an error that says what to mend, and nothing else."""
+"""Invalid input in a running app causes an error that says what to correct, and no other damage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 class Typed(Work):
-    """Gives back what it is asked for, and edits its state as told."""
+    """Returns the requested value, and edits its state on request."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False)
@@ -45,7 +45,7 @@ class Typed(Work):
 
 
 async def test_private_attribute_that_cannot_be_sent(runtime: str) -> None:
-    """A private attribute that cannot be pickled is named, with the way out; other works run."""
+    """A private attribute that cannot be pickled is named, with a remedy; other works run."""
     bad, good = Shipped(threading.Lock()), Echo()
     async with App(Script(bad=bad, good=good), runtime=runtime):
         with pytest.raises(LaunchFailed, match=r"Shipped._private is a lock and cannot be sent to a worker.*on_start"):
@@ -54,7 +54,7 @@ async def test_private_attribute_that_cannot_be_sent(runtime: str) -> None:
 
 
 async def test_arguments_that_do_not_fit(runtime: str) -> None:
-    """Arguments that fit neither signature nor annotations are refused in the flow, before anything is sent."""
+    """Arguments that do not fit the signature or annotations are refused in the flow, before anything is sent."""
     work: Any = Typed()
     async with App(Script(work=work), runtime=runtime):
         for args, kwargs in (((), {}), ((1,), {}), (("x",), {"tmies": 1}), (("x", "many"), {}), (("x", 1, 2), {})):
@@ -76,7 +76,7 @@ async def test_arguments_that_do_not_fit(runtime: str) -> None:
     ],
 )
 async def test_in_the_worker(runtime: str, what: str, error: type[Exception], message: str) -> None:
-    """What is wrong inside of run fails that call with its own error, and the next call runs."""
+    """An invalid operation inside of run fails that call with its own error, and the next call runs."""
     work: Any = Typed()
     async with App(Script(work=work), runtime=runtime):
         with pytest.raises(error, match=message):
@@ -85,7 +85,7 @@ async def test_in_the_worker(runtime: str, what: str, error: type[Exception], me
 
 
 async def test_in_the_flow_while_the_work_runs(runtime: str) -> None:
-    """The same edits in the flow are refused where they are made, and are no proposals."""
+    """In the flow the same edits are refused where they are made, and are not proposed."""
     work: Any = Typed()
     async with App(Script(work=work), runtime=runtime):
         await work.start()

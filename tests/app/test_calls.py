@@ -1,4 +1,4 @@
-"""Calls: what is queued, joined, answered and returned."""
+"""Calls: queueing, joining, caching and returning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ both_kinds = pytest.mark.parametrize("kind", [Add, PlainAdd])
 @both_runtimes
 @both_kinds
 async def test_await_run_gives_the_value(runtime: str, kind: type[Counted]) -> None:
-    """Awaiting ``run`` of a work that is not parallel gives what it returned (pitfall 14)."""
+    """Awaiting ``run`` of a work that is not parallel returns the result (pitfall 14)."""
     work = kind()
     async with running(runtime, work=work):
         assert await work.run(2, y=3) == 5
@@ -66,7 +66,7 @@ async def test_statuses_of_one_call(runtime: str, kind: type[Counted]) -> None:
 @both_runtimes
 @both_kinds
 async def test_await_run_of_a_parallel_work_gives_the_call(runtime: str, kind: type[Counted]) -> None:
-    """Awaiting ``run`` of a parallel work gives the call while it is queued, and awaiting that the value."""
+    """Awaiting ``run`` of a parallel work returns the queued call, and awaiting the call returns the value."""
     work = kind(parallel=True)
     async with running(runtime, work=work):
         call = await work.run(2)
@@ -89,7 +89,7 @@ async def test_run_of_a_parallel_work_is_queued_before_it_is_awaited() -> None:
 
 @pytest.mark.parametrize("parallel", [False, True])
 async def test_submit_gives_the_call_whatever_parallel_says(parallel: bool) -> None:
-    """``submit`` gives the call at once, and the call can be awaited more than once."""
+    """``submit`` returns the call at once, and the call can be awaited more than once."""
     work = Add(parallel=parallel)
     async with running(work=work):
         call = work.submit(1)
@@ -113,7 +113,7 @@ async def _value(call: Call[Any]) -> Any:
 
 
 async def test_result_before_the_end_is_an_invalid_state() -> None:
-    """``result`` and ``exception`` of a call that is not over raise InvalidStateError."""
+    """``result`` and ``exception`` of an unfinished call raise InvalidStateError."""
     work = Gate()
     async with running(work=work):
         call = work.submit("a")
@@ -135,7 +135,7 @@ async def test_call_after_the_app_is_a_usage_error() -> None:
 
 
 async def test_work_without_an_app_runs_in_place() -> None:
-    """A work that no app drives runs here: ``run`` is the plain coroutine or function."""
+    """A work without an app runs here: ``run`` is the plain coroutine or function."""
     assert await Add().run(1, 2) == 3
     assert PlainAdd().run(1, 2) == 3
 
@@ -158,7 +158,7 @@ async def test_position_and_keyword_are_one_call(runtime: str, kind: type[Counte
 
 @both_runtimes
 async def test_succeeded_call_is_answered_from_the_cache(runtime: str) -> None:
-    """A call that has succeeded is answered with its value and the reason, and not run again (pitfall 13)."""
+    """A repeated successful call returns the cached value with the reason, and does not run (pitfall 13)."""
     work = Add()
     async with running(runtime, work=work):
         first = work.submit(1)
@@ -175,7 +175,7 @@ async def test_succeeded_call_is_answered_from_the_cache(runtime: str) -> None:
 
 
 async def test_cached_value_is_a_fresh_object() -> None:
-    """Two answers from the cache share nothing that could be changed."""
+    """Two cached results share no mutable object."""
     work = GivesPairs()
     async with running(work=work):
         first = await work.submit(["a"])
@@ -184,7 +184,7 @@ async def test_cached_value_is_a_fresh_object() -> None:
 
 
 async def test_without_cache_calls_every_call_runs() -> None:
-    """With ``cache_calls=False`` the same call runs again once it is over, and says why."""
+    """With ``cache_calls=False`` the same call runs again after it has ended, and reports why."""
     work = Add(cache_calls=False)
     async with running(work=work):
         calls = []
@@ -198,7 +198,7 @@ async def test_without_cache_calls_every_call_runs() -> None:
 @both_runtimes
 @pytest.mark.parametrize("cache_calls", [True, False])
 async def test_call_in_flight_is_joined(runtime: str, cache_calls: bool) -> None:
-    """The same call while it is in flight gives the same `Call`, whatever ``cache_calls`` is."""
+    """The same call while it is in flight returns the same `Call`, whatever ``cache_calls`` is."""
     work = Gate(cache_calls=cache_calls)
     async with running(runtime, work=work) as app:
         first = work.submit("a")
@@ -211,7 +211,7 @@ async def test_call_in_flight_is_joined(runtime: str, cache_calls: bool) -> None
 
 
 async def test_failure_is_not_cached() -> None:
-    """A call that failed runs again with the same arguments, and says why."""
+    """A failed call runs again with the same arguments, and reports why."""
     work = Flaky(2)
     async with running(work=work):
         first = work.submit()
@@ -223,7 +223,7 @@ async def test_failure_is_not_cached() -> None:
 
 
 async def test_new_call_says_that_it_is_new() -> None:
-    """The reason of a first call is that none with its arguments has succeeded."""
+    """The reason of a first call is that no call with its arguments has succeeded."""
     work = Add()
     async with running(work=work):
         call = work.submit(1)
@@ -237,7 +237,7 @@ async def test_new_call_says_that_it_is_new() -> None:
 @both_runtimes
 @both_kinds
 async def test_calls_run_in_the_order_in_which_they_were_queued(runtime: str, kind: type[Counted]) -> None:
-    """Calls with other arguments queue, in order, one at a time."""
+    """Calls with other arguments run in the order of the queue, one at a time."""
     work = kind()
     async with running(runtime, work=work):
         calls = [work.submit(n) for n in range(20)]
@@ -248,7 +248,7 @@ async def test_calls_run_in_the_order_in_which_they_were_queued(runtime: str, ki
 
 @both_runtimes
 async def test_one_call_at_a_time_without_concurrency(runtime: str) -> None:
-    """A second call of an async work waits until the first is over."""
+    """A second call of an async work waits until the first has ended."""
     work = Gate()
     async with running(runtime, work=work) as app:
         first, second = work.submit("a"), work.submit("b")
@@ -277,7 +277,7 @@ async def test_concurrency_lets_calls_overlap(runtime: str) -> None:
 
 @both_kinds
 async def test_a_thousand_queued_calls(kind: type[Counted]) -> None:
-    """A thousand calls that are queued at once all run, in order, and statuses stay bounded (pitfall 11)."""
+    """A thousand calls queued at once all run, in order, and statuses stay bounded (pitfall 11)."""
     work = kind()
     async with running("local", work=work):
         calls = [work.submit(n) for n in range(1000)]
@@ -292,7 +292,7 @@ async def test_a_thousand_queued_calls(kind: type[Counted]) -> None:
 
 @both_runtimes
 async def test_return_value_has_its_annotated_type(runtime: str) -> None:
-    """A Struct, and dataclasses inside a dict, arrive as what the return annotation says."""
+    """A Struct, and dataclasses in a dict, arrive as the type of the return annotation."""
     point, pairs = GivesPoint(), GivesPairs()
     async with running(runtime, point=point, pairs=pairs):
         assert await point.run(4) == Point(4, -4)
@@ -305,7 +305,7 @@ async def test_return_value_has_its_annotated_type(runtime: str) -> None:
     ("what", "text"), [("object", "object"), ("lambda", "function"), ("integer", "64"), ("large", "too large")]
 )
 async def test_value_that_cannot_be_sent_fails_the_call(runtime: str, kind: type[Work], what: str, text: str) -> None:
-    """A return value that cannot be encoded, or is too large, fails its call by that reason; the work goes on."""
+    """A return value that is too large or cannot be encoded fails its call with that reason; the work goes on."""
     work = kind()
     async with running(runtime, settings={"max_frame": 100_000}, work=work):
         call = work.submit(what)
@@ -329,7 +329,7 @@ class GivesChecked(Work):
 
 
 async def test_value_that_cannot_be_made_here_fails_the_call() -> None:
-    """An annotated type whose own code raises gives the caller an error, and the call still ends."""
+    """If an annotated type raises while it is decoded, the caller gets an error, and the call still ends."""
     work = GivesChecked()
     async with running(work=work):
         with pytest.raises(InvalidReturnValue, match="RuntimeError: not here") as caught:
@@ -342,7 +342,7 @@ async def test_value_that_cannot_be_made_here_fails_the_call() -> None:
 
 
 class Once(Flow):
-    """Its run is given by a subclass, and is entered again on every change."""
+    """A subclass defines its run, which is entered again on every change."""
 
     def __init__(self, work: Work) -> None:
         super().__init__()
@@ -377,7 +377,7 @@ class AwaitsLater(Once):
 
 @pytest.mark.parametrize("flow", [Drops, Keeps])
 async def test_parallel_failure_that_nobody_awaits_fails_the_app(flow: type[Once]) -> None:
-    """A failed call that was dropped, or kept over a whole pass without a look, fails the app (pitfall 4)."""
+    """A failed call that was dropped, or kept unread over a whole pass, fails the app (pitfall 4)."""
     app = App(flow(Raises(parallel=True)), runtime="inprocess")
     with pytest.raises(ValueError, match="no such epoch"):
         await app.run()
@@ -391,19 +391,19 @@ async def test_parallel_failure_that_is_awaited_later_is_fine() -> None:
 
 
 async def test_failure_that_was_looked_at_and_dropped_is_fine() -> None:
-    """A call whose exception was asked for may be dropped."""
+    """A failed call may be dropped after its exception was read."""
     work = Raises(parallel=True)
     async with running(work=work) as app:
         call = work.submit("value")
         await app.wait_for(lambda: call.done)
         assert isinstance(call.exception(), ValueError)
-        call = work.submit("fine")  # and the first one is nobody's any more
+        call = work.submit("fine")  # and no one refers to the first one any more
         gc.collect()
         assert await call == "fine"
 
 
 async def test_dropped_call_that_succeeds_is_fine() -> None:
-    """Nobody has to await a call that succeeds."""
+    """A call that succeeds need not be awaited."""
     work = Add(parallel=True)
     async with running(work=work) as app:
         work.submit(1)

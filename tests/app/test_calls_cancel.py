@@ -1,4 +1,4 @@
-"""Cancelling: calls by hand, and the tasks that wait for them."""
+"""Cancelling calls, and cancelling the tasks that wait for calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ both_runtimes = pytest.mark.parametrize("runtime", RUNTIMES)
 
 @both_runtimes
 async def test_cancel_a_queued_call(runtime: str) -> None:
-    """A call that waits is stopped at once and never runs; awaiting it raises CancelledError."""
+    """A queued call is stopped at once and never runs; awaiting it raises CancelledError."""
     work = Gate()
     async with running(runtime, work=work) as app:
         first, second = work.submit("a"), work.submit("b")
@@ -39,7 +39,7 @@ async def test_cancel_a_queued_call(runtime: str) -> None:
 
 @both_runtimes
 async def test_cancel_a_running_call(runtime: str) -> None:
-    """The run is cancelled where it is, its ``finally`` has run when the call is over, and the next call runs."""
+    """The run is cancelled; its ``finally`` has run when the call ends, and the next call runs."""
     work = Waits()
     async with running(runtime, work=work) as app:
         call = work.submit()
@@ -69,7 +69,7 @@ async def test_cancel_before_the_work_is_up(runtime: str) -> None:
 
 @pytest.mark.parametrize("how", ["sleeps", "computes"])
 async def test_cancel_interrupts_a_plain_run(how: str) -> None:
-    """Cancelling interrupts ``time.sleep`` and a busy loop; the process goes on with the next call."""
+    """Cancelling interrupts ``time.sleep`` and a busy loop; the process takes the next call."""
     work = PlainWaits()
     async with running("local", work=work) as app:
         call = work.submit(how)
@@ -84,7 +84,7 @@ async def test_cancel_interrupts_a_plain_run(how: str) -> None:
 
 
 async def test_cancel_interrupts_a_plain_run_in_this_process() -> None:
-    """In the runtime ``inprocess`` a plain run that computes is interrupted, too."""
+    """In the runtime ``inprocess`` a plain run that computes is interrupted too."""
     work = PlainWaits()
     async with running(work=work) as app:
         call = work.submit("computes")
@@ -96,7 +96,7 @@ async def test_cancel_interrupts_a_plain_run_in_this_process() -> None:
 
 
 async def test_plain_run_that_ignores_its_cancellation_is_ended_with_its_process() -> None:
-    """After the grace period the process is ended; the next call works in a fresh one (pitfall 5)."""
+    """A plain run that ignores its cancellation is killed after the grace period; the next call works (pitfall 5)."""
     work = PlainWaits()
     async with running("local", settings={"grace": 0.2}, work=work) as app:
         call = work.submit("ignores")
@@ -111,7 +111,7 @@ async def test_plain_run_that_ignores_its_cancellation_is_ended_with_its_process
 
 
 async def test_async_run_that_ignores_its_cancellation_takes_its_neighbours_with_it() -> None:
-    """Calls that shared the process fail as crashed, naming the culprit; queued ones run in a fresh process."""
+    """Calls that shared the process fail as crashed and name the culprit; queued calls run in a new process."""
     work = Waits(concurrency=2)
     async with running("local", settings={"grace": 0.2}, work=work) as app:
         culprit, neighbour, queued = work.submit("ignores"), work.submit("well"), work.submit("at once")
@@ -138,7 +138,7 @@ async def test_result_that_comes_in_spite_of_the_cancellation_counts(runtime: st
 
 
 async def test_cancelled_call_is_not_tried_again() -> None:
-    """Neither a cancelled call nor one that raises when it is cancelled takes a retry."""
+    """Neither a cancelled call nor one that raises when it is cancelled is retried."""
     work = Waits(retries=3, retry_delay=0.001)
     async with running(work=work) as app:
         for how in ("well", "raises"):
@@ -155,7 +155,7 @@ def _runs(call: Call[str]) -> bool:
 
 
 async def test_same_call_after_a_cancelled_one_runs_anew() -> None:
-    """A call that was asked to end cannot be joined: the next one with the same arguments is a new one."""
+    """A call that is being cancelled cannot be joined: the next one with the same arguments is a new call."""
     work = Waits()
     async with running(work=work) as app:
         first = work.submit()
@@ -174,7 +174,7 @@ async def test_same_call_after_a_cancelled_one_runs_anew() -> None:
 
 @both_runtimes
 async def test_timeout_around_a_call_cancels_the_run(runtime: str) -> None:
-    """``asyncio.timeout`` around a call raises TimeoutError when the remote coroutine has ended, not before."""
+    """``asyncio.timeout`` around a call raises TimeoutError only after the remote coroutine has ended."""
     work = Waits()
     async with running(runtime, work=work) as app:
         await work.start()
@@ -201,7 +201,7 @@ async def test_wait_for_around_a_call_cancels_the_run(runtime: str) -> None:
 
 
 async def test_task_group_cancels_its_calls() -> None:
-    """When one task of a group fails, the calls that the others wait for are cancelled before the group is left."""
+    """When one task of a group fails, the calls that the others await are cancelled before the group exits."""
     work = Waits()
     async with running("local", work=work) as app:
 
@@ -222,7 +222,7 @@ async def _await(call: Call[str]) -> str:
 
 
 async def test_what_the_run_raises_when_cancelled_arrives() -> None:
-    """As around any coroutine, an exception that the cancelled run raises is what the cancelled task gets."""
+    """An exception that the cancelled run raises reaches the cancelled task, as with any coroutine."""
     work = Waits()
     async with running(work=work) as app:
         task = asyncio.ensure_future(_await(work.submit("raises")))
@@ -251,7 +251,7 @@ async def test_second_cancellation_does_not_wait() -> None:
 
 @both_runtimes
 async def test_one_of_two_joined_waiters_is_cancelled(runtime: str) -> None:
-    """Cancelling one of two that have joined a call leaves it running for the other."""
+    """If one of two tasks that joined a call is cancelled, the call goes on for the other."""
     work = Gate()
     async with running(runtime, work=work) as app:
         first, second = (asyncio.ensure_future(_await(work.submit("a"))) for _ in range(2))
@@ -264,7 +264,7 @@ async def test_one_of_two_joined_waiters_is_cancelled(runtime: str) -> None:
 
 
 async def test_one_of_two_tasks_that_await_the_same_call_is_cancelled() -> None:
-    """Two tasks that await one `Call` object: cancelling one leaves the call to the other."""
+    """If one of two tasks that await one `Call` object is cancelled, the call goes on for the other."""
     work = Gate()
     async with running(work=work) as app:
         call = work.submit("a")
@@ -278,7 +278,7 @@ async def test_one_of_two_tasks_that_await_the_same_call_is_cancelled() -> None:
 
 
 async def test_last_of_two_joined_waiters_is_cancelled() -> None:
-    """When both that have joined a call are cancelled, so is the call."""
+    """If both tasks that joined a call are cancelled, the call is cancelled."""
     work = Gate()
     async with running(work=work) as app:
         tasks = [asyncio.ensure_future(_await(work.submit("a"))) for _ in range(2)]
@@ -290,7 +290,7 @@ async def test_last_of_two_joined_waiters_is_cancelled() -> None:
 
 
 async def test_parallel_call_survives_its_awaiter() -> None:
-    """Cancelling a task that awaits a call of a parallel work leaves the call running."""
+    """Cancelling a task that awaits a call of a parallel work does not cancel the call."""
     work = Gate(parallel=True)
     async with running(work=work) as app:
         call = work.submit("a")
@@ -309,7 +309,7 @@ async def test_parallel_call_survives_its_awaiter() -> None:
 
 @both_runtimes
 async def test_stop_ends_what_runs_and_what_waits(runtime: str) -> None:
-    """Stopping a work ends its calls as stopped; who awaits them gets CallStopped, not a cancellation."""
+    """Stopping a work ends its calls as stopped; awaiting them raises CallStopped, not CancelledError."""
     work = Gate()
     async with running(runtime, work=work) as app:
         runs, waits = work.submit("a"), work.submit("b")
@@ -327,7 +327,7 @@ async def test_stop_ends_what_runs_and_what_waits(runtime: str) -> None:
 
 @both_runtimes
 async def test_run_after_stop(runtime: str) -> None:
-    """A stopped work runs again when it is called, in a fresh worker, with the state that it had (pitfall 16)."""
+    """A call of a stopped work runs in a new worker, with the previous state (pitfall 16)."""
     work = Waits(start_with_flow=False, cache_calls=False)
     async with running(runtime, work=work):
         for _ in range(3):
@@ -338,7 +338,7 @@ async def test_run_after_stop(runtime: str) -> None:
 
 
 async def test_answers_outlive_the_worker() -> None:
-    """A call that has succeeded is answered after a stop, too, and no worker is started for it."""
+    """A successful call stays cached after a stop, and no worker is started for it."""
     work = Waits()
     async with running(work=work):
         await work.run("at once")
@@ -350,7 +350,7 @@ async def test_answers_outlive_the_worker() -> None:
 
 @both_runtimes
 async def test_start_and_stop_in_turn(runtime: str) -> None:
-    """``start`` after ``stop`` gives a fresh worker each time (pitfall 16)."""
+    """``start`` after ``stop`` starts a new worker each time (pitfall 16)."""
     work = Waits(start_with_flow=False, cache_calls=False)
     async with running(runtime, work=work):
         assert stages(work) == []
@@ -364,7 +364,7 @@ async def test_start_and_stop_in_turn(runtime: str) -> None:
 
 
 async def test_start_twice_and_stop_twice() -> None:
-    """A second start or stop changes nothing and is done with the first."""
+    """A second start or stop changes nothing and ends with the first."""
     work = Waits(start_with_flow=False)
     async with running("local", work=work):
         await asyncio.gather(_done(work.start()), _done(work.start()))
@@ -381,7 +381,7 @@ async def _done(operation: object) -> None:
 
 @both_runtimes
 async def test_stop_while_the_work_starts(runtime: str) -> None:
-    """Stopping a work that is still starting ends it; who awaits the start is told."""
+    """Stopping a work that is still starting ends it; awaiting the start raises an error."""
     work = Waits(start_with_flow=False)
     async with running(runtime, work=work):
         start = work.start()
@@ -397,7 +397,7 @@ async def test_stop_while_the_work_starts(runtime: str) -> None:
 
 @both_runtimes
 async def test_start_while_the_work_stops(runtime: str) -> None:
-    """A start that is asked for while the work stops is done when the next worker is up."""
+    """A start requested while the work stops returns when the next worker is ready."""
     work = Waits(start_with_flow=False)
     async with running(runtime, work=work):
         await work.start()
@@ -410,7 +410,7 @@ async def test_start_while_the_work_stops(runtime: str) -> None:
 
 @both_runtimes
 async def test_call_while_the_work_stops(runtime: str) -> None:
-    """A call that is made while the work stops runs in the next worker."""
+    """A call made while the work stops runs in the next worker."""
     work = Waits()
     async with running(runtime, work=work):
         await work.start()
@@ -432,7 +432,7 @@ class Pool(Flow):
 
 @both_runtimes
 async def test_work_that_is_removed_while_it_runs(runtime: str) -> None:
-    """Removing a work stops what it runs and what waits, whatever is still on its way from it (pitfall 17)."""
+    """Removing a work stops its running and queued calls, whatever frames are still in flight (pitfall 17)."""
     pool = Pool()
     async with App(pool, runtime=runtime) as app:
         stays, goes = pool.works_of_it

@@ -1,4 +1,4 @@
-"""Calls that fail: what the caller gets, what the statuses say, and that the work goes on."""
+"""Calls that fail: what the caller gets, what the statuses contain, and that the work goes on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ both_kinds = pytest.mark.parametrize("kind", [Raises, PlainRaises])
 @both_runtimes
 @both_kinds
 async def test_exception_arrives_as_its_own_type(runtime: str, kind: type[Work]) -> None:
-    """``except ValueError`` around a call works, with the arguments that it was raised with (pitfall 4)."""
+    """``except ValueError`` around a call works, with the original arguments (pitfall 4)."""
     work = kind()
     async with running(runtime, work=work):
         with pytest.raises(ValueError, match="no such epoch") as caught:
@@ -50,7 +50,7 @@ async def test_exception_arrives_as_its_own_type(runtime: str, kind: type[Work])
 
 @both_runtimes
 async def test_exception_of_the_users_own_class(runtime: str) -> None:
-    """A class of the user's that is imported here arrives with its attributes, its own ``__init__`` not called."""
+    """An exception class that is imported here arrives with its attributes, and its ``__init__`` is not called."""
     work = Raises()
     async with running(runtime, work=work):
         with pytest.raises(StrangeError, match="strange 3") as caught:
@@ -80,7 +80,7 @@ async def test_remote_traceback_shows_the_users_lines_only(runtime: str, kind: t
 @both_runtimes
 @pytest.mark.parametrize("parallel", [False, True])
 async def test_class_that_is_not_imported_here_arrives_as_work_error(runtime: str, parallel: bool) -> None:
-    """An exception whose class is not known here is a WorkError that names the class and the work."""
+    """An exception whose class is not imported here is a WorkError that names the class and the work."""
     work = Raises(parallel=parallel)
     async with running(runtime, work=work):
         with pytest.raises(WorkError, match="Local: only there") as caught:
@@ -119,7 +119,7 @@ async def test_users_own_timeout_error_is_no_timeout_of_ours(runtime: str, kind:
 @both_runtimes
 @both_kinds
 async def test_raise_exception_false_gives_none(runtime: str, kind: type[Work]) -> None:
-    """With ``raise_exception=False`` a failed call gives None, and the status tells (pitfall 5)."""
+    """With ``raise_exception=False`` a failed call returns None, and the status shows the failure (pitfall 5)."""
     work = kind(raise_exception=False)
     async with running(runtime, work=work):
         assert await work.run("value") is None
@@ -132,7 +132,7 @@ async def test_raise_exception_false_gives_none(runtime: str, kind: type[Work]) 
 @both_runtimes
 @pytest.mark.parametrize("kind", [Swallows, PlainSwallows])
 async def test_on_exception(runtime: str, kind: type[Counted]) -> None:
-    """``on_exception`` may swallow (the call gives None, and has failed), raise another, or raise it again."""
+    """``on_exception`` may swallow (the failed call returns None), raise another exception, or raise it again."""
     work = kind()
     async with running(runtime, work=work):
         assert await work.run("value") is None
@@ -146,7 +146,7 @@ async def test_on_exception(runtime: str, kind: type[Counted]) -> None:
 
 
 async def test_swallowed_exception_is_not_tried_again() -> None:
-    """What ``on_exception`` swallows counts as dealt with: it takes no retry."""
+    """An exception that ``on_exception`` swallows takes no retry."""
     work = Swallows(retries=3)
     async with running(work=work):
         assert await work.run("value") is None
@@ -159,7 +159,7 @@ async def test_swallowed_exception_is_not_tried_again() -> None:
 @both_runtimes
 @pytest.mark.parametrize("kind", [Flaky, PlainFlaky])
 async def test_retries_are_visible_in_the_statuses(runtime: str, kind: type[Flaky]) -> None:
-    """Each try of a call is in the statuses with its number and, from the second on, why there is one."""
+    """Each attempt of a call is in the statuses with its number and, from the second on, the reason for the retry."""
     work = kind(3, retries=2)
     async with running(runtime, work=work):
         call = work.submit()
@@ -178,7 +178,7 @@ async def test_retries_are_visible_in_the_statuses(runtime: str, kind: type[Flak
 
 
 async def test_last_try_fails_the_call() -> None:
-    """When no try is left the exception of the last one arrives."""
+    """When no attempt is left, the exception of the last one arrives."""
     work = Flaky(5, retries=2)
     async with running(work=work):
         with pytest.raises(ValueError, match="try 3"):
@@ -186,7 +186,7 @@ async def test_last_try_fails_the_call() -> None:
 
 
 async def test_call_is_tried_again_after_a_crash(tmp_path: Any) -> None:
-    """A retry after the death of the process runs in a fresh one."""
+    """A retry after the death of the process runs in a new process."""
     work = DiesOnce(str(tmp_path / "mark"), retries=1)
     async with running("local", work=work):
         call = work.submit()
@@ -237,7 +237,7 @@ async def test_timeout_of_a_plain_run(how: str) -> None:
 
 @pytest.mark.parametrize("is_first", [True, False])
 async def test_timeout_of_an_async_run_that_blocks_its_loop(is_first: bool) -> None:
-    """A coroutine that never awaits is seen to run, and its timeout ends it with its process."""
+    """A coroutine that never awaits is noticed, and its timeout ends it with its process."""
     work = Blocks(timeout=0.1)
     async with running("local", settings={"grace": 0.2}, work=work) as app:
         if not is_first:
@@ -250,7 +250,7 @@ async def test_timeout_of_an_async_run_that_blocks_its_loop(is_first: bool) -> N
 
 
 async def test_timeouts_in_a_row_are_one_status_with_a_count() -> None:
-    """Timeouts since the last success are counted, and dated from the first request."""
+    """Timeouts since the last success are counted in one status, dated from the first."""
     work = Waits(timeout=0.02)
     async with running(work=work):
         first = None
@@ -264,7 +264,7 @@ async def test_timeouts_in_a_row_are_one_status_with_a_count() -> None:
 
 
 async def test_timed_out_call_is_tried_again() -> None:
-    """A timeout takes a retry like any failure."""
+    """A timeout is retried like any failure."""
     work = Waits(timeout=0.02, retries=1, retry_delay=0.001)
     async with running(work=work):
         call = work.submit()

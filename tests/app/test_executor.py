@@ -1,4 +1,4 @@
-"""What wraps ``run`` in the worker."""
+"""The executor, which wraps ``run`` in the worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNTIMES = ["inprocess", "local"]
 
 
 class Doubling(WorkRunExecutor):
-    """Doubles what a plain run gives, and notes that it was there."""
+    """Doubles the result of a plain run, and records its use."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.work.wrapped += 1  # type: ignore[attr-defined]  # the works below have it
@@ -28,7 +28,7 @@ class Doubling(WorkRunExecutor):
 
 
 class DoublingLater(WorkRunExecutor):
-    """Doubles what an async run gives."""
+    """Doubles the result of an async run."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._later(super().__call__(*args, **kwargs))
@@ -38,7 +38,7 @@ class DoublingLater(WorkRunExecutor):
 
 
 class Plain(Work):
-    """Gives its argument."""
+    """Returns its argument."""
 
     _run_executor_cls: ClassVar[type[WorkRunExecutor]] = Doubling
 
@@ -51,7 +51,7 @@ class Plain(Work):
 
 
 class Later(Work):
-    """Gives its argument, async."""
+    """Returns its argument, async."""
 
     _run_executor_cls: ClassVar[type[WorkRunExecutor]] = DoublingLater
 
@@ -61,7 +61,7 @@ class Later(Work):
 
 
 class Profiled(Work):
-    """Has something to profile; fails where it is told to."""
+    """Has something to profile; fails on request."""
 
     _run_executor_cls: ClassVar[type[WorkRunExecutor]] = ProfileExecutor
 
@@ -74,7 +74,7 @@ class Profiled(Work):
 
 
 def find_me(fail: bool) -> int:
-    """Stands out in a profile."""
+    """Spend enough time to be visible in a profile."""
     if fail:
         raise ValueError("asked to")
     return 1
@@ -82,7 +82,7 @@ def find_me(fail: bool) -> int:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_executor_wraps_each_call(runtime: str) -> None:
-    """An executor class of a work is what enters run, plain or async, and gives what the call gives."""
+    """The executor class of a work wraps run, plain or async, and its return value is the result of the call."""
     plain, later = Plain(), Later()
     async with App(Root(plain, later), runtime=runtime):
         assert await plain.submit(4) == 8
@@ -94,7 +94,7 @@ async def test_executor_wraps_each_call(runtime: str) -> None:
 async def test_profiler_writes_a_file_for_each_call(
     runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The profiler leaves a file for each call, failed ones too, named by the work, with the user's functions in it."""
+    """The profiler writes one file for each call, named by the work, with the user's functions; failed calls too."""
     monkeypatch.chdir(tmp_path)
     work = Profiled()
     async with App(Root(work), runtime=runtime):
@@ -109,7 +109,7 @@ async def test_profiler_writes_a_file_for_each_call(
 
 
 def test_executor_that_is_none() -> None:
-    """A work whose executor is no WorkRunExecutor class is refused when it is made, by name."""
+    """A work whose executor is not a WorkRunExecutor class is refused by name when it is made."""
 
     class Wrong(Work):
         _run_executor_cls = int  # type: ignore[assignment]  # what the test is about

@@ -20,7 +20,7 @@ Body = Callable[[Any], Awaitable[None]]
 
 
 class Counting(Flow):
-    """Counts its passes; `script` is called with the flow in each."""
+    """Counts its passes; each pass calls `script` with the flow."""
 
     work: Any
 
@@ -44,7 +44,7 @@ def app_of(script: Body | None = None, **children: Any) -> tuple[App[Any], Any]:
 
 
 async def rested(flow: Any) -> int:
-    """How many passes there were when nothing is going on any more: some turns of the loop later."""
+    """Return the number of passes when the loop has become idle."""
     before = -1
     while before != flow._passes:
         before = flow._passes
@@ -57,14 +57,14 @@ async def rested(flow: Any) -> int:
 
 
 async def test_nothing_changed() -> None:
-    """Pitfall 20: a flow that nothing happens to runs once."""
+    """Pitfall 20: a flow without any change runs once."""
     app, flow = app_of()
     async with app:
         assert await rested(flow) == 1
 
 
 async def test_flow_edit() -> None:
-    """Pitfall 20: an edit of the flow's state makes one more pass; setting what is there already makes none."""
+    """Pitfall 20: an edit of the flow's state causes one more pass; setting an equal value causes none."""
     app, flow = app_of()
     async with app:
         await rested(flow)
@@ -75,7 +75,7 @@ async def test_flow_edit() -> None:
 
 
 async def test_own_edit() -> None:
-    """Pitfall 20: a pass that edits the flow's own state is followed by another one, until none does."""
+    """Pitfall 20: a pass that edits the flow's own state is followed by another, until a pass edits nothing."""
 
     async def script(flow: Any) -> None:
         if flow.value < 5:
@@ -88,7 +88,7 @@ async def test_own_edit() -> None:
 
 
 async def test_delta_and_status() -> None:
-    """Pitfall 20: what a work edits, and its statuses, make the flow run again; then it rests."""
+    """Pitfall 20: edits and statuses of a work make the flow run again; then it rests."""
     seen: list[Any] = []
 
     async def script(flow: Any) -> None:
@@ -105,7 +105,7 @@ async def test_delta_and_status() -> None:
 
 
 async def test_cached_call_is_no_change() -> None:
-    """A flow that asks for the same cached call in each pass comes to rest, and the work runs once."""
+    """A flow that makes the same cached call in each pass comes to rest, and the work runs once."""
 
     async def script(flow: Any) -> None:
         assert await flow.work.run(1) == 1
@@ -118,7 +118,7 @@ async def test_cached_call_is_no_change() -> None:
 
 
 async def test_refused_proposal_wakes_nobody() -> None:
-    """Setting and unsetting before anything left costs no more passes than changes."""
+    """Setting and unsetting a value before it is sent causes no more passes than changes."""
     app, flow = app_of()
     async with app:
         await rested(flow)
@@ -127,7 +127,7 @@ async def test_refused_proposal_wakes_nobody() -> None:
 
 
 async def test_no_wake_up_at_rest() -> None:
-    """Pitfall 19: at rest nothing is due in the loop, not now and not later."""
+    """Pitfall 19: at rest no timer and no callback is scheduled in the loop."""
     app, flow = app_of(work=Echo())
     loop: Any = asyncio.get_running_loop()
     async with app:
@@ -175,7 +175,7 @@ STOPS = [_stop, _stop_in_a_group, _stop_in_nested_groups, _stop_despite_except, 
 
 @pytest.mark.parametrize("script", STOPS)
 async def test_stop(script: Body) -> None:
-    """Stop ends the app as a success, wherever in the flow it is called, and is the last line that runs."""
+    """Stop ends the app as a success from anywhere in the flow, and no line after it runs."""
 
     async def stops(child: Any) -> None:
         child.stop("done")
@@ -198,7 +198,7 @@ async def test_fail() -> None:
 
 
 async def test_fail_in_a_group() -> None:
-    """Fail in a task group of the flow's is FlowFailed too, not a group."""
+    """Fail in a task group of the flow raises FlowFailed, not a group."""
 
     async def script(flow: Any) -> None:
         async def fails() -> None:
@@ -214,7 +214,7 @@ async def test_fail_in_a_group() -> None:
 
 @pytest.mark.parametrize("end", ["stop", "fail"])
 async def test_ended_from_outside(end: str) -> None:
-    """A coroutine outside of the flow ends the app and goes on itself."""
+    """A coroutine outside of the flow ends the app and continues."""
     app, flow = app_of()
     went_on = []
     outcome: Any = None
@@ -230,7 +230,7 @@ async def test_ended_from_outside(end: str) -> None:
 
 
 async def test_stop_of_another_app() -> None:
-    """A flow that ends another app's flow goes on itself."""
+    """A flow that ends the flow of another app continues."""
 
     async def script(flow: Any) -> None:
         inner, inner_flow = app_of()
@@ -246,7 +246,7 @@ async def test_stop_of_another_app() -> None:
 
 
 async def test_exception_of_run() -> None:
-    """What run raises arrives in app.run() as it is."""
+    """An exception of run arrives unchanged in app.run()."""
 
     async def script(flow: Any) -> None:
         raise LookupError("mine")
@@ -256,7 +256,7 @@ async def test_exception_of_run() -> None:
 
 
 async def test_exception_cancels_the_body() -> None:
-    """In `async with` it cancels the body, and is what the block raises; the task itself is not cancelled."""
+    """In `async with` an exception of run cancels the body, and the block raises it; its task is not cancelled."""
     gate = asyncio.Event()
 
     async def script(flow: Any) -> None:
@@ -278,7 +278,7 @@ async def test_exception_cancels_the_body() -> None:
 
 
 async def test_failed_call_in_the_flow() -> None:
-    """The exception of an awaited call arrives in the flow as its own type, and fails the app if it is left alone."""
+    """The exception of an awaited call arrives in the flow as its own type, and fails the app if it is not caught."""
 
     async def script(flow: Any) -> None:
         await flow.work.run("mine")
@@ -288,7 +288,7 @@ async def test_failed_call_in_the_flow() -> None:
 
 
 async def test_failed_call_without_exception() -> None:
-    """Pitfall 5: with raise_exception=False a failed call gives None, and the flow goes on."""
+    """Pitfall 5: with raise_exception=False a failed call returns None, and the flow continues."""
 
     async def script(flow: Any) -> None:
         assert await flow.work.run("mine") is None
@@ -302,7 +302,7 @@ async def test_failed_call_without_exception() -> None:
 
 
 async def test_failed_call_that_nobody_awaits() -> None:
-    """The exception of a parallel call that nobody awaits fails the app."""
+    """The exception of a parallel call that is never awaited fails the app."""
 
     async def script(flow: Any) -> None:
         if flow._passes == 1:
@@ -315,7 +315,7 @@ async def test_failed_call_that_nobody_awaits() -> None:
 
 
 async def test_awaiting_what_was_cancelled() -> None:
-    """A flow that ends with a CancelledError of its own is an error that says so."""
+    """A flow that ends with its own CancelledError is an error that says so."""
 
     async def script(flow: Any) -> None:
         task = asyncio.ensure_future(asyncio.Event().wait())
@@ -331,7 +331,7 @@ async def test_awaiting_what_was_cancelled() -> None:
 
 @pytest.mark.parametrize("runtime", ["inprocess", "local"])
 async def test_children_come_and_go(runtime: str) -> None:
-    """Children that are made in the flow work at once; removed, replaced and used again they start anew."""
+    """Children made in the flow work at once; removed, replaced and used again they start anew."""
 
     async def script(flow: Any) -> None:
         flow.trials = [Echo(), Echo()]
@@ -366,7 +366,7 @@ async def test_children_come_and_go(runtime: str) -> None:
 
 @pytest.mark.parametrize("runtime", ["inprocess", "local"])
 async def test_removed_with_messages_in_flight(runtime: str) -> None:
-    """Pitfall 17: a work that is removed while it streams ends; its call is stopped, and its frames touch nothing."""
+    """Pitfall 17: a work removed while it streams ends; its call is stopped, and its late frames change nothing."""
     work = Editor(parallel=True)
     flow = Counting(work=work)
     async with App(flow, runtime=runtime) as app:
@@ -385,7 +385,7 @@ async def test_removed_with_messages_in_flight(runtime: str) -> None:
 
 
 class Parent(Flow):
-    """Awaits its child's run."""
+    """Awaits the run of its child."""
 
     def __init__(self, child: Flow) -> None:
         super().__init__()
@@ -407,7 +407,7 @@ class Child(Flow):
 
 
 async def test_child_flow() -> None:
-    """A flow's run is called by its parent, as any coroutine."""
+    """The parent calls the run of a child flow like any coroutine."""
     child = Child(Echo())
     await App(Parent(child), runtime="inprocess").run()
     assert child.result == 4
@@ -415,7 +415,7 @@ async def test_child_flow() -> None:
 
 
 async def test_start_with_flow() -> None:
-    """Works start with the app unless they say otherwise; each of them is up when the flow runs."""
+    """Works start with the app by default, and all of them are ready when the flow runs."""
     early, late = Echo(), Echo(start_with_flow=False)
 
     async def script(flow: Any) -> None:

@@ -1,4 +1,4 @@
-"""A plain `def run` of a flow: passes that end at a call that is not done, and are repeated."""
+"""A plain `def run` of a flow: a pass ends at a call that has not finished, and is repeated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plain(script: Callable[[Any], None], runtime: str = "inprocess", **children:
 
 @pytest.mark.parametrize("runtime", ["inprocess", "local"])
 def test_lightning_style(runtime: str) -> None:
-    """A pass ends at a non-parallel call that has not succeeded, and is repeated until it comes to its end."""
+    """A pass ends at a non-parallel call that has not succeeded, and is repeated until it reaches its end."""
     after_first: list[int] = []
 
     def script(flow: Any) -> None:
@@ -57,7 +57,7 @@ def test_lightning_style(runtime: str) -> None:
 
 
 async def test_off_the_loop() -> None:
-    """It runs in a thread of its own, so a pass that takes long holds up nobody."""
+    """A plain run has a separate thread, so a long pass blocks nothing else."""
     entered, go = threading.Event(), threading.Event()
 
     def script(flow: Any) -> None:
@@ -72,7 +72,7 @@ async def test_off_the_loop() -> None:
 
 
 async def test_one_consistent_state() -> None:
-    """What works send during a pass waits until it has ended."""
+    """Deltas of works that arrive during a pass wait until the pass has ended."""
     entered, go = threading.Event(), threading.Event()
     seen: list[Any] = []
 
@@ -100,12 +100,12 @@ async def test_one_consistent_state() -> None:
 
 
 def bytes_held_by(app: App[Any]) -> int:
-    """What has come from workers and waits for the end of the pass."""
+    """Return the bytes that arrived from workers and wait for the end of the pass."""
     return sum(len(act.args[-1]) for act in app._running().engine.core.held or [] if isinstance(act, partial))
 
 
 async def test_what_is_held_is_bounded() -> None:
-    """What a work streams during a pass is held up to its window; the rest waits there, and the last arrives."""
+    """A work's deltas are held during a pass up to its window; the rest waits in the work, and the last one arrives."""
     entered, go = threading.Event(), threading.Event()
 
     def script(flow: Any) -> None:
@@ -136,13 +136,13 @@ async def test_what_is_held_is_bounded() -> None:
 
 
 def test_failed_call_raises_when_it_is_asked_again() -> None:
-    """A failed call raises in the pass that asks for it again, and fails the app if nobody catches it."""
+    """A failed call raises in the pass that makes it again, and fails the app if it is not caught."""
     with pytest.raises(ValueError, match="mine"):
         asyncio.run(plain(lambda flow: flow.work.run("mine"), work=Failing()).run())
 
 
 def test_failed_call_is_caught() -> None:
-    """A flow may catch it, and the work is not run again for the next pass."""
+    """A flow may catch the failure, and the work does not run again for the next pass."""
 
     def script(flow: Any) -> None:
         try:
@@ -160,7 +160,7 @@ def test_failed_call_is_caught() -> None:
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_failed_call_without_exception(parallel: bool) -> None:
-    """Pitfall 5: with raise_exception=False the flow gets control back, None or the call, and the status tells."""
+    """Pitfall 5: with raise_exception=False the call returns None or the Call, and the status shows the failure."""
 
     def script(flow: Any) -> None:
         gave = flow.work.run("mine")
@@ -175,7 +175,7 @@ def test_failed_call_without_exception(parallel: bool) -> None:
 
 
 def test_parallel_call_does_not_end_the_pass() -> None:
-    """A parallel call gives the Call, and the pass goes on; a later one finds it done."""
+    """A parallel call returns the Call, and the pass goes on; a later pass finds the call finished."""
 
     def script(flow: Any) -> None:
         call = flow.work.run(1)
@@ -190,7 +190,7 @@ def test_parallel_call_does_not_end_the_pass() -> None:
 
 
 def test_uncached_calls() -> None:
-    """Without a cache a call runs once for each pass that comes to its end, not for each repetition of it."""
+    """Without a cache a call runs once for each completed pass, not for each repetition of a pass."""
 
     def script(flow: Any) -> None:
         flow.a.run(1)
@@ -224,7 +224,7 @@ async def test_rests() -> None:
 
 
 def test_exception_of_run() -> None:
-    """What a plain run raises arrives in app.run()."""
+    """An exception of a plain run arrives in app.run()."""
 
     def script(flow: Any) -> None:
         raise LookupError("mine")
@@ -234,7 +234,7 @@ def test_exception_of_run() -> None:
 
 
 def test_run_that_gives_a_coroutine() -> None:
-    """A plain run that gives a coroutine is an error that names the way out."""
+    """A plain run that returns a coroutine is an error with a remedy."""
 
     class Odd(Flow):
         def run(self) -> Any:
@@ -245,7 +245,7 @@ def test_run_that_gives_a_coroutine() -> None:
 
 
 def test_children_made_in_a_pass() -> None:
-    """A plain pass makes and removes children, in its own thread."""
+    """A plain pass makes and removes children in its own thread."""
 
     def script(flow: Any) -> None:
         if flow.job is None:

@@ -1,4 +1,4 @@
-"""``on_start``, ``on_exception`` and ``on_exit``: when they are called, and what they may do wrong."""
+"""``on_start``, ``on_exception`` and ``on_exit``: when they are called, and what happens when they misbehave."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ both_kinds = pytest.mark.parametrize("kind", [Hooks, PlainHooks])
 @both_runtimes
 @both_kinds
 async def test_hooks_are_called_in_order(runtime: str, kind: type[Hooks]) -> None:
-    """``on_start`` is called before the first call, ``on_exception`` for one that raised, ``on_exit`` at the end."""
+    """``on_start`` is called before the first call, ``on_exception`` after an exception, ``on_exit`` at the end."""
     work = kind()
     async with running(runtime, work=work):
         assert await work.run("fine") == "fine"
@@ -34,10 +34,10 @@ async def test_hooks_are_called_in_order(runtime: str, kind: type[Hooks]) -> Non
 @both_runtimes
 @both_kinds
 async def test_on_exit_at_the_end_of_the_app(runtime: str, kind: type[Hooks]) -> None:
-    """``on_exit`` is called when the app ends, also where a call is cancelled by that."""
+    """``on_exit`` is called when the app ends, even if this cancels a call."""
     work = kind()
     async with running(runtime, work=work) as app:
-        if not (runtime == "inprocess" and kind is PlainHooks):  # there a sleep cannot be interrupted
+        if not (runtime == "inprocess" and kind is PlainHooks):  # in-process a sleep cannot be interrupted
             work.submit("waits")
             await app.wait_for(lambda: "run" in work.log)
         else:
@@ -48,7 +48,7 @@ async def test_on_exit_at_the_end_of_the_app(runtime: str, kind: type[Hooks]) ->
 @both_runtimes
 @both_kinds
 async def test_on_start_that_raises(runtime: str, kind: type[Hooks]) -> None:
-    """An exception in ``on_start`` is that of the calls that waited, and the cause of the failed start (pitfall 4)."""
+    """The waiting calls raise the exception of ``on_start``, which is the cause of the failed start (pitfall 4)."""
     work = kind("start raises", start_with_flow=False)
     async with running(runtime, work=work):
         start, call = work.start(), work.submit("fine")
@@ -77,7 +77,7 @@ async def test_on_start_that_hangs(runtime: str) -> None:
 
 
 async def test_plain_on_start_that_hangs_is_ended_by_force() -> None:
-    """A plain ``on_start`` that never returns is ended with its process, and a start that waits is told."""
+    """A plain ``on_start`` that never returns is ended with its process, and a waiting start raises."""
     work = PlainHooks("start hangs", start_with_flow=False)
     async with running("local", settings={"launch_timeout": 1.0}, work=work):
         with pytest.raises(LaunchFailed, match="not ready within 1 s"):
@@ -87,7 +87,7 @@ async def test_plain_on_start_that_hangs_is_ended_by_force() -> None:
 
 @both_kinds
 async def test_on_start_that_ends_the_process(kind: type[Hooks]) -> None:
-    """A process that ends before the work is ready fails the calls that waited, with its exit code."""
+    """A process that ends before the work is ready fails the waiting calls with its exit code."""
     work = kind("start dies", start_with_flow=False)
     async with running("local", work=work):
         with pytest.raises(LaunchFailed, match="exited with code 4"):
@@ -105,7 +105,7 @@ BAD_EXITS = [
 
 @pytest.mark.parametrize(("runtime", "kind", "how"), BAD_EXITS)
 async def test_on_exit_that_does_not_behave(runtime: str, kind: type[Hooks], how: str) -> None:
-    """An ``on_exit`` that raises, leaves or hangs does not hold up a stop beyond the grace period."""
+    """An ``on_exit`` that raises, exits or hangs does not delay a stop beyond the grace period."""
     work = kind(how)
     async with running(runtime, settings={"grace": 0.3}, work=work):
         assert await work.run("fine") == "fine"
@@ -124,7 +124,7 @@ async def test_on_exit_that_blocks_the_loop_is_ended_by_force() -> None:
 
 
 async def test_exception_of_on_exit_is_in_the_output() -> None:
-    """What ``on_exit`` raised can be read in the work's output."""
+    """The exception of ``on_exit`` is in the work's output."""
     work = Hooks("exit raises")
     async with running("local", work=work) as app:
         printed = lines(app, work)
@@ -139,7 +139,7 @@ async def test_exception_of_on_exit_is_in_the_output() -> None:
 
 @both_kinds
 async def test_sigterm_between_calls(kind: type[Hooks]) -> None:
-    """SIGTERM to a worker ends it in order: ``on_exit`` is called, the status names the signal (pitfall 1)."""
+    """SIGTERM ends a worker gracefully: ``on_exit`` is called, and the status names the signal (pitfall 1)."""
     work = kind()
     async with running("local", work=work) as app:
         await work.run("fine")
@@ -151,7 +151,7 @@ async def test_sigterm_between_calls(kind: type[Hooks]) -> None:
 
 @both_kinds
 async def test_sigterm_during_a_call(kind: type[Hooks]) -> None:
-    """SIGTERM cancels the run; its call is stopped for that reason, and who awaits it gets CallStopped."""
+    """SIGTERM cancels the run; its call is stopped with that reason, and awaiting it raises CallStopped."""
     work = kind()
     async with running("local", work=work) as app:
         call, queued = work.submit("waits"), work.submit("fine")
@@ -166,7 +166,7 @@ async def test_sigterm_during_a_call(kind: type[Hooks]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux sends a signal to one thread of another process")
 async def test_sigterm_that_another_thread_is_given() -> None:
-    """A plain run that sleeps is ended by SIGTERM also where its own thread is not woken by that."""
+    """SIGTERM ends a plain run that sleeps, even if the kernel delivers the signal to another thread."""
     work = PlainHooks()
     async with running("local", work=work) as app:
         call = work.submit("waits")
@@ -179,7 +179,7 @@ async def test_sigterm_that_another_thread_is_given() -> None:
 
 
 async def test_two_sigterms() -> None:
-    """A second SIGTERM changes nothing: the end is in order, ``on_exit`` is called once (pitfall 1)."""
+    """A second SIGTERM changes nothing: the worker ends gracefully, ``on_exit`` is called once (pitfall 1)."""
     work = PlainHooks()
     async with running("local", work=work) as app:
         await work.submit("fine")
@@ -190,7 +190,7 @@ async def test_two_sigterms() -> None:
 
 
 async def test_sigterm_in_the_middle_of_assignments() -> None:
-    """A worker that changes its state without end answers SIGTERM: no lock is taken in the handler (pitfall 1)."""
+    """A worker that changes its state forever reacts to SIGTERM: the handler takes no lock (pitfall 1)."""
     work = CountsOn()
     async with running("local", work=work) as app:
         call = work.submit()
@@ -204,7 +204,7 @@ async def test_sigterm_in_the_middle_of_assignments() -> None:
 
 
 async def test_stop_in_the_middle_of_assignments() -> None:
-    """Cancelling a run that changes its state without end leaves a whole state behind (pitfall 10)."""
+    """Cancelling a run that changes its state forever leaves a complete state behind (pitfall 10)."""
     work = CountsOn()
     async with running("local", work=work) as app:
         call = work.submit()

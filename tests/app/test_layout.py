@@ -1,4 +1,4 @@
-"""`App.layout`, with works that run."""
+"""`App.layout` with running works."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Serve(Work):
 
 
 class Site(Work):
-    """Shows a folder of files, and does nothing."""
+    """Has a static site, and does nothing."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Site(Work):
 
 
 class Root(Flow):
-    """Shows a site, a service, and a page of the service."""
+    """Has tabs for a site, a service, and a page of the service."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Root(Flow):
 
 
 class Given(Flow):
-    """Gives `first` until its first pass, and `later` from then on."""
+    """Returns `first` until its first pass, and `later` from then on."""
 
     def __init__(self, first: Any, later: Any = None) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ async def get(url: str) -> str:
 
 @pytest.mark.parametrize("runtime", ["inprocess", "local"])
 async def test_tabs_of_a_running_app(tmp_path: Path, runtime: str) -> None:
-    """A site is served from the start, and a service has an address when it answers; both end with the app."""
+    """A site is served from the start, a service has an address when it answers, and both end with the app."""
     async with App(Root(make_site(tmp_path)), runtime=runtime) as app:
         site = app.layout["root.site"]["target"]
         assert await get(site) == "the index"
@@ -109,7 +109,7 @@ async def test_tabs_of_a_running_app(tmp_path: Path, runtime: str) -> None:
 
 
 async def test_a_wrong_layout_fails_the_start() -> None:
-    """An app whose layout is wrong does not start, and can be started again when it is mended."""
+    """An app whose layout is invalid does not start; corrected, it starts."""
     flow = Given(7)
     app = App(flow, runtime="inprocess")
     with pytest.raises(LayoutError, match="configure_layout of Given 'root' gave 7"):
@@ -120,13 +120,13 @@ async def test_a_wrong_layout_fails_the_start() -> None:
 
 
 async def test_a_wrong_layout_after_a_pass_fails_the_app() -> None:
-    """A layout that becomes wrong fails the app after the pass that made it so, though nobody reads it."""
+    """A layout that becomes invalid fails the app after the pass that changed it, even if it is never read."""
     with pytest.raises(LayoutError, match="a Frontend must be given at creation"):
         await App(Given(None, Recorder()), runtime="inprocess").run()
 
 
 async def test_a_plain_flow_is_asked_between_its_passes() -> None:
-    """A plain flow's layout is asked when its pass is over, and not by the loop while its thread runs."""
+    """The layout of a plain flow is read after its pass, never by the loop while its thread runs."""
 
     class Plain(Given):
         def run(self) -> None:  # type: ignore[override]
@@ -137,7 +137,7 @@ async def test_a_plain_flow_is_asked_between_its_passes() -> None:
 
 
 async def test_a_frontend_that_does_not_start_ends_what_did() -> None:
-    """A frontend that does not come up fails the start of the app, and leaves nothing of it."""
+    """A frontend that does not start fails the start of the app, and leaves nothing behind."""
 
     class Broken(Recorder):
         async def start_server(self, host: str, port: int, root_path: str = "") -> None:
@@ -148,7 +148,7 @@ async def test_a_frontend_that_does_not_start_ends_what_did() -> None:
 
 
 async def test_a_child_made_while_running_brings_its_frontend(tmp_path: Path) -> None:
-    """A component that is made while the app runs is served too, without anybody reading the layout."""
+    """A component made while the app runs is served too, even if the layout is never read."""
     site = make_site(tmp_path)
 
     class Grows(Flow):
@@ -162,7 +162,7 @@ async def test_a_child_made_while_running_brings_its_frontend(tmp_path: Path) ->
 
 
 async def test_a_work_as_an_app_shows_its_url() -> None:
-    """An app of one work has one tab, when the work has a url."""
+    """An app of one work has one tab when the work has a url."""
     async with App(Serve(), runtime="inprocess") as app:
         await app.wait_for(lambda: app.layout["root.work"]["target"])
         assert [tab["content"] for tab in app.layout["root"]["tabs"]] == ["root.work"]

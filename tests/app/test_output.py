@@ -1,4 +1,4 @@
-"""The output of works: every line of it, as that work's log lines."""
+"""The output of works: every line arrives as a log line of its work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.app.support_calls import Prints, lines, running
 
 
 async def test_everything_that_a_run_writes_arrives_in_order() -> None:
-    """Prints, standard error, C libraries, raw writes and child processes: each is a line of the work, in order."""
+    """Prints, standard error, C libraries, raw writes and child processes: each line arrives, in order."""
     work = Prints()
     async with running("local", work=work) as app:
         printed = lines(app, work)
@@ -31,7 +31,7 @@ async def test_many_lines() -> None:
 
 
 async def test_output_arrives_while_the_work_runs() -> None:
-    """A line arrives when it was written, not when the work ends."""
+    """A line arrives when it is written, not when the work ends."""
     work = Prints()
     async with running("local", work=work) as app:
         printed = lines(app, work)
@@ -44,7 +44,7 @@ async def test_output_arrives_while_the_work_runs() -> None:
 
 
 async def test_long_line_is_cut() -> None:
-    """A line without an end costs bounded memory: it arrives in pieces, no character of it broken."""
+    """A line without an end uses bounded memory: it arrives in pieces, and no character is split."""
     work = Prints()
     async with running("local", work=work) as app:
         printed = lines(app, work)
@@ -66,7 +66,7 @@ async def test_bytes_that_are_no_text() -> None:
 
 
 async def test_last_words_before_a_crash() -> None:
-    """What was written before a SIGKILL, without a line's end too, has arrived when the call fails."""
+    """Text written before a SIGKILL, even without a line end, has arrived when the call fails."""
     work = Prints()
     async with running("local", work=work) as app:
         printed = lines(app, work)
@@ -91,7 +91,7 @@ async def test_output_of_two_works_is_kept_apart() -> None:
 @pytest.mark.bare
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_splitter_gives_the_same_lines_however_the_output_is_cut(size: int) -> None:
-    """The lines do not depend on how the output comes in."""
+    """The lines do not depend on the sizes of the chunks that arrive."""
     data = "one\ntwo\r\n\nçé€😀\nrest".encode()
     cutter = LineCutter()
     found = [cutter.feed(data[start : start + size]) for start in range(0, len(data), size)]

@@ -1,4 +1,4 @@
-"""What a work finds in its process, and what lightwork leaves alone in the process that runs the app."""
+"""The environment of a work in its process, and what lightwork leaves unchanged in the process of the app."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def double(x: int) -> int:
-    """What a pool inside of a work computes."""
+    """Return what a pool inside of a work computes."""
     return 2 * x
 
 
 class Inside(Work):
-    """Looks around in its process, and uses what a Trainer would: threads and processes of its own."""
+    """Inspects its process, and uses threads and processes as a Trainer does."""
 
     def run(self) -> dict[str, object]:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
@@ -43,7 +43,7 @@ class Inside(Work):
 
 
 class Families(Work):
-    """Says of which kinds the sockets of its process are."""
+    """Returns the address families of the sockets of its process."""
 
     def run(self) -> list[str]:
         found = set()
@@ -53,7 +53,7 @@ class Families(Work):
                     if one.type == socket.SOCK_STREAM:
                         found.add(one.family.name)
             except OSError:
-                continue  # no socket, or the folder's own descriptor, which is closed by now
+                continue  # not a socket, or the folder's own descriptor, which is closed by now
         return sorted(found)
 
 
@@ -67,7 +67,7 @@ class Write(Work):
 
 
 class Read(Work):
-    """Reads it."""
+    """Reads the file."""
 
     def run(self, path: str) -> str:
         return Path(path).read_text()
@@ -85,7 +85,7 @@ class Root(Flow):
 
 
 async def test_threads_and_processes_of_a_work() -> None:
-    """Pitfall 24: in a forked work threads, forked pools and the main thread are what they are in a fresh process."""
+    """Pitfall 24: threads, forked pools and the main thread of a forked work are those of a new process."""
     before = multiprocessing.get_start_method(allow_none=True)
     work = Inside()
     async with App(Root(inside=work), runtime="local"):
@@ -100,14 +100,14 @@ async def test_threads_and_processes_of_a_work() -> None:
 
 
 class Ancestry(Work):
-    """Tells what the process that it was forked from had imported."""
+    """Returns the modules that the process it was forked from had imported."""
 
     def __init__(self, modules: list[str]) -> None:
         super().__init__()
         self.modules = modules
 
     def on_start(self) -> None:
-        # Unpacking this work has imported this module; the launcher had not, as its parent's memory map shows.
+        # Unpickling this work has imported this module. The launcher has not, as its parent's memory map shows.
         self._maps = Path(f"/proc/{os.getppid()}/maps").read_text()
 
     def run(self) -> list[str]:
@@ -115,12 +115,12 @@ class Ancestry(Work):
 
 
 def libraries_here() -> str:
-    """What this process has mapped."""
+    """Return the libraries that this process has mapped."""
     return Path("/proc/self/maps").read_text()
 
 
 async def test_nothing_of_the_user_is_forked() -> None:
-    """Pitfall 24: works are forked from a process with none of the user's libraries, so CUDA and threads are safe."""
+    """Pitfall 24: works are forked from a process without the user's libraries, so CUDA and threads are safe."""
     import numpy as np
 
     assert np.zeros(1).shape == (1,)
@@ -131,14 +131,14 @@ async def test_nothing_of_the_user_is_forked() -> None:
 
 
 async def test_a_plain_folder_is_shared(tmp_path: Path) -> None:
-    """Pitfall 26: files go between works by a plain folder and its path; no service is needed."""
+    """Pitfall 26: works exchange files by a plain folder and its path; no service is needed."""
     write, read = Write(), Read()
     async with App(Root(write=write, read=read), runtime="local"):
         assert await read.submit(await write.submit(str(tmp_path))) == "what one work has found out"
 
 
 def test_dependencies_are_few_and_explained() -> None:
-    """Pitfall 27: the core needs a dozen small packages at most, and CONTRIBUTING.md says of each why it is there."""
+    """Pitfall 27: the core needs at most a dozen small packages, and CONTRIBUTING.md gives the reason for each."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [requirement.split(">")[0].split("[")[0].strip() for requirement in project["dependencies"]]
     assert len(names) <= 12
@@ -148,7 +148,7 @@ def test_dependencies_are_few_and_explained() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has Unix sockets without a file")
 async def test_works_of_this_machine_dial_a_unix_socket() -> None:
-    """Unless an address is advertised: then whoever advertises it wants to be in between."""
+    """Works on this machine dial a Unix socket, unless an address is advertised, which may lead through a proxy."""
     work = Families()
     async with App(Root(work=work)):
         assert await work.submit() == ["AF_UNIX"]

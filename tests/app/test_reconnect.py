@@ -1,4 +1,4 @@
-"""A worker that has lost its connection: it goes on, holds back, comes back by any route, or is lost."""
+"""A worker without its connection: it goes on, buffers, reconnects by any route, or is lost."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.app.support_calls import running, stages
 from tests.chaos.proxy import FaultProxy, LocalThroughProxies, ThroughProxies, proxies
 
 GO, DONE = threading.Event(), threading.Event()
-"""Let the runs go, and say that they are done: the works run in this process."""
+"""GO lets the runs continue, DONE is set when they have finished. The works run in this process."""
 
 
 class Edits(Work):
-    """Edits its state in ways that cannot coalesce, as often as it is told, in steps that the test lets go."""
+    """Makes edits that cannot coalesce, in as many steps as requested; the test releases each step."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False)
@@ -92,7 +92,7 @@ class Bounded(OpBuffer):
 
 
 def cut(proxy: FaultProxy) -> None:
-    """End what there is, and let nobody in."""
+    """Close all connections, and refuse new ones."""
     proxy.is_closed_to_new = True
     for line in proxy.lines:
         line.cut()
@@ -107,7 +107,7 @@ async def through(made: list[FaultProxy], work: Work, **settings: Any) -> AsyncI
 
 @pytest.mark.parametrize("kind", [AsyncEdits, PlainEdits])
 async def test_a_work_goes_on_while_it_is_cut_off(kind: type[Edits], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its run ends while nobody hears of it, in bounded memory; then both sides are equal, and the call is answered."""
+    """A run ends while it is cut off, in bounded memory; then both sides are equal and the call has its result."""
     monkeypatch.setattr(stream, "OpBuffer", Bounded)
     Bounded.most = Bounded.held_back = 0
     work = kind()
@@ -133,11 +133,11 @@ async def test_a_work_goes_on_while_it_is_cut_off(kind: type[Edits], monkeypatch
     assert Bounded.held_back > 10
     assert 0 < Bounded.most < 100_000
     edits = [one for one in changes if isinstance(one, StateChanged)]
-    assert len(edits) < 1000  # of 4000 × 4: what waited has coalesced
+    assert len(edits) < 1000  # of 4000 × 4: the waiting edits have coalesced
 
 
 async def test_a_worker_comes_back_by_any_of_its_routes() -> None:
-    """It comes up by the second route where the first is closed, and comes back by the first when that is open."""
+    """A worker connects by the second route while the first is closed, and reconnects by the first when it opens."""
     work = PlainEdits()
     async with proxies(2) as made, through(made, work) as app:
         first, second = made
@@ -154,7 +154,7 @@ async def test_a_worker_comes_back_by_any_of_its_routes() -> None:
 
 
 async def test_a_route_that_is_somebody_elses_is_passed_over() -> None:
-    """Who answers there and does not know the secret, or says nothing at all, costs a moment and learns nothing."""
+    """A peer that does not know the secret, or sends nothing, delays the worker a moment and learns nothing."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.read(1000))
@@ -186,7 +186,7 @@ async def test_a_route_that_is_somebody_elses_is_passed_over() -> None:
 
 
 async def test_past_the_window_a_worker_is_lost_and_its_process_over() -> None:
-    """The scheduler says `lost`, the process ends, and a call with a retry runs in the next one."""
+    """After the window the scheduler reports `lost`, the process ends, and a retry runs in the next process."""
     work, other = PlainEdits(), Twice()
     async with proxies() as (proxy,):
         runtime = LocalThroughProxies(LocalOptions(), [proxy.route], {})
@@ -198,7 +198,8 @@ async def test_past_the_window_a_worker_is_lost_and_its_process_over() -> None:
             first = other.pid
             cut(proxy)
             await app.wait_for(lambda: lost.done and "pending:lost" in stages(other, again.id))
-            proxy.is_closed_to_new = False  # not before: of two windows one ends first, and the other may yet be saved
+            # Not earlier: of two windows one ends first, and the other may still be saved.
+            proxy.is_closed_to_new = False
             with pytest.raises(WorkerDied, match=r"no connection for (0\.3 s|too long)"):
                 await lost
             assert lost.status.reason is Reason.LOST
@@ -208,7 +209,7 @@ async def test_past_the_window_a_worker_is_lost_and_its_process_over() -> None:
 
 
 class Twice(Work):
-    """Waits for ever in its first process; the second one is told that it is."""
+    """Waits forever in its first process; returns in the second."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True, cache_calls=False, retries=1, retry_delay=0.001)
@@ -222,7 +223,7 @@ class Twice(Work):
 
 
 class Leaves(Work):
-    """Waits for a file, returns, and notes its exit in its state and in another file."""
+    """Waits for a file, returns, and records its exit in its state and in another file."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(parallel=True, start_with_flow=False)
@@ -242,13 +243,13 @@ class Leaves(Work):
 
 
 async def exists(path: Path) -> None:
-    """Return when another process has made it."""
+    """Return when another process has made the file."""
     while not path.exists():  # noqa: ASYNC110, ASYNC240 -- a file tells nobody
         await asyncio.sleep(0.005)
 
 
 async def test_a_worker_that_is_told_to_go_while_it_is_cut_off(tmp_path: Path) -> None:
-    """It stays for its grace period, comes back when it can, and hands over its result and what its exit changed."""
+    """On SIGTERM while cut off a worker stays for its grace period, reconnects, and delivers its last changes."""
     work = Leaves(str(tmp_path))
     async with proxies() as (proxy,):
         runtime = LocalThroughProxies(LocalOptions(), [proxy.route], {})
@@ -270,7 +271,7 @@ async def test_a_worker_that_is_told_to_go_while_it_is_cut_off(tmp_path: Path) -
 
 
 async def test_a_worker_of_another_version_is_told_to_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The call fails with both versions and the way out; so is the worker told, which ends."""
+    """A version mismatch fails the call with both versions and a remedy; the worker gets the same text and ends."""
     from lightwork.errors import LaunchFailed
     from lightwork.worker import agent
 

@@ -1,4 +1,4 @@
-"""Schedules of apps that run: what a flow does for a firing, it does once."""
+"""Schedules of running apps: a flow acts once for each firing."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def app_of(root: Flow) -> App[Any]:
 
 
 async def trigger(app: App[Any]) -> None:
-    """Let the only schedule of the app fire, as soon as it has been asked for."""
+    """Let the only schedule of the app fire as soon as the flow has registered it."""
     await app.wait_for(lambda: app.schedules)
     (view,) = app.schedules
     app.trigger(view.flow, view.key)
 
 
 async def test_async_flow() -> None:
-    """An async run finds a firing true in one pass, and once for each firing."""
+    """An async run sees each firing as true in exactly one pass."""
     root = Async()
     async with app_of(root) as app:
         await app.wait_for(lambda: root.done == 1)
@@ -83,7 +83,7 @@ async def test_on_the_wall_clock() -> None:
 
 
 async def test_each_line_runs_once_for_a_firing() -> None:
-    """Pitfall 21: a firing spans several works, and what the flow does around their calls it does once."""
+    """Pitfall 21: a firing spans several works, and the flow's code around their calls runs once."""
 
     def script(flow: Any) -> None:
         if flow.schedule("yearly", LONG_AGO):
@@ -104,7 +104,7 @@ async def test_each_line_runs_once_for_a_firing() -> None:
 
 
 async def test_works_made_for_a_firing() -> None:
-    """A work that is made when a schedule fires, and run outside of it, is made once for each firing."""
+    """A work made for a firing, and run outside of it, is made once for each firing."""
 
     def script(flow: Any) -> None:
         if flow.schedule("yearly", LONG_AGO):
@@ -123,7 +123,7 @@ async def test_works_made_for_a_firing() -> None:
 
 
 async def test_failed_job_is_tried_at_the_next_firing() -> None:
-    """A job that has failed is not repeated for its firing, and is for the next one."""
+    """A failed job is not repeated for the same firing, but runs again at the next one."""
 
     def script(flow: Any) -> None:
         if flow.schedule("yearly", LONG_AGO):
@@ -140,7 +140,7 @@ async def test_failed_job_is_tried_at_the_next_firing() -> None:
 
 
 async def test_unscheduled_failure_is_not_repeated() -> None:
-    """A failed job that a flow asks for in each of its passes is not tried again by a firing beside it."""
+    """A failed job that a flow calls in each pass is not retried by a firing beside it."""
 
     def script(flow: Any) -> None:
         flow.work.run("mine")
@@ -156,7 +156,7 @@ async def test_unscheduled_failure_is_not_repeated() -> None:
 
 
 async def test_stopped_while_a_pass_waits() -> None:
-    """An app that is stopped while a pass waits for a scheduled job ends, and the flow goes no further."""
+    """Stopping the app while a pass waits for a scheduled job ends the app, and no later line of the flow runs."""
     reached: list[str] = []
 
     def script(flow: Any) -> None:
@@ -177,7 +177,7 @@ class Waits(Echo):
 
 
 async def test_child_flows_have_their_own() -> None:
-    """Schedules of the same line in two flows are two, and both fire."""
+    """The same line in two flows makes two schedules, and both fire."""
 
     class Pair(Flow):
         def __init__(self) -> None:
@@ -195,7 +195,7 @@ async def test_child_flows_have_their_own() -> None:
 
 
 def test_stop_is_the_end_of_a_firing() -> None:
-    """A flow that stops the app in the pass of a firing has dealt with it: run again, the app does not find it true."""
+    """A flow that stops the app in the pass of a firing has handled it: the next run of the app does not see it."""
 
     def script(flow: Any) -> None:
         flow.passes += 1
@@ -213,13 +213,13 @@ def test_stop_is_the_end_of_a_firing() -> None:
 
 
 async def test_wrong_pattern_fails_the_app() -> None:
-    """Text that is no pattern fails the app with an error that names it."""
+    """An invalid pattern fails the app with an error that names it."""
     with pytest.raises(ScheduleError, match="'every hour' is no schedule"):
         await app_of(Async(pattern="every hour")).run()
 
 
 async def test_no_timer_without_schedules() -> None:
-    """A flow without schedules waits without a timer of theirs; the end of an app stops the timer of one with them."""
+    """A flow without schedules has no timer; for a flow with schedules the end of the app stops the timer."""
 
     def script(flow: Any) -> None:
         if flow.done:

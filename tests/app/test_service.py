@@ -14,7 +14,7 @@ RUNTIMES = ["inprocess", "local"]
 
 
 class Greeter(Told):
-    """Serves one line of text to whoever connects, once it is told to; stops when told to."""
+    """Serves one line of text to each connection, from one request until another."""
 
     def __init__(self, port: int | None = None, host: str = "127.0.0.1") -> None:
         super().__init__(parallel=True, host=host, port=port)
@@ -41,7 +41,7 @@ class Greeter(Told):
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_url_is_there_while_the_service_answers(runtime: str) -> None:
-    """A url appears when something answers at the port, not before, and empties when it is gone."""
+    """The url is set while something answers at the port, and empty before and after."""
     work = Greeter()
     async with App(Root(work), runtime=runtime) as app:
         work.submit()
@@ -61,7 +61,7 @@ async def test_url_is_there_while_the_service_answers(runtime: str) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_addresses_are_empty_until_the_work_is_up_and_when_it_is_gone(runtime: str) -> None:
-    """A work has an internal_ip from its start and no public_ip here; a stop takes address, url and free port back."""
+    """A running work has an internal_ip, and no public_ip here; a stop clears addresses, url and free port."""
     work = Greeter()
     async with App(Root(work), runtime=runtime) as app:
         await work.start()
@@ -74,7 +74,7 @@ async def test_addresses_are_empty_until_the_work_is_up_and_when_it_is_gone(runt
 
 
 async def test_a_given_port_is_kept() -> None:
-    """A port that was given is the one that run sees, and stays after a stop."""
+    """Run sees a port that was given, and the port stays after a stop."""
     holder = Greeter()
     port = reserve_port("127.0.0.1", holder)
     work = Greeter(port)
@@ -87,7 +87,7 @@ async def test_a_given_port_is_kept() -> None:
 
 
 async def test_many_works_get_different_ports() -> None:
-    """Pitfall 18: works that pick their ports at the same moment get different ones."""
+    """Pitfall 18: works that pick their ports at the same moment get different ports."""
     works = [Greeter() for _ in range(12)]
     async with App(Root(*works), runtime="local") as app:
         for work in works:
@@ -97,7 +97,7 @@ async def test_many_works_get_different_ports() -> None:
 
 
 async def test_a_service_on_all_addresses_is_named_by_one() -> None:
-    """The url of a service that binds all addresses names the address at which the work is reached."""
+    """The url of a service that binds all addresses has the address at which the work is reached."""
     work = Greeter(host="0.0.0.0")
     async with App(Root(work), runtime="local") as app:
         work.may_serve = True
@@ -107,7 +107,7 @@ async def test_a_service_on_all_addresses_is_named_by_one() -> None:
 
 
 class OnAnotherMachine(Work):
-    """Reads a port for a host that is not here."""
+    """Reads a port for a host of another machine."""
 
     def __init__(self) -> None:
         super().__init__(host="192.0.2.1")
@@ -117,7 +117,7 @@ class OnAnotherMachine(Work):
 
 
 async def test_host_of_another_machine() -> None:
-    """Reading a port for a host that this machine has not says so, and names the host."""
+    """Reading a port for a host that this machine does not have is an error that names the host."""
     work = OnAnotherMachine()
     async with App(Root(work), runtime="local"):
         with pytest.raises(OSError, match=r"192\.0\.2\.1.*no address of its machine"):

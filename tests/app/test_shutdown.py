@@ -1,4 +1,4 @@
-"""The end of apps: in order, by force, cancelled, several at once; and strangers at the door."""
+"""The end of apps: graceful, forced, cancelled, several at once; and connections of strangers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.app.support_calls import (
 )
 
 if importlib.util.find_spec("uvloop") is not None:
-    # The first loop of libuv makes a pipe that the process keeps: here, so that no test seems to leave it behind.
+    # The first loop of libuv makes a pipe that the process keeps. Made here, so that no test seems to leak it.
     importlib.import_module("uvloop").new_event_loop().close()
 
 both_runtimes = pytest.mark.parametrize("runtime", RUNTIMES)
@@ -47,7 +47,7 @@ both_runtimes = pytest.mark.parametrize("runtime", RUNTIMES)
 
 @both_runtimes
 async def test_app_of_one_work_ends_by_itself(runtime: str) -> None:
-    """An app that is one work ends when its call has succeeded (pitfall 2)."""
+    """An app of one work ends when its call has succeeded (pitfall 2)."""
     work = Flaky(1)
     await App(work, runtime=runtime).run()
     assert work.runs == 1
@@ -55,7 +55,7 @@ async def test_app_of_one_work_ends_by_itself(runtime: str) -> None:
 
 @both_runtimes
 async def test_app_of_one_work_that_fails(runtime: str) -> None:
-    """An app that is one work raises what its call raised."""
+    """An app of one work raises the exception of its call."""
     with pytest.raises(ValueError, match="try 1"):
         await App(Flaky(2), runtime=runtime).run()
 
@@ -75,7 +75,7 @@ class Runs(Flow):
 
 @both_runtimes
 async def test_app_can_be_run_again(runtime: str) -> None:
-    """``app.run`` can be called again when it has returned, with the state that it left (pitfall 16)."""
+    """``app.run`` can be called again after it returned, with the state at its end (pitfall 16)."""
     app = App(Runs(), runtime=runtime)
     for times in (1, 2):
         await app.run()
@@ -89,7 +89,7 @@ async def test_app_can_be_run_again(runtime: str) -> None:
 
 @pytest.mark.parametrize("how", ["sleeps", "computes", "ignores"])
 async def test_end_of_an_app_with_a_plain_run_that_hangs(how: str) -> None:
-    """A plain run that hangs does not keep the app: it is ended by force after the grace period (pitfalls 1, 5)."""
+    """A plain run that hangs does not keep the app: it is killed after the grace period (pitfalls 1, 5)."""
     work = PlainWaits()
     async with running("local", settings={"grace": 0.3}, work=work) as app:
         call = work.submit(how)
@@ -100,7 +100,7 @@ async def test_end_of_an_app_with_a_plain_run_that_hangs(how: str) -> None:
 
 
 async def test_end_of_an_app_with_an_async_run_that_ignores_it() -> None:
-    """An async run that ignores its cancellation is ended by force, too."""
+    """An async run that ignores its cancellation is killed too."""
     work = Waits()
     async with running("local", settings={"grace": 0.3}, work=work) as app:
         work.submit("ignores")
@@ -109,7 +109,7 @@ async def test_end_of_an_app_with_an_async_run_that_ignores_it() -> None:
 
 
 async def test_kill_in_the_middle_of_an_orderly_end() -> None:
-    """``app.kill`` while an app ends in order ends it now, whatever grace is left."""
+    """``app.kill`` during a graceful end ends the app at once, whatever grace is left."""
     work = Hooks("exit hangs")
     app = App(Holder(work=work), runtime="local", grace=1000.0)
     leaving = asyncio.ensure_future(_start_and_leave(app, work))
@@ -128,7 +128,7 @@ async def _start_and_leave(app: App[Any], work: Hooks) -> None:
 
 
 async def test_kill_of_an_app_that_runs() -> None:
-    """``app.kill`` of an app that runs ends it at once, without a grace period for its works."""
+    """``app.kill`` of a running app ends it at once, without a grace period for its works."""
     work = PlainWaits()
     async with running("local", settings={"grace": 1000.0}, work=work) as app:
         work.submit("ignores")
@@ -147,7 +147,7 @@ async def test_work_that_is_starting_when_the_app_ends() -> None:
 
 @both_runtimes
 async def test_work_in_its_on_start_is_told_to_end(runtime: str) -> None:
-    """An app that ends does not wait its grace for a work that waits in ``on_start``, whatever its runtime can do."""
+    """An app that ends does not wait the grace period for a work that is in ``on_start``, on any runtime."""
     work = Hooks("start hangs")
     app = App(Holder(work=work), runtime=runtime, grace=600.0)
     async with app:
@@ -156,7 +156,7 @@ async def test_work_in_its_on_start_is_told_to_end(runtime: str) -> None:
 
 
 async def test_work_that_comes_up_when_the_app_ends_is_told_so() -> None:
-    """Nor for one that had no connection yet when the word of the end was said."""
+    """Nor does it wait for a work that was not connected yet when the app began to end."""
     for turns in range(20):
         app = App(Holder(work=Hooks()), runtime="inprocess", grace=600.0)
         async with app:
@@ -170,7 +170,7 @@ async def test_work_that_comes_up_when_the_app_ends_is_told_so() -> None:
 
 @both_runtimes
 async def test_cancelling_run_ends_the_app_in_order(runtime: str) -> None:
-    """A task that is cancelled in ``app.run`` ends the app in order: the runs are cancelled, hooks are called."""
+    """Cancelling the task of ``app.run`` ends the app gracefully: runs are cancelled, hooks are called."""
     work = Hooks()
     app = App(Holder(work=work), runtime=runtime)
     task = asyncio.ensure_future(app.run())
@@ -213,7 +213,7 @@ async def test_cancelling_run_twice_ends_the_app_now() -> None:
 
 
 async def test_exception_in_the_block_ends_the_app() -> None:
-    """What is raised in ``async with app`` comes out of it, after the end of everything."""
+    """An exception in ``async with app`` propagates after everything has ended."""
     work = Waits()
     with pytest.raises(KeyError, match="mine"):  # noqa: PT012 -- the whole block is what is tested
         async with running("local", work=work) as app:
@@ -233,7 +233,7 @@ class IgnoresEnd(Flow):
 
 
 async def test_failure_of_the_app_cancels_the_block() -> None:
-    """A failure that nobody awaits interrupts the block, and comes out of it in place of the cancellation."""
+    """A failure that is not awaited interrupts the block, which raises it in place of the cancellation."""
     app = App(IgnoresEnd(), runtime="inprocess")
     with pytest.raises(ValueError, match="no such epoch"):  # noqa: PT012 -- the whole block is what is tested
         async with app:
@@ -246,7 +246,7 @@ async def test_failure_of_the_app_cancels_the_block() -> None:
 
 @both_runtimes
 async def test_two_apps_in_one_loop(runtime: str) -> None:
-    """Two apps share a loop and nothing else: addresses, works and ends are their own (pitfall 18)."""
+    """Two apps share a loop and nothing else: their addresses, works and ends are separate (pitfall 18)."""
     one, two = Gate(), Gate()
     async with running(runtime, work=two) as second:
         async with running(runtime, work=one) as first:
@@ -269,7 +269,7 @@ async def test_many_apps_started_at_once() -> None:
 
 @both_runtimes
 def test_on_uvloop(runtime: str) -> None:
-    """Everything works on uvloop, too: calls, cancellation, a stop by force, and nothing is left."""
+    """Calls, cancellation and a forced stop work on uvloop too, and nothing is left behind."""
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> None:
@@ -304,7 +304,7 @@ GARBAGE = [
 
 @both_runtimes
 async def test_strangers_change_nothing(runtime: str) -> None:
-    """Whoever sends something else than a proof to the port during a run is dropped, and the run goes on."""
+    """A connection that sends anything but a proof during a run is dropped, and the run goes on."""
     work = Gate()
     async with running(runtime, work=work) as app:
         call = work.submit("a")
@@ -323,7 +323,7 @@ async def test_strangers_change_nothing(runtime: str) -> None:
 
 
 async def _say_hello(app: App[Any], hello: Hello) -> Any:
-    """Dial as the app's one worker, say this, and give the answer."""
+    """Dial as the app's one worker, send this version, and return the reply."""
     (worker,) = app._running().engine.entries.workers.values()
     route = (app.address.host, app.address.port)
     connection = await dial(Ticket(worker.launch, worker.secret, [route], 5.0, 5.0), timeout=5.0)
@@ -341,7 +341,7 @@ async def _say_hello(app: App[Any], hello: Hello) -> Any:
 
 
 async def test_worker_of_another_version_changes_nothing() -> None:
-    """One that knows the secret and has another version is refused by name; the worker that is there stays."""
+    """A worker of another version that knows the secret is refused by name; the current worker stays."""
     work = Gate()
     async with running("local", work=work) as app:
         call = work.submit("a")
@@ -355,7 +355,7 @@ async def test_worker_of_another_version_changes_nothing() -> None:
 
 
 async def test_app_whose_works_have_ended_uses_nothing() -> None:
-    """A stopped work holds no process, and its launch is known to nobody: its secret opens nothing any more."""
+    """A stopped work has no process, and its launch is forgotten: its secret opens nothing any more."""
     work = Hooks()
     async with running("local", work=work) as app:
         printed = lines(app, work)
@@ -367,7 +367,7 @@ async def test_app_whose_works_have_ended_uses_nothing() -> None:
 
 
 class Heedless(Flow):
-    """Does not end before it is let."""
+    """Does not end until the test lets it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -385,7 +385,7 @@ class Heedless(Flow):
 
 
 async def test_flow_that_ignores_its_cancellation_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
-    """A flow that does not end when it is cancelled keeps the app no longer than the grace period, and is reported."""
+    """A flow that ignores its cancellation delays the app no longer than the grace period, and is reported."""
     flow = Heedless()
     before = asyncio.all_tasks()
     async with App(flow, runtime="inprocess", grace=0.1):

@@ -1,4 +1,4 @@
-"""State in a running app: what a work edits arrives, and what the flow proposes does."""
+"""State in a running app: edits of a work arrive in the flow, and proposals of the flow arrive in the work."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.bare
 
 @pytest.fixture(params=["inprocess", "local"])
 def make(request: pytest.FixtureRequest) -> Callable[..., App[Any]]:
-    """Makes an app around works, on each runtime."""
+    """Make an app around works, on each runtime."""
     return lambda *args, **children: App(Script(*args, **children), runtime=request.param)
 
 
 async def test_every_kind_of_edit_streams(make: Callable[..., App[Any]]) -> None:
-    """Pitfall 7: in-place edits, key removals and attribute deletions arrive as they were made, each as a change."""
+    """Pitfall 7: in-place edits, key removals and attribute deletions each arrive as one change."""
     work: Any = Editor()
     changes: list[Change] = []
     app = make(work=work)
@@ -39,7 +39,7 @@ async def test_every_kind_of_edit_streams(make: Callable[..., App[Any]]) -> None
 
 
 async def test_last_value_arrives(make: Callable[..., App[Any]]) -> None:
-    """Sets may coalesce; the last value is there when the call is, and no value comes after a later one."""
+    """Sets may coalesce; the last value has arrived when the call ends, and no older value follows it."""
     work: Any = Editor()
     seen: list[Any] = []
     app = make(work=work)
@@ -51,7 +51,7 @@ async def test_last_value_arrives(make: Callable[..., App[Any]]) -> None:
 
 
 async def test_snapshots_are_not_torn(make: Callable[..., App[Any]]) -> None:
-    """Pitfall 10: a value that changes while it is sent is seen whole."""
+    """Pitfall 10: a value that changes while it is sent is never seen half changed."""
     work: Any = Editor()
     app = make(work=work)
     torn: list[Any] = []
@@ -69,7 +69,7 @@ async def test_snapshots_are_not_torn(make: Callable[..., App[Any]]) -> None:
 
 
 async def test_edits_from_threads_of_a_work(make: Callable[..., App[Any]]) -> None:
-    """Edits made in threads of the work's own arrive, all of them and in order."""
+    """All edits made in threads of a work arrive, and in order."""
     work: Any = Editor()
     async with make(work=work):
         assert await work.run("threads") == 200
@@ -78,7 +78,7 @@ async def test_edits_from_threads_of_a_work(make: Callable[..., App[Any]]) -> No
 
 
 async def test_edit_of_a_coroutine_that_never_awaits(tmp_path: Path) -> None:
-    """An edit is visible in the flow while the coroutine that made it still blocks its loop."""
+    """The flow sees an edit while the coroutine that made it still blocks the work's loop."""
     gate: Any = Gate(str(tmp_path / "gate"))
     app = App(Script(gate=gate), runtime="local")
     async with app:
@@ -91,7 +91,7 @@ async def test_edit_of_a_coroutine_that_never_awaits(tmp_path: Path) -> None:
 
 
 async def test_edits_before_the_start_travel_with_it(make: Callable[..., App[Any]]) -> None:
-    """What the flow sets while a work has no worker is there when the worker starts, and after a stop again."""
+    """A value that the flow sets before the start is there when the worker starts, and again after a stop."""
     work: Any = Editor(start_with_flow=False)
     work.n = 1
     async with make(work=work):
@@ -105,7 +105,7 @@ async def test_edits_before_the_start_travel_with_it(make: Callable[..., App[Any
 
 
 async def test_private_is_shipped_and_stays(make: Callable[..., App[Any]]) -> None:
-    """A private attribute goes with the work; the worker's name is the tree's."""
+    """A private attribute is sent with the work; the worker's name is the name in the tree."""
     work = Shipped({"deep": [1]})
     async with make(work=work):
         assert await work.run() == [{"deep": [1]}, [1, 2], "root.work"]
@@ -116,7 +116,7 @@ async def test_private_is_shipped_and_stays(make: Callable[..., App[Any]]) -> No
 
 @pytest.mark.parametrize("kind", ["quiet", "busy"])
 async def test_proposal_reaches_an_async_work(make: Callable[..., App[Any]], kind: str) -> None:
-    """Pitfall 8: an edit of the flow shows at once, and reaches the work whether it is quiet or busy."""
+    """Pitfall 8: an edit of the flow is visible at once, and reaches the work whether it is idle or busy."""
     work: Any = Editor(parallel=True)
     async with make(work=work) as app:
         if kind == "busy":
@@ -135,7 +135,7 @@ async def test_proposal_reaches_an_async_work(make: Callable[..., App[Any]], kin
 
 
 async def test_proposal_reaches_a_plain_work(make: Callable[..., App[Any]]) -> None:
-    """Pitfall 8: an edit of the flow reaches a plain run that is busy."""
+    """Pitfall 8: an edit of the flow reaches a busy plain run."""
     work: Any = PlainBusy()
     async with make(work=work) as app:
         call = await work.run()
@@ -146,7 +146,7 @@ async def test_proposal_reaches_a_plain_work(make: Callable[..., App[Any]]) -> N
 
 
 async def test_none_to_text_and_back(make: Callable[..., App[Any]]) -> None:
-    """Pitfall 8: a change of type, None to a text and back, is a change like any."""
+    """Pitfall 8: a change of type, None to a text and back, is a change like any other."""
     work: Any = Editor()
     async with make(work=work):
         await work.start()
@@ -159,7 +159,7 @@ async def test_none_to_text_and_back(make: Callable[..., App[Any]]) -> None:
 
 
 async def test_nested_proposals(make: Callable[..., App[Any]]) -> None:
-    """Edits deep inside, deletions of keys, slices and sets are taken as they were made."""
+    """Nested edits, deletions of keys, slices and sets of the flow arrive as they were made."""
     work: Any = Editor()
     async with make(work=work):
         await work.start()
@@ -192,7 +192,7 @@ async def test_merge_by_override(make: Callable[..., App[Any]]) -> None:
 
 
 async def test_refused_via_wait_confirmed(make: Callable[..., App[Any]]) -> None:
-    """A refused change arrives in wait_confirmed, with the reason, and the flow has the work's value again."""
+    """wait_confirmed raises a refused change with its reason, and the flow has the work's value again."""
     work: Any = Strict()
     async with make(work=work):
         await work.start()
@@ -207,7 +207,7 @@ async def test_refused_via_wait_confirmed(make: Callable[..., App[Any]]) -> None
 
 
 async def test_refused_without_a_wait_fails_the_app(make: Callable[..., App[Any]]) -> None:
-    """A refused change that nobody waits for fails the app."""
+    """A refused change that is not awaited fails the app."""
 
     async def script(flow: Any) -> None:
         await flow.work.start()
@@ -218,13 +218,13 @@ async def test_refused_without_a_wait_fails_the_app(make: Callable[..., App[Any]
 
 
 async def test_simultaneous_writes_are_refused(tmp_path: Path) -> None:
-    """Pitfall 9: where both write one place, the flow's write is refused loudly and the work's value stays."""
+    """Pitfall 9: if both sides write one place, the flow's write is refused with an error; the work's value stays."""
     work = Clashing()
     async with App(Script(work=work), runtime="local"):
         await work.start()
         done = tmp_path / "done"
         call = work.submit(str(done))
-        while not done.exists():  # the flow's loop is held up, so that it cannot see what the work has done
+        while not done.exists():  # the flow's loop is blocked, so that it cannot see the work's write
             time.sleep(0.001)  # noqa: ASYNC251
         work.n = 10
         with pytest.raises(ProposalRefused, match=r"n was changed by .* at the same time: the flow saw 0 there"):
@@ -234,7 +234,7 @@ async def test_simultaneous_writes_are_refused(tmp_path: Path) -> None:
 
 
 async def test_attribute_deleted_by_the_flow(make: Callable[..., App[Any]]) -> None:
-    """A flow cannot delete an attribute of a running work, and has it back."""
+    """A flow cannot delete an attribute of a running work; the attribute is restored."""
     work: Any = Editor()
     async with make(work=work):
         await work.start()
@@ -248,7 +248,7 @@ async def test_attribute_deleted_by_the_flow(make: Callable[..., App[Any]]) -> N
 
 
 async def test_large_value_in_a_work(make: Callable[..., App[Any]]) -> None:
-    """100 MB assigned in a work is a StateError right there that names attribute, size and limit; it goes on."""
+    """Assigning 100 MB in a work raises a StateError there that names attribute, size and limit; the work goes on."""
     work: Any = Editor()
     async with make(work=work):
         said = await work.run("large")
@@ -258,7 +258,7 @@ async def test_large_value_in_a_work(make: Callable[..., App[Any]]) -> None:
 
 
 async def test_large_list_in_a_work(make: Callable[..., App[Any]]) -> None:
-    """A list of 100 MB fails the call that assigns it, and the work takes the next one."""
+    """A list of 100 MB fails the call that assigns it, and the work takes the next call."""
     work: Any = Editor()
     async with make(work=work):
         with pytest.raises(StateError, match=r"Editor.items: the value is 100,\d+,\d+ bytes long.*67,104,768"):
@@ -269,7 +269,7 @@ async def test_large_list_in_a_work(make: Callable[..., App[Any]]) -> None:
 
 @pytest.mark.parametrize("value", [b"x" * 100_000_000, "x" * 100_000_000, ["x" * 1_000_000] * 100], ids=type)
 async def test_large_value_in_the_flow(value: Any) -> None:
-    """100 MB assigned in the flow is a StateError right there, and everything else goes on."""
+    """Assigning 100 MB in the flow raises a StateError there, and everything else goes on."""
     work: Any = Editor()
     async with App(Script(work=work), runtime="inprocess"):
         await work.start()
@@ -283,7 +283,7 @@ async def test_large_value_in_the_flow(value: Any) -> None:
 
 
 class Grower(Work):
-    """Grows a list beyond what one frame takes, by edits each of which fits, without awaiting."""
+    """Grows a list beyond the size of one frame by small edits, without awaiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ class Grower(Work):
 
 
 async def test_many_small_edits_beyond_a_frame() -> None:
-    """Edits that were joined on the way are split again where they are too long for one frame together."""
+    """Joined edits are split again if they are too long for one frame together."""
     work = Grower()
     async with App(Script(work=work), runtime="inprocess", max_frame=20_000):
         assert await work.run() == 30
@@ -307,7 +307,7 @@ async def test_many_small_edits_beyond_a_frame() -> None:
 
 
 async def test_flow_state_has_no_limit() -> None:
-    """A flow's own state travels nowhere, and may be large."""
+    """A flow's own state is not sent, and may be large."""
 
     async def script(flow: Any) -> None:
         flow.passes = "x" * 100_000

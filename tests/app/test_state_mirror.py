@@ -1,4 +1,4 @@
-"""The flow's copy of a state against a worker's, in memory: whatever the interleaving, both end equal."""
+"""The flow's replica of a state against a worker's state, in memory: for every interleaving both end equal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Held(Work):
 
 
 class Pair:
-    """A worker and its mirror, with the frames between them on their way until they are delivered."""
+    """A worker and its replica, with the frames between them in flight until they are delivered."""
 
     def __init__(self) -> None:
         self.work = Held()
@@ -146,7 +146,7 @@ def _same(one: State, other: State) -> bool:
 @settings(max_examples=400, deadline=None)
 @given(steps)
 def test_both_sides_end_equal(script: list[tuple[str, str, int]]) -> None:
-    """Pitfall 9: whatever both sides edit in whatever order, they end equal, and a watcher saw what the flow saw."""
+    """Pitfall 9: for every order of edits on both sides they end equal, and a watcher saw the same as the flow."""
     pair = Pair()
     _play(pair, script)
     pair.settle()
@@ -158,7 +158,7 @@ def test_both_sides_end_equal(script: list[tuple[str, str, int]]) -> None:
 @settings(max_examples=150, deadline=None)
 @given(steps)
 def test_worker_dies_at_any_moment(script: list[tuple[str, str, int]]) -> None:
-    """A worker that dies leaves the flow with a state of its own: edits work, and the watcher sees the same."""
+    """After the death of a worker the flow owns the state: edits work, and the watcher sees the same."""
     pair = Pair()
     _play(pair, script)
     pair.replica.close(pair.tell)
@@ -169,7 +169,7 @@ def test_worker_dies_at_any_moment(script: list[tuple[str, str, int]]) -> None:
 
 
 def test_proposal_shows_at_once() -> None:
-    """The flow sees its own edit at once, and goes on seeing it while the worker edits the same attribute."""
+    """The flow sees its own edit at once, and still sees it while the worker edits the same attribute."""
     pair = Pair()
     pair.flow.n = 5
     pair.work.text = "busy"
@@ -179,7 +179,7 @@ def test_proposal_shows_at_once() -> None:
 
 
 def test_containers_keep_their_identity() -> None:
-    """Whoever holds a container of the flow's sees what became of the edit."""
+    """A container object of the flow shows the result of the edit."""
     pair = Pair()
     items = pair.flow.items
     items.append(4)
@@ -214,7 +214,7 @@ def test_conflict(ours: str, theirs: str) -> None:
 
 
 def test_appends_of_both_are_kept() -> None:
-    """Appends, and additions to a set, of both sides at once are all kept."""
+    """Simultaneous appends, and additions to a set, of both sides are all kept."""
     pair = Pair()
     pair.flow.items.append("flow")
     pair.flow.tags.add("flow")
@@ -226,7 +226,7 @@ def test_appends_of_both_are_kept() -> None:
 
 
 def test_frames_after_the_work_has_left() -> None:
-    """Pitfall 17: what is on its way when a work leaves the tree changes nothing, and cannot untie its next worker."""
+    """Pitfall 17: frames in flight when a work leaves the tree change nothing, and do not affect its next worker."""
     pair = Pair()
     pair.flow.n = 5
     pair.work.text = "late"
@@ -239,7 +239,7 @@ def test_frames_after_the_work_has_left() -> None:
 
 
 def test_diverged() -> None:
-    """An edit that does not fit, and an answer to nothing, are errors."""
+    """An edit that does not fit, and a reply without a proposal, are errors."""
     pair = Pair()
     with pytest.raises(StateError, match="diverged"):
         pair.replica.apply([(2, ["items"], 9, 0, [1])])
@@ -248,7 +248,7 @@ def test_diverged() -> None:
 
 
 def test_what_waits_for_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With too much unanswered the next edit is refused and changes nothing; answers make room for others."""
+    """With too many proposals pending the next edit is refused and changes nothing; replies make room for others."""
     monkeypatch.setattr("lightwork.engine.workers.replica.MOST_UNANSWERED", 10_000)
     pair = Pair()
     with pytest.raises(StateError, match=r"^Held\.items cannot be changed now: .* await work\.wait_confirmed\(\)"):
@@ -259,7 +259,7 @@ def test_what_waits_for_an_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     pair.deliver_to_flow()
     pair.flow.items.append("y")
     pair.settle()
-    pair.flow.text = "z" * 20_000  # one edit alone may be of any size
+    pair.flow.text = "z" * 20_000  # a single edit may have any size
     pair.settle()
     assert pair.flow.items == pair.work.items == [1, 2, 3, *["x" * 100] * made, "y"]
     assert _same(pair.flow._state, pair.work._state)

@@ -1,4 +1,4 @@
-"""Workers that die, or never live: noticed at once, explained, and nothing of them left."""
+"""Workers that die or never start: noticed at once, explained, and nothing of them left."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_death_during_a_call(kind: type[Counted], how: str, text: str) -> 
 
 @both_kinds
 async def test_death_with_raise_exception_false(kind: type[Counted]) -> None:
-    """With ``raise_exception=False`` the death of the process gives None (pitfalls 3 and 5)."""
+    """With ``raise_exception=False`` the death of the process makes the call return None (pitfalls 3 and 5)."""
     work = kind(raise_exception=False)
     async with running("local", work=work):
         assert await work.run("kill") is None
@@ -70,7 +70,7 @@ async def test_death_with_raise_exception_false(kind: type[Counted]) -> None:
 
 
 async def test_queued_calls_run_in_the_next_process() -> None:
-    """Calls that waited behind the one that died run in a fresh process."""
+    """Calls queued behind the one whose process died run in a new process."""
     work = Dies()
     async with running("local", work=work):
         dies, lives = work.submit("kill"), work.submit("lives")
@@ -82,7 +82,7 @@ async def test_queued_calls_run_in_the_next_process() -> None:
 
 @both_kinds
 async def test_death_between_calls(kind: type[Counted]) -> None:
-    """A process that is killed between two calls is noticed, and the next call starts another."""
+    """A process killed between two calls is noticed, and the next call starts another."""
     work = kind(cache_calls=False)
     async with running("local", work=work) as app:
         first = await work.run("lives")
@@ -98,7 +98,7 @@ async def test_death_between_calls(kind: type[Counted]) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_work_that_cannot_be_unpacked(runtime: str) -> None:
-    """A module that is missing where the work runs fails its calls, chained to the import error (pitfall 25)."""
+    """A module missing where the work runs fails its calls, chained to the import error (pitfall 25)."""
     work = HoldsOnlyHere(start_with_flow=False)
     async with running(runtime, work=work):
         with pytest.raises(LaunchFailed, match="no_such_module") as caught:
@@ -109,7 +109,7 @@ async def test_work_that_cannot_be_unpacked(runtime: str) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_work_that_cannot_be_packed(runtime: str) -> None:
-    """A private attribute that cannot be sent is named, with its type and the way out."""
+    """A private attribute that cannot be sent is named, with its type and a remedy."""
     work = HoldsLock(start_with_flow=False)
     async with running(runtime, work=work):
         with pytest.raises(LaunchFailed, match=r"HoldsLock\._lock is a lock .*on_start") as caught:
@@ -118,7 +118,7 @@ async def test_work_that_cannot_be_packed(runtime: str) -> None:
 
 
 class Broken(LocalRuntime):
-    """Fails where it is told to."""
+    """Fails at the step that a test selects."""
 
     def __init__(self, home: Path, *failing: str) -> None:
         super().__init__("broken", LocalOptions(home=str(home)))
@@ -154,7 +154,7 @@ class Broken(LocalRuntime):
 
 
 async def test_runtime_that_has_no_capacity(tmp_path: Path) -> None:
-    """What a runtime raises for a launch is the cause of what the call raises, which is a PlatformError."""
+    """The call's exception is a PlatformError whose cause is the exception that the runtime raised for the launch."""
     runtime, work = Broken(tmp_path, "launch"), Add(start_with_flow=False)
     async with running("broken", runtimes={"broken": runtime}, work=work):
         with pytest.raises(PlatformError, match="no GPU is left") as caught:
@@ -180,7 +180,7 @@ async def test_launch_that_failed_is_tried_again(tmp_path: Path) -> None:
 
 
 async def test_runtime_that_cannot_be_reached_does_not_end_a_worker_that_lives(tmp_path: Path) -> None:
-    """While the link of a worker lives, what its runtime fails to say changes nothing."""
+    """While the link of a worker is up, a failing query to its runtime changes nothing."""
     runtime, work = Broken(tmp_path, "wait", "logs"), Add(cache_calls=False)
     async with running("broken", runtimes={"broken": runtime}, work=work) as app:
         assert await work.run(1) == 2
@@ -191,7 +191,7 @@ async def test_runtime_that_cannot_be_reached_does_not_end_a_worker_that_lives(t
 
 
 async def test_worker_that_is_gone_with_its_platform_is_lost(tmp_path: Path) -> None:
-    """Without a link for the window, and with a runtime that says nothing, a worker and its calls are lost."""
+    """Without a link for the window, and without a report of the runtime, a worker and its calls are lost."""
     runtime, work = Broken(tmp_path, "wait", "stop", "release"), Hooks()
     settings = {"reconnect_window": 0.1}
     async with running("broken", runtimes={"broken": runtime}, settings=settings, work=work) as app:
@@ -209,7 +209,7 @@ async def test_worker_that_is_gone_with_its_platform_is_lost(tmp_path: Path) -> 
 
 
 def gone(*pids: int) -> bool:
-    """Whether none of the processes is there any more; a zombie that nobody has taken leave of is gone."""
+    """Return whether all processes have ended; a zombie that was not reaped counts as ended."""
     for pid in pids:
         try:
             if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
@@ -220,7 +220,7 @@ def gone(*pids: int) -> bool:
 
 
 async def test_children_die_when_the_work_is_stopped() -> None:
-    """Processes that a run has left behind die with the work, in a session of their own or not (pitfall 6)."""
+    """Processes that a run left behind die with the stopped work, in its session or another (pitfall 6)."""
     work = Starts()
     async with running("local", work=work):
         pids = await work.submit("lives")
@@ -244,7 +244,7 @@ async def test_children_die_when_the_work_dies(how: str) -> None:
 
 
 async def test_children_die_with_the_app() -> None:
-    """Processes that a run has started are gone when the app is (pitfall 6)."""
+    """Processes that a run has started have ended when the app has (pitfall 6)."""
     work = StartsAndDies()
     async with running("local", work=work) as app:
         printed = lines(app, work)
@@ -254,7 +254,7 @@ async def test_children_die_with_the_app() -> None:
 
 
 def test_no_worker_outlives_a_killed_scheduler(tmp_path: Path) -> None:
-    """After the reconnect window nothing is left of the works of a scheduler that was killed, whatever they do."""
+    """After the reconnect window no worker of a killed scheduler is left, whatever it does."""
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtimes'}",
@@ -275,7 +275,7 @@ def test_no_worker_outlives_a_killed_scheduler(tmp_path: Path) -> None:
 
 
 async def test_last_words_arrive_before_the_end() -> None:
-    """What a process wrote right before it died has arrived as lines when its call fails."""
+    """Text that a process wrote right before it died has arrived as lines when its call fails."""
     work: Work = Dies()
     async with running("local", work=work) as app:
         printed = lines(app, work)

@@ -196,7 +196,7 @@ class Nested(LightningFlow):
 
 
 class Nightly(LightningFlow):
-    """The start time has long passed, so the schedule fires at once; no second firing comes in the time of a test."""
+    """The start time is long past, so the schedule fires at once; no second firing occurs during the test."""
 
     def __init__(self):
         super().__init__()

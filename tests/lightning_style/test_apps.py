@@ -1,4 +1,4 @@
-"""Each app of `apps` runs to its end, in this process and in processes of its own, and did what it is for."""
+"""Each app of `apps` runs to its end, in this process and in separate processes, with the expected result."""
 
 # The apps have no annotations.
 # mypy: disable-error-code="no-untyped-call"
@@ -23,14 +23,14 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 def run(root: LightningFlow, runtime: str) -> tuple[Any, str | None]:
-    """The root after the app's end, and what it said."""
+    """Return the root after the app's end, and its message."""
     app = LightningApp(root, runtime=runtime)
     asyncio.run(app.run())
     return root, app.stop_message
 
 
 def test_sequence(runtime: str) -> None:
-    """Two works run one after the other, the second with what the first has left in its state."""
+    """Two works run one after the other; the second uses the state of the first."""
     root, message = run(apps.TrainAndDeploy(), runtime)
     assert root.train.num_epochs == 3
     assert root.deploy.serves == "model-3.ckpt"
@@ -45,20 +45,20 @@ def test_polled(runtime: str) -> None:
 
 @pytest.mark.parametrize("kind", [apps.Repeated, apps.RepeatedInParallel])
 def test_repeated(kind: type[LightningFlow], runtime: str) -> None:
-    """A work without a cache runs again as long as the flow asks, though nothing else changes."""
+    """A work without a cache runs again as long as the flow calls it, even if nothing else changes."""
     root, _ = run(kind(), runtime)
     assert root.work.counter >= 3
 
 
 def test_cached(runtime: str) -> None:
-    """A work with a cache runs once for each of its arguments, however often the flow asks."""
+    """A work with a cache runs once for each set of arguments, however often the flow calls it."""
     root, _ = run(apps.Cached(), runtime)
     assert root.once.counter == 2
     assert root.once.num_successes == 2
 
 
 def test_dynamic(runtime: str) -> None:
-    """Works are made in run, in a Dict, in a List and as an attribute, and have their names."""
+    """Works made in run, in a Dict, in a List and as an attribute have their names."""
     root, _ = run(apps.Dynamic(2), runtime)
     assert root.values == {
         "root.by_name.w0": 0,
@@ -70,7 +70,7 @@ def test_dynamic(runtime: str) -> None:
 
 
 def test_nested(runtime: str) -> None:
-    """A child flow has its own run, which the root calls with arguments and which is cut short and repeated with it."""
+    """The root calls a child flow's run with arguments; the run is cut short and repeated with the root's pass."""
     root, _ = run(apps.Nested(), runtime)
     assert root.pipeline.finished == ["data-0", "data-1"]
     assert root.pipeline.fit.num_epochs == 3
@@ -84,7 +84,7 @@ def test_schedule(runtime: str) -> None:
 
 
 def test_tolerant(runtime: str) -> None:
-    """A work that fails with raise_exception=False leaves the flow to decide, and is not run again and again."""
+    """With raise_exception=False the flow decides about a failure, and the work does not run again and again."""
     root, message = run(apps.Tolerant(), runtime)
     assert root.fragile.tries == 1
     assert root.fallback.serves == "yesterday's"
@@ -93,13 +93,13 @@ def test_tolerant(runtime: str) -> None:
 
 
 def test_intolerant(runtime: str) -> None:
-    """A work that fails otherwise fails the app, with its own exception."""
+    """Without raise_exception=False a failing work fails the app with the work's own exception."""
     with pytest.raises(ValueError, match="the data are bad"):
         run(apps.Intolerant(), runtime)
 
 
 def test_converse(runtime: str) -> None:
-    """A flow reads the state of a work while that runs, and sets it."""
+    """A flow reads and sets the state of a running work."""
     root, _ = run(apps.Converse(), runtime)
     assert root.listen.should_end is True
     assert root.listen.heard > 3
@@ -113,7 +113,7 @@ def test_one_by_one(runtime: str) -> None:
 
 
 def test_one_work() -> None:
-    """An app may be one work: it runs once."""
+    """An app can be one work, which runs once."""
     apps.alone.configure(runtime="inprocess")
     asyncio.run(apps.alone.run())
     assert apps.alone.works[0].counter == 1  # type: ignore[attr-defined]
