@@ -235,7 +235,7 @@ async def run_check(check: Check, factory: Callable[[], Runtime]) -> None:
             for ref in await runtime.find(case.owner):
                 await runtime.release(ref)
         left = await runtime.find(case.owner)
-        assert not left, f"still there after release: {left}"
+        assert not left, f"find() must return nothing after the release, got {left}"
 
 
 def checks_for(traits: Traits) -> list[Check]:
@@ -286,7 +286,7 @@ async def another_spec_of_that_name_is_a_conflict(case: Case) -> None:
     ref = await case.runtime.launch(spec)
     with contextlib.suppress(Conflict):
         await case.runtime.launch(case.spec("exit 0", name=spec.name))
-        raise AssertionError("the second launch was accepted")
+        raise AssertionError("launch() must raise Conflict for another spec of the same name, but it returned")
     assert not (await case.report(ref)).standing.is_over
 
 
@@ -303,7 +303,9 @@ async def cancelled_launch_is_found(case: Case) -> None:
         report = await case.report(Ref(case.runtime.name, spec.name))
         found = await case.runtime.find(case.owner)
         lives = report.standing in (Standing.PENDING, Standing.RUNNING)
-        assert not lives or [ref.name for ref in found] == [spec.name], f"{spec.name} lives, and is not found"
+        assert not lives or [ref.name for ref in found] == [spec.name], (
+            f"{spec.name} lives, but find() returned {found}"
+        )
         for ref in found:
             await case.runtime.release(ref)
             assert (await case.report(ref)).standing is Standing.ABSENT
@@ -313,7 +315,7 @@ async def cancelled_launch_is_found(case: Case) -> None:
 async def routes_are_given(case: Case) -> None:
     """There is at least one route, with a host and a valid port."""
     routes = await case.runtime.routes(Address("127.0.0.1", 4321))
-    assert routes, "no route"
+    assert routes, "routes() must return at least one address, got none"
     assert all(route.host and 0 < route.port < 65536 for route in routes), routes
 
 

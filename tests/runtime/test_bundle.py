@@ -86,7 +86,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_folder_that_is_there_stays(tmp_path: Path) -> None:
-    """Unpacking twice changes nothing: the folder's name is its digest."""
+    """Unpacking into a folder that exists changes nothing."""
     bundle = make_bundle(make_app(tmp_path / "app"))
     unpack(tar_of(bundle), tmp_path / "there")
     (tmp_path / "there" / "mark").write_text("")

@@ -76,7 +76,7 @@ class _Worker:
     spec: SpecFile
     code: int | None = None
     give_up: float = 0.0
-    is_untold: bool = False
+    is_unrecorded: bool = False
     doomed: set[Identity] = field(default_factory=set)
 
 
@@ -88,7 +88,7 @@ def main(fd: int) -> None:
         _Launcher(sock).run()
         os._exit(0)  # only the workers run the exit functions of preloaded modules
     except BaseException:
-        with contextlib.suppress(OSError):  # the scheduler is gone as well
+        with contextlib.suppress(OSError):  # the scheduler has ended too
             sock.sendall(frame(Broken(traceback.format_exc())))
         raise
 
@@ -397,8 +397,8 @@ class _Launcher:
             except OSError as error:
                 # The disk is full, and so is the reserved space. Try again until it works: a worker without a recorded
                 # end would count as alive for ever. So would all other workers if the launcher exited now.
-                if not worker.is_untold:
-                    worker.is_untold = True
+                if not worker.is_unrecorded:
+                    worker.is_unrecorded = True
                     print(f"lightwork: cannot record the end of {worker.spec.name}: {error}", file=sys.stderr)
                 remaining.append(worker)
         self._ending = remaining
@@ -433,7 +433,7 @@ def _threads() -> int:
 
 def _kill_group(leader: int) -> None:
     """Kill the group of a leader that is not reaped yet, so that its pid, and the group's, cannot be reused."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses if only zombies are left
         os.killpg(leader, signal.SIGKILL)
 
 
@@ -443,7 +443,7 @@ def _group_exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return sys.platform != "darwin"  # there it means that only zombies are left
+        return sys.platform != "darwin"  # on macOS it means that only zombies are left
     return True
 
 

@@ -276,7 +276,7 @@ class LocalRuntime:
         await self._wait_over(folder)
 
     async def _ends_within(self, folder: LaunchDir, grace: float) -> bool:
-        # Once: to many programs a second SIGTERM means "now".
+        # Only once: to many programs a second SIGTERM means "now".
         if folder.path not in self._asked:
             self._asked.add(folder.path)
             self._signal(folder, signal.SIGTERM)

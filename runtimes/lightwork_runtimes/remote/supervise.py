@@ -168,7 +168,7 @@ class Supervisor:
     # --- ending ---------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        # Once: to many programs a second SIGTERM means "now".
+        # Only once: to many programs a second SIGTERM means "now".
         assert self._worker is not None
         if not self._asked:
             self._asked = True
