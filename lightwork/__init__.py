@@ -17,7 +17,7 @@ from lightwork.status import Reason, Stage, WorkStatus
 if TYPE_CHECKING:
     from lightwork.app import App, LightningApp
     from lightwork.components.profiling import ProfileExecutor
-    from lightwork.config import Config, load_config
+    from lightwork.config import AppSettings, Config, load_config
 
 __all__ = [
     "App",
@@ -62,7 +62,7 @@ _export(
 # The engine is loaded when it is asked for: a worker imports lightwork too, and has no use for it.
 _LATER = {
     "App": "lightwork.app",
-    "AppSettings": "lightwork.app",
+    "AppSettings": "lightwork.config",
     "LightningApp": "lightwork.app",
     "Config": "lightwork.config",
     "load_config": "lightwork.config",

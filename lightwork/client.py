@@ -1,6 +1,6 @@
 """An asyncio client for the HTTP API of a running app. The command line uses it, and other programs can use it.
 
-``async with Client("http://127.0.0.1:7501") as client: print(await client.app())``. `lightwork.discovery.running_apps`
+``async with Client("http://127.0.0.1:7501") as client: print(await client.app())``. `running_apps`
 finds the apps of this machine. Answers have the types of `lightwork.server.types`. ``docs/http.md`` describes the form
 of values that JSON cannot represent.
 """
@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 
 from lightwork.errors import AppEnded, AppUnreachable, RequestFailed
+from lightwork.server.discovery import running_apps
 from lightwork.server.types import (
     Accepted,
     AppDetail,
@@ -38,7 +39,7 @@ from lightwork.server.types import (
     WorksPage,
 )
 
-__all__ = ["Client", "Event"]
+__all__ = ["Client", "Event", "running_apps"]
 
 _T = TypeVar("_T")
 

@@ -183,7 +183,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if "kind" in options:
                 _check_option(_Setting(("runtimes", profile, "kind"), options["kind"], "given to Config"))
 
-    def replaced(self, **settings: Any) -> Config:
+    def replaced(self, **settings: Unpack[Settings]) -> Config:
         """Return a copy with these values. A value of None leaves the key unchanged.
 
         Raises:

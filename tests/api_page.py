@@ -31,8 +31,8 @@ PUBLIC = [
 
 _HEAD = """# The public API
 
-This page is drawn from `__all__` of the modules below by `python -m tests.api_page`. Every other module, and every name that begins with an
-underscore, is internal: it can change in any release.
+This page is drawn from `__all__` of the modules below by `python -m tests.api_page`. Every other module, and every name
+that begins with an underscore, is internal: it can change in any release.
 """
 
 

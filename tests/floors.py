@@ -23,8 +23,8 @@ FLOORS: dict[str, list[tuple[str, str]]] = {
         ("components", "components"),
         ("seam", "runtime"),
         ("facts", "state"),
-        ("facts", "api build changes compute config discovery frontend journal logfiles remote_errors"),
-        ("facts", "_logging _version errors status"),
+        ("facts", "api build changes compute config frontend journal logfiles remote_errors"),
+        ("facts", "_logging _public _version errors status"),
     ],
     "lightwork.engine": [
         ("shell", "engine"),
@@ -43,7 +43,7 @@ FLOORS: dict[str, list[tuple[str, str]]] = {
         ("API", "api"),
         ("parts", "feed guard openapi state_edits static user_routes"),
         ("parts", "usage views web"),
-        ("data", "types values"),
+        ("data", "discovery types values"),
     ],
     "lightwork.cli": [
         ("commands", "actions commands state"),

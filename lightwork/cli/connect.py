@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from lightwork.cli.output import FAILED, NO_APP, NOT_FOUND, TIMED_OUT, CommandFailure
-from lightwork.discovery import AppFile, running_apps
 from lightwork.errors import AppEnded, AppUnreachable, PlatformError, RequestFailed
+from lightwork.server.discovery import AppFile, running_apps
 
 if TYPE_CHECKING:
     from lightwork.client import Client

@@ -22,10 +22,10 @@ import msgspec
 from lightwork._version import __version__
 from lightwork.cli.output import FAILED, STYLES, output_option, print_json, styled
 from lightwork.config import LOG_DIR, Config, find_config, load_config
-from lightwork.discovery import apps_folder
 from lightwork.engine.workers.runtimes import installed, load_kind
 from lightwork.errors import ConfigError, LightworkError
 from lightwork.runtime import Diagnosable, Finding, Health
+from lightwork.server.discovery import apps_folder
 
 __all__ = ["DoctorReport", "doctor", "examine"]
 

@@ -17,8 +17,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from lightwork.cli.connect import find_target, full_name
-from lightwork.discovery import running_apps
 from lightwork.errors import LightworkError
+from lightwork.server.discovery import running_apps
 
 __all__ = ["complete_app", "complete_command", "complete_component", "complete_work"]
 

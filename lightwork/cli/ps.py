@@ -8,8 +8,8 @@ import msgspec
 from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.names import complete_work
 from lightwork.cli.output import NO_APP, CommandFailure, age, clock, output_option, print_json, print_table
-from lightwork.discovery import running_apps
 from lightwork.errors import PlatformError
+from lightwork.server.discovery import running_apps
 from lightwork.server.types import WorksPage, WorkView
 from lightwork.status import Stage
 

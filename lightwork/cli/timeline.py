@@ -12,7 +12,8 @@ import msgspec
 from lightwork.cli.connect import ConnectedApp, asks_app, full_name
 from lightwork.cli.names import complete_work
 from lightwork.cli.output import clock, duration, output_option, print_json, print_table, styled
-from lightwork.server.types import StackFrame, Timeline, TimelineItem
+from lightwork.link.reports import FrameInfo
+from lightwork.server.types import Timeline, TimelineItem
 
 __all__ = ["bar", "chrome_trace", "stack", "timeline"]
 
@@ -40,7 +41,7 @@ async def stack(connected: ConnectedApp, work: str, as_json: bool) -> None:
             click.echo()
 
 
-def _show_frame(frame: StackFrame) -> None:
+def _show_frame(frame: FrameInfo) -> None:
     click.echo(f'  File "{frame.file}", line {frame.line}, in {frame.function}')
     if frame.text:
         click.echo(f"    {frame.text.strip()}")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lightwork._logging import get_logger
-from lightwork.discovery import AppFile, announce
 from lightwork.engine.changes import ChangeHub
 from lightwork.engine.engine import Engine
 from lightwork.errors import PlatformError
 from lightwork.server.api import Api
+from lightwork.server.discovery import AppFile, announce
 from lightwork.server.guard import Guard, is_loopback
 from lightwork.server.routes import PROBES, ROUTES
 from lightwork.server.views import AppLike

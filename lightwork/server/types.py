@@ -44,7 +44,6 @@ __all__ = [
     "RuntimesPage",
     "ScheduleView",
     "SchedulesPage",
-    "StackFrame",
     "StackView",
     "StopRequest",
     "TaskStack",
@@ -66,7 +65,6 @@ __all__ = [
 Value = Any
 """Any JSON. Values that JSON cannot express are written as in `lightwork.server.values`."""
 
-StackFrame = FrameInfo
 """One frame of a stack, as the worker reports it."""
 
 _Count = Annotated[int, Meta(ge=0)]
@@ -352,14 +350,14 @@ class ThreadStack(msgspec.Struct, frozen=True):
     """The stack of a thread, outermost frame first."""
 
     name: str
-    frames: list[StackFrame]
+    frames: list[FrameInfo]
 
 
 class TaskStack(msgspec.Struct, frozen=True):
     """The stack of an asyncio task, outermost frame first."""
 
     name: str
-    frames: list[StackFrame]
+    frames: list[FrameInfo]
 
 
 class StackView(msgspec.Struct, frozen=True):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lightwork.cli.logs import harmless
-from lightwork.discovery import AppFile, announce
 from lightwork.logfiles import LogWriter, begin_run
+from lightwork.server.discovery import AppFile, announce
 from lightwork.server.types import LogEntry
 from tests.cli.fake_server import FakeServer
 from tests.cli.invoke import invoke

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightwork.discovery import AppFile, announce
+from lightwork.server.discovery import AppFile, announce
 from tests.cli.fake_server import FakeServer, Refused
 from tests.cli.invoke import invoke
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lightwork.discovery import AppFile, announce, apps_folder, running_apps
 from lightwork.errors import PlatformError
+from lightwork.server.discovery import AppFile, announce, apps_folder, running_apps
 
 pytestmark = pytest.mark.bare
 
 HOLDER = """
 import os, sys, time
-from lightwork.discovery import AppFile, announce
+from lightwork.server.discovery import AppFile, announce
 announce(AppFile(run=sys.argv[1], name="other", pid=os.getpid(), url="http://127.0.0.1:1", started_at=1.0))
 print("announced", flush=True)
 time.sleep(1000)
@@ -58,7 +58,7 @@ def test_only_this_user_can_read_it() -> None:
 def test_what_a_killed_app_left_is_removed() -> None:
     """The file of a killed process is not listed, and its reader removes it."""
     command = [sys.executable, "-c", HOLDER, "r9"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "announced\n"
         assert [app.run for app in running_apps()] == ["r9"]
