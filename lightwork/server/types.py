@@ -65,8 +65,6 @@ __all__ = [
 Value = Any
 """Any JSON. Values that JSON cannot express are written as in `lightwork.server.values`."""
 
-"""One frame of a stack, as the worker reports it."""
-
 _Count = Annotated[int, Meta(ge=0)]
 
 
