@@ -81,7 +81,7 @@ class HttpSide:
         try:
             self._withdraw = announce(file)
         except PlatformError as error:
-            # The app runs all the same. Commands reach it if they are given its address.
+            # The app runs all the same. Commands can still reach it by its address.
             _log.warning("commands cannot find this app; give them its address", error=str(error))
 
     def stopping(self) -> None:

@@ -1,5 +1,5 @@
 // Numbers over time, for the charts. When a series is full, every second point is dropped. A series therefore always
-// reaches back to its beginning, and becomes coarser.
+// begins at its first number, and becomes coarser.
 
 const LIMIT = 1200;
 

@@ -143,7 +143,7 @@ function ValueRow({ row, isActive, id }) {
         <span class=${classes("row-tools", isCharted && "shown")}>
           ${canChart(row) && html`<button type="button" class="button quiet icon-only" tabIndex=${-1} aria-pressed=${isCharted} title="Chart (c)" aria-label=${`Chart ${row.key}`} onClick=${(event) => { event.stopPropagation(); chart(row); }}><${Icon} name="chart" /></button>`}
           ${canEdit(row) && html`<button type="button" class="button quiet icon-only" tabIndex=${-1} title="Edit (Enter)" aria-label=${`Edit ${row.key}`} onClick=${(event) => { event.stopPropagation(); edit(row); }}><${Icon} name="edit" /></button>`}
-          ${(kind === "text" || kind === "cut") && html`<button type="button" class="button quiet icon-only" tabIndex=${-1} title="Show all of it" aria-label=${`Show ${row.key}`} onClick=${(event) => { event.stopPropagation(); show(row); }}><${Icon} name="search" /></button>`}
+          ${(kind === "text" || kind === "cut") && html`<button type="button" class="button quiet icon-only" tabIndex=${-1} title="Show the whole value" aria-label=${`Show ${row.key}`} onClick=${(event) => { event.stopPropagation(); show(row); }}><${Icon} name="search" /></button>`}
         </span>`}
   </div>`;
 }
