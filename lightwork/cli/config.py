@@ -31,7 +31,7 @@ def config() -> None:
 
 @config.command
 @click.option(
-    "--file", metavar="FILE", type=click.Path(dir_okay=False), help="Read this file instead of the usual one."
+    "--file", metavar="FILE", type=click.Path(dir_okay=False), help="Read this file instead of the default file."
 )
 @click.option("--changed", is_flag=True, help="Leave out keys with their default value.")
 @output_option

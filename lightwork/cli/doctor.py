@@ -1,4 +1,4 @@
-"""``lightwork doctor``: reports what works need on this machine and do not find, and how to fix it.
+"""``lightwork doctor``: reports missing requirements of works on this machine, and how to fix them.
 
 The doctor checks every installed runtime, also those of other packages. A missing requirement is a problem only for a
 profile that the configuration uses, not for a runtime that is only installed.

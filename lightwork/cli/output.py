@@ -54,7 +54,7 @@ NOT_CONFIRMED = 5
 """Exit code: there is something to remove, and the removal was not confirmed (--dry-run, or the answer no)."""
 
 TIMED_OUT = 124
-"""Exit code: the time limit has passed. The same code as that of coreutils ``timeout``."""
+"""Exit code: the time limit has passed. The ``timeout`` of coreutils has the same code."""
 
 STYLES: dict[str, dict[str, Any]] = {
     "not_started": {"dim": True},

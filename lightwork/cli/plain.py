@@ -84,7 +84,7 @@ class PlainView:
 class JsonView(PlainView):
     """Writes JSON objects, one a line: ``time``, ``event`` (``log``, ``status``, ``serving``, ``message``), its fields.
 
-    The behaviour is that of `PlainView` in every other respect.
+    In every other respect it behaves like `PlainView`.
     """
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.time) -> None:

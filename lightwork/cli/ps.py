@@ -24,7 +24,9 @@ _COLUMNS = ("work", "stage", "calls", "failed", "since", "runtime", "pid", "why"
 @click.option("--stage", type=click.Choice([str(stage) for stage in Stage]), help="Only works in this stage.")
 @click.option("--runtime", metavar="PROFILE", help="Only works with this runtime profile.")
 @click.option("--limit", metavar="N", type=click.IntRange(1), help="List at most N works, and print how many are left.")
-@click.option("--sort", type=click.Choice(["name", "stage", "since"]), help="Sort order (default: that of the tree).")
+@click.option(
+    "--sort", type=click.Choice(["name", "stage", "since"]), help="Sort order (default: the order of the tree)."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only the names, one a line.")
 @output_option
 @asks_app

@@ -107,9 +107,9 @@ def bar(item: TimelineItem, begin: float, end: float, now: float, width: int = _
     """Draw a call on an axis of `width` characters from `begin` to `end`: dots for waiting, blocks for running."""
     scale = width / max(end - begin, 1e-9)
     submitted = min(width - 1, int((item.submitted_at - begin) * scale))
-    over = item.ended_at or now
-    started = int(((item.started_at or over) - begin) * scale)
-    ended = int((over - begin) * scale)
+    until = item.ended_at or now
+    started = int(((item.started_at or until) - begin) * scale)
+    ended = int((until - begin) * scale)
     # A time shorter than one character is drawn as one character: a call that ran has at least one block.
     started = min(max(started, submitted), width - 1)
     ended = min(max(ended, started + 1), width)
@@ -131,11 +131,11 @@ def chrome_trace(found: Timeline) -> dict[str, Any]:
 
 
 def _spans(item: TimelineItem, thread: int, now: float) -> Sequence[dict[str, Any]]:
-    over = item.ended_at or now
+    until = item.ended_at or now
     about = {"call": item.call, "stage": str(item.stage), "attempt": item.attempt}
-    spans = [("waiting", item.submitted_at, item.started_at or over)]
+    spans = [("waiting", item.submitted_at, item.started_at or until)]
     if item.started_at is not None:
-        spans.append(("running", item.started_at, over))
+        spans.append(("running", item.started_at, until))
     # Asynchronous spans: the calls of a work overlap in time, and nested spans cannot show that.
     return [
         {

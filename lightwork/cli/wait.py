@@ -24,7 +24,7 @@ __all__ = ["wait"]
 
 
 class _WaitResults:
-    """The results of what has ended so far, in order of their ends. Prints each result unless `as_json` is true."""
+    """The results of works, calls and the app, in the order in which they ended. Each is printed unless `as_json`."""
 
     def __init__(self, as_json: bool) -> None:
         self.items: list[dict[str, object]] = []

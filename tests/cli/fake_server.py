@@ -78,7 +78,7 @@ class FakeServer:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._loop: asyncio.AbstractEventLoop
-        self._over: asyncio.Event
+        self._has_ended: asyncio.Event
 
     def __enter__(self) -> FakeServer:
         self._thread.start()
@@ -86,7 +86,7 @@ class FakeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
+        self._loop.call_soon_threadsafe(self._has_ended.set)
         self._thread.join(30)
 
     def add_work(self, name: str, stage: str = "running", **fields: Any) -> None:
@@ -101,7 +101,7 @@ class FakeServer:
     # --- serving --------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._has_ended = asyncio.get_running_loop(), asyncio.Event()
         application = web.Application(middlewares=[self._guard])
         for method, path, handler in (
             ("GET", "/app", self._get_app),
@@ -133,7 +133,7 @@ class FakeServer:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()
-        await self._over.wait()
+        await self._has_ended.wait()
         await runner.cleanup()
 
     @web.middleware

@@ -59,7 +59,7 @@ def test_an_exception_brings_its_traceback(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_context_of_structlog_is_merged(caplog: pytest.LogCaptureFixture) -> None:
-    """Values that the embedding program binds with structlog's contextvars are in our records."""
+    """Values that the embedding program binds with structlog's contextvars are in the records of lightwork."""
     with structlog.contextvars.bound_contextvars(request="r1"):
         get_logger("lightwork").warning("event")
     assert caplog.records[0].__dict__["fields"] == {"request": "r1"}

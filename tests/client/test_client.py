@@ -137,13 +137,13 @@ async def test_nobody_there() -> None:
         with pytest.raises(AppUnreachable):
             await anext(client.feed())
 
-    over = asyncio.Event()
+    has_ended = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
         if request.path.endswith("/runtimes"):
             raise web.HTTPFound("/api/v1/app")
         if request.path.endswith("/works"):
-            await over.wait()
+            await has_ended.wait()
         return web.json_response({"what": "else"}, status=200 if request.path.endswith("/app") else 500)
 
     application = web.Application()
@@ -157,7 +157,7 @@ async def test_nobody_there() -> None:
                 await ask()
         with pytest.raises(AppUnreachable, match="did not answer within"):
             await client.works()
-    over.set()
+    has_ended.set()
     await runner.cleanup()
 
 
