@@ -1,1 +1,1 @@
-"""Where workers dial in: the port, the acceptor in front of it, the certificate."""
+"""Accepts workers: the port, the acceptor in front of it, the certificate."""

@@ -1,16 +1,21 @@
-"""The sockets that are dialled: who comes is a bare socket, and nothing else, until it has said what a worker says.
+"""Accepts connections as bare sockets, and admits one only after its first bytes are those of a worker.
 
-The dialling end speaks first, so a stranger can be told by its first bytes, and they are looked at without being taken
-(`MSG_PEEK`): of one that is let in they are still there for its transport. Everybody else costs an accept and a close:
-asyncio's server makes a transport, a protocol and a task for each, which is four to ten times as much.
+The dialing end speaks first, so its first bytes tell a worker from a stranger. The acceptor reads them with `MSG_PEEK`,
+so they are still there for the transport of an admitted connection. Any other connection costs one accept and one
+close. asyncio's own server makes a transport, a protocol and a task for each connection, which costs four to ten times
+as much.
 
-Two things bound what strangers take from the event loop, however many come. They have a selector of their own, which is
-one descriptor in the loop's, so that many are one wake-up. And when wake-ups that let nobody in become frequent, the
-loop does not wait for that descriptor any more, and looks there a hundred times a second; meanwhile the kernel holds
-who comes. Wake-ups are what hurts: each delays what the loop is really for by more than what is then done in it.
+Two measures bound the time that strangers take from the event loop, however many connect:
 
-Linux can keep back connections until they have spoken (``TCP_DEFER_ACCEPT``). It was not taken: whoever stays silent
-then fills the queue of half-open connections in place of this one, which has a bound, a time limit and an order.
+- The acceptor has a separate selector, which is one descriptor in the loop's selector. Many connections then cause one
+  wake-up.
+- When wake-ups that admit nobody become frequent, the loop stops waiting for that descriptor and polls it a hundred
+  times a second. The kernel holds new connections meanwhile. Wake-ups are the main cost: each one delays the loop's
+  real work by more than the time that is then spent here.
+
+Linux can hold back connections until they have sent data (``TCP_DEFER_ACCEPT``). It is not used: silent connections
+would then fill the kernel's queue of half-open connections instead of this one, which has a bound, a time limit and an
+order.
 """
 
 from __future__ import annotations
@@ -30,11 +35,12 @@ __all__ = ["Acceptor", "Pace"]
 _log = get_logger("lightwork.engine")
 
 _MOST = 2048
-"""First bytes that are looked at: a TLS hello has fewer than 600, and what is looked for stands at its beginning."""
+"""How many first bytes are inspected. A TLS hello has fewer than 600, and its relevant part is at the beginning."""
 
 _ACCEPTED = 32
 _HEARD = 64
-"""Accepted, and listened to, in one wake-up: a millisecond at most. Then the loop has its turn."""
+"""How many connections are accepted, and how many are read, in one wake-up. That takes a millisecond at most; then the
+loop goes on."""
 
 _PAUSE = 0.01
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -43,11 +49,11 @@ _SAY_AGAIN = 60.0
 
 
 class Pace:
-    """When the loop may be woken at once: a purse of wake-ups, that fills with time and that workers fill, too.
+    """A token bucket of wake-ups of the loop. Time refills it, and so does each admitted connection.
 
     Args:
-        most: What it holds, and holds at first.
-        rate: Wake-ups a second that it is given.
+        most: Capacity, in wake-ups; the bucket starts full.
+        rate: Wake-ups added per second.
     """
 
     def __init__(self, most: float = 64.0, rate: float = 50.0) -> None:
@@ -57,13 +63,13 @@ class Pace:
         self._at = 0.0
 
     def spend(self, now: float, *, let_in: int) -> bool:
-        """Count one wake-up, and those it let in, each of which pays for two; whether the next may be at once."""
+        """Count one wake-up. Each connection that it admitted adds two. Return whether the next may follow at once."""
         self._fill(now)
         self._left = min(self._most, max(0.0, self._left - 1) + 2 * let_in)
         return self._left >= 1
 
     def may_wake(self, now: float) -> bool:
-        """Whether the next one may be at once, when nothing was there this time."""
+        """Return whether the next wake-up may follow at once, after a check that found no event."""
         self._fill(now)
         return self._left >= 1
 
@@ -73,29 +79,29 @@ class Pace:
 
 
 class _Pending:
-    """A connection that has not said enough yet."""
+    """An accepted connection that has not sent enough bytes yet to be judged."""
 
     __slots__ = ("deadline", "heard", "is_watched", "sock")
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self.sock = sock
-        self.deadline = deadline  # of the loop's clock
-        self.heard = 0  # bytes that it had said when last listened to
-        self.is_watched = False  # by the selector
+        self.deadline = deadline  # on the loop's clock
+        self.heard = 0  # bytes that were there at the last read
+        self.is_watched = False  # whether the selector has it
 
 
 class Acceptor:
-    """Accepts from any number of listening sockets, and lets in whom `judge` knows.
+    """Accepts connections from any number of listening sockets, and admits those that `judge` recognizes.
 
     Args:
-        judge: Given the first bytes of a connection, all that have come so far: whether it is let in, None if that
-            takes more of them.
-        welcome: Makes the protocol of one that is let in; told how many seconds it has been here.
-        timeout: Seconds that a connection has until it is let in.
-        on_crowd: Called when more have come: it may `drop` some.
+        judge: Called with all bytes that a connection has sent so far. Returns whether to admit it, None if that takes
+            more bytes.
+        welcome: Makes the protocol of an admitted connection. Called with the seconds since it was accepted.
+        timeout: Seconds within which a connection must be admitted.
+        on_crowd: Called when more connections were accepted. It may `drop` some.
 
     Attributes:
-        came: How many were accepted, ever.
+        came: How many connections were ever accepted.
     """
 
     def __init__(
@@ -112,24 +118,24 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._selector = selectors.DefaultSelector()
         self._listening: list[socket.socket] = []
-        self._pending: dict[_Pending, None] = {}  # all that wait, oldest first: all have the same time
-        self._tasks: set[asyncio.Task[None]] = set()  # of those who are being let in
+        self._pending: dict[_Pending, None] = {}  # not admitted yet, oldest first; all have the same time limit
+        self._tasks: set[asyncio.Task[None]] = set()  # one for each connection that is being admitted
         self._pace = Pace()
         self._is_woken = False  # whether the loop waits for the selector
-        self._pause: asyncio.TimerHandle | None = None  # running if and only if it does not, once there is a socket
-        self._shortage: asyncio.TimerHandle | None = None  # while it runs, nobody is accepted
-        self._due: asyncio.TimerHandle | None = None  # for the oldest connection, or one that has gone
+        self._pause: asyncio.TimerHandle | None = None  # with a socket open: runs if and only if the loop does not wait
+        self._shortage: asyncio.TimerHandle | None = None  # while it runs, no connection is accepted
+        self._due: asyncio.TimerHandle | None = None  # deadline of the oldest connection, or of a former oldest one
         self._said_at = -_SAY_AGAIN
         self._is_closed = False
         self.came: int = 0
 
     @property
     def waiting(self) -> int:
-        """How many have not said enough yet."""
+        """How many connections are accepted and not admitted yet."""
         return len(self._pending)
 
     def open(self, sock: socket.socket) -> None:
-        """Accept from a socket that listens, which is this one's from now on."""
+        """Accept from a listening socket, and take ownership of it."""
         sock.setblocking(False)
         self._listening.append(sock)
         self._selector.register(sock, selectors.EVENT_READ)
@@ -137,16 +143,16 @@ class Acceptor:
             self._wake()
 
     def drop(self, keep: int) -> None:
-        """Close the oldest of those who wait, until there are so many."""
+        """Close the oldest waiting connections until `keep` are left."""
         many = len(self._pending) - keep
         if many > 0:
             for pending in list(islice(self._pending, many)):
                 self._close(pending)
 
     async def aclose(self) -> None:
-        """Close the sockets and everybody who waits; return when nobody is on the way in. May be repeated.
+        """Close the sockets and all waiting connections; return when none is being admitted. May be repeated.
 
-        Cancelling it leaves the port closed; who was on the way in gets there.
+        Cancelling it leaves the port closed. A connection that was being admitted is still admitted.
         """
         if not self._is_closed:
             self._is_closed = True
@@ -161,7 +167,7 @@ class Acceptor:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    # --- when to look -------------------------------------------------------------------------------
+    # --- when to check ------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         if not self._is_woken and not self._is_closed:
@@ -174,7 +180,7 @@ class Acceptor:
             self._loop.remove_reader(self._selector)
 
     def _look(self) -> None:
-        """See who has come or has spoken, and decide when to look again."""
+        """Handle new connections and new bytes, and decide when to check again."""
         self._pause = None
         may_wake = False
         try:
@@ -187,7 +193,7 @@ class Acceptor:
                 self._pause = self._loop.call_later(_PAUSE, self._look)
 
     def _see_to(self) -> bool:
-        """Deal with some of those who have come or have spoken; whether the loop may be woken for the next at once."""
+        """Handle some of the new connections and new bytes; return whether the loop may be woken again at once."""
         now, heard, let_in, has_come = self._loop.time(), 0, 0, False
         events = self._selector.select(0)
         for key, _ in events:
@@ -196,14 +202,14 @@ class Acceptor:
                 has_come = True
             elif heard < _HEARD:
                 heard += 1
-                if key.data in self._pending:  # else it was dropped since
+                if key.data in self._pending:  # otherwise it was dropped meanwhile
                     let_in += self._hear(key.data, now)
         if has_come:
             self._on_crowd()
         return self._pace.spend(now, let_in=let_in) if events else self._pace.may_wake(now)
 
     def _on_due(self) -> None:
-        """The time of the oldest is over, if it is still here."""
+        """Close every connection whose deadline has passed."""
         self._due = None
         now = self._loop.time()
         while self._pending:
@@ -213,10 +219,10 @@ class Acceptor:
                 return
             self._close(pending)
 
-    # --- one of them --------------------------------------------------------------------------------
+    # --- one connection -----------------------------------------------------------------------------
 
     def _accept(self, listening: socket.socket, now: float) -> int:
-        """Accept some; return how many of them were let in at once."""
+        """Accept some connections; return how many of them were admitted at once."""
         let_in = 0
         for _ in range(_ACCEPTED):
             try:
@@ -227,7 +233,7 @@ class Acceptor:
                 if error.errno in _NO_DESCRIPTORS:
                     self._on_shortage(error, now)
                     break
-                continue  # that connection's own, as accept(2) says: it went, or a firewall forbids it
+                continue  # it concerns that connection alone, see accept(2): the peer left, or a firewall forbids it
             self.came += 1
             sock.setblocking(False)
             pending = _Pending(sock, now + self._timeout)
@@ -242,7 +248,7 @@ class Acceptor:
         return let_in
 
     def _hear(self, pending: _Pending, now: float) -> bool:
-        """Listen to one who waits: whether that lets it in. If not it waits on, or is closed."""
+        """Read what a connection has sent; return whether it is admitted. If not, it goes on waiting or is closed."""
         sock = pending.sock
         try:
             data = sock.recv(_MOST, socket.MSG_PEEK)
@@ -251,17 +257,18 @@ class Acceptor:
                 self._let_in(pending, now)
                 return True
             if verdict is None and len(data) > pending.heard and sock.family != socket.AF_UNIX:
-                # It is told of again when there is more, or never will be: and then there is no more than this time. A
-                # Unix socket has no such mark; but there a greeting comes whole, as it was written.
+                # The selector reports it again when more bytes have come, or at the end of the stream; at the end no
+                # more bytes are there than now. A Unix socket has no low-water mark, but there a greeting arrives
+                # whole, as it was written.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
                 pending.heard = len(data)
                 return False
             if data:
-                sock.recv(_MOST)  # what is left unread would make the close a reset
+                sock.recv(_MOST)  # unread bytes would turn the close into a reset
         except BlockingIOError:
             return False
         except OSError:
-            pass  # it has gone
+            pass  # the peer has left
         self._close(pending)
         return False
 
@@ -279,7 +286,7 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(lambda: self._welcome(been_here), sock)
         except OSError:
-            sock.close()  # it has gone
+            sock.close()  # the peer has left
         except BaseException:
             sock.close()
             raise
@@ -296,12 +303,12 @@ class Acceptor:
     # --- descriptors --------------------------------------------------------------------------------
 
     def _on_shortage(self, error: OSError, now: float) -> None:
-        """The process or the system has no more descriptors: those of strangers are given back, and a moment passes."""
+        """Out of descriptors: close all waiting connections to free theirs, and stop accepting for a moment."""
         self.drop(0)
         if now - self._said_at >= _SAY_AGAIN:
-            # The first that is logged loads modules, and that takes descriptors: it is said when there are some.
+            # The first log call imports modules, which takes descriptors. If it fails, the next shortage logs it.
             with suppress(OSError, ImportError):
-                _log.warning("workers that dial have to wait: no connection can be accepted", error=error.strerror)
+                _log.warning("cannot accept connections for now: workers that dial wait", error=error.strerror)
                 self._said_at = now
         if self._shortage is None:
             for sock in self._listening:

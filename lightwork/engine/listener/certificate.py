@@ -1,4 +1,4 @@
-"""The certificate of a run: made in memory, trusted by nobody but the workers that were told its fingerprint."""
+"""The certificate of a run. It is made in memory, and only workers that have its fingerprint trust it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Certificate", "make_certificate", "server_context"]
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """A self-signed certificate and its key. Whoever has the key can pass for the scheduler's address.
+    """A self-signed certificate and its key. Anyone who has the key can impersonate the scheduler's address.
 
     Attributes:
         certificate: In DER.
@@ -33,7 +33,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> bytes:
-        """SHA-256 of the certificate; what a ticket names."""
+        """SHA-256 of the certificate; a ticket carries it."""
         return fingerprint_of(self.certificate)
 
     def __repr__(self) -> str:
@@ -41,18 +41,18 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 def make_certificate() -> Certificate:
-    """A new key (P-256) and a certificate for it. Its names and dates are not looked at by anybody.
+    """Make a new key (P-256) and a certificate for it. Nothing checks the certificate's names and dates.
 
     Raises:
-        ConfigError: If the package ``cryptography`` is missing; names the extra.
+        ConfigError: The package ``cryptography`` is missing. The message names the extra to install.
     """
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as error:
         raise ConfigError(
-            "host is not a loopback address, so the link to the works is TLS, and the package cryptography that makes "
-            'its certificate is missing: pip install "lightwork[tls]", or set host = "127.0.0.1"'
+            "host is not a loopback address, so connections to works use TLS; the package cryptography, which makes "
+            'the certificate, is missing: pip install "lightwork[tls]", or set host = "127.0.0.1"'
         ) from error
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -78,16 +78,16 @@ def _sign(key: EllipticCurvePrivateKey) -> bytes:
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
-    """The context of the end that listens.
+    """Return the TLS context of the listening end.
 
-    `ssl` takes a key from a file only. That file can be read by this user alone and is gone when this returns, and the
-    key in it is encrypted with a password that never leaves this process: what it leaves on a disk says nothing.
+    `ssl` takes a key from a file only. Only this user can read the file, and it is deleted before this returns. The key
+    in it is encrypted with a password that never leaves this process, so any remains on the disk reveal nothing.
     """
     from cryptography.hazmat.primitives import serialization
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0  # nothing is resumed
+    context.num_tickets = 0  # no TLS session is resumed
     password = secrets.token_hex(32).encode()
     key = serialization.load_pem_private_key(certificate.key, None)
     encrypted = key.private_bytes(

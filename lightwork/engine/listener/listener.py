@@ -1,16 +1,17 @@
-"""Where workers dial in: accepts connections, lets them prove themselves, hands over those that did.
+"""Accepts connections from workers, authenticates them, and hands over those that pass.
 
-Strangers cost a bounded amount: each has `handshake_timeout` seconds, there are at most so many, and nothing is made
-or computed for one who has not said what only a worker knows: at the sockets the `Acceptor` sees to that. A connection
-that has named a present launch is no stranger any more, so that many silent ones cannot crowd out workers: it counts
-among the few that each launch may have. A worker that was turned away among strangers dials again.
+Unauthenticated connections cost a bounded amount. Each has `handshake_timeout` seconds, their number is limited, and
+nothing is made or computed for a connection before it has sent what only a worker knows; the `Acceptor` checks that at
+the sockets. A connection that has named a present launch does not count as unauthenticated any more, so many silent
+connections cannot crowd out workers. It counts towards the limit of its launch instead. A worker that was turned away
+among unauthenticated connections dials again.
 
-On a loopback address the link is plain; on any other, the wildcard included, it is TLS for everybody. What only a
-worker knows is a present launch where the link is plain; else the fingerprint of its certificate, which is shown to
-nobody who does not know it already.
+On a loopback address the link is plain. On any other address, the wildcard included, every connection uses TLS. What
+only a worker knows is the id of a present launch where the link is plain, and otherwise the fingerprint of the
+listener's certificate. The listener shows that certificate only to a client that already knows the fingerprint.
 
-Workers of this machine have a door of their own where the platform has one without a file, a Unix socket in Linux's
-abstract namespace: the same strangers can knock there as on the loopback, and the same rules hold for them.
+On Linux, workers of this machine can also use a Unix socket in the abstract namespace, which needs no file. Whoever can
+reach the loopback address can reach that socket too, so the same rules apply there.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from lightwork.link.tls import TlsLayer, knows_fingerprint
 __all__ = ["Listener"]
 
 _BACKLOG = 2048
-"""Connections that the kernel holds until they are accepted: a thousand workers may dial at once. The kernel has a
-limit of its own, 4096 by default on Linux."""
+"""Connections that the kernel holds until they are accepted: a thousand workers may dial at once. The kernel caps this
+number, at 4096 by default on Linux."""
 
 _log = get_logger("lightwork.engine")
 
@@ -50,29 +51,32 @@ _BURST = 4
 _SETTLE = 0.1
 
 _RATE = 500.0
-"""Connections a second that may come in in the long run without naming a present launch: of those who have overheard a
-worker of a TLS link, or come through a tunnel. One costs up to 0.3 ms, where it begins a TLS handshake."""
+"""Admitted connections per second, in the long run, that name no present launch. Such a connection comes from a client
+that has overheard a worker's TLS handshake, or through a tunnel. It costs up to 0.3 ms if it begins a TLS handshake."""
 
 
 class Listener:
-    """Accepts workers.
+    """Accepts and authenticates workers.
 
     Args:
-        find_secret: Gives the secret of a launch, None if there is none or it was revoked.
+        find_secret: Returns the secret of a launch, None for a launch that is unknown or revoked.
         on_hello: Called with a connection, the launch that it has proved, and its `Hello`. It takes over the
-            connection's callbacks; frames that came with the hello follow at once.
-        max_frame: Longest body accepted from a worker that has been let in, in bytes.
-        max_unauthenticated: How many connections that have named no present launch are kept. The oldest goes first.
-            Up to four times as many are held for a tenth of a second: workers that dial all at once need a moment.
-        max_crowd: How many that have shown the way in are listened to however fast they come; beyond that 500 a second
-            are. As many as the backlog by default, so that this does not concern workers that dial all at once.
-        handshake_timeout: Seconds that a connection has to prove itself, TLS included, and again to say hello.
-        certificate: For TLS; None makes one when it is needed. Given, the link is TLS on loopback, too.
+            connection's callbacks. Frames that came with the hello follow at once.
+        max_frame: Longest body accepted from an authenticated worker, in bytes.
+        max_unauthenticated: How many connections that have named no present launch are kept. The oldest is dropped
+            first. Up to four times as many are held for a tenth of a second: workers that dial all at once need a
+            moment.
+        max_crowd: How many connections that the acceptor admits are processed regardless of their rate. Beyond that
+            number, 500 a second are processed. By default as many as the backlog, so that the limit does not affect
+            workers that dial all at once.
+        handshake_timeout: Seconds that a connection has to authenticate, TLS included, and again to send its hello.
+        certificate: The certificate for TLS; None makes one when it is needed. If given, the link is TLS on loopback
+            too.
 
     Attributes:
-        certificate: The one in use; None where the link is plain.
-        bound: Address and port that it listens on.
-        socket: Name of the Unix socket, see `lightwork.runtime.Route.socket`; empty where there is none.
+        certificate: The certificate in use; None where the link is plain.
+        bound: The address and port on which it listens.
+        socket: Name of the Unix socket, see `lightwork.runtime.ListenerAddress.socket`; empty if there is no socket.
     """
 
     def __init__(
@@ -99,8 +103,8 @@ class Listener:
         self.socket: str = ""
         self._closed = False
         self._pending: dict[Connection, asyncio.TimerHandle | None] = {}  # not handed over; the timer is for the hello
-        self._unauthenticated: dict[Connection, None] = {}  # those of them that named no present launch, oldest first
-        self._launches: dict[bytes, list[Connection]] = {}  # those that did, oldest first
+        self._unauthenticated: dict[Connection, None] = {}  # pending, and named no present launch; oldest first
+        self._launches: dict[bytes, list[Connection]] = {}  # pending, and named this launch; oldest first
         self._sweep: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()  # set while nothing is pending
         self._empty.set()
@@ -112,28 +116,28 @@ class Listener:
 
     @property
     def _waiting(self) -> int:
-        """How many stand in the doorway."""
+        """How many connections the acceptor has not admitted yet."""
         return 0 if self._acceptor is None else self._acceptor.waiting
 
     @property
     def fingerprint(self) -> bytes:
-        """What tickets name and the handshake is bound to; empty where the link is plain."""
+        """Fingerprint of the certificate, which tickets carry and the handshake includes; empty on a plain link."""
         return b"" if self.certificate is None else self.certificate.fingerprint
 
     async def start(self, host: str, port: int, *, socket: str = "", within: float = 0.0) -> tuple[str, int]:
-        """Listen; return the numeric address and the port that were bound.
+        """Start to listen; return the numeric address and the port that were bound.
 
         Args:
-            host: An address of this machine or a name of one; of a name with several addresses the first is taken.
-            port: 0 for any free one.
-            socket: Name that the Unix socket is to have, with its ``@``; empty for any.
-            within: Seconds to wait for a port that is taken.
+            host: An address of this machine, or a name for one. If a name has several addresses, the first is used.
+            port: The port; 0 for any free one.
+            socket: Name for the Unix socket, with its ``@``; empty for any name.
+            within: Seconds to wait for the port if it is taken.
 
         Raises:
-            ConfigError: If that cannot be bound, or TLS is needed and cannot be had.
+            ConfigError: The address cannot be bound, or TLS is needed and not available.
         """
         if not 0 <= port <= 65535:
-            raise ConfigError(f"port {port} is none: ports go from 0 to 65535, and 0 takes any free one")
+            raise ConfigError(f"port must be from 0 to 65535, got {port}; 0 takes any free port")
         loop = asyncio.get_running_loop()
         address = await _resolve(host, port)
         if self.certificate is None and not _is_loopback(address):
@@ -164,9 +168,9 @@ class Listener:
         try:
             sock.bind(f"\0{name}")
             sock.listen(_BACKLOG)
-        except OSError as error:  # a sandbox may forbid it: the address serves everybody
+        except OSError as error:  # a sandbox may forbid it; workers then use the address
             sock.close()
-            _log.info("no Unix socket for works of this machine", error=str(error))
+            _log.info("cannot open the Unix socket; works of this machine use the address", error=str(error))
         else:
             self._acceptor.open(sock)
             self.socket = f"@{name}"
@@ -174,7 +178,7 @@ class Listener:
     async def aclose(self) -> None:
         """Stop listening and drop every connection that was not handed over. May be repeated.
 
-        Cancelling it leaves the port closed and the connections about to be.
+        Cancelling it leaves the port closed; the connections close shortly after.
         """
         self._closed = True
         if self._sweep is not None:
@@ -189,11 +193,11 @@ class Listener:
     # --- one connection -----------------------------------------------------------------------------
 
     def accept(self) -> asyncio.Protocol:
-        """The protocol for one more connection that does not come by a socket of this listener."""
+        """Return the protocol for one more connection that does not come from a socket of this listener."""
         return self._welcome(0.0)
 
     def _judge(self, data: bytes) -> bool | None:
-        """Whether these are the first bytes of a worker, None if that takes more of them."""
+        """Return whether these are the first bytes of a worker, None if that takes more bytes."""
         if self.certificate is not None:
             return knows_fingerprint(data, self.fingerprint)
         try:
@@ -205,7 +209,7 @@ class Listener:
         return True if len(data) >= GREETING_SIZE else None
 
     def _welcome(self, been_here: float) -> asyncio.Protocol:
-        """The protocol for a connection that has used up so much of its time."""
+        """Return the protocol for a connection that was accepted `been_here` seconds ago."""
         if not self._crowd.admit(asyncio.get_running_loop().time()):
             return _TurnedAway()
         handshake = ServerHandshake(self._find_secret, os.urandom(NONCE_SIZE), self.fingerprint)
@@ -224,7 +228,7 @@ class Listener:
         return connection if self._context is None else TlsLayer(connection, self._context)
 
     def _claim(self, connection: Connection, launch: bytes) -> bytes | None:
-        """Look up the secret of the launch that a connection names, and count the connection to it."""
+        """Look up the secret of the launch that a connection names, and count the connection towards that launch."""
         secret = self._find_secret(launch)
         if secret is not None and connection in self._unauthenticated:
             del self._unauthenticated[connection]
@@ -236,7 +240,7 @@ class Listener:
         return secret
 
     def _on_open(self, connection: Connection) -> None:
-        late = ProtocolError(f"no hello within {self._handshake_timeout:g} s")
+        late = ProtocolError(f"a worker must send a hello within {self._handshake_timeout:g} s after its proof")
         loop = asyncio.get_running_loop()
         self._pending[connection] = loop.call_later(self._handshake_timeout, connection.abort, late)
 
@@ -244,7 +248,9 @@ class Listener:
         number, body = frames[0]
         hello = decode_from_worker(body)
         if number or not isinstance(hello, Hello):
-            raise ProtocolError(f"a worker's first frame is {type(hello).__name__}, not an unnumbered Hello")
+            raise ProtocolError(
+                f"a worker's first frame must be an unnumbered Hello, got {type(hello).__name__} with number {number}"
+            )
         launch = connection.handshake.launch
         self._forget(connection)
         connection.max_frame = self._max_frame
@@ -254,7 +260,7 @@ class Listener:
             connection.on_frames(frames[1:])
 
     def _on_closed(self, connection: Connection, error: Exception | None) -> None:
-        # Nobody here asked for it, and strangers at the door are no news: the error has no one to go to.
+        # The error is dropped: no caller waits for this connection, and unauthenticated clients are not worth a log.
         self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
@@ -286,7 +292,7 @@ class Listener:
         self._drop_oldest(self._max_unauthenticated)
 
     def _drop_oldest(self, keep: int) -> None:
-        """Those in the doorway first: the others have shown that they know something."""
+        """Drop the oldest until `keep` are left, those in the acceptor first: the others have passed its check."""
         if self._acceptor is not None:
             self._acceptor.drop(max(0, keep - len(self._unauthenticated)))
         while len(self._unauthenticated) > keep:
@@ -296,7 +302,7 @@ class Listener:
 
 
 class _Crowd:
-    """How many connections have come in lately: a bucket that each fills a bit, and that empties with time."""
+    """Limits the rate of admitted connections: a leaky bucket that each connection fills and that time drains."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -304,7 +310,7 @@ class _Crowd:
         self._at = 0.0
 
     def admit(self, now: float) -> bool:
-        """Whether there is room for one more, who is counted then."""
+        """Count one more connection if there is room; return whether there was."""
         self._level = max(0.0, self._level - (now - self._at) * _RATE)
         self._at = now
         if self._level + 1 > self._limit:
@@ -313,24 +319,24 @@ class _Crowd:
         return True
 
     def forgive(self) -> None:
-        """One of them was none."""
+        """Take back the count of one connection, because it is a worker's."""
         self._level = max(0.0, self._level - 1)
 
 
 class _TurnedAway(asyncio.Protocol):
-    """Of a connection that is closed at once."""
+    """The protocol of a connection that is closed at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.Transport, transport).abort()
 
 
 def _bind(address: str, port: int) -> socket.socket:
-    """A socket that listens on that numeric address."""
+    """Return a socket that listens on a numeric address."""
     flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE
     family, kind, protocol, _, there = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)[0]
     sock = socket.socket(family, kind, protocol)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the one before may still linger
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier listener may linger
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(there)
@@ -346,11 +352,11 @@ def _is_loopback(address: str) -> bool:
 
 
 async def _resolve(host: str, port: int) -> str:
-    """The one numeric address to bind: with several, port 0 would give each a port of its own."""
+    """Return the one numeric address to bind. With several addresses, port 0 would give each a different port."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        pass  # a name: looked up below
+        pass  # it is a name, looked up below
     else:
         return host
     try:
@@ -366,7 +372,7 @@ def _advice(host: str, port: int, error: Exception) -> str:
         case errno.EADDRINUSE:
             hint = "the port is taken; set port = 0 for any free one, or choose another"
         case errno.EACCES:
-            hint = "this user may not bind that port; set port = 0 for any free one, or one above 1023"
+            hint = "this user may not bind that port; set port = 0 for any free one, or choose one above 1023"
         case int() if code > 0:
             hint = f"{os.strerror(code)}; set host to an address of this machine, such as 127.0.0.1"
         case _:

@@ -1,4 +1,4 @@
-"""A listener on a real socket, those who come to it, and the event loops that both run on."""
+"""A listener on a real socket, and clients that connect to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[[Scenario], None]
 
 
 class Door:
-    """A listener with what came through it."""
+    """A listener, and the connections that it has handed over."""
 
     def __init__(self, listener: Listener, address: tuple[str, int], arrived: asyncio.Queue[Any]) -> None:
         self.listener = listener

@@ -1,4 +1,4 @@
-"""Who stands in the doorway: bare sockets, until they have said what a worker says. On both event loops."""
+"""The acceptor admits a bare socket only after its first bytes are those of a worker. On both event loops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.link.support import LAUNCH, SECRET, client
 
 
 class Guest(asyncio.Protocol):
-    """One that was let in."""
+    """The protocol of an admitted connection."""
 
     def __init__(self, been_here: float) -> None:
         self.been_here = been_here
@@ -38,7 +38,7 @@ class Guest(asyncio.Protocol):
 
 
 class House:
-    """A doorway, its address, and the guests: whoever says ``friend``."""
+    """An acceptor, its address, and the admitted connections: those that send ``friend``."""
 
     def __init__(self, timeout: float = 10.0) -> None:
         self.guests: asyncio.Queue[Guest] = asyncio.Queue()
@@ -72,13 +72,13 @@ async def house(timeout: float = 10.0) -> AsyncIterator[House]:
 
 
 async def until(what: Callable[[], bool]) -> None:
-    """Wait until that is so; the loop goes round meanwhile."""
-    while not what():  # noqa: ASYNC110 - what is waited for is the state of sockets, and nobody tells of it
+    """Wait until `what` returns true; the loop runs meanwhile."""
+    while not what():  # noqa: ASYNC110 - sockets do not signal the awaited state
         await asyncio.sleep(0)
 
 
 def test_the_purse_of_wake_ups_is_filled_by_time_and_by_workers() -> None:
-    """It allows so many wake-ups at once, then none until time has passed; whoever is let in pays for two."""
+    """It allows `most` wake-ups at once, then none until time has passed. Each admitted connection adds two."""
     pace = Pace(most=3, rate=10)
     assert [pace.spend(0.0, let_in=0) for _ in range(4)] == [True, True, False, False]
     assert not pace.may_wake(0.09)
@@ -91,7 +91,7 @@ def test_the_purse_of_wake_ups_is_filled_by_time_and_by_workers() -> None:
 
 
 def test_a_friend_is_let_in_with_all_that_it_said(run: Run) -> None:
-    """The bytes that it was known by are given to its protocol, and so is what follows them."""
+    """Its protocol receives the bytes that were inspected, and the bytes after them."""
 
     async def scenario() -> None:
         async with house() as here, stranger(here.address, b"friend and more"):
@@ -104,7 +104,7 @@ def test_a_friend_is_let_in_with_all_that_it_said(run: Run) -> None:
 
 
 def test_a_greeting_in_pieces_is_waited_for(run: Run) -> None:
-    """However it comes: byte by byte it is as good as whole."""
+    """A greeting that arrives byte by byte is admitted like a whole one."""
 
     async def scenario() -> None:
         async with house() as here:
@@ -115,7 +115,7 @@ def test_a_greeting_in_pieces_is_waited_for(run: Run) -> None:
                 writer.write(bytes([byte]))
                 await until(lambda: here.doorway.waiting == 1 or not here.guests.empty())
             guest = await here.guests.get()
-            writer.write(b"!")  # one byte is enough to be told again
+            writer.write(b"!")  # a single further byte is reported
             await until(lambda: bytes(guest.heard) == b"friend!")
             writer.close()
             await guest.lost.wait()
@@ -127,7 +127,7 @@ def test_a_greeting_in_pieces_is_waited_for(run: Run) -> None:
 
 @pytest.mark.parametrize("data", [b"foe", b"fr", b""], ids=["something else", "half a greeting", "nothing"])
 def test_a_stranger_that_hangs_up_is_gone_at_once(run: Run, data: bytes) -> None:
-    """It is not kept until its time is over, and it never had a protocol."""
+    """It is closed before its time limit, and no protocol was made for it."""
 
     async def scenario() -> None:
         async with house(timeout=1e6) as here:
@@ -140,7 +140,7 @@ def test_a_stranger_that_hangs_up_is_gone_at_once(run: Run, data: bytes) -> None
 
 
 def test_half_a_greeting_has_the_same_time_limit(run: Run) -> None:
-    """Whoever begins to say something and stops is closed as one who is silent."""
+    """A connection that sends part of a greeting and stops is closed like a silent one."""
 
     async def scenario() -> None:
         async with house(timeout=0.05) as here, stranger(here.address, b"fr") as reader:
@@ -152,7 +152,7 @@ def test_half_a_greeting_has_the_same_time_limit(run: Run) -> None:
 
 @linux
 def test_half_a_greeting_at_the_unix_socket_is_none(run: Run) -> None:
-    """There is no telling when the rest is there, and a worker's comes whole."""
+    """It is rejected: the arrival of the rest would not be reported, and a worker's greeting arrives whole."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -165,7 +165,7 @@ def test_half_a_greeting_at_the_unix_socket_is_none(run: Run) -> None:
 
 
 def test_one_that_was_reset_before_it_was_accepted_is_passed_over(run: Run) -> None:
-    """Nothing is reported, and the next one gets in."""
+    """Nothing is reported, and the next connection is admitted."""
 
     async def scenario() -> None:
         async with house() as here:
@@ -181,7 +181,7 @@ def test_one_that_was_reset_before_it_was_accepted_is_passed_over(run: Run) -> N
 
 
 def test_a_failed_accept_is_that_connections_own(run: Run) -> None:
-    """What accept says of one connection, that a firewall forbids it or that it went, does not end the listening."""
+    """An error of `accept` that concerns one connection (a firewall, a peer that left) does not end the listening."""
 
     class Wary(socket.socket):
         failures = deque([ConnectionAbortedError(), PermissionError(), OSError("the network is down")])
@@ -207,7 +207,7 @@ def test_a_failed_accept_is_that_connections_own(run: Run) -> None:
 
 
 def test_descriptors_that_run_out_are_taken_from_strangers(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once, those who wait are closed, and who comes is let in when there are some again."""
+    """One warning is logged, waiting connections are closed, and new ones are admitted when descriptors are free."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def scenario() -> None:
@@ -215,7 +215,7 @@ def test_descriptors_that_run_out_are_taken_from_strangers(run: Run, caplog: pyt
             silent = socket.create_connection(here.address)
             await until(lambda: here.doorway.waiting == 1)
             late = [socket.socket() for _ in range(3)]
-            # The lowest number that is free is taken, and none of these is below the limit any more.
+            # The kernel gives out the lowest free number. All numbers below the limit are taken now.
             taken = [os.dup(0)]
             limit = max(taken[0], *(sock.fileno() for sock in late)) + 1
             while taken[-1] < limit:
@@ -239,12 +239,12 @@ def test_descriptors_that_run_out_are_taken_from_strangers(run: Run, caplog: pyt
                 await guest.lost.wait()
 
     run(scenario)
-    said = [record for record in caplog.records if "have to wait" in record.getMessage()]
+    said = [record for record in caplog.records if "cannot accept connections for now" in record.getMessage()]
     assert len(said) == 1
 
 
 def test_closing_while_many_come_leaves_nobody(run: Run) -> None:
-    """Those who wait, those who are on the way in and those who were not accepted yet all find it closed."""
+    """Waiting connections, connections that are being admitted, and those not accepted yet are all closed."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -262,7 +262,7 @@ def test_closing_while_many_come_leaves_nobody(run: Run) -> None:
 
 
 class Once(list[tuple[str, int]]):
-    """Routes that count how often they are gone through."""
+    """Routes that count how often they are iterated."""
 
     rounds = 0
 
@@ -272,7 +272,7 @@ class Once(list[tuple[str, int]]):
 
 
 async def besiege(address: tuple[str, int], first: bytes, many: int) -> None:
-    """Connect so often, as fast as it goes, and say something; the latest 300 stay."""
+    """Connect `many` times, as fast as possible, and send `first`; the latest 300 connections stay open."""
     kept: deque[socket.socket] = deque()
     try:
         for number in range(many):
@@ -294,7 +294,7 @@ async def besiege(address: tuple[str, int], first: bytes, many: int) -> None:
 
 @pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\n\r\n", b"LWK1", b"LWK1" + b"x" * 48])
 def test_workers_get_in_through_a_siege(run: Run, first: bytes) -> None:
-    """While 3,000 strangers come as fast as they can, workers that dial get in, and each at its first try."""
+    """While 3,000 strangers connect as fast as they can, each worker that dials is admitted at its first try."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -314,7 +314,7 @@ def test_workers_get_in_through_a_siege(run: Run, first: bytes) -> None:
 
 
 async def let_in_at_once(door: Door) -> tuple[Connection, Connection]:
-    """Dial and be let in at the first try."""
+    """Dial, and be admitted at the first try."""
     routes = Once([door.address])
     door.ticket = lambda *_, **__: Ticket(LAUNCH, SECRET, routes, 10.0, 10.0)  # type: ignore[method-assign]
     near, far = await let_in(door)
@@ -323,7 +323,7 @@ async def let_in_at_once(door: Door) -> tuple[Connection, Connection]:
 
 
 def test_closing_may_be_repeated_and_opens_nothing(run: Run) -> None:
-    """After the end nothing is accepted, and no timer is left."""
+    """After it nothing is accepted, and no timer is left."""
 
     async def scenario() -> None:
         async with house() as here:

@@ -35,7 +35,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has Unix 
 
 
 def connected(path: str) -> socket.socket:
-    """A Unix socket that is connected there. It does not block: the kernel accepts without the listener."""
+    """Return a Unix socket that is connected to `path`. This does not block: the kernel accepts by itself."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.connect(path)
@@ -47,7 +47,7 @@ def connected(path: str) -> socket.socket:
 
 
 class Mute(asyncio.Protocol):
-    """Answers with the same bytes whatever comes, and waits for the other end to go."""
+    """Sends the same bytes to every client, and waits for the client to leave."""
 
     def __init__(self, answered: bytes) -> None:
         self.answered = answered
@@ -65,7 +65,7 @@ class Mute(asyncio.Protocol):
 
 
 class Other:
-    """A server that is not ours."""
+    """A server of another program."""
 
     def __init__(self, answered: bytes) -> None:
         self.answered = answered
@@ -98,7 +98,7 @@ def free_port() -> int:
 
 
 def test_a_worker_is_let_in_and_frames_pass(run: Run) -> None:
-    """Dial, hello, hand-over, then two peers exchange frames of all sizes in both directions."""
+    """After dial, hello and hand-over, two peers exchange frames of all sizes in both directions."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -134,7 +134,7 @@ def test_a_worker_is_let_in_and_frames_pass(run: Run) -> None:
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 10_000, b"LWK1" + b"x" * 48])
 def test_garbage_gets_no_answer(run: Run, data: bytes) -> None:
-    """Whoever is no worker of ours is closed without a byte, and a worker comes in all the same."""
+    """A client that is not one of our workers is closed without a byte, and a worker still gets in."""
 
     async def scenario() -> None:
         async with door() as here, stranger(here.address, data) as reader:
@@ -148,7 +148,7 @@ def test_garbage_gets_no_answer(run: Run, data: bytes) -> None:
 
 @linux
 def test_the_unix_socket_leads_to_the_listener(run: Run) -> None:
-    """Handshake and hello go over it as over the address, TLS too where there is a certificate."""
+    """Handshake and hello work over it as over the address."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -165,7 +165,7 @@ def test_the_unix_socket_leads_to_the_listener(run: Run) -> None:
 
 @linux
 def test_a_stranger_at_the_unix_socket_gets_no_answer(run: Run) -> None:
-    """The same door-keeper stands there, and nobody is there any more once the listener is closed."""
+    """The same checks apply to the Unix socket, and it refuses connections once the listener is closed."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -182,7 +182,7 @@ def test_a_stranger_at_the_unix_socket_gets_no_answer(run: Run) -> None:
 
 @linux
 def test_a_unix_socket_that_is_not_there_is_passed_over(run: Run) -> None:
-    """As a worker finds it in a container, or when its scheduler was started again: the next route is tried."""
+    """A worker tries the next route: the socket is missing in a container, or after a restart of the scheduler."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -195,7 +195,7 @@ def test_a_unix_socket_that_is_not_there_is_passed_over(run: Run) -> None:
 
 
 def test_a_silent_stranger_is_dropped(run: Run) -> None:
-    """After the handshake's time limit."""
+    """A silent connection is closed after the handshake's time limit."""
 
     async def scenario() -> None:
         async with door(handshake_timeout=0.05) as here, stranger(here.address) as reader:
@@ -205,7 +205,7 @@ def test_a_silent_stranger_is_dropped(run: Run) -> None:
 
 
 def test_a_worker_that_never_says_hello_is_dropped(run: Run) -> None:
-    """The proof alone does not keep a connection."""
+    """A connection that has authenticated but sends no hello in time is closed."""
 
     async def scenario() -> None:
         async with door(handshake_timeout=0.05) as here:
@@ -222,7 +222,7 @@ def test_a_worker_that_never_says_hello_is_dropped(run: Run) -> None:
     "first", [pack(encode(Heartbeat())), pack(encode(HELLO), 1), pack(b"\xc1"), pack(b"x" * 5000)], ids=range(4)
 )
 def test_the_first_frame_is_a_hello(run: Run, first: bytes) -> None:
-    """Another frame, a numbered hello, no frame at all or a long one cost the connection."""
+    """Another frame, a numbered hello, an invalid frame or a long one closes the connection."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -237,7 +237,7 @@ def test_the_first_frame_is_a_hello(run: Run, first: bytes) -> None:
 
 
 def test_frames_behind_the_hello_reach_its_taker(run: Run) -> None:
-    """What comes in the same read as the hello is given to the callback that was installed."""
+    """Frames in the same read as the hello go to the callback that `on_hello` installed."""
 
     async def scenario() -> None:
         taken: asyncio.Queue[Any] = asyncio.Queue()
@@ -262,7 +262,7 @@ def test_frames_behind_the_hello_reach_its_taker(run: Run) -> None:
 
 
 def test_an_exception_of_on_hello_does_not_vanish() -> None:
-    """It is reported to the loop's exception handler and costs that connection alone."""
+    """It goes to the loop's exception handler, and only that connection is closed."""
     reports: list[Any] = []
 
     def on_hello(connection: Connection, launch: bytes, hello: Hello) -> None:
@@ -284,7 +284,7 @@ def test_an_exception_of_on_hello_does_not_vanish() -> None:
 
 
 def test_many_strangers_do_not_stop_a_worker(run: Run) -> None:
-    """Of 300 silent connections the oldest go, the bound is kept, and a worker is let in."""
+    """Of 300 silent connections the oldest are dropped, the limit is kept, and a worker gets in."""
 
     async def scenario() -> None:
         async with door(max_unauthenticated=256) as here:
@@ -303,7 +303,7 @@ def test_many_strangers_do_not_stop_a_worker(run: Run) -> None:
 
 @asynccontextmanager
 async def tunnel(listener: Listener) -> AsyncIterator[tuple[str, int]]:
-    """An address whose connections are carried to the listener, past its own sockets: as one over SSH is."""
+    """An address whose connections reach the listener without its own sockets, as through an SSH tunnel."""
     server = await asyncio.get_running_loop().create_server(listener.accept, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()
@@ -312,7 +312,7 @@ async def tunnel(listener: Listener) -> AsyncIterator[tuple[str, int]]:
 
 
 def test_a_crowd_is_turned_away_at_the_door(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of strangers that are carried here faster than they are listened to, those too many are closed, not counted."""
+    """Tunnelled connections beyond `max_crowd` are closed and not counted as pending."""
     monkeypatch.setattr("lightwork.engine.listener.listener._RATE", 0.0)
 
     async def scenario() -> None:
@@ -342,7 +342,7 @@ def test_workers_are_no_crowd(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_crowd_disperses(run: Run) -> None:
-    """With time there is room again: a worker that was turned away gets in."""
+    """The crowd limit recovers with time: a worker that was turned away gets in."""
 
     async def scenario() -> None:
         async with door(max_crowd=8) as here, tunnel(here.listener) as address:
@@ -358,7 +358,7 @@ def test_a_crowd_disperses(run: Run) -> None:
 
 
 def test_workers_are_not_strangers(run: Run) -> None:
-    """Many more workers than strangers are allowed may dial at once: all come in."""
+    """Many more workers than `max_unauthenticated` may dial at once, and all get in."""
 
     async def scenario() -> None:
         secrets = {number.to_bytes(16, "big"): SECRET for number in range(150)}
@@ -375,7 +375,7 @@ def test_workers_are_not_strangers(run: Run) -> None:
 
 
 def test_one_launch_has_few_connections(run: Run) -> None:
-    """Whoever overhears a launch's id cannot fill the listener with it: the oldest of four goes."""
+    """A client that overhears a launch's id cannot fill the listener: with five connections the oldest is closed."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -395,7 +395,7 @@ def test_one_launch_has_few_connections(run: Run) -> None:
 
 
 def test_a_busy_port_is_explained(run: Run) -> None:
-    """The error names host and port and the way out."""
+    """The error names the host, the port and the fix."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -413,11 +413,11 @@ def test_a_busy_port_is_explained(run: Run) -> None:
     [
         ("203.0.113.77", 0, "203.0.113.77.*set host to an address of this machine"),
         ("a..b", 0, "'a..b'.*set host to an address of this machine"),
-        ("127.0.0.1", 65536, "port 65536.*0 to 65535"),
+        ("127.0.0.1", 65536, "port must be from 0 to 65535, got 65536"),
     ],
 )
 def test_an_address_that_is_none_is_explained(run: Run, host: str, port: int, message: str) -> None:
-    """A foreign address, a name that is none and a port that is none are errors of the configuration."""
+    """A foreign address, an invalid name and an invalid port are configuration errors."""
 
     async def scenario() -> None:
         listener = Listener(SECRETS.get, lambda *_: None, 1 << 20)
@@ -429,7 +429,7 @@ def test_an_address_that_is_none_is_explained(run: Run, host: str, port: int, me
 
 
 def test_a_name_is_bound_to_one_address(run: Run) -> None:
-    """A name gives a numeric address and one port, so that workers dial what is really bound."""
+    """A name becomes one numeric address and one port, so workers dial the address that is bound."""
 
     async def scenario() -> None:
         async with door("localhost") as here:
@@ -460,7 +460,7 @@ def test_ipv6(run: Run) -> None:
 
 
 def test_closing_leaves_the_workers_alone(run: Run) -> None:
-    """`aclose` drops who was not handed over and the port, not the connections of workers; it may be repeated."""
+    """`aclose` closes the port and pending connections, but not those of workers; it may be repeated."""
 
     async def scenario() -> None:
         async with door() as here, stranger(here.address) as silent:
@@ -494,14 +494,14 @@ def test_dial_passes_over_somebody_else(run: Run) -> None:
 
 
 def test_dial_tries_again(run: Run) -> None:
-    """A scheduler that comes up a moment later is reached."""
+    """A scheduler that starts to listen a moment later is reached."""
 
     async def scenario() -> None:
         port = free_port()
         refused = asyncio.Event()
 
         class Routes(list[tuple[str, int]]):
-            """Tells when the routes are gone through for the second time."""
+            """Sets `refused` when the routes are iterated for the second time."""
 
             rounds = 0
 
@@ -544,7 +544,7 @@ def test_dial_says_what_happened_on_each_route(run: Run) -> None:
 
 
 def test_dial_without_routes_fails_at_once(run: Run) -> None:
-    """There is nothing to wait for."""
+    """Without a route there is nothing to wait for."""
 
     async def scenario() -> None:
         with pytest.raises(DialFailed, match="names no route"):
@@ -554,7 +554,7 @@ def test_dial_without_routes_fails_at_once(run: Run) -> None:
 
 
 def test_a_wrong_secret_does_not_get_in(run: Run) -> None:
-    """The dialling end finds out first: the listener did not prove the secret that it knows."""
+    """The dialing end notices first, because the listener does not prove the dialer's secret."""
 
     async def scenario() -> None:
         async with door() as here:
@@ -566,7 +566,7 @@ def test_a_wrong_secret_does_not_get_in(run: Run) -> None:
 
 
 def test_cancelling_dial_closes_its_connection(run: Run) -> None:
-    """The other end sees the connection go."""
+    """The other end sees the connection close."""
 
     async def scenario() -> None:
         async with other_server() as other:
@@ -620,7 +620,7 @@ def test_a_launch_that_was_revoked_does_not_get_in(run: Run) -> None:
 
 
 def test_a_reset_is_given_to_the_owner(run: Run) -> None:
-    """A connection that breaks gives its error to `on_closed`; one that is refused by us gives ours."""
+    """`on_closed` receives the error with which the connection was aborted."""
 
     async def scenario() -> None:
         async with door() as here:
