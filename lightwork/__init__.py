@@ -1,4 +1,4 @@
-"""Coordinates long jobs from asyncio: each job in a process of its own, its state streaming back while it runs."""
+"""Coordinates long jobs from asyncio. Each job runs in a separate process, and its state streams back while it runs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ _export(
     WorkStatus,
 )
 
-# The engine is loaded when it is asked for: a worker imports lightwork too, and has no use for it.
+# The engine is loaded on first use: a worker imports lightwork too, and does not need the engine.
 _LATER = {
     "App": "lightwork.app",
     "AppSettings": "lightwork.config",
@@ -70,7 +70,7 @@ _LATER = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker would take any misspelt name from it
+if not TYPE_CHECKING:  # otherwise a type checker accepts any misspelt name
 
     def __getattr__(name: str) -> Any:
         if name not in _LATER:

@@ -34,7 +34,7 @@ __all__ = ["App", "LightningApp"]
 
 
 class _RunWork(Flow):
-    """The flow around a work that is an app by itself: one call, then the end."""
+    """The flow around a work that is the root of an app: one call, then the end."""
 
     def __init__(self, work: Work) -> None:
         super().__init__()
@@ -51,26 +51,26 @@ RootT_co = TypeVar("RootT_co", bound=Flow, covariant=True)
 class App(Generic[RootT_co]):
     """Runs a flow and the works below it.
 
-    ``await app.run()`` runs it to its end. ``async with app:`` runs it around a block, in which any coroutine
-    of the loop may call its works; leaving the block ends it. Several apps may run in one loop.
+    ``await app.run()`` runs it to its end. ``async with app:`` runs it around a block. In the block any coroutine of
+    the loop may call its works; leaving the block ends the app. Several apps may run in one loop.
 
     Args:
-        root: The flow; or a work, of which one call without arguments is then the whole app.
+        root: The flow; or a work, and the app is then one call of it without arguments.
         config: The configuration; None loads it, see `load_config`.
         runtimes: Instances of runtimes by the name of their profile.
-        journal: File that the app writes down what happens in, so that it can go on after its process was killed; see
-            ``docs/journal.md``. None for what the configuration says, which by default is none.
-        resume: Whether to go on with what the journal holds.
-        settings: Values of the configuration that win over `config`.
+        journal: File in which the app records its events, so that it can continue after its process was killed; see
+            ``docs/journal.md``. None leaves it to the configuration, whose default is no journal.
+        resume: Whether to continue from the journal.
+        settings: Values of the configuration that override `config`.
 
     Attributes:
         config: The configuration in force.
-        stop_message: What ``stop`` or ``fail`` was given; None before, and where nothing was given.
-        error: What fails the app, or has failed its latest run; None where nothing has.
+        stop_message: The message of ``stop`` or ``fail``; None before, and if there was no message.
+        error: The error that fails the app, or that failed its latest run; None without an error.
 
     Raises:
-        ComponentError: `root` is no component, or is in an app already.
-        ConfigError: The configuration is wrong; names the key and where it stands.
+        ComponentError: `root` is not a component, or is in an app already.
+        ConfigError: The configuration is invalid; names the key and its origin.
     """
 
     @overload
@@ -108,7 +108,7 @@ class App(Generic[RootT_co]):
         **settings: Unpack[AppSettings],
     ) -> None:
         if not isinstance(root, (Flow, Work)):
-            raise ComponentError(f"App needs a Flow or a Work, not {root!r:.80}; give it an instance, App(MyFlow())")
+            raise ComponentError(f"App needs a Flow or a Work, not {root!r:.80}; pass an instance, App(MyFlow())")
         if root._key:
             raise ComponentError(f"{root._label()} has a place already and cannot be the root of an app")
         self._run: _Run | None = None
@@ -129,10 +129,10 @@ class App(Generic[RootT_co]):
         return self._root
 
     def configure(self, **settings: Unpack[Settings]) -> None:
-        """Replace values of the configuration; None leaves one as it is.
+        """Replace values of the configuration. None leaves a value as it is.
 
         Raises:
-            ConfigError: A key is unknown, or a value bad.
+            ConfigError: A key is unknown, or a value is invalid.
             UsageError: The app runs.
         """
         if self._run is not None:
@@ -142,13 +142,13 @@ class App(Generic[RootT_co]):
     # --- running ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until the flow calls ``stop``, or `stop` is called; then end every work, and return.
+        """Run until the flow calls ``stop``, or `stop` is called. Then end every work, and return.
 
-        Cancelling it ends the app in order. Can be called again afterwards.
+        Cancelling it ends the app gracefully. It can be called again afterwards.
 
         Raises:
             FlowFailed: The flow called ``fail``.
-            BaseException: What the flow raised, or a call that nobody awaits.
+            BaseException: The exception of the flow, or of a failed call that no task awaits.
         """
         async with self:
             await self.wait_stopped()
@@ -158,7 +158,7 @@ class App(Generic[RootT_co]):
 
         Raises:
             ConfigError: The address cannot be bound, or a runtime cannot be made.
-            LayoutError: A ``configure_layout`` gives what is wrong, or a frontend does not start.
+            LayoutError: A ``configure_layout`` returns an invalid value, or a frontend does not start.
         """
         if self._run is not None:
             raise UsageError("this app runs already")
@@ -174,7 +174,7 @@ class App(Generic[RootT_co]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """End everything: no task, process or socket is left. Raises what failed the app."""
+        """End everything: no task, process or socket is left. Raise the error that failed the app."""
         try:
             await self._running().close(error)
         finally:
@@ -182,11 +182,11 @@ class App(Generic[RootT_co]):
         return False
 
     def stop(self, message: str | None = None) -> None:
-        """End the app as a success, in order. Nothing happens where it is ending already."""
+        """End the app gracefully, as a success. Do nothing if it is ending already."""
         self._running().end(message)
 
     def kill(self) -> None:
-        """End the app now: works get no grace. May be called while it ends in order."""
+        """End the app now, without a grace period for works. May be called while it ends gracefully."""
         self._running().kill()
 
     def _running(self) -> _Run:
@@ -201,54 +201,54 @@ class App(Generic[RootT_co]):
 
     @property
     def address(self) -> Address:
-        """Where works dial in, while the app runs."""
+        """The address that works connect to, while the app runs."""
         return self._running().engine.address
 
     @property
     def url(self) -> str | None:
-        """Where the app's own HTTP side is, while it runs; None without one."""
+        """The URL of the app's own HTTP side, while the app runs; None without one."""
         http = self._running().http
         return http.url if http is not None and http.url else None
 
     @property
     def token(self) -> str | None:
-        """What whoever asks the HTTP side must show, while the app runs; None where nothing is asked."""
+        """The token that HTTP clients must send, while the app runs; None if none is required."""
         http = self._running().http
         return None if http is None else http.token
 
     def _mount(self) -> Callable[[], Api | None]:
-        """What gives the api of the present run; every run has one from now on, from its start."""
+        """Return a function that returns the API of the present run. From now on every run has one, from its start."""
         self._is_mounted = True
         return self._api
 
     def _api(self) -> Api | None:
-        """What answers requests that a host's own server passes on; None while the app does not run."""
+        """Return the API that handles requests from a host's own server; None while the app does not run."""
         return None if self._run is None else self._run.api()
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The user interface of each component by its name, while the app runs: plain data, and a copy.
+        """The user interface of each component by name, while the app runs: a copy, as plain data.
 
-        Each has a ``kind`` (``url``, ``frontend``, ``tabs`` or ``none``) and a ``target``, the address or None; tabs
-        also have ``tabs``, each with ``name``, ``content`` (a component's name, or None) and ``target``. Read it in
-        the app's loop.
+        Each has a ``kind`` (``url``, ``frontend``, ``tabs`` or ``none``) and a ``target``, the address or None. The
+        kind ``tabs`` also has ``tabs``, each with ``name``, ``content`` (a component's name, or None) and ``target``.
+        Read it in the app's loop.
 
         Raises:
-            LayoutError: What a ``configure_layout`` gives is wrong.
+            LayoutError: A ``configure_layout`` returns an invalid value.
         """
         return self._running().layouts.snapshot()
 
-    # --- watching ---------------------------------------------------------------------------------
+    # --- observing --------------------------------------------------------------------------------
 
     async def wait_stopped(self) -> None:
-        """Return when the app is to end, however that came. What failed it is raised where the app is left."""
+        """Wait until the app begins to end, for any reason. The error that failed it is raised when the app is left."""
         await self._running().stopped.wait()
 
     async def wait_for(self, predicate: Callable[[], object]) -> None:
-        """Return when `predicate` is true; it is asked again after each change.
+        """Wait until `predicate` returns a true value. It is called again after each change.
 
         Raises:
-            AppEnded: The app ended before.
+            AppEnded: The app ended first.
         """
         hub = self._running().hub
         while not predicate():
@@ -257,13 +257,13 @@ class App(Generic[RootT_co]):
             await hub.wait_change(hub.version)
 
     def changes(self) -> ChangeStream:
-        """Every change of the app from now on, until it ends, as an async iterator."""
+        """Return an async iterator over every change of the app from now on, until it ends."""
         return self._running().hub.changes()
 
     def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `watcher` with every change, in the loop. Gives what ends that.
+        """Call `watcher` with every change, in the loop. Return a function that unsubscribes it.
 
-        May be called before the app runs, and holds for every run.
+        It may be called before the app runs. The subscription holds for every run.
         """
         self._early.append(watcher)
         if self._run is not None:
@@ -279,38 +279,38 @@ class App(Generic[RootT_co]):
 
     @property
     def schedules(self) -> list[ScheduleView]:
-        """Every schedule that a flow has asked for, the next to fire first. While the app runs."""
+        """All schedules of the flows, the next one to fire first, while the app runs."""
         return self._running().engine.schedules.views()
 
     def trigger(self, flow: str, key: str) -> None:
-        """Let a schedule fire now, besides its pattern: by the names in `schedules`.
+        """Fire a schedule now, in addition to its pattern. `schedules` has the names.
 
         Raises:
-            KeyError: There is none such.
+            KeyError: The schedule is not found.
         """
         self._running().engine.schedules.trigger(flow, key)
 
     @property
     def works(self) -> list[Work]:
-        """Every work of the tree."""
+        """All works of the tree."""
         return self.root.works()
 
     def get_component_by_name(self, name: str) -> Component:
-        """The component of that name, ``root.trials.0``.
+        """Return the component of that name, ``root.trials.0``.
 
         Raises:
-            KeyError: There is none; names near ones.
+            KeyError: It is not found; the message lists similar names.
         """
         return find(self.root, name)
 
 
 class _Run:
-    """One run of an app: everything that is there only while it runs.
+    """One run of an app: all objects that exist only while it runs.
 
     Attributes:
-        id: Of this run; no other has it.
-        stopped: Set when the app is to end.
-        http: Its HTTP side; None where nothing asks for one.
+        id: Unique id of the run.
+        stopped: Set when the app begins to end.
+        http: The HTTP side; None if there is none.
     """
 
     def __init__(self, app: App[Any]) -> None:
@@ -342,7 +342,7 @@ class _Run:
         self._body: asyncio.Task[Any] | None = None
         self._has_cancelled_body = False
         self._is_leaving = False
-        # Not in the group: a flow that ignores its cancellation must not keep the app from ending.
+        # Not in the group: the app must end even if the flow ignores its cancellation.
         self._passes: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -374,7 +374,7 @@ class _Run:
         self._passes = asyncio.create_task(self._run_passes(), name="lightwork flow")
 
     async def _keep_output(self) -> None:
-        """Put the output of works on the disk from now on, where that is wanted."""
+        """Write the output of works to disk from now on, if the configuration wants it."""
         config, output = self._app.config, self.engine.output
         wanted = config.log_dir
         if wanted is None:
@@ -397,7 +397,7 @@ class _Run:
             await writer.aclose()
 
     def api(self) -> Api:
-        """What answers requests; it knows of calls from the first time that it is asked for."""
+        """Return the API, made on first use. It has the calls since then."""
         if self.http is None:
             from lightwork.server.http_server import HttpSide  # loaded where it is used
 
@@ -410,7 +410,7 @@ class _Run:
     async def _run_passes(self) -> None:
         root = self._app.root
         try:
-            # After a killed scheduler those run that ran; a call starts the others.
+            # After a killed scheduler the works that ran still run; a call starts the others.
             first = [] if self.engine.is_resumed else [work for work in root.works() if work._start_with_flow]
             for start in [work.start() for work in first]:
                 try:
@@ -438,7 +438,7 @@ class _Run:
             raise FlowEnded(is_success=False)
 
     def end(self, message: str | None = None) -> None:
-        """The app is to end as a success; where it is ending already, nothing happens."""
+        """Begin to end the app as a success. Do nothing if it is ending already."""
         if self.stopped.is_set():
             return
         self._app.stop_message = message
@@ -450,7 +450,7 @@ class _Run:
             self._passes.cancel()
 
     def fail(self, error: BaseException, message: str | None = None) -> None:
-        """The app is to end as a failure; the first error counts, and none that comes when it is ending."""
+        """Begin to end the app as a failure. Only the first error counts, and none after the end has begun."""
         if self.stopped.is_set():
             return
         self._app.error = error
@@ -460,18 +460,18 @@ class _Run:
             self._body.cancel()
 
     def kill(self) -> None:
-        """The app is to end now."""
+        """End the app now."""
         self.end()
         self.engine.kill()
 
     async def close(self, error: BaseException | None) -> None:
-        """End everything; then raise what failed the app, if that is why it ends."""
+        """End everything. Then raise the error that failed the app, if there is one."""
         self._is_leaving = True
         self.end()
         body, is_own = self._body, False
         if self._has_cancelled_body and body is not None:
             body.uncancel()
-            # A body that was in no await when it was cancelled meets that in the first one below.
+            # A body that was cancelled outside an await receives the cancellation in the first await below.
             is_own = not isinstance(error, asyncio.CancelledError)
         closing = asyncio.create_task(self._shut_down(), name="lightwork end")
         cancelled = False
@@ -482,7 +482,7 @@ class _Run:
                 if is_own and body is not None and not body.cancelling():
                     is_own = False
                     continue
-                # Cancelled a second time: whoever does that wants it to end now.
+                # A second cancellation means: end now.
                 cancelled = not closing.done()
                 self.engine.kill()
         await self._group.__aexit__(None, None, None)
@@ -494,7 +494,7 @@ class _Run:
                 try:
                     raise failure
                 finally:
-                    # Raising has made the cancellation of the body its context, which is our doing and no news.
+                    # Raising sets the context to the cancellation of the body, which we caused ourselves.
                     failure.__context__ = context
             error.add_note(f"the app had failed before, with {type(failure).__name__}: {failure}")
         if cancelled:
@@ -510,7 +510,7 @@ class _Run:
             await asyncio.gather(self.engine.aclose(), self.layouts.aclose())
         finally:
             self.hub.close()
-            # The output first: whoever followed it reads what is left of it when the HTTP side has ended.
+            # The output first: its readers read the rest when the HTTP side has ended.
             await self._close_output()
             if self.http is not None:
                 await self.http.aclose()
@@ -518,7 +518,7 @@ class _Run:
 
 
 def _follows(error: BaseException) -> bool:
-    """Whether an exception of the body only says that the app has ended."""
+    """Return whether an exception of the body only reports that the app has ended."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_follows, error.exceptions))
     return isinstance(error, (asyncio.CancelledError, AppEnded))

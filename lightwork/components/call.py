@@ -1,4 +1,4 @@
-"""`Call`, what a call of a work gives its caller, and `Operation`, what a start or a stop gives."""
+"""`Call`, which a call of a work returns, and `Operation`, which a start or a stop returns."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Call(Generic[T_co]):
     ``raise_exception``), a child of `WorkError` where the call failed for another reason, or
     `asyncio.CancelledError` where it was cancelled.
 
-    Cancelling a task that awaits leaves a call of a parallel work running. A call of another work is
-    cancelled when the last one interested in it is; the awaiting task then goes on when the worker has
-    ended the run (at most the grace period). What the run raised instead of being cancelled is raised there.
+    Cancelling a task that awaits a call of a parallel work leaves the call running. A call of another work is
+    cancelled when the last task that awaits it is cancelled. That task continues when the worker has ended the run,
+    at most after the grace period. If the run raised another exception instead, the task gets that exception.
 
     Attributes:
         id: Number of the call, unique in the app.
         work: Name of the work.
         hash: Hash of the arguments, 32 hexadecimal digits; equal for equal arguments.
         status: The call's latest status.
-        cached: Whether it was answered without running.
-        cache_reason: Why it was, or was not.
+        cached: Whether the result came from the cache, without a run.
+        cache_reason: Why the result came from the cache, or why not.
     """
 
     __slots__ = (
@@ -86,14 +86,14 @@ class Call(Generic[T_co]):
 
     @property
     def done(self) -> bool:
-        """Whether the call is over, however it ended."""
+        """Whether the call has ended, in success or not."""
         return self.status.stage in FINAL
 
     def cancel(self) -> bool:
-        """Ask the worker to cancel the run; await the call to know when it has.
+        """Ask the worker to cancel the run. Await the call to wait until it has ended.
 
         Returns:
-            False where the call is over already.
+            False if the call has ended already.
         """
         if self.done:
             return False
@@ -101,10 +101,10 @@ class Call(Generic[T_co]):
         return True
 
     def result(self) -> T_co:
-        """What ``run`` returned, or raises what awaiting would raise.
+        """Return what ``run`` returned, or raise what awaiting would raise.
 
         Raises:
-            asyncio.InvalidStateError: The call is not over.
+            asyncio.InvalidStateError: The call has not ended.
         """
         if self.status.stage not in FINAL:
             raise asyncio.InvalidStateError(f"call {self.id} of {self.work} is {self.status.stage.value}")
@@ -117,7 +117,7 @@ class Call(Generic[T_co]):
         return value
 
     def exception(self) -> BaseException | None:
-        """What awaiting raises, None where it gives a value. Raises `asyncio.InvalidStateError` before the end."""
+        """Return what awaiting raises; None if it returns a value. Raise `asyncio.InvalidStateError` before the end."""
         if not self.done:
             raise asyncio.InvalidStateError(f"call {self.id} of {self.work} is {self.status.stage.value}")
         self._retrieved = True
@@ -133,16 +133,16 @@ class Call(Generic[T_co]):
                     self._waiters.remove(waiter)
                 self._retrieved = True
                 if self._give_up():
-                    # Like any coroutine, be over only when what it runs is: the worker has at most its
-                    # grace period. A second cancellation gives up waiting.
+                    # Like any coroutine, end only when the run has ended: the worker has at most its
+                    # grace period. A second cancellation stops this wait.
                     yield from self._wait()
                     if self.status.reason is Reason.USER_EXCEPTION and self._error is not None:
-                        raise self._error from self._error.__cause__  # what the run made of its cancellation
+                        raise self._error from self._error.__cause__  # the run answered its cancellation with this
                 raise
         return self.result()
 
     def _give_up(self) -> bool:
-        """A waiting task was cancelled: cancel the call if nobody else wants it; says whether that was done."""
+        """Handle the cancellation of a waiting task: cancel the call if no other task waits. Return whether it was."""
         self._interest -= 1
         return not self._parallel and self._interest <= 0 and not self._waiters and self.cancel()
 
@@ -150,7 +150,7 @@ class Call(Generic[T_co]):
         return f"<Call {self.id} of {self.work}: {self.status.stage.value}>"
 
     def __del__(self) -> None:
-        # A call that was stopped or cancelled is what somebody asked for; only a failure must not go unseen.
+        # Someone stopped or cancelled the call on purpose; only a failure must not go unseen.
         if self._error is not None and not self._retrieved and self.status.stage is Stage.FAILED:
             self._driver.unretrieved(self)
 
@@ -174,7 +174,7 @@ class Call(Generic[T_co]):
 
 
 class Queued(Generic[T]):
-    """What ``run(...)`` of a parallel work gives: the call is queued; awaiting gives the `Call` at once."""
+    """What ``run(...)`` of a parallel work returns: the call is queued; awaiting it returns the `Call` at once."""
 
     __slots__ = ("call",)
 
@@ -187,10 +187,9 @@ class Queued(Generic[T]):
 
 
 class Operation:
-    """Something that has been asked for already (a start, a stop); await it to know when it is done.
+    """A start or a stop that was requested already. Await it to wait until it is done.
 
-    Awaiting raises what went wrong. Not awaiting it is fine. Cancelling the task that awaits takes
-    nothing back.
+    Awaiting raises the error if it failed. Not awaiting is fine. Cancelling the task that awaits undoes nothing.
     """
 
     __slots__ = ("_error", "_loop", "_over", "_waiters")
@@ -203,7 +202,7 @@ class Operation:
 
     @property
     def done(self) -> bool:
-        """Whether it is over."""
+        """Whether it has ended."""
         return self._over
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -216,7 +215,7 @@ class Operation:
             raise self._error
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End it; the first outcome stays."""
+        """End it. Only the first outcome counts."""
         if self._over:
             return
         self._over, self._error = True, error
@@ -227,5 +226,5 @@ class Operation:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for it now."""
+        """Whether a task awaits it now."""
         return any(not waiter.done() for waiter in self._waiters)

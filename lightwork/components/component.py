@@ -1,8 +1,8 @@
-"""What `Work` and `Flow` have in common: a name in the tree, and a tracked state.
+"""The base of `Work` and `Flow`: a name in the tree, and a tracked state.
 
 A component is built like any Python object. Public attributes set in ``__init__`` are its state from then
-on; the metaclass notices the end of ``__init__``, so a later new attribute is an error and not a variable
-that silently stays where it is.
+on. The metaclass notices the end of ``__init__``. A new attribute after that is an error: it would silently stay in
+one process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Where it is in the tree, ``root.trials.0``, in its worker too; empty while it is in none."""
+        """Its path in the tree, ``root.trials.0``, in its worker too; empty while it is in no tree."""
         if self._parent is None and not self._key:
             return str(self.__dict__.get("_worker_name", ""))
         names: list[str] = []
@@ -42,14 +42,14 @@ class Node:
         return ".".join(reversed(names))
 
     def _label(self) -> str:
-        """What to call it in a message."""
+        """Return its name for a message."""
         return f"{type(self).__name__} {self.name!r}" if self.name else type(self).__name__
 
     def _child_nodes(self) -> Iterator[Node]:
         return iter(())
 
     def _walk(self) -> Iterator[Node]:
-        """This node and all below it, parents first."""
+        """Yield this node and all below it, parents first."""
         yield self
         for child in list(self._child_nodes()):
             yield from child._walk()
@@ -58,7 +58,7 @@ class Node:
         """Put it at `key` of `parent`.
 
         Raises:
-            ComponentError: As `_check_place`.
+            ComponentError: For the reasons of `_check_place`.
         """
         self._check_place(parent, key)
         object.__setattr__(self, "_parent", parent)
@@ -68,7 +68,7 @@ class Node:
             parent._driver.added(self)
 
     def _check_place(self, parent: Node, key: str) -> None:
-        """Raise `ComponentError` if it already has a place, or `parent` is inside it."""
+        """Raise `ComponentError` if it already has a place, or if `parent` is inside it."""
         if self._parent is not None or self._key:
             place = self.name or f"{self._key!r} of a {type(self._parent).__name__}"
             raise ComponentError(
@@ -78,11 +78,11 @@ class Node:
         node: Node | None = parent
         while node is not None:
             if node is self:
-                raise ComponentError(f"{parent._label()} is inside of {self._label()}, and cannot hold it")
+                raise ComponentError(f"{parent._label()} is inside {self._label()} and cannot hold it")
             node = node._parent
 
     def _detach(self) -> None:
-        """Take it out of the tree; it can be put elsewhere afterwards."""
+        """Take it out of the tree. It can be put into a tree again."""
         driver = self._driver
         if driver is not None:
             driver.removed(self)
@@ -96,13 +96,13 @@ class Node:
             node._bound(driver)
 
     def _bound(self, driver: Driver | None) -> None:
-        """Called when the driver of this node has changed."""
+        """Handle a change of this node's driver."""
 
 
 class ComponentMeta(abc.ABCMeta):
     """Runs `Component._constructed` when ``__init__`` has returned."""
 
-    if not TYPE_CHECKING:  # a type checker takes the constructor's parameters and its type from __init__
+    if not TYPE_CHECKING:  # so that type checkers use the signature of __init__
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             """Make a component, and check it as a whole."""
@@ -112,7 +112,7 @@ class ComponentMeta(abc.ABCMeta):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """That of ``__init__``, which `__call__` above would hide."""
+        """The signature of ``__init__``, which `__call__` above would hide."""
         signature = inspect.signature(cls.__init__)  # type: ignore[misc]
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -148,12 +148,12 @@ class Component(Node, metaclass=ComponentMeta):
 
     @staticmethod
     def _is_state_attribute(name: str) -> bool:
-        """Whether an attribute of this name is part of the state: every public one is."""
+        """Return whether an attribute of this name is part of the state: every public one is."""
         return not name.startswith("_")
 
     @staticmethod
     def _explain(value: Any, place: str) -> Exception | None:
-        """The error for a value of a type that no state can hold; None for the general one."""
+        """Return the error for a value of a type that no state can hold; None for the general error."""
         return None
 
     def _takes(self, name: str) -> bool:
@@ -174,7 +174,7 @@ class Component(Node, metaclass=ComponentMeta):
         else:
             self._declare(state, name, value)
 
-    if not TYPE_CHECKING:  # a type checker would take any attribute
+    if not TYPE_CHECKING:  # otherwise a type checker accepts any attribute
         __setattr__ = _assign
 
     def __delattr__(self, name: str) -> None:
@@ -186,7 +186,7 @@ class Component(Node, metaclass=ComponentMeta):
 
     def _check_writable(self, name: str) -> None:
         if name in _RESERVED:
-            raise StateError(f"{type(self).__name__}.{name} is lightwork's own: the attribute needs another name")
+            raise StateError(f"{type(self).__name__}.{name} is reserved by lightwork: the attribute needs another name")
         found = inspect.getattr_static(type(self), name, None)
         if isinstance(found, property) and found.fset is None:
             raise StateError(
@@ -194,10 +194,10 @@ class Component(Node, metaclass=ComponentMeta):
             )
 
     def _declare(self, state: State, name: str, value: Any) -> None:
-        """Take in a public attribute that is not in the state yet."""
+        """Add a public attribute to the state."""
         if self.__dict__["_is_built"]:
             raise StateError(
-                f"{type(self).__name__} has no state attribute {name!r}, and the state is what __init__ sets: "
+                f"{type(self).__name__} has no state attribute {name!r}: only __init__ adds attributes to the state; "
                 f"set it there first (self.{name} = None), or use self._{name} to keep it out of the state"
             )
         if hasattr(type(self), name) and callable(getattr(type(self), name)):
@@ -205,11 +205,11 @@ class Component(Node, metaclass=ComponentMeta):
         state.set(name, value)
 
     def _load_calls(self, calls: Any) -> Callable[[], None]:
-        """Check what a ``state_dict`` says of calls; the outcome takes it back. A work keeps none of it."""
+        """Check the calls in a ``state_dict``. Return a function that takes them back. A work keeps none of them."""
         return lambda: None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker needs: private attributes as they are, the state as plain values, no tree."""
+        """Return what a worker needs: private attributes as they are, the state as plain values, no tree."""
         state = self._state
         private = {
             name: value for name, value in self.__dict__.items() if name not in state.names and name not in _NOT_SHIPPED

@@ -1,13 +1,13 @@
-"""When schedules fire: cron patterns on the wall clock, and which passes of a flow see a firing.
+"""Cron schedules: when a pattern fires on the wall clock, and which passes of a flow see a firing.
 
-All of it is a function of the moment that it is given: no clock, timer or time zone of this machine is read here.
+Everything here is a function of the moment that is passed in: no clock, timer or time zone of this machine is read.
 
-A pattern says what the face of a clock must show. One that is for certain hours fires once for each time it
-names: at a time that the clock skips, when the skip is over; at a time that it shows twice, the first time. One for
-every hour (``0 * * * *``) is about elapsed time instead: it fires in both of two equal hours.
+A pattern for certain hours matches the time that a clock shows. It fires once for each matching time: at a time that
+the clock skips, when the skip ends; at a time that the clock shows twice, the first time. A pattern for every hour
+(``0 * * * *``) matches elapsed time instead: it fires in both of two equal hours.
 
-A firing belongs to passes, not to moments. It is true from the first line to the last of the first pass that begins
-after it and asks. It is over when that pass comes to its end: one that is cut short leaves it to the next.
+A pass sees a firing, not a moment. The schedule is true in the whole of the first pass that begins after the firing and
+asks. It becomes false when that pass completes. A pass that is cut short leaves it true for the next pass.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALIASES = {
     "yearly": "0 0 1 1 *",
     "annually": "0 0 1 1 *",
 }
-"""Patterns that have a name; ``@hourly`` is ``hourly``."""
+"""Named patterns. ``@hourly`` is the same as ``hourly``."""
 
 _FIELDS = {
     "second": "0 to 59",
@@ -54,17 +54,17 @@ _HELP = (
 )
 
 _REPLAYED = 3 * 3600.0
-"""Seconds by which a clock may be set back without a firing being repeated. Beyond that it is a new time, as in cron.
+"""Seconds. A clock that is set back by less repeats no firing; one that is set back further does, as in cron.
 
-It is more than any change to or from daylight-saving time, which some machines make by setting the clock.
+This is longer than any change for daylight-saving time, which some machines make by setting the clock.
 """
 
 
 class Cron:
-    """A cron pattern that has been understood.
+    """A parsed cron pattern.
 
     Attributes:
-        text: As it was given.
+        text: The pattern as it was given.
         fields: The pattern itself, five or six fields.
     """
 
@@ -75,24 +75,24 @@ class Cron:
 
     @staticmethod
     def parse(text: str) -> Cron:
-        """Understand five fields, six with seconds in front, or a name such as ``hourly`` or ``@daily``.
+        """Parse five fields, six with seconds in front, or a name such as ``hourly`` or ``@daily``.
 
         Raises:
-            ScheduleError: It is none of these, or no day ever fits it. Names the field and gives an example.
+            ScheduleError: `text` is an invalid pattern, or no day ever fits it. Names the field and gives an example.
         """
         if not isinstance(text, str):
-            raise ScheduleError(f"{text!r:.80} is no schedule but a {type(text).__name__}. {_HELP}")
+            raise ScheduleError(f"a cron pattern must be a string, got {text!r:.80}, a {type(text).__name__}. {_HELP}")
         return _parse(text)
 
     def next_after(self, moment: datetime, tz: tzinfo) -> datetime:
-        """The first time after `moment` at which it fires, where clocks show the time of `tz`.
+        """Return the first time after `moment` at which the pattern fires on a clock of the time zone `tz`.
 
         Args:
-            moment: With a time zone, any.
-            tz: Where the clock hangs.
+            moment: A time with any time zone.
+            tz: The time zone of the clock.
 
         Raises:
-            ScheduleError: There is none within fifty years.
+            ScheduleError: It does not fire within fifty years.
         """
         try:
             return self._next_elapsed(moment, tz) if self._is_hourly else self._next_shown(moment, tz)
@@ -105,8 +105,8 @@ class Cron:
     def _next_shown(self, moment: datetime, tz: tzinfo) -> datetime:
         for shown in _simulate(self.fields, moment.astimezone(tz).replace(tzinfo=None, fold=0)):
             found = _when_shown(shown, tz)
-            # In the second of two equal hours the clock shows what has been: that is over. Times that are
-            # compared within one zone are compared by their faces, so both go to UTC first.
+            # In the second of two equal hours the clock shows times that have passed already. Python compares two
+            # times of one zone by what the clock shows, so both are converted to UTC first.
             if found.astimezone(UTC) > moment.astimezone(UTC):
                 return found
         raise StopIteration
@@ -124,7 +124,7 @@ def _parse(text: str) -> Cron:
 
         near = difflib.get_close_matches(text.lower().removeprefix("@"), ALIASES, n=1)
         hint = f": did you mean {near[0]!r}?" if near else f": it has {count} field{'s' * (count != 1)}."
-        raise ScheduleError(f"{text!r:.120} is no schedule{hint} {_HELP}")
+        raise ScheduleError(f"invalid cron pattern {text!r:.120}{hint} {_HELP}")
     from cronsim import CronSimError
 
     try:
@@ -133,9 +133,9 @@ def _parse(text: str) -> Cron:
     except CronSimError as error:
         raise ScheduleError(_complaint(text, fields, str(error).removeprefix("Bad "))) from None
     except StopIteration:
-        raise ScheduleError(f"{text!r:.120} is no schedule: no day of any year fits it. {_HELP}") from None
+        raise ScheduleError(f"invalid cron pattern {text!r:.120}: no day of any year fits it. {_HELP}") from None
     is_hourly = len(simulated.hours) == 24
-    if is_hourly:  # however it was spelt: the simulation has a rule of its own for a bare "0-23"
+    if is_hourly:  # in any spelling: cronsim treats a bare "0-23" differently
         parts = fields.split()
         fields = " ".join([*parts[:-4], "*", *parts[-3:]])
     return Cron(text, fields, is_hourly=is_hourly)
@@ -145,22 +145,22 @@ def _complaint(text: str, fields: str, bad: str) -> str:
     parts = fields.split()
     names = list(_FIELDS)[-len(parts) :]
     if bad not in names:
-        return f"{text!r:.120} is no schedule: {bad}. {_HELP}"
+        return f"invalid cron pattern {text!r:.120}: {bad}. {_HELP}"
     found = parts[names.index(bad)]
     if bad == "day-of-month" and found.isdigit() and 1 <= int(found) <= 31:
-        return f"{text!r:.120} is no schedule: its months have no day {found}. {_HELP}"
-    return f"{text!r:.120} is no schedule: its {bad} is {found!r:.40}, and may be {_FIELDS[bad]}. {_HELP}"
+        return f"invalid cron pattern {text!r:.120}: its months have no day {found}. {_HELP}"
+    return f"invalid cron pattern {text!r:.120}: {bad} must be {_FIELDS[bad]}, got {found!r:.40}. {_HELP}"
 
 
 def _simulate(fields: str, start: datetime) -> CronSim:
-    # Imported late: a worker imports flows, and schedules nothing.
+    # Imported late: a worker imports flows and needs no schedules.
     from cronsim import CronSim
 
     return CronSim(fields, start)
 
 
 def _when_shown(shown: datetime, tz: tzinfo) -> datetime:
-    """The first moment at which a clock in `tz` shows this time, or the end of the gap that it skips it in."""
+    """Return the first moment at which a clock in `tz` shows this time; if the clock skips it, the end of the skip."""
     while not _is_shown(found := shown.replace(tzinfo=tz), tz):
         shown = shown.replace(second=0) + timedelta(minutes=1)
     return found
@@ -171,13 +171,13 @@ def _is_shown(found: datetime, tz: tzinfo) -> bool:
 
 
 class Schedule(msgspec.Struct, omit_defaults=True):
-    """What has become of one schedule so far: part of the state of its flow, and kept with it.
+    """The progress of one schedule: part of the state of its flow, and saved with it.
 
     Attributes:
-        pattern: As it was given.
-        since: Seconds since the epoch up to which firings are accounted for.
-        last: When it last fired, None if it never has.
-        is_due: Whether it has fired, and no pass that begins sees it yet.
+        pattern: The pattern as it was given.
+        since: Seconds since the epoch. All firings up to then are handled.
+        last: When it last fired; None if it never fired.
+        is_due: Whether it has fired, and no pass has begun since then.
         is_open: Whether it is true in the passes.
     """
 
@@ -192,12 +192,12 @@ class ScheduleView(msgspec.Struct, frozen=True):
     """A schedule, for people.
 
     Attributes:
-        flow: Name of the flow that asks for it.
-        key: Tells it from the flow's others; see `App.trigger`.
-        pattern: As it was given.
-        last: When it last fired, in seconds since the epoch; None if it never has.
-        next: When it fires next.
-        is_true: Whether passes see it as true, or the next one will.
+        flow: Name of the flow that uses it.
+        key: Its key among the flow's schedules; see `App.trigger`.
+        pattern: The pattern as it was given.
+        last: When it last fired, in seconds since the epoch; None if it never fired.
+        next: When it fires next, in seconds since the epoch.
+        is_true: Whether it is true in the present passes, or will be in the next one.
     """
 
     flow: str
@@ -209,46 +209,46 @@ class ScheduleView(msgspec.Struct, frozen=True):
 
 
 class ScheduleRegistry(Generic[K]):
-    """Decides for all schedules of an app what is due when, and what a pass is told.
+    """All schedules of an app: decides when each is due, and which ones are true in a pass.
 
     Moments are seconds since the epoch. It belongs to one thread at a time.
 
     Args:
-        tz: Where the clock hangs.
+        tz: The time zone of the clock.
     """
 
     def __init__(self, tz: tzinfo) -> None:
         self._tz = tz
         self._schedules: dict[K, Schedule] = {}
         self._next: dict[K, float] = {}
-        # Those that the present pass was told are true.
+        # The schedules that the present pass has seen as true.
         self._seen: set[K] = set()
 
     def __iter__(self) -> Iterator[K]:
         return iter(tuple(self._schedules))
 
     def get(self, key: K) -> Schedule | None:
-        """The one of that key, None if there is none."""
+        """Return the schedule of that key, None if it is not found."""
         return self._schedules.get(key)
 
     def add(self, key: K, schedule: Schedule) -> None:
-        """Take one in. It is changed in place, so whoever keeps it, keeps what happens to it.
+        """Add a schedule. The registry changes it in place, so the caller's object stays up to date.
 
         Raises:
-            ScheduleError: Its pattern is none.
+            ScheduleError: Its pattern is invalid.
         """
         following = self._following(schedule, schedule.since)
         self._schedules[key] = schedule
         self._next[key] = following
 
     def drop(self, keys: Iterable[K]) -> None:
-        """Forget some."""
+        """Forget the schedules of these keys."""
         for key in keys:
             del self._schedules[key], self._next[key]
             self._seen.discard(key)
 
     def advance(self, now: float) -> bool:
-        """It is `now`: what has come, fires, once however often it was missed. Gives whether anything did."""
+        """Fire each schedule whose time has come, once even if it missed several. Return whether any fired."""
         has_fired = False
         for key, schedule in self._schedules.items():
             if now < schedule.since - _REPLAYED:
@@ -260,16 +260,16 @@ class ScheduleRegistry(Generic[K]):
         return has_fired
 
     def trigger(self, key: K, now: float) -> None:
-        """Let one fire now, besides its pattern."""
+        """Fire a schedule now, in addition to its pattern."""
         schedule = self._schedules[key]
         schedule.is_due, schedule.last = True, now
 
     def wake_at(self) -> float | None:
-        """When to `advance` next, None if there is nothing to wait for. While one is due, more of it adds nothing."""
+        """Return when to `advance` next, None if there is nothing to wait for. Schedules that are due do not count."""
         return min((self._next[key] for key, one in self._schedules.items() if not one.is_due), default=None)
 
     def begin(self, now: float) -> None:
-        """A pass begins: what is due by now is true in it."""
+        """Begin a pass: the schedules that are due at `now` are true in it."""
         self.advance(now)
         self._seen.clear()
         for key, schedule in self._schedules.items():
@@ -278,18 +278,18 @@ class ScheduleRegistry(Generic[K]):
                 self._account(key, max(now, schedule.since))
 
     def ask(self, key: K) -> bool:
-        """Whether it is true in the present pass."""
+        """Return whether the schedule is true in the present pass."""
         if self._schedules[key].is_open:
             self._seen.add(key)
             return True
         return False
 
     def is_overtaken(self, key: K, now: float) -> bool:
-        """Whether it has fired more than once while no pass could begin that would have seen it."""
+        """Return whether the schedule has fired again before a pass could begin that sees the first firing."""
         return self._schedules[key].is_due and self._next[key] <= now
 
     def end(self, *, is_complete: bool) -> bool:
-        """The pass ends; if it came to its end, what it saw as true is over. Gives whether anything is."""
+        """End a pass. If it completed, the schedules that it saw become false. Return whether any did."""
         seen, self._seen = self._seen, set()
         if is_complete:
             for key in seen:
@@ -298,16 +298,16 @@ class ScheduleRegistry(Generic[K]):
 
     @property
     def schedule_fired(self) -> bool:
-        """Whether the present pass was told that a schedule is true."""
+        """Whether the present pass has seen a schedule as true."""
         return bool(self._seen)
 
     @property
     def has_due(self) -> bool:
-        """Whether a pass that begins would see something that the present one does not."""
+        """Whether a new pass would see a firing that the present pass does not see."""
         return any(schedule.is_due and not schedule.is_open for schedule in self._schedules.values())
 
     def view(self, key: K, now: float, flow: str, name: str) -> ScheduleView:
-        """One of them, for people."""
+        """Return a schedule, for people."""
         schedule = self._schedules[key]
         following = self._following(schedule, max(now, schedule.since)) if schedule.is_due else self._next[key]
         return ScheduleView(flow, name, schedule.pattern, schedule.last, following, schedule.is_due or schedule.is_open)

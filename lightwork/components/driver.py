@@ -1,4 +1,4 @@
-"""`Driver`, what an attached component talks to. The engine is one; a component without one runs in place."""
+"""`Driver`, the interface between an attached component and the engine. A component without one runs in place."""
 
 from __future__ import annotations
 
@@ -19,65 +19,65 @@ __all__ = ["Driver", "PassEnded"]
 class PassEnded(BaseException):
     """Ends the present pass of a plain ``def run`` flow: a call that it needs has not succeeded yet.
 
-    It is no `Exception`, so that a flow's ``except Exception`` does not stop it.
+    It is not an `Exception`: the ``except Exception`` of a flow must not catch it.
     """
 
 
 class Driver(Protocol):
-    """What runs a tree of components. A component without one runs in place."""
+    """Runs a tree of components. A component without a driver runs in place."""
 
     def submit(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Any]:
-        """Bind the arguments, queue the call, and give it; it may be joined to one in flight or already answered."""
+        """Bind the arguments, queue the call and return it. It may join a call in flight, or come from the cache."""
         ...
 
     def run(self, work: Work, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What ``work.run(...)`` gives: an awaitable, or in a pass of a plain ``def run`` flow the result."""
+        """Return the value of ``work.run(...)``: an awaitable, or in a pass of a plain ``def run`` flow the result."""
         ...
 
     def cancel(self, call: Call[Any]) -> None:
-        """Ask for the call's cancellation. A call that is over is left alone."""
+        """Request the cancellation of the call. Do nothing if the call has ended."""
         ...
 
     def unretrieved(self, call: Call[Any]) -> None:
-        """A failed call is gone and nobody ever asked for its outcome."""
+        """Report a failed call that was garbage-collected before its outcome was retrieved."""
         ...
 
     def start(self, work: Work) -> Operation:
-        """Have the work's process up; done when it is, and an error where it never is."""
+        """Start the work's process. The operation ends when the process is up, or with an error if it never is."""
         ...
 
     def stop(self, work: Work, *, delete: bool) -> Operation:
-        """Have no process of the work; done when it is gone. `delete` gives back what the runtime keeps for it."""
+        """End the work's process. The operation ends when it is gone. `delete` also releases what the runtime keeps."""
         ...
 
     def wait_confirmed(self, work: Work) -> Operation:
-        """Done when the work has answered every proposal; an error where it refused one."""
+        """Wait until the work has answered every proposal. The operation fails if the work refused one."""
         ...
 
     def edited(self, component: Component, op: Op) -> None:
-        """A component's own state was edited on this side."""
+        """Handle an edit of a component's own state on this side."""
         ...
 
     def added(self, node: Node) -> None:
-        """A node, with all below it, came into the tree."""
+        """Handle a node that was added to the tree, with all below it."""
         ...
 
     def removed(self, node: Node) -> None:
-        """A node, with all below it, left the tree."""
+        """Handle a node that was removed from the tree, with all below it."""
         ...
 
     def schedule(self, flow: Flow, key: str, pattern: str, start: datetime | None) -> bool:
-        """Whether a schedule of the flow is true in the present pass; see `Flow.schedule`. In any thread."""
+        """Return whether a schedule of the flow is true in the present pass; see `Flow.schedule`. Thread-safe."""
         ...
 
     def in_pass(self) -> bool:
-        """Whether the calling code is (in a task or thread of) the flow's present pass."""
+        """Return whether the calling code runs in the flow's present pass, or in a task or thread of it."""
         ...
 
     def request_stop(self, message: str | None) -> None:
-        """End the app as a success; within a pass this does not return."""
+        """End the app as a success. Within a pass this does not return."""
         ...
 
     def request_fail(self, message: str | None) -> None:
-        """End the app as a failure; within a pass this does not return."""
+        """End the app as a failure. Within a pass this does not return."""
         ...

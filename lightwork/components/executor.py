@@ -1,4 +1,4 @@
-"""What enters a work's ``run`` in the worker."""
+"""The executor, which calls a work's ``run`` in the worker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["WorkRunExecutor"]
 
 
 class WorkRunExecutor:
-    """Wraps ``run`` in the worker: set a subclass as ``_run_executor_cls`` of a work to do something around each call.
+    """Wraps ``run`` in the worker. Set a subclass as ``_run_executor_cls`` of a work to run code around each call.
 
-    One is made for each call. ``__call__`` must give what `work_run` gives: for an ``async def run`` that
-    is the coroutine, or another one around it.
+    Each call has its own instance. ``__call__`` must return what `work_run` returns: for an ``async def run`` a
+    coroutine, the same or one that wraps it.
 
     Args:
         work: The work, in the worker.
-        work_run: Its ``run``, bound.
+        work_run: The bound ``run`` of the work.
     """
 
     def __init__(self, work: Work, work_run: Callable[..., Any]) -> None:
@@ -27,5 +27,5 @@ class WorkRunExecutor:
         self.work_run = work_run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Enter ``run``."""
+        """Call ``run``."""
         return self.work_run(*args, **kwargs)

@@ -46,20 +46,21 @@ class Flow(Component):
     # --- what users override --------------------------------------------------------------------
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Override (``async def`` or plain): what happens next."""
+        """Override (``async def`` or plain): decide what happens next."""
         raise NotImplementedError
 
     @property
     def ready(self) -> bool:
-        """Override: whether the flow, and what it needs, is ready to be used. The default asks its child flows."""
+        """Override: whether the flow and what it needs is ready for use. Default: whether all child flows are ready."""
         return all(flow.ready for flow in self._child_flows())
 
     def configure_layout(self) -> Any:
-        """Override to give the flow a user interface; the default is its children, each in a tab.
+        """Override to give the flow a user interface. Default: its children, each in a tab.
 
-        Return None (it has none at the moment), a URL, a `lightwork.frontend.Frontend`, or a list of tabs
-        ``dict(name=..., content=...)``, whose content is a component below this flow, a URL, or None. Asked when
-        the app starts and again after each pass in which something has changed; a Frontend is given the first time.
+        Return None (no user interface at the moment), a URL, a `lightwork.frontend.Frontend`, or a list of tabs
+        ``dict(name=..., content=...)``, whose content is a component below this flow, a URL, or None. It is
+        called when the app starts, and again after each pass in which something changed. A Frontend must be returned by
+        the first call.
         """
         return None
 
@@ -74,57 +75,57 @@ class Flow(Component):
     # --- what they call -------------------------------------------------------------------------
 
     def stop(self, message: str | None = None) -> None:
-        """End the app as a success. Inside of ``run`` this line is the last one that runs.
+        """End the app as a success. Inside ``run`` no line after this one runs.
 
         Raises:
-            UsageError: The flow is in no running app.
+            UsageError: No running app drives the flow.
         """
         self._driven("stop").request_stop(message)
 
     def fail(self, message: str | None = None) -> None:
-        """End the app as a failure: `FlowFailed` with that message. Inside of ``run`` this line is the last one.
+        """End the app as a failure: `FlowFailed` with that message. Inside ``run`` no line after this one runs.
 
         Raises:
-            UsageError: The flow is in no running app.
+            UsageError: No running app drives the flow.
         """
         self._driven("fail").request_fail(message)
 
     def schedule(self, cron_pattern: str, start_time: datetime | None = None, user_key: str | None = None) -> bool:
-        """Whether a schedule has fired: ``if self.schedule("hourly"):`` in ``run``.
+        """Return whether a schedule has fired: ``if self.schedule("hourly"):`` in ``run``.
 
-        It fires on the wall clock in this machine's time zone, from the first time it is asked for. When it has, it is
-        true in the whole of the first pass that begins afterwards, and over when that ends. In such a pass of a plain
-        ``def run`` a call to a non-parallel work waits in place and does not end the pass, so each line runs once for
-        each firing. What fires more than once before a pass can begin counts once.
+        The schedule begins with the first call of this line. It fires on the wall clock in this machine's time zone.
+        After a firing it is true in the whole of the first pass that begins afterwards, and false when that pass has
+        ended. In such a pass of a plain ``def run`` a call to a non-parallel work waits in place and does not end the
+        pass, so each line runs once for each firing. Several firings before a pass can begin count once.
 
         Args:
             cron_pattern: ``minute hour day-of-month month day-of-week``, with seconds in front if there are six; or
                 ``hourly``, ``daily``, ``midnight``, ``weekly``, ``monthly``, ``yearly``, ``annually``, also with ``@``.
-            start_time: When it begins to count, this machine's time if it has no zone. One that has passed: a firing
-                that was missed since then counts, once.
-            user_key: What tells it from others with that pattern, instead of the line of code that asks: two lines
-                with the same key are one schedule, one line with two keys is two.
+            start_time: When the schedule begins, in this machine's time if it has no zone. If it lies in the past, the
+                firings that were missed since then count, once.
+            user_key: Key of the schedule among those with that pattern, instead of the line of code of the call: two
+                lines with the same key are one schedule, one line with two keys is two.
 
         Returns:
-            False too where no app drives the flow.
+            Also False if no app drives the flow.
 
         Raises:
-            ScheduleError: `cron_pattern` is none; names the field.
+            ScheduleError: `cron_pattern` is invalid; names the field.
         """
         cron = Cron.parse(cron_pattern)
         key = f"{cron_pattern} {call_site(1) if user_key is None else user_key}"
         return self._driver is not None and self._driver.schedule(self, key, cron.text, start_time)
 
     def iterate(self, iterable: Iterable[T], run_once: bool = True, user_key: str = "") -> Iterator[T]:
-        """Go through `iterable` once, over as many passes as that takes: a pass that was cut short resumes at its item.
+        """Iterate over `iterable` once, in as many passes as needed. A pass that was cut short resumes at its item.
 
-        How far it has come is part of the flow's state, so it resumes there too when that is restored. Left with
-        ``break``, it stands at that item. Inside of another one it goes through its items for each item of the outer.
+        The position is part of the flow's state, so a restored flow resumes there too. After ``break`` the next pass
+        resumes at the same item. An iteration inside another one runs through its items for each outer item.
 
         Args:
-            iterable: Gives the same items in each pass, and does nothing else.
-            run_once: Whether there is nothing more to go through when it is done; else it starts over.
-            user_key: What tells it from others, instead of the line of code that asks.
+            iterable: Must yield the same items in each pass, without side effects.
+            run_once: Whether the iteration yields nothing more after its last item; otherwise it starts over.
+            user_key: Key of the iteration, instead of the line of code of the call.
 
         Raises:
             UsageError: `iterable` cannot be iterated over.
@@ -134,17 +135,17 @@ class Flow(Component):
     experimental_iterate = iterate
 
     def works(self, recurse: bool = True) -> list[Work]:
-        """The works of this flow, in the order they were set; with `recurse` also those of its child flows."""
+        """Return the works of this flow in the order they were set; with `recurse` also those of its child flows."""
         return [work for _, work in self.named_works(recurse)]
 
     def named_works(self, recurse: bool = True) -> list[tuple[str, Work]]:
-        """Like `works`, each with its name."""
+        """Return what `works` returns, each work with its name."""
         found = self._walk() if recurse else self._walk_own()
         return [(node.name, cast("Work", node)) for node in found if node._group == "works"]
 
     @property
     def flows(self) -> dict[str, Flow]:
-        """Every flow below this one, by name."""
+        """All flows below this one, by name."""
         return {node.name: node for node in self._walk() if isinstance(node, Flow) and node is not self}
 
     def _driven(self, what: str) -> Driver:
@@ -163,7 +164,7 @@ class Flow(Component):
         return (node for node in self._walk_own() if isinstance(node, Flow) and node is not self)
 
     def _walk_own(self) -> Iterator[Node]:
-        """Children, and what is in its own lists and dicts, but nothing of a child flow's."""
+        """Yield the children and the items of the flow's own lists and dicts, without the children of child flows."""
         waiting = list(self._child_nodes())
         while waiting:
             node = waiting.pop(0)
@@ -185,7 +186,7 @@ class Flow(Component):
         else:
             super()._assign(name, value)
 
-    if not TYPE_CHECKING:  # a type checker would take any attribute
+    if not TYPE_CHECKING:  # otherwise a type checker accepts any attribute
         __setattr__ = _assign
 
     def _set_child(self, name: str, value: Any) -> None:
@@ -205,7 +206,7 @@ class Flow(Component):
         node._attach(self, name)
 
     def _check_free(self, name: str) -> None:
-        """Raise where a new child cannot have this name. None and empty containers make way for it."""
+        """Raise if a new child cannot have this name. It may replace None and empty containers."""
         if name in self._state.names:
             if self.__dict__[name] in (None, [], {}):
                 return
@@ -217,7 +218,7 @@ class Flow(Component):
             )
 
     def _set_reference(self, name: str, value: Any) -> None:
-        """Keep components that have a place, under a name that is none."""
+        """Keep components that have a place elsewhere, under a private name."""
         for node in leaves([value], f"{type(self).__name__}.{name}"):
             if node._parent is None and not node._key:
                 raise ComponentError(
@@ -227,7 +228,7 @@ class Flow(Component):
         object.__setattr__(self, name, value)
 
     def _set_over_child(self, name: str, value: Any) -> None:
-        """Data for a name that is a child: nothing, or an empty container, takes its place."""
+        """Assign data to the name of a child. None or an empty container replaces it; other data is refused."""
         if not value and refill(self._children[name], value):
             return
         if value is None:
@@ -277,15 +278,15 @@ class Flow(Component):
 
     @property
     def state(self) -> dict[str, Any]:
-        """A plain copy of everything: ``vars``, ``calls``, ``flows``, ``works``, ``structures``, ``changes``."""
+        """A plain copy of the whole state: ``vars``, ``calls``, ``flows``, ``works``, ``structures``, ``changes``."""
         return {**self._own_state(), "changes": {}, **children_as(self, lambda one: one.state)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take back the attributes in a `state`, of this flow and all below it, as far as they are there."""
+        """Set the attributes in a `state`, of this flow and all below it. Ignore what the tree lacks."""
         load(self, state, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """A plain copy of the state of this flow and all below it, which `load_state_dict` takes back."""
+        """Return a plain copy of the state of this flow and all below it, for `load_state_dict`."""
         return {**self._own_state(), **children_as(self, lambda one: one.state_dict())}
 
     def _own_state(self) -> dict[str, Any]:
@@ -296,11 +297,11 @@ class Flow(Component):
         return lambda: self.__dict__.update(_progress=progress)
 
     def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
-        """Take a `state_dict` back, here and below. Without `strict`, what fits is taken and the rest left alone.
+        """Set the state of this flow and all below it from a `state_dict`. Unless `strict`, ignore what does not fit.
 
         Raises:
-            StateError: It is of another tree, and `strict` is set; names the keys. Or it is no such dictionary, or
-                holds a value that a state cannot. Nothing was changed then.
+            StateError: `state` belongs to another tree and `strict` is set; names the keys. Or it is not a
+                `state_dict`, or the state cannot hold one of its values. Nothing was changed.
         """
         load(self, state, strict=strict)
 

@@ -1,4 +1,4 @@
-"""`FlowDelta`, a change that a flow proposes to a running work, and what a work does with it by default."""
+"""`FlowDelta`, a change that a flow proposes to a running work, and the default decision of the work."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class FlowDelta(msgspec.Struct, frozen=True):
 
     Attributes:
         op: The edit, as `lightwork.state.ops` describes it.
-        expected: The plain value that the flow saw at the path; of items removed from a list, those items.
-        has_expected: Whether the flow saw a value; None where nobody can tell whether the work has changed it since:
-            for additions to a list or set, values above 64 KiB, and edits on top of ones that are not answered yet.
+        expected: The plain value that the flow saw at the path. If items of a list are removed: these items.
+        has_expected: Whether the flow saw a value. None if a change by the work cannot be detected: for additions to
+            a list or set, values above 64 KiB, and edits on top of edits that are not answered yet.
     """
 
     op: Any
@@ -32,21 +32,21 @@ class FlowDelta(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> tuple[Any, ...]:
-        """Attribute first, then keys and indices into it."""
+        """The attribute, then keys and indices into it."""
         return tuple(self.op[1])
 
     @property
     def name(self) -> str:
-        """The attribute."""
+        """The name of the attribute."""
         return str(self.op[1][0])
 
     @property
     def value(self) -> Any:
-        """What is to be assigned; None where the edit is no assignment."""
+        """The value to assign; None if the edit is not an assignment."""
         return unpacked(self.op[2]) if self.op[0] == SET else None
 
     def conflict(self, work: Work) -> str | None:
-        """Why the edit was made without knowing what the work has there by now, None if it was not."""
+        """Return how the work has changed the place since the flow saw it. None if there is no conflict."""
         if self.has_expected is None:
             return None
         exists, present = self._present(work)
@@ -67,10 +67,10 @@ class FlowDelta(msgspec.Struct, frozen=True):
         return True, present
 
     def decide(self, work: Work) -> None:
-        """Make the edit unless the work has changed the same place in the meantime.
+        """Make the edit unless the work has changed the same place meanwhile.
 
         Raises:
-            ProposalRefused: It has, or there is nothing to edit any more. Nothing has changed then.
+            ProposalRefused: The work has changed it, or the path no longer exists. Nothing was changed.
         """
         owner, name = type(work).__name__, self.name
         if name not in work._state.names:
@@ -78,7 +78,7 @@ class FlowDelta(msgspec.Struct, frozen=True):
         if self.op[0] == DELETE and len(self.path) == 1:
             raise ProposalRefused(f"a flow cannot delete the attribute {name!r} of a running {owner}")
         where = f"{owner}.{name}" + "".join(f"[{key!r}]" for key in self.path[1:])
-        with work._state.lock:  # a plain run edits in a thread of its own
+        with work._state.lock:  # a plain run edits in another thread
             if conflict := self.conflict(work):
                 raise ProposalRefused(
                     f"{where} was changed by the work and the flow at the same time: {conflict}. "
@@ -95,8 +95,7 @@ class FlowDelta(msgspec.Struct, frozen=True):
         """Make the edit in the work's state.
 
         Raises:
-            StateError, LookupError, TypeError, AttributeError: There is nothing to edit at the path any more. Nothing
-                has changed then.
+            StateError, LookupError, TypeError, AttributeError: The path no longer exists. Nothing was changed.
         """
         kind, path, *rest = self.op
         state = work._state

@@ -1,4 +1,4 @@
-"""Where a work's own service binds: what the runtime says, else a free port that no other work here is given."""
+"""The address of a work's own service: from the runtime, otherwise a free port that no other work here gets."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from pathlib import Path
 __all__ = ["SERVICE", "assigned_service", "reserve_port"]
 
 SERVICE = "_LIGHTWORK_SERVICE"
-"""Variable of a worker: ``bind host,port,url``, each of which may be empty."""
+"""Environment variable of a worker: ``bind host,port,url``. Each part may be empty."""
 
 
 def assigned_service() -> tuple[str, int | None, str]:
-    """Where the runtime wants the service of this worker: the address and the port to bind, and the url of that port.
+    """Return the address and the port that this worker's service must bind, and the URL of that port.
 
-    The url is where others reach it, by a way that only the runtime knows. Nothing is wanted where it is empty.
+    Other works reach the service at the URL, by a route that only the runtime knows. An empty part leaves the choice to
+    the work.
     """
     host, port, url = os.environ.get(SERVICE, ",,").split(",", 2)
     return host, int(port) if port else None, url
 
 
 def reserve_port(host: str, holder: object) -> int:
-    """A port that was free on `host` a moment ago, reserved among all works on this machine while `holder` exists.
+    """Return a port that was free on `host` a moment ago. No other work on this machine gets it while `holder` exists.
 
-    Between asking the kernel and the service's own bind another work could be given the same port, so
-    each port given out is a file lock; a work that gets one that is locked asks again.
+    Between the kernel's answer and the service's own bind, another work could get the same port. So each reserved port
+    has a file lock. A work that gets a locked port asks the kernel again.
 
     Raises:
-        OSError: `host` is no address of this machine.
+        OSError: `host` is not an address of this machine.
     """
     import fcntl
 

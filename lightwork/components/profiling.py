@@ -16,20 +16,20 @@ __all__ = ["ProfileExecutor"]
 
 
 class ProfileExecutor(WorkRunExecutor):
-    """Writes a cProfile file for each call, which `pstats` and most viewers read: ``profiles/root.train-1.prof``.
+    """Writes a cProfile file for each call: ``profiles/root.train-1.prof``. `pstats` and most viewers read it.
 
-    A file that is there already is left alone: the next free number is taken. Of an ``async def run`` the file also
-    has what else ran in the worker's loop meanwhile, so use it with ``concurrency=1``. The file is written
-    however the call ends, cancelled ones included.
+    Existing files stay: a new file takes the next free number. The file of an ``async def run`` also contains whatever
+    else ran in the worker's loop meanwhile, so use it with ``concurrency=1``. The file is written however the call
+    ends, also if it was cancelled.
 
     Attributes:
-        folder: Where the files go, relative to the worker's working directory; set another one in a subclass.
+        folder: Folder of the files, relative to the worker's working directory. A subclass may set another one.
     """
 
     folder: ClassVar[str] = "profiles"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Enter ``run`` under the profiler."""
+        """Call ``run`` under the profiler."""
         profile = cProfile.Profile()
         try:
             outcome = profile.runcall(self.work_run, *args, **kwargs)

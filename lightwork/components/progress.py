@@ -1,7 +1,7 @@
-"""How far a flow has come with what outlasts a pass: its schedules, and its iterations.
+"""The progress of a flow's schedules and iterations, which last longer than one pass.
 
-It is part of the flow's state, as plain data, so that a flow that is restored goes on where it was. What tells two of
-them apart is where in the code they are asked for, counted from the start of the function, or a key of the user's.
+Progress is part of the flow's state, as plain data: a restored flow continues where it was. The key of a schedule or an
+iteration is the place of the call in the code, counted from the start of the function, or a key that the user gives.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["Iteration", "Progress", "call_site"]
 T = TypeVar("T")
 
 _enclosing: contextvars.ContextVar[str] = contextvars.ContextVar("lightwork_enclosing", default="")
-"""The iterations that the code is inside of, each with its item: an inner one starts anew for each outer item."""
+"""The iterations around the running code, each with its item: an inner one starts anew for each outer item."""
 
 
 class Iteration(msgspec.Struct):
-    """How far an iteration has come.
+    """The progress of one iteration.
 
     Attributes:
-        position: Index of the item that it stands at.
-        is_finished: Whether it has passed the last one.
+        position: Index of the present item.
+        is_finished: Whether it has passed the last item.
     """
 
     position: int = 0
@@ -37,7 +37,7 @@ class Iteration(msgspec.Struct):
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
-    """What a flow keeps from one pass to the next besides its attributes.
+    """The data that a flow keeps from one pass to the next, besides its attributes.
 
     Attributes:
         schedules: By key.
@@ -48,17 +48,17 @@ class Progress(msgspec.Struct, omit_defaults=True):
     iterations: dict[str, Iteration] = {}
 
     def snapshot(self) -> dict[str, Any]:
-        """A plain copy, empty where there is nothing."""
-        # Copied first, which no thread can come between: the thread of a pass may add to them.
+        """Return a plain copy; an empty dict if there is no progress."""
+        # The dicts are copied first, in one step: the thread of a pass may add to them meanwhile.
         plain: dict[str, Any] = msgspec.to_builtins(Progress(dict(self.schedules), dict(self.iterations)))
         return plain
 
     @staticmethod
     def checked(data: Any) -> Progress:
-        """What a `snapshot` says.
+        """Return the progress that a `snapshot` describes.
 
         Raises:
-            StateError: It is none.
+            StateError: `data` is not a snapshot.
         """
         try:
             return msgspec.convert(data, Progress)
@@ -66,7 +66,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
             raise StateError(f"the calls in the state of a flow do not fit: {error}") from None
 
     def iterate(self, items: Iterable[T], key: str, *, is_once: bool) -> Iterator[T]:
-        """The items from where the iteration stands; see `Flow.iterate`.
+        """Yield the items from the iteration's position on; see `Flow.iterate`.
 
         Raises:
             UsageError: `items` cannot be iterated over.
@@ -98,13 +98,13 @@ class Progress(msgspec.Struct, omit_defaults=True):
             _enclosing.set(outer)
 
     def _drop_inside(self, outer: str) -> None:
-        """The iterations inside of an item that is done are done."""
+        """Forget the iterations inside an item that is done."""
         for key in [key for key in self.iterations if key.startswith(outer)]:
             del self.iterations[key]
 
 
 def call_site(depth: int) -> str:
-    """Where the code is that called, `depth` frames up: its function, and the line counted from its start."""
+    """Return the place of the caller `depth` frames up: its function, and the line relative to the function."""
     frame = sys._getframe(depth + 1)
     code = frame.f_code
     return f"{code.co_qualname}+{frame.f_lineno - code.co_firstlineno}"

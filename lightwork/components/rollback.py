@@ -1,7 +1,7 @@
-"""Takes back the changes of state that some code has made before it raised.
+"""Rolls back the changes of state that some code made before it raised.
 
-While such code runs, a guard on each state notes what an attribute was before its first change in that code's context.
-Changes that others make at the same time are none of its business: theirs stay, unless they are of the same attribute.
+While the code runs, a guard on each state remembers the value of an attribute before its first change in the context of
+that code. Changes that other code makes at the same time stay, unless both changed the same attribute.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _remembering: ContextVar[_Before | None] = ContextVar("lightwork_undo", default=
 
 
 def remember(state: State, path: list[Any]) -> None:
-    """An edit is about to be made. Whoever sets a guard of their own on a state calls this in it."""
+    """Remember the value at `path` before an edit. A component that sets its own guard on a state calls this in it."""
     before = _remembering.get()
     if before is not None and (id(state), path[0]) not in before:
         name = path[0]
@@ -36,7 +36,7 @@ def remember(state: State, path: list[Any]) -> None:
 
 
 class _Guard:
-    """Stands as the guard of a state that has no other."""
+    """The guard of a state that has no other guard."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -46,7 +46,7 @@ class _Guard:
 
 
 class Rollback:
-    """Belongs to the loop's thread; the code that it is put around may change states in any.
+    """Rolls back changes on an error. Belongs to the loop's thread; the guarded code may run in any thread.
 
     Args:
         root: The node at the top of the tree.
@@ -59,9 +59,10 @@ class Rollback:
 
     @contextmanager
     def on_error(self) -> Iterator[None]:
-        """Around some code: if it raises, each attribute that it has changed gets the value from before.
+        """Guard a block: if it raises, each attribute that it changed gets its previous value.
 
-        Of a work that runs that is a proposal like the change itself, and the work may refuse it, which is logged.
+        For a running work both the change and its rollback are proposals. The work may refuse the rollback; that is
+        logged.
         """
         before: _Before = {}
         self._running += 1

@@ -1,10 +1,9 @@
-"""The signature of ``run``: arguments in, checked and encoded once; a hash that tells calls apart; the result out.
+"""The signature of ``run``: it checks and encodes the arguments once, hashes the call, and decodes the result.
 
-Arguments travel as one msgpack array, one item for each parameter in the order of the signature, defaults filled
-in; ``*args`` is an array in it and ``**kwargs`` a map. The array is decoded as a fixed tuple of the annotated types
-before it is sent, which refuses in the flow what the worker could not take, and makes ``1`` and ``1.0`` one
-argument where the annotation says float. Dicts keep their order on the wire; only the hash is taken from a sorted
-encoding.
+Arguments travel as one msgpack array, with one item for each parameter in the order of the signature. Defaults are
+filled in. ``*args`` is an array in it and ``**kwargs`` a map. Before the array is sent, it is decoded as a fixed tuple
+of the annotated types: the flow refuses what the worker could not accept, and ``1`` and ``1.0`` are one argument where
+the annotation is float. Dicts keep their order on the wire; only the hash uses a sorted encoding.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _decode_plain = msgspec.msgpack.Decoder().decode
 
 _REQUIRED = object()
 _OWN_DEFAULT = msgspec.msgpack.Ext(100, b"")
-"""Stands on the wire for a default that cannot be encoded; the worker puts its own in."""
+"""Marker on the wire for a default that cannot be encoded. The worker uses its own default."""
 
 _SCALARS = frozenset({int, float, str, bool, bytes, type(None)})
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
@@ -60,17 +59,17 @@ class _Parameter(typing.NamedTuple):
 
 
 class RunSignature:
-    """What one ``run`` takes and gives. Made with `of`; immutable, and free of the work and its state.
+    """The parameters and the return type of one ``run``. Made with `of`. Immutable; refers to no work and no state.
 
     Attributes:
-        name: ``Class.run``, as messages show it.
+        name: ``Class.run``, for messages.
         is_async: Whether ``run`` is a coroutine function.
     """
 
     def __init__(self, run: Callable[..., Any], owner: str) -> None:
         self.name: str = f"{owner}.run"
         if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
-            raise ComponentError(f"{self.name} is a generator, whose items nobody would take: return a list instead")
+            raise ComponentError(f"{self.name} is a generator, and nothing would read its items: return a list instead")
         self.is_async: bool = inspect.iscoroutinefunction(run)
         self._signature, hints = _resolved(run, self.name)
         self._parameters = [_parameter(given, hints[name]) for name, given in self._signature.parameters.items()]
@@ -78,7 +77,7 @@ class RunSignature:
         kinds = {parameter.kind for parameter in self._parameters}
         self._fillable = not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
         self._table = [(given.name, given.default, given.by_keyword) for given in self._parameters]
-        # Whether the values are the arguments of a call as they are, none given by name and none put in by the worker.
+        # Whether the values are the positional arguments of a call: none by keyword, none filled in by the worker.
         self._is_plain = self._fillable and all(
             given.by_position and given.default is not _OWN_DEFAULT for given in self._parameters
         )
@@ -89,11 +88,11 @@ class RunSignature:
     @functools.cached_property
     def text(self) -> str:
         """The signature without ``self``, ``(epochs: int, lr: float = 0.1) -> float``."""
-        return _shown(self._signature)  # only messages and pages show it: no worker pays for it when it starts
+        return _shown(self._signature)  # made on first use: only messages and pages show it
 
     @classmethod
     def of(cls, run: Callable[..., Any], owner: str) -> RunSignature:
-        """The signature of a plain function whose first parameter is ``self``. Worked out once for each function.
+        """Return the signature of a plain function whose first parameter is ``self``. Made once for each function.
 
         Args:
             run: The function.
@@ -111,14 +110,14 @@ class RunSignature:
         return found
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, str]:
-        """Fit arguments to the signature: the bytes to send, and the hash of the call.
+        """Fit arguments to the signature. Return the bytes to send, and the hash of the call.
 
-        Calls are equal, and have one hash, if they give every parameter the same value after conversion to its
-        annotation: by position or keyword, written out or by default, and whatever the order of a dict's keys. The
-        arguments are copied by this; a later change to them changes nothing.
+        Calls are equal, and have one hash, if every parameter has the same value after conversion to its annotation. It
+        does not matter whether a value is given by position, by keyword or by default, nor in which order a dict has
+        its keys. The arguments are copied: a later change to them has no effect.
 
         Raises:
-            ArgumentsError: They do not fit the signature or the annotations, or one cannot be encoded.
+            ArgumentsError: The arguments do not fit the signature or the annotations, or one cannot be encoded.
         """
         values = self._fill(args, kwargs)
         try:
@@ -136,10 +135,10 @@ class RunSignature:
         return data, blake2b(data, digest_size=16).hexdigest()
 
     def unbind(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments to call ``run`` with, after ``self``, in the annotated types.
+        """Return the arguments for ``run``, without ``self``, in the annotated types.
 
         Raises:
-            ArgumentsError: The data do not come from `bind` of the same signature.
+            ArgumentsError: `data` does not come from `bind` of the same signature.
         """
         try:
             values = self._decode(data)
@@ -163,12 +162,12 @@ class RunSignature:
         return tuple(args), kwargs
 
     def result(self, raw: bytes | msgspec.Raw) -> Any:
-        """The value that ``run`` returned, in the type of its return annotation if it fits that, else plain.
+        """Return the value that ``run`` returned: in the type of the return annotation if it fits, otherwise plain.
 
-        Plain is what msgpack has: None, bool, int, float, str, bytes, list, dict, datetime.
+        Plain types are those of msgpack: None, bool, int, float, str, bytes, list, dict, datetime.
 
         Raises:
-            msgspec.DecodeError: `raw` is no msgpack.
+            msgspec.DecodeError: `raw` is not valid msgpack.
         """
         try:
             return self._decode_result(raw)
@@ -176,7 +175,7 @@ class RunSignature:
             return _decode_plain(raw)
 
     def named(self, data: bytes) -> dict[str, Any]:
-        """The arguments in `data`, which comes from `bind`, by name and as plain values, for people."""
+        """Return the arguments in `data`, which comes from `bind`, by name and as plain values, for people."""
         values = _decode_plain(data)
         return {
             parameter.name: parameter.own_default if value == _OWN_DEFAULT else value
@@ -185,11 +184,11 @@ class RunSignature:
 
     @property
     def described(self) -> list[tuple[str, str, bool, Any]]:
-        """Each parameter's name (with its asterisks), annotation as text, whether it must be given, its default."""
+        """For each parameter: name (with its asterisks), annotation as text, whether it is required, default."""
         return describe_parameters(self._signature)
 
     def _fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        """One value for each parameter. `inspect` is asked only where there is no simple way, or an error to word."""
+        """Return one value for each parameter. The slow `inspect` is used for difficult cases and for error texts."""
         given = len(args)
         if not self._fillable or given > self._by_position:
             return self._fill_slowly(args, kwargs)
@@ -215,7 +214,7 @@ class RunSignature:
         return [bound.get(parameter.name, parameter.default) for parameter in self._parameters]
 
     def _refuse(self, error: msgspec.ValidationError, values: Sequence[Any]) -> NoReturn:
-        """Raise what the decoder found, by the name of the argument and not by its place in the array."""
+        """Raise the decoder's error with the name of the argument instead of its place in the array."""
         found = _PLACE.match(str(error))
         if found is None:
             raise ArgumentsError(f"{self.name}: {error}; the signature is run{self.text}") from None
@@ -239,7 +238,7 @@ class RunSignature:
 
 
 def describe_parameters(signature: inspect.Signature) -> list[tuple[str, str, bool, Any]]:
-    """What `RunSignature.described` gives, of any signature."""
+    """Return what `RunSignature.described` returns, for any signature."""
     stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     described = []
     for given in signature.parameters.values():
@@ -255,11 +254,11 @@ def describe_parameters(signature: inspect.Signature) -> list[tuple[str, str, bo
 
 
 def _encode_sorted(value: Any) -> bytes:
-    """Encode a value so that equal dicts and sets give equal bytes."""
+    """Encode a value such that equal dicts and sets have equal bytes."""
     try:
         return _sorting_encoder.encode(value)
     except TypeError:
-        # msgspec sorts neither dicts whose keys are not all strings nor sets of mixed types.
+        # msgspec cannot sort dicts with keys other than strings, nor sets of mixed types.
         return _encode(_ordered(value))
 
 
@@ -297,7 +296,7 @@ def _bounded(value: Any) -> str:
 
 
 def _resolved(run: Callable[..., Any], name: str) -> tuple[inspect.Signature, dict[str, Any]]:
-    """The signature without ``self``, and a type that msgspec can decode for each parameter and ``return``."""
+    """Return the signature without ``self``, and for each parameter and ``return`` a type that msgspec can decode."""
     signature = inspect.signature(run)
     parameters = list(signature.parameters.values())
     if not parameters or parameters[0].kind not in (
@@ -318,7 +317,7 @@ def _readable(annotation: Any) -> Any:
 
 
 def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
-    """The annotation with its strings resolved; as it was written where they cannot be."""
+    """Return the annotation with its strings resolved; unchanged if they cannot be resolved."""
     if annotation is inspect.Parameter.empty:
         return annotation
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
@@ -329,7 +328,7 @@ def _evaluated(annotation: Any, scope: dict[str, Any]) -> Any:
 
 
 def _decodable(annotation: Any) -> Any:
-    """The annotation if msgspec can decode it without help, else Any."""
+    """Return the annotation if msgspec can decode it without help, otherwise Any."""
     if annotation is inspect.Parameter.empty:
         return Any
     import msgspec.inspect
@@ -342,7 +341,7 @@ def _decodable(annotation: Any) -> Any:
 
 
 def _is_custom(info: Any) -> bool:
-    """Whether a type, or one inside its containers, is foreign to msgspec. Fields of classes are not looked at."""
+    """Return whether msgspec lacks support for a type or a type in its containers. Ignores fields of classes."""
     import msgspec.inspect as shapes
 
     match info:
@@ -371,7 +370,7 @@ def _parameter(given: inspect.Parameter, hint: Any) -> _Parameter:
     try:
         msgspec.msgpack.decode(_encode(given.default), type=hint)
     except msgspec.ValidationError:
-        # `x: int = None` means an optional int; another default that does not fit makes the annotation a lie.
+        # `x: int = None` means an optional int. Any other default that does not fit shows that the annotation is wrong.
         hint = typing.Optional[hint] if given.default is None else Any  # noqa: UP045 -- a value, not an annotation
     return _Parameter(given.name, given.kind, hint, given.default, None)
 

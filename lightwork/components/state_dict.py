@@ -1,6 +1,6 @@
 """The state of a tree of components as plain dictionaries, and back.
 
-What comes back is matched with the tree first and checked as a whole: an error leaves everything as it was.
+An incoming state is matched with the tree and checked as a whole first: an error leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Found = list[tuple[Component, dict[str, Any], Callable[[], None]]]
 
 
 def children_as(parent: Node, convert: Callable[[Any], Any]) -> dict[str, dict[str, Any]]:
-    """The children of a flow, each as `convert` gives it, by group and key."""
+    """Return the children of a flow, each as `convert` returns it, by group and key."""
     groups: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
     for child in parent._child_nodes():
         groups[child._group][child._key] = _converted(child, convert)
@@ -36,8 +36,8 @@ def load(component: Component, state: Any, *, strict: bool) -> None:
     """Take back the attributes in a ``state`` or ``state_dict`` of a component and of all below it.
 
     Raises:
-        StateError: It is no such dictionary, or a value in it cannot be held; or it is of another tree, and `strict`
-            is set. Names the keys. Nothing has changed then.
+        StateError: `state` is not such a dictionary, or the state cannot hold one of its values; or `strict` is set
+            and it belongs to another tree. Names the keys. Nothing was changed.
     """
     found: _Found = []
     problems = list(_match(component, state, "", found))
@@ -52,10 +52,10 @@ def load(component: Component, state: Any, *, strict: bool) -> None:
 
 
 def _match(node: Node, state: Any, where: str, found: _Found) -> Iterator[str]:
-    """Collect what fits, and say what does not."""
+    """Collect what fits. Yield a problem for each key that does not fit."""
     if not isinstance(state, dict):
         place = where.rstrip(".") or "it"
-        raise StateError(f"{place} is a {type(state).__name__}, and a state is a dict as state_dict() gives it")
+        raise StateError(f"{place} must be a dict as state_dict() returns it, got a {type(state).__name__}")
     if not isinstance(node, Component):
         yield from _match_children({child._key: child for child in node._child_nodes()}, state, where, found)
         return
@@ -68,14 +68,14 @@ def _match(node: Node, state: Any, where: str, found: _Found) -> Iterator[str]:
 def _match_vars(component: Component, state: dict[str, Any], where: str, found: _Found) -> Iterator[str]:
     values = state.get("vars")
     if not isinstance(values, dict):
-        raise StateError(f"the state has no dict under {where + 'vars'!r}; it must be one that state_dict() gave")
+        raise StateError(f"the state has no dict under {where + 'vars'!r}; it must be one that state_dict() returned")
     names = component._state.names
-    # What describes a worker (its port, its address) is not taken back: that worker is gone.
+    # Attributes that describe a worker (its port, its address) are not restored: that worker is gone.
     internal = component._INTERNAL_STATE_VARS
     fits = {name: value for name, value in values.items() if name in names and name not in internal}
     found.append((component, fits, component._load_calls(state.get("calls", {}))))
     yield from (
-        f"it has {where}{name}, which the tree has not" for name in values if name not in names and name not in internal
+        f"it has {where}{name}, which the tree lacks" for name in values if name not in names and name not in internal
     )
     yield from (f"it lacks {where}{name}" for name in names if name not in values and name not in internal)
 
@@ -83,7 +83,7 @@ def _match_vars(component: Component, state: dict[str, Any], where: str, found: 
 def _match_children(children: dict[str, Node], state: Any, where: str, found: _Found) -> Iterator[str]:
     if not isinstance(state, dict):
         raise StateError(f"the state holds a {type(state).__name__} where the children of {where or 'it'} must be")
-    yield from (f"it has {where}{key}, which the tree has not" for key in state if key not in children)
+    yield from (f"it has {where}{key}, which the tree lacks" for key in state if key not in children)
     for key, child in children.items():
         if key in state:
             yield from _match(child, state[key], f"{where}{key}.", found)

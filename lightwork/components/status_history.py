@@ -1,4 +1,4 @@
-"""What the scheduler has seen of one work: its statuses, bounded, and what must survive the bound."""
+"""The statuses of one work as the scheduler has seen them: a bounded list, and counts that outlive the bound."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lightwork.status import Reason, Stage, WorkStatus
 
 __all__ = ["StatusHistory", "aggregate_timeouts"]
 
-# To look up a member of an enum in its class takes CPython 3.11 ten times as long as a global.
+# In CPython 3.11 the lookup of an enum member in its class takes ten times as long as the lookup of a global.
 _STARTED, _PENDING, _RUNNING, _SUCCEEDED = Stage.STARTED, Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED
 
 
 class StatusHistory:
-    """The statuses of a work in order, the latest `kept` of them, and counts over all of them.
+    """The latest `kept` statuses of a work in order, and counts over all of its statuses.
 
     Attributes:
-        statuses: The latest ones, oldest first.
-        num_successes: Calls that succeeded, ever.
+        statuses: The latest statuses, oldest first.
+        num_successes: All calls that succeeded so far.
         num_timeouts: Timeouts since the latest success.
-        first_request: When the first call after the latest success was asked for, None if none was.
-        started: Whether the work is up: between ``started`` and its end.
+        first_request: When the first call after the latest success was requested; None if there was no call.
+        started: Whether the work is up: from ``started`` to its end.
         latest_call: Hash of the latest call, None before the first.
     """
 
@@ -32,13 +32,13 @@ class StatusHistory:
         self.num_timeouts: int = 0
         self.first_request: float | None = None
         self.started: bool = False
-        self._calls: dict[str, WorkStatus] = {}  # at times twice as many as are kept, see `_drop_oldest`
+        self._calls: dict[str, WorkStatus] = {}  # up to twice `kept` at times, see `_drop_oldest`
         self.latest_call: str | None = None
         self._kept = kept
 
     @property
     def status(self) -> WorkStatus:
-        """The latest status; timeouts in a row are one status with a count, dated from the first request."""
+        """The latest status. Timeouts in a row are one status with a count, dated from the first request."""
         if not self.statuses:
             return WorkStatus(Stage.NOT_STARTED, 0.0)
         latest = self.statuses[-1]
@@ -56,12 +56,12 @@ class StatusHistory:
 
     @property
     def calls(self) -> dict[str, WorkStatus]:
-        """Latest status of each call, the latest `kept` calls by hash, oldest first."""
+        """The latest status of each of the latest `kept` calls, by hash, oldest call first."""
         self._drop_oldest()
         return self._calls
 
     def add(self, status: WorkStatus, call_hash: str | None = None) -> None:
-        """Take in the next status, which belongs to the call of that hash if to any."""
+        """Add the next status. `call_hash` is the hash of its call, None for a status of the work."""
         self.statuses.append(status)
         stage = status.stage
         if stage is _RUNNING:
@@ -88,13 +88,13 @@ class StatusHistory:
             self._calls[call_hash] = status
 
     def _drop_oldest(self) -> None:
-        # Many at a time: to find the first of a dict whose first ones are deleted one by one takes longer each time.
+        # Many at a time: a dict whose first keys are deleted one by one needs longer each time to find its first key.
         for call_hash in list(islice(self._calls, max(0, len(self._calls) - self._kept))):
             del self._calls[call_hash]
 
 
 def aggregate_timeouts(statuses: Sequence[WorkStatus]) -> WorkStatus:
-    """The timeouts after the latest success as one status: the first request's time, the number of timeouts.
+    """Return the timeouts after the latest success as one status: the first request's time, the number of timeouts.
 
     Raises:
         ValueError: There is no timeout after the latest success.

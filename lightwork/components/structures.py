@@ -1,8 +1,8 @@
-"""`List` and `Dict`, containers of components that are places in the tree themselves.
+"""`List` and `Dict`, containers of components. They are nodes of the tree themselves.
 
-A flow turns lists and dicts of components into these. The key of a child is its name in the tree and stays
-the same for as long as the child is there: removing an item of a `List` renames no other, since a name may
-stand for a process that runs.
+A flow turns lists and dicts of components into these. The key of a child is its name in the tree. It never changes
+while the child is there: the removal of an item from a `List` renames no other item, because a running process may have
+that name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ N = TypeVar("N", bound=Node)
 
 
 class _Structure(Node):
-    """What `List` and `Dict` have in common."""
+    """The base of `List` and `Dict`."""
 
     _group = "structures"
     _parent: Node | None
@@ -37,17 +37,17 @@ class _Structure(Node):
 
     @property
     def works(self) -> list[Work]:
-        """Every work below, parents first."""
+        """All works below, parents first."""
         return [cast("Work", node) for node in self._walk() if node._group == "works"]
 
     @property
     def flows(self) -> dict[str, Flow]:
-        """Every flow below, by its name."""
+        """All flows below, by name."""
         return {node.name: cast("Flow", node) for node in self._walk() if node._group == "flows"}
 
 
 class List(_Structure, MutableSequence[N]):
-    """A list of components. Each is named by a number that is its own: ``trials.0``."""
+    """A list of components. The name of each is a number that no other item gets: ``trials.0``."""
 
     def __init__(self, items: Iterable[N] = ()) -> None:
         self._init_node()
@@ -59,7 +59,7 @@ class List(_Structure, MutableSequence[N]):
         return iter(self._items)
 
     def _become(self, items: Sequence[N]) -> None:
-        """Hold these, in this order: those that are here keep their names, others come with new ones, the rest goes."""
+        """Hold exactly these items in this order. Items already here keep their names, new items get new names."""
         nodes = nodes_of(items, self, "a List")
         present = {id(node) for node in self._items}
         wanted = {id(node) for node in nodes}
@@ -74,28 +74,28 @@ class List(_Structure, MutableSequence[N]):
                 new._attach(self, key)
 
     def insert(self, index: int, item: N) -> None:
-        """Put a component before `index`; its name is the next number all the same."""
+        """Insert a component before `index`. Its name is still the next free number."""
         items = list(self._items)
         items.insert(index, item)
         self._become(items)
 
     def append(self, item: N) -> None:
-        """Put a component at the end."""
+        """Append a component."""
         (node,) = nodes_of([item], self, "a List", self._items)
         self._items.append(node)  # type: ignore[arg-type]
         key, self._next_key = str(self._next_key), self._next_key + 1
         node._attach(self, key)
 
     def extend(self, values: Iterable[N]) -> None:
-        """Put components at the end; all of them, or none if one is refused."""
+        """Append components: all of them, or none if one is refused."""
         self._become([*self._items, *values])
 
     def reverse(self) -> None:
-        """Turn the order around; the names stay."""
+        """Reverse the order. The names stay."""
         self._items.reverse()
 
     def sort(self, *, key: Callable[[N], Any], reverse: bool = False) -> None:
-        """Sort in place, as `list.sort`; the names stay."""
+        """Sort in place, as `list.sort` does. The names stay."""
         self._items.sort(key=key, reverse=reverse)
 
     @overload
@@ -128,7 +128,7 @@ class List(_Structure, MutableSequence[N]):
 
 
 class Dict(_Structure, MutableMapping[str, N]):
-    """A dict of components. The keys are strings without dots, and are the names: ``trials.small``."""
+    """A dict of components. The keys are strings without dots, and they are the names: ``trials.small``."""
 
     def __init__(self, items: Mapping[str, N] | Iterable[tuple[str, N]] = (), **more: N) -> None:
         self._init_node()
@@ -142,7 +142,7 @@ class Dict(_Structure, MutableMapping[str, N]):
         return self._items[key]
 
     def _become(self, items: Mapping[str, N]) -> None:
-        """Hold these: what stands at its key already stays, others come, the rest goes."""
+        """Hold exactly these items. An item that has its key already stays."""
         for key in items:
             if type(key) is not str or not key or "." in key:
                 raise ComponentError(f"{key!r} cannot be a key of a Dict: it becomes a name, a string without dots")
@@ -180,7 +180,7 @@ export("lightwork.structures", Dict, List)
 
 
 def holds_nodes(value: Any) -> bool:
-    """Whether a value is a component, a structure, or a list, tuple or dict in which there is one at any depth."""
+    """Return whether a value is a component or a structure, or a list, tuple or dict with one at any depth."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, (list, tuple)):
@@ -189,10 +189,10 @@ def holds_nodes(value: Any) -> bool:
 
 
 def as_node(value: Any) -> Node:
-    """The component or structure that a value for which `holds_nodes` is true becomes in the tree.
+    """Return the node for a value for which `holds_nodes` is true: the value itself, or a structure made of it.
 
     Raises:
-        ComponentError: It holds components and other things, or one that has a place, or one twice.
+        ComponentError: The value mixes components and data, or has a component that has a place, or one twice.
     """
     if isinstance(value, Node):
         return value
@@ -200,7 +200,7 @@ def as_node(value: Any) -> Node:
 
 
 def refill(structure: Node, value: Any) -> bool:
-    """Make a structure hold what a plain container of its kind holds; False where they are not of one kind."""
+    """Fill a structure with the items of a plain container of its kind. Return False if the kinds differ."""
     if isinstance(structure, List) and isinstance(value, (list, tuple)):
         structure._become(value)
         return True
@@ -211,16 +211,16 @@ def refill(structure: Node, value: Any) -> bool:
 
 
 def nodes_of(items: Iterable[Any], parent: Node, what: str, held: Sequence[Any] = ()) -> list[Node]:
-    """The nodes for the items of a structure, all checked before any is attached.
+    """Return the nodes for the items of a structure. All items are checked before any is attached.
 
     Args:
-        items: Components, structures, or lists and dicts of such.
-        parent: The structure; what it holds already is fine.
-        what: The structure in a message.
-        held: Components that must not be among them.
+        items: Components, structures, or lists and dicts of them.
+        parent: The structure. Items that it holds already are accepted.
+        what: Name of the structure for a message.
+        held: Components that must not be among the items.
 
     Raises:
-        ComponentError: One is no component, is there twice, or has another place.
+        ComponentError: An item is not a component, is there twice, or has another place.
     """
     found = list(items)
     seen = {id(one) for one in held}
@@ -234,10 +234,10 @@ def nodes_of(items: Iterable[Any], parent: Node, what: str, held: Sequence[Any] 
 
 
 def leaves(items: Iterable[Any], what: str) -> Iterator[Node]:
-    """Every node in plain containers of any depth.
+    """Yield every node in plain containers of any depth.
 
     Raises:
-        ComponentError: There is something else in them.
+        ComponentError: They contain something else.
     """
     for item in items:
         if isinstance(item, Node):
@@ -252,10 +252,10 @@ def leaves(items: Iterable[Any], what: str) -> Iterator[Node]:
 
 
 def find(root: Node, name: str) -> Component:
-    """The component of that name below `root`.
+    """Return the component of that name below `root`.
 
     Raises:
-        KeyError: There is none; the message lists near ones.
+        KeyError: It is not found; the message lists similar names.
     """
     known = {node.name: node for node in root._walk() if isinstance(node, Component)}
     try:

@@ -43,7 +43,7 @@ class _PlainRun(Protocol[P, T_co]):
 
 
 class _Run:
-    """Stands in a work class in place of its ``run``: a work that an app drives queues a call instead."""
+    """Replaces ``run`` in a work class: a work that an app drives queues a call instead."""
 
     def __init__(self, run: Callable[..., Any]) -> None:
         self.run = run
@@ -62,31 +62,31 @@ class _Run:
 
 
 class Work(WorkProperties):
-    """A job that runs in a process of its own.
+    """A job that runs in a separate process.
 
-    Subclass it and define ``run``, ``async def`` or plain. Public attributes set in ``__init__`` are the
-    state: while the work runs every change of it, in place or by assignment, streams to the flow. A work
-    that no app drives runs in place: ``await Train(0.1).run(3)``.
+    Subclass it and define ``run``, ``async def`` or plain. Public attributes set in ``__init__`` are the state. While
+    the work runs, every change of the state, in place or by assignment, streams to the flow. A work that no app drives
+    runs in place: ``await Train(0.1).run(3)``.
 
     Args:
-        parallel: Whether the flow goes on while a call runs: ``await work.run(...)`` then gives the `Call`.
-        cache_calls: Whether a call that has succeeded is answered with its value instead of run again.
-        raise_exception: Whether a failed call raises in the flow; else it gives None and `status` tells.
-        host: Where the work's own service binds.
-        port: Where it binds; None picks a free one when `port` is read inside ``run``.
-        local_build_config: What the work needs installed on this machine.
-        cloud_build_config: What it needs installed elsewhere.
-        cloud_compute: What machine it wants.
-        run_once: Deprecated: `cache_calls`.
-        start_with_flow: Whether it is started when the app starts, where it is made in ``__init__``.
-        runtime: Name of a runtime or of a profile of the configuration, None for what the configuration says.
-        timeout: Seconds that one run may take, None for no limit.
+        parallel: Whether the flow continues while a call runs: ``await work.run(...)`` then returns the `Call`.
+        cache_calls: Whether a call that has succeeded before returns the kept value instead of running again.
+        raise_exception: Whether a failed call raises in the flow. Otherwise it returns None; see `status`.
+        host: Address that the work's own service binds.
+        port: Port that the service binds. None picks a free one when `port` is read inside ``run``.
+        local_build_config: What to install for the work on this machine.
+        cloud_build_config: What to install for the work on other machines.
+        cloud_compute: The machine that the work needs.
+        run_once: Deprecated name of `cache_calls`.
+        start_with_flow: Whether the work starts when the app starts, if the flow's ``__init__`` makes it.
+        runtime: Name of a runtime, or of a profile of the configuration. None leaves it to the configuration.
+        timeout: Seconds that one run may take; None for no limit.
         retries: How often a failed call is tried again.
-        retry_delay: Seconds before the first retry; doubled each time, with a jitter.
+        retry_delay: Seconds before the first retry. Doubled each time, with a jitter.
         concurrency: How many calls an ``async def run`` serves at once.
 
     Raises:
-        ComponentError: There is no ``run``, or an argument does not fit.
+        ComponentError: ``run`` is missing, or an argument is invalid.
     """
 
     _group = "works"
@@ -141,7 +141,7 @@ class Work(WorkProperties):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        run = inspect.getattr_static(cls, "run")  # its own, or that of a mixin
+        run = inspect.getattr_static(cls, "run")  # defined here or in a mixin
         if inspect.isfunction(run) and run is not Work.run:
             cls.run = _Run(run)  # type: ignore[method-assign, assignment]
 
@@ -184,11 +184,11 @@ class Work(WorkProperties):
             raise _component_inside(value, f"{type(self).__name__}.{name}")
         super()._assign(name, value)
 
-    if not TYPE_CHECKING:  # a type checker would take any attribute
+    if not TYPE_CHECKING:  # otherwise a type checker accepts any attribute
         __setattr__ = _assign
 
     def _refuse_private_components(self) -> None:
-        """What is in the state was checked when it was set; private containers are looked at once."""
+        """Refuse components in private containers, once. The state was checked when it was set."""
         for name, value in self.__dict__.items():
             if name not in _OWN and isinstance(value, (list, tuple, dict)) and holds_nodes(value):
                 raise _component_inside(next(leaves([value], name)), f"{type(self).__name__}.{name}")
@@ -201,7 +201,7 @@ class Work(WorkProperties):
     def _signature(self) -> RunSignature:
         return RunSignature.of(type(self).run, type(self).__name__)
 
-    # --- what users override --------------------------------------------------------------------
+    # --- methods to override --------------------------------------------------------------------
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Override: the job. Calling it on a work that an app drives queues a `Call`.
@@ -209,11 +209,11 @@ class Work(WorkProperties):
         A type checker sees `run` as the class defines it: what it returns in place. In an app `await` of a plain run
         returns the result too, and `await` of a parallel work's run the `Call`; `submit` is typed in all cases.
 
-        Its arguments and its return value are plain data, anything that msgspec encodes.
+        Its arguments and its return value are plain data: anything that msgspec encodes.
 
         Raises:
-            ArgumentsError: The arguments do not fit the signature or the annotations; nothing was sent.
-            PlatformError: The runtime cannot provide what the work asks for.
+            ArgumentsError: The arguments do not fit the signature or the annotations. Nothing was sent.
+            PlatformError: The runtime cannot provide what the work requires.
         """
         raise NotImplementedError
 
@@ -221,35 +221,35 @@ class Work(WorkProperties):
         """Override (plain or ``async def``): called in the worker before the first call."""
 
     def on_exception(self, exception: BaseException) -> Any:
-        """Override (plain or ``async def``): called in the worker with what ``run`` raised.
+        """Override (plain or ``async def``): called in the worker with the exception that ``run`` raised.
 
-        The default raises it again. Returning swallows it: the call then gives None.
+        The default raises it again. If it returns, the exception is swallowed and the call returns None.
         """
         raise exception
 
     def on_exit(self) -> Any:
-        """Override (plain or ``async def``): called in the worker when it ends in order, on SIGTERM too.
+        """Override (plain or ``async def``): called in the worker when it ends gracefully, also on SIGTERM.
 
-        Not called where the process is killed.
+        It is not called if the process is killed.
         """
 
     def apply_flow_delta(self, delta: FlowDelta) -> Any:
-        """Override (plain or ``async def``) to say what becomes of a change that the flow makes while the work runs.
+        """Override (plain or ``async def``): apply or refuse a change that the flow makes while the work runs.
 
-        The default takes assignments to existing attributes and edits inside of them, unless the work
-        has changed the same place in the meantime. What it makes of the delta streams back.
+        The default accepts assignments to existing attributes and edits inside them, unless the work has changed the
+        same place meanwhile. The resulting changes of the state stream back to the flow.
 
         Raises:
-            ProposalRefused: Raise it (or anything) to refuse; it arrives in the flow.
+            ProposalRefused: Raise it, or any exception, to refuse. It arrives in the flow.
         """
         delta.decide(self)
 
     def configure_layout(self) -> Any:
-        """Override to give the work a user interface; the default is its `url`.
+        """Override to give the work a user interface. Default: its `url`.
 
-        Return None (it has none at the moment), a URL, a `lightwork.frontend.Frontend`, or a list of tabs
-        ``dict(name=..., content=url)``. Asked when the app starts and again after each pass in which something has
-        changed, so a URL may depend on the state; a Frontend is given the first time.
+        Return None (no user interface at the moment), a URL, a `lightwork.frontend.Frontend`, or a list of tabs
+        ``dict(name=..., content=url)``. It is called when the app starts, and again after each pass in which something
+        changed, so a URL may depend on the state. A Frontend must be returned by the first call.
         """
         return self.url or None
 
@@ -262,38 +262,38 @@ class Work(WorkProperties):
     def submit(self: _PlainRun[P, T_co], *args: P.args, **kwargs: P.kwargs) -> Call[T_co]: ...
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
-        """Queue a call, whatever `parallel` says; takes what ``run`` takes.
+        """Queue a call and return it, whatever `parallel` is. The arguments are those of ``run``.
 
         Raises:
-            ArgumentsError: As ``run`` does.
+            ArgumentsError: The arguments do not fit the signature or the annotations. Nothing was sent.
             UsageError: No running app drives this work.
         """
         return self._driven("submit").submit(self, args, kwargs)
 
     def start(self) -> Operation:
-        """Start the work's process ahead of its first call. Await it to wait until the work is up.
+        """Start the work's process before its first call. Await it to wait until the work is up.
 
-        Started already: nothing happens.
+        Nothing happens if the work is started already.
         """
         return self._driven("start").start(self)
 
     def stop(self) -> Operation:
-        """End the work: calls that wait or run end as ``stopped``. Await it to wait until all is gone.
+        """End the work: calls that wait or run end as ``stopped``. Await it to wait until the process is gone.
 
-        It can be started, or called, again. Stopped already: nothing happens. Only a flow, or a service
-        that embeds the app, can call this: a work cannot stop itself, it returns.
+        The work can be started or called again. Nothing happens if it is stopped already. Only a flow, or a service
+        that embeds the app, can call this. A work ends itself by returning from ``run``.
         """
         return self._driven("stop").stop(self, delete=False)
 
     def delete(self) -> Operation:
-        """Like `stop`, and gives back what the runtime made for the work: a machine, a container, files."""
+        """Like `stop`; also release what the runtime made for the work: a machine, a container, files."""
         return self._driven("delete").stop(self, delete=True)
 
     def wait_confirmed(self) -> Operation:
-        """Await it to wait until the work has answered every change that the flow made to its state.
+        """Return an operation to await until the work has answered every change that the flow made to its state.
 
         Raises:
-            ProposalRefused: When awaited, where the work refused one of them since the last time.
+            ProposalRefused: When awaited: the work has refused a change since the last time.
         """
         return self._driven("wait_confirmed").wait_confirmed(self)
 
@@ -301,7 +301,7 @@ class Work(WorkProperties):
         if self._driver is None:
             raise UsageError(
                 f"{what}() of {self._label()} needs a running app around the flow that holds it; "
-                "inside of its own run a work ends by returning"
+                "inside its own run a work ends by returning"
             )
         return self._driver
 
@@ -309,7 +309,7 @@ class Work(WorkProperties):
 
     @property
     def state(self) -> dict[str, Any]:
-        """A plain copy: ``vars`` (the attributes), ``calls`` (the latest statuses by hash), ``changes``."""
+        """A plain copy of the state: ``vars`` (attributes), ``calls`` (latest statuses by hash), ``changes``."""
         record = self._status_history
         return {
             "vars": self._state.snapshot(),
@@ -321,19 +321,19 @@ class Work(WorkProperties):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take back the ``vars`` of `state`."""
+        """Set the attributes in the ``vars`` of `state`. Ignore those that the work lacks."""
         load(self, state, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """A plain copy of the state, which `load_state_dict` takes back."""
+        """Return a plain copy of the state, for `load_state_dict`."""
         return {"vars": self._state.snapshot()}
 
     def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
-        """Take a `state_dict` back.
+        """Set the state from a `state_dict`.
 
         Raises:
-            StateError: It has attributes that the work has not, or the other way round, and `strict` is set; or a
-                value that the state cannot hold. Nothing was changed then.
+            StateError: `strict` is set and the attributes of `state` and of the work differ; or the state cannot hold
+                a value. Nothing was changed.
         """
         load(self, state, strict=strict)
 

@@ -1,4 +1,4 @@
-"""What can be read of a work: its statuses, how it was made, where it answers."""
+"""The properties of a work: its statuses, its options, its addresses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["WorkProperties"]
 
 
 class WorkProperties(Component):
-    """The properties of `lightwork.components.work.Work`, which is the class to use."""
+    """The properties of `Work`. Use that class."""
 
     _status_history: StatusHistory
 
-    # --- what is known of it --------------------------------------------------------------------
+    # --- status ---------------------------------------------------------------------------------
 
     @property
     def status(self) -> WorkStatus:
@@ -28,7 +28,7 @@ class WorkProperties(Component):
 
     @property
     def statuses(self) -> list[WorkStatus]:
-        """The latest statuses in order, as many as the configuration's ``statuses_kept``."""
+        """The latest statuses in order; their number is the configuration's ``statuses_kept``."""
         return list(self._status_history.statuses)
 
     @property
@@ -53,7 +53,7 @@ class WorkProperties(Component):
 
     @property
     def has_timeout(self) -> bool:
-        """Whether its latest status is a timeout: of a run, or of the machine that it waited for."""
+        """Whether its latest status is a timeout, of a run or of the wait for a machine."""
         return self.status.reason is Reason.TIMEOUT
 
     @property
@@ -68,19 +68,19 @@ class WorkProperties(Component):
 
     @property
     def num_successes(self) -> int:
-        """How many calls have succeeded."""
+        """The number of calls that have succeeded."""
         return self._status_history.num_successes
 
     @property
     def num_timeouts(self) -> int:
-        """How many timeouts there were since the latest success."""
+        """The number of timeouts since the latest success."""
         return self._status_history.num_timeouts
 
     def _aggregate_status_timeout(self, statuses: Sequence[WorkStatus]) -> WorkStatus:
-        """The timeouts after the latest success as one status: the first request's time, and their count."""
+        """Return the timeouts after the latest success as one status: the first request's time, and their count."""
         return aggregate_timeouts(statuses)
 
-    # --- how it was made ------------------------------------------------------------------------
+    # --- options and addresses ------------------------------------------------------------------
 
     _parallel: bool
     _cache_calls: bool
@@ -104,17 +104,17 @@ class WorkProperties(Component):
 
     @property
     def parallel(self) -> bool:
-        """Whether the flow goes on while a call of this work runs."""
+        """Whether the flow continues while a call of this work runs."""
         return self._parallel
 
     @property
     def cache_calls(self) -> bool:
-        """Whether a call that has succeeded is answered with its value instead of run again."""
+        """Whether a call that has succeeded before returns the kept value instead of running again."""
         return self._cache_calls
 
     @property
     def local_build_config(self) -> BuildConfig:
-        """What the work needs installed on this machine."""
+        """What to install for the work on this machine."""
         return self._local_build_config
 
     @local_build_config.setter
@@ -123,7 +123,7 @@ class WorkProperties(Component):
 
     @property
     def cloud_build_config(self) -> BuildConfig:
-        """What it needs installed elsewhere."""
+        """What to install for the work on other machines."""
         return self._cloud_build_config
 
     @cloud_build_config.setter
@@ -132,7 +132,7 @@ class WorkProperties(Component):
 
     @property
     def cloud_compute(self) -> CloudCompute:
-        """What machine it wants."""
+        """The machine that the work needs."""
         return self._cloud_compute
 
     @cloud_compute.setter
@@ -141,7 +141,7 @@ class WorkProperties(Component):
 
     @property
     def display_name(self) -> str:
-        """What people see; the name in the tree where none was set. Set it before the first call."""
+        """The name that people see; by default the name in the tree. Set it before the first call."""
         return self._display_name or self.name
 
     @display_name.setter
@@ -152,7 +152,7 @@ class WorkProperties(Component):
 
     @property
     def lightningignore(self) -> tuple[str, ...]:
-        """Patterns of files that are not sent along with the code, as in ``.lightningignore``."""
+        """Patterns of files that are not sent with the code, as in ``.lightningignore``."""
         return self._lightningignore
 
     @lightningignore.setter
@@ -163,12 +163,12 @@ class WorkProperties(Component):
 
     @property
     def host(self) -> str:
-        """Where the work's own service binds."""
+        """The address that the work's own service binds."""
         return self._host
 
     @property
     def port(self) -> int | None:
-        """Where it binds. Read inside ``run`` it is never None: a free port of that machine is picked and kept."""
+        """The port of the service. Inside ``run`` it is never None: the first read picks a free port and keeps it."""
         if self._port is None and self._driver is None and self._parent is None and self.__dict__["_is_built"]:
             from lightwork.components.ports import assigned_service, reserve_port
 
@@ -177,15 +177,15 @@ class WorkProperties(Component):
 
     @property
     def url(self) -> str:
-        """Where the work's service answers; empty until it does."""
+        """The URL of the work's service; empty until the service answers."""
         return self._url
 
     @property
     def internal_ip(self) -> str:
-        """The address at which other works reach it; empty until it is up."""
+        """The address at which other works reach the work; empty until it is up."""
         return self._internal_ip
 
     @property
     def public_ip(self) -> str:
-        """The address at which the internet reaches it; empty where there is none."""
+        """The address at which the internet reaches the work; empty if it has none."""
         return self._public_ip

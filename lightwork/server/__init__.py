@@ -39,7 +39,7 @@ def asgi_app(app: Mountable) -> AsgiFace:
     return AsgiFace(app._mount())
 
 
-if not TYPE_CHECKING:  # a type checker would take any misspelt name from it
+if not TYPE_CHECKING:  # otherwise a type checker accepts any misspelt name
 
     def __getattr__(name: str) -> Any:
         # Imported late: a program that needs only the types must not load the engine.

@@ -213,8 +213,8 @@ def test_stop_is_the_end_of_a_firing() -> None:
 
 
 async def test_wrong_pattern_fails_the_app() -> None:
-    """An invalid pattern fails the app with an error that names it."""
-    with pytest.raises(ScheduleError, match="'every hour' is no schedule"):
+    """Text that is no pattern fails the app with an error that names it."""
+    with pytest.raises(ScheduleError, match="invalid cron pattern 'every hour'"):
         await app_of(Async(pattern="every hour")).run()
 
 

@@ -1,4 +1,4 @@
-"""Cron patterns: what is one, and when it fires, on days on which the clock is changed too."""
+"""Cron patterns: which are valid, and when they fire, also on days on which the clock is changed."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def faces(text: str, start: datetime, count: int) -> list[str]:
     ],
 )
 def test_next_after(text: str, expected: str) -> None:
-    """A pattern of five fields, of six, or a name fires next when it says."""
+    """A pattern of five fields, a pattern of six and a named pattern fire at their next matching time."""
     start = datetime(2026, 5, 6, 7, 8, 9, 500_000, UTC)
     assert f"{Cron.parse(text).next_after(start, UTC):%Y-%m-%d %H:%M:%S}" == expected
 
 
 def test_next_is_later_than_the_moment() -> None:
-    """A firing at the moment itself is not the next one."""
+    """The next firing is later than the given moment, even if the pattern matches that moment."""
     start = datetime(2026, 5, 6, 8, tzinfo=UTC)
     assert Cron.parse("hourly").next_after(start, UTC) == start + timedelta(hours=1)
 
@@ -62,14 +62,14 @@ def test_next_is_later_than_the_moment() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("61 * * * *", "its minute is '61', and may be 0 to 59"),
-        ("* 24 * * *", "its hour is '24', and may be 0 to 23"),
-        ("* * 32 * *", "its day-of-month is '32'"),
-        ("* * * foo *", "its month is 'foo', and may be 1 to 12 or jan to dec"),
-        ("* * * * fry", "its day-of-week is 'fry'"),
-        ("75 * * * * *", "its second is '75'"),
-        ("*/0 * * * *", "its minute is '*/0'"),
-        ("5-1 * * * *", "its minute is '5-1'"),
+        ("61 * * * *", "minute must be 0 to 59, got '61'"),
+        ("* 24 * * *", "hour must be 0 to 23, got '24'"),
+        ("* * 32 * *", "day-of-month must be 1 to 31, L for the last day or LW for the last weekday, got '32'"),
+        ("* * * foo *", "month must be 1 to 12 or jan to dec, got 'foo'"),
+        ("* * * * fry", "day-of-week must be 0 (Sunday) to 7 or sun to sat, got 'fry'"),
+        ("75 * * * * *", "second must be 0 to 59, got '75'"),
+        ("*/0 * * * *", "minute must be 0 to 59, got '*/0'"),
+        ("5-1 * * * *", "minute must be 0 to 59, got '5-1'"),
         ("* * *", "it has 3 fields"),
         ("", "it has 0 fields"),
         ("hourley", "did you mean 'hourly'?"),
@@ -77,7 +77,7 @@ def test_next_is_later_than_the_moment() -> None:
     ],
 )
 def test_text_that_is_no_pattern(text: str, part: str) -> None:
-    """Text that is no pattern is refused with the text, the field at fault and an example."""
+    """The error for an invalid pattern names the text and the invalid field, and gives an example."""
     with pytest.raises(ScheduleError) as caught:
         Cron.parse(text)
     message = str(caught.value)
@@ -89,13 +89,13 @@ def test_text_that_is_no_pattern(text: str, part: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 5, timedelta(hours=1)])
 def test_what_is_no_text(value: object) -> None:
-    """A pattern that is no string is refused with its type."""
-    with pytest.raises(ScheduleError, match=f"is no schedule but a {type(value).__name__}"):
+    """The error for a pattern that is not a string names its type."""
+    with pytest.raises(ScheduleError, match=f"a cron pattern must be a string, got .*, a {type(value).__name__}"):
         Cron.parse(value)  # type: ignore[arg-type]
 
 
 def test_skipped_time_fires_once() -> None:
-    """A time that the clock skips fires once, when the skip is over, and at its own time again the day after."""
+    """A time that the clock skips fires once, when the skip ends, and at its own time again on the next day."""
     start = datetime(2026, 3, 28, 12, tzinfo=BERLIN)
     assert faces("30 2 * * *", start, 2) == ["29 03:00 +0200", "30 02:30 +0200"]
 
@@ -113,7 +113,7 @@ def test_repeated_time_fires_once() -> None:
 
 
 def test_asked_in_the_second_of_two_equal_hours() -> None:
-    """Asked in the second of two equal hours, what fired in the first is over."""
+    """In the second of two equal hours, a time that fired in the first hour does not fire again."""
     start = datetime(2026, 10, 25, 2, 10, tzinfo=BERLIN, fold=1)
     assert faces("30 2 * * *", start, 1) == ["26 02:30 +0100"]
 
@@ -134,7 +134,7 @@ def test_every_hour_is_about_elapsed_time(text: str) -> None:
 
 
 def test_hour_skipped_at_midnight() -> None:
-    """A zone that skips midnight itself fires when the skip is over."""
+    """In a zone whose clock skips midnight, a pattern for midnight fires when the skip ends."""
     start = datetime(2018, 11, 3, 12, tzinfo=ZoneInfo("America/Sao_Paulo"))
     assert faces("daily", start, 2) == ["04 01:00 -0200", "05 00:00 -0200"]
 
@@ -145,7 +145,7 @@ def test_hour_skipped_at_midnight() -> None:
     moment=st.datetimes(datetime(2024, 1, 1), datetime(2028, 1, 1)),
 )
 def test_next_is_the_first(text: str, tz: ZoneInfo, moment: datetime) -> None:
-    """Whatever the zone, the next firing is later, and no moment before it has another next one."""
+    """In any zone the next firing is later, and every moment before it has the same next firing."""
     start = moment.replace(tzinfo=UTC)
     following = Cron.parse(text).next_after(start, tz)
     assert following.astimezone(UTC) > start
@@ -155,7 +155,7 @@ def test_next_is_the_first(text: str, tz: ZoneInfo, moment: datetime) -> None:
 
 
 def test_no_drift() -> None:
-    """Counted one from the other for a year, firings stay where the pattern has them."""
+    """Firings that are computed one from the other for a year stay at the times of the pattern."""
     found = firings("30 4 * * *", datetime(2026, 1, 1, tzinfo=BERLIN), 365)
     assert {(one.hour, one.minute, one.second) for one in found} == {(4, 30, 0)}
     assert len({one.date() for one in found}) == 365

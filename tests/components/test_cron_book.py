@@ -1,4 +1,4 @@
-"""Which passes see a firing, and what happens when the clock is set: the book alone, at moments that are passed in."""
+"""Which passes see a firing, and what a changed clock does: the registry alone, at moments that are passed in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOUR = 3600.0
 
 
 class Story:
-    """A book with one hourly schedule that was first asked for at half past eleven."""
+    """A registry with one hourly schedule that was added at half past eleven."""
 
     def __init__(self, pattern: str = "hourly") -> None:
         self.schedule = Schedule(pattern, NOON - HOUR / 2)
@@ -22,7 +22,7 @@ class Story:
         self.book.add("a", self.schedule)
 
     def pass_at(self, now: float, *, is_complete: bool = True, asks: bool = True) -> bool:
-        """What a pass that begins then is told."""
+        """Return whether the schedule is true in a pass that begins then."""
         self.book.begin(now)
         answer = self.book.ask("a") if asks else False
         self.book.end(is_complete=is_complete)
@@ -35,19 +35,19 @@ def story() -> Story:
 
 
 def test_true_once_for_each_firing(story: Story) -> None:
-    """Passes before the time are told no, the first one after it yes, the next ones no until it comes again."""
+    """The schedule is false before its time, true in the first pass after it, and false until its next time."""
     moments = [NOON - 1, NOON, NOON + 1, NOON + HOUR - 1, NOON + HOUR, NOON + HOUR + 1]
     assert [story.pass_at(now) for now in moments] == [False, True, False, False, True, False]
 
 
 def test_true_until_a_pass_comes_to_its_end(story: Story) -> None:
-    """Pitfall 21: passes that are cut short are told yes until one comes to its end."""
+    """Pitfall 21: the schedule stays true in passes that are cut short, until one completes."""
     answers = [story.pass_at(NOON + second, is_complete=second == 3) for second in range(5)]
     assert answers == [True, True, True, True, False]
 
 
 def test_true_for_the_whole_pass(story: Story) -> None:
-    """A firing in the middle of a pass changes no answer in it; the next pass is told yes."""
+    """A firing in the middle of a pass changes nothing in that pass; it is true in the next pass."""
     story.book.begin(NOON - 1)
     assert story.book.ask("a") is False
     assert story.book.advance(NOON) is True
@@ -65,12 +65,12 @@ def test_pass_that_does_not_ask_leaves_it(story: Story) -> None:
 
 
 def test_missed_firings_are_one(story: Story) -> None:
-    """What was missed while no pass could begin is one firing."""
+    """Several firings that were missed while no pass could begin count as one."""
     assert [story.pass_at(NOON + hours * HOUR) for hours in (5.5, 5.6, 6.0)] == [True, False, True]
 
 
 def test_firing_while_one_is_dealt_with(story: Story) -> None:
-    """A firing that comes while the one before is still true, is true after it has been dealt with."""
+    """A firing while the previous one is still true becomes true after the previous one is handled."""
     assert story.pass_at(NOON, is_complete=False) is True
     assert story.pass_at(NOON + HOUR, is_complete=True) is True
     assert story.pass_at(NOON + HOUR + 1) is True
@@ -78,7 +78,7 @@ def test_firing_while_one_is_dealt_with(story: Story) -> None:
 
 
 def test_wake_at_is_the_earliest() -> None:
-    """One moment to wake at: that of the next firing of all schedules, none where there is none or all are due."""
+    """wake_at is the earliest next firing of all schedules; None without schedules, or if all are due."""
     story = Story()
     assert story.book.wake_at() == NOON
     story.book.add("b", Schedule("45 * * * *", NOON - HOUR / 2))
@@ -89,14 +89,14 @@ def test_wake_at_is_the_earliest() -> None:
 
 
 def test_clock_set_back_repeats_nothing(story: Story) -> None:
-    """A clock that is set back by an hour does not fire again for the hour that it shows again."""
+    """After the clock is set back by an hour, the repeated hour does not fire again."""
     assert story.pass_at(NOON + 1) is True
     assert [story.pass_at(NOON - 30 * 60), story.pass_at(NOON + 2)] == [False, False]
     assert story.pass_at(NOON + HOUR) is True
 
 
 def test_clock_that_was_far_ahead(story: Story) -> None:
-    """A clock that was years ahead and is set right goes on from the right time."""
+    """After a clock that was years ahead is corrected, schedules continue from the correct time."""
     future = NOON + 10 * 365 * 24 * HOUR
     assert story.pass_at(future) is True
     assert story.pass_at(NOON + 1) is False
@@ -105,13 +105,13 @@ def test_clock_that_was_far_ahead(story: Story) -> None:
 
 
 def test_clock_set_forward(story: Story) -> None:
-    """A clock that is set forward past several firings fires once."""
+    """After the clock is set forward past several firings, the schedule fires once."""
     assert story.book.advance(NOON + 3.5 * HOUR) is True
     assert [story.pass_at(NOON + 3.5 * HOUR), story.pass_at(NOON + 3.6 * HOUR)] == [True, False]
 
 
 def test_repeated_hour_of_daylight_saving() -> None:
-    """A daily schedule fires once on the day on which its time is shown twice."""
+    """A daily schedule fires once on a day on which the clock shows its time twice."""
     berlin = ZoneInfo("Europe/Berlin")
     schedule = Schedule("30 2 * * *", datetime(2026, 10, 24, 12, tzinfo=berlin).timestamp())
     book: ScheduleRegistry[str] = ScheduleRegistry(berlin)
@@ -126,7 +126,7 @@ def test_repeated_hour_of_daylight_saving() -> None:
 
 
 def test_restored_schedule_catches_up() -> None:
-    """A schedule that is restored after its time has passed fires at once; one that was cut short is still true."""
+    """A schedule that is restored after its time fires at once; one whose pass was cut short is still true."""
     book: ScheduleRegistry[str] = ScheduleRegistry(UTC)
     book.add("missed", Schedule("hourly", NOON - HOUR / 2))
     book.add("cut", Schedule("hourly", NOON + 1, last=NOON, is_open=True))
@@ -136,7 +136,7 @@ def test_restored_schedule_catches_up() -> None:
 
 
 def test_trigger_is_besides_the_pattern(story: Story) -> None:
-    """A schedule that is triggered fires, and at its own next time as well."""
+    """A triggered schedule fires now, and again at its next regular time."""
     story.book.trigger("a", NOON - 60)
     assert [story.pass_at(NOON - 59), story.pass_at(NOON - 58), story.pass_at(NOON)] == [True, False, True]
 
@@ -152,7 +152,7 @@ def test_view(story: Story) -> None:
 
 
 def test_dropped_schedule_wakes_nobody(story: Story) -> None:
-    """A schedule that is dropped in the middle of a pass is gone, and the pass ends as any."""
+    """A schedule can be dropped in the middle of a pass, and the pass ends normally."""
     story.book.begin(NOON)
     assert story.book.ask("a")
     story.book.drop(["a"])

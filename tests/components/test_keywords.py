@@ -43,7 +43,7 @@ OPEN = {
     "WorkRunExecutor.__call__": "arguments of run",
     "ProfileExecutor.__call__": "arguments of run",
 }
-"""The functions that take any keyword, and what becomes of it."""
+"""The functions that accept any keyword, and the meaning of the keywords."""
 
 
 class Plain(Work):
@@ -56,7 +56,7 @@ class Top(Flow):
 
 
 def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Each public function, constructor and method of the public modules, with a short name."""
+    """Yield each public function, constructor and method of the public modules, with a short name."""
     for module in map(importlib.import_module, PUBLIC):
         for name in module.__all__:
             thing = getattr(module, name)
@@ -70,7 +70,7 @@ def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def without_limits(hint: Any) -> Any:
-    """A type without the limits that msgspec checks, at any depth."""
+    """Return a type without the limits that msgspec checks, at any depth."""
     if get_origin(hint) is Annotated:
         return without_limits(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -81,7 +81,7 @@ def without_limits(hint: Any) -> Any:
 
 
 def test_no_function_swallows_a_keyword() -> None:
-    """No public function takes keywords that it does not know, but for those that check them elsewhere."""
+    """Only the functions in OPEN accept keywords that their signature does not name."""
     kinds = {name: inspect.signature(function).parameters.values() for name, function in functions()}
     found = {name for name, given in kinds.items() if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in given)}
     assert found == OPEN.keys()

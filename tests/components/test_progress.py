@@ -1,4 +1,4 @@
-"""How iterations resume, and that progress is part of a flow's state: no app involved."""
+"""Iterations resume, and their progress is part of a flow's state: without an app."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lightwork.errors import ScheduleError, StateError, UsageError
 
 
 class Cut(BaseException):
-    """Cuts a pass short, as a call that has not succeeded does."""
+    """Cuts a pass short, as an unfinished call does."""
 
 
 class Steps(Flow):
-    """Goes through some items; each pass is cut short at the first item that is not in `ready`."""
+    """Iterates over some items. Each pass is cut short at the first item that is not in `ready`."""
 
     def __init__(self, run_once: bool = True) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Steps(Flow):
             self.reach(item)
 
     def pass_with(self, *ready: Any) -> list[Any]:
-        """What one pass reaches if these are ready."""
+        """Return the items that one pass reaches if these are ready."""
         self._ready.update(ready)
         self._seen = []
         try:
@@ -55,7 +55,7 @@ class Nested(Steps):
 
 
 def test_resumes_at_its_item() -> None:
-    """A pass that was cut short resumes at the item that it stood at, and what is done is not done again."""
+    """The pass after one that was cut short resumes at its item; finished items are not repeated."""
     flow = Steps()
     assert flow.pass_with() == ["a", "cut"]
     assert flow.pass_with("a") == ["a", "b", "cut"]
@@ -64,7 +64,7 @@ def test_resumes_at_its_item() -> None:
 
 
 def test_run_once() -> None:
-    """When it is done there is nothing more to go through."""
+    """A finished iteration yields nothing more."""
     flow = Steps()
     assert flow.pass_with("a", "b", "c") == ["a", "b", "c"]
     assert flow.pass_with() == []
@@ -79,7 +79,7 @@ def test_run_again() -> None:
 
 
 def test_inner_starts_anew_for_each_outer_item() -> None:
-    """An inner iteration goes through its items for each item of the outer one, and both resume."""
+    """An inner iteration runs through its items for each outer item, and both resume."""
     flow = Nested()
     assert flow.pass_with("1a") == ["1a", "1b", "cut"]
     assert flow.pass_with("1b") == ["1b", "2a", "cut"]
@@ -88,14 +88,14 @@ def test_inner_starts_anew_for_each_outer_item() -> None:
 
 
 def test_done_inner_iterations_are_dropped() -> None:
-    """What is kept does not grow with the items that are done."""
+    """The saved progress does not grow with the number of finished items."""
     flow = Nested()
     flow.pass_with("1a", "1b", "2a", "2b")
     assert len(flow.state_dict()["calls"]["iterations"]) == 1
 
 
 def test_two_lines_are_two_iterations() -> None:
-    """Two lines of code go through their items separately, and so do two keys on one line."""
+    """Two lines of code have separate iterations, and so have two keys on one line."""
 
     class Two(Flow):
         def run(self) -> list[str]:
@@ -107,7 +107,7 @@ def test_two_lines_are_two_iterations() -> None:
 
 
 def test_break_stands_at_its_item() -> None:
-    """An iteration that is left with break stands at that item in the next pass."""
+    """After break the next pass resumes at the same item."""
 
     class Leaves(Flow):
         def run(self) -> int:
@@ -123,7 +123,7 @@ def test_break_stands_at_its_item() -> None:
 
 
 def test_restored_iteration_resumes() -> None:
-    """A flow that is restored from a state dict resumes where the other one stood; and as plain JSON data."""
+    """A flow that is restored from a state dict resumes at the same item, also after a trip through JSON."""
     flow = Steps()
     flow.pass_with("a")
     saved = msgspec.json.decode(msgspec.json.encode(flow.state_dict()))
@@ -134,7 +134,7 @@ def test_restored_iteration_resumes() -> None:
 
 
 def test_broken_progress_changes_nothing() -> None:
-    """A state whose calls are of another shape is an error that names the place, and nothing is taken."""
+    """A state with invalid calls is an error that names the place, and nothing is changed."""
     flow = Steps()
     flow.pass_with("a")
     saved = flow.state_dict()
@@ -146,13 +146,13 @@ def test_broken_progress_changes_nothing() -> None:
 
 
 def test_what_cannot_be_iterated() -> None:
-    """What cannot be iterated over is an error at the line that asks."""
+    """A value that cannot be iterated over is an error at the line that calls iterate."""
     with pytest.raises(UsageError, match="something to iterate over, not 5, a int"):
         Steps().iterate(5)  # type: ignore[arg-type]
 
 
 def test_iterate_takes_a_generator() -> None:
-    """Items may come from a generator; those that are done are passed over."""
+    """Items may come from a generator; finished items are skipped."""
 
     def items() -> Iterator[int]:
         yield from (1, 2, 3)
@@ -170,13 +170,13 @@ class Hourly(Flow):
 
 
 def test_schedule_without_an_app() -> None:
-    """A flow that no app drives can be run in a test: its schedules are not true."""
+    """A flow that no app drives can run in a test, and its schedules are false."""
     flow = Hourly()
     assert flow.run() is False
     assert flow.state_dict()["calls"] == {}
 
 
 def test_schedule_checks_its_pattern_without_an_app() -> None:
-    """Text that is no pattern is an error also where nothing would fire."""
-    with pytest.raises(ScheduleError, match="its minute is '99'"):
+    """An invalid pattern is an error also without an app, where no schedule fires."""
+    with pytest.raises(ScheduleError, match="minute must be 0 to 59, got '99'"):
         Hourly().schedule("99 * * * *")

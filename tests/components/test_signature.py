@@ -43,7 +43,7 @@ def of(run: Callable[..., Any]) -> RunSignature:
 
 
 def there(run: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What arrives in the worker."""
+    """Return the arguments that arrive in the worker."""
     return of(run).unbind(of(run).bind(args, kwargs)[0])
 
 
@@ -74,7 +74,7 @@ plain = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(ke
 
 
 def shuffled(value: Any) -> Any:
-    """An equal value whose dicts, inner ones too, were filled in another order."""
+    """Return an equal value whose dicts, also nested ones, were filled in another order."""
     if isinstance(value, dict):
         items = [(key, shuffled(inner)) for key, inner in value.items()]
         random.shuffle(items)
@@ -88,7 +88,7 @@ def shuffled(value: Any) -> Any:
 @unhurried
 @given(st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.text())
 def test_position_keyword_and_default_are_one_call(x: int, y: float, z: str) -> None:
-    """The bytes and the hash do not depend on how the arguments are written (pitfall 13)."""
+    """The bytes and the hash are the same for positional, keyword and default arguments (pitfall 13)."""
     signature = of(simple)
     assert signature.bind((x, y), {"z": z}) == signature.bind((), {"z": z, "y": y, "x": x})
     assert signature.bind((x,), {}) == signature.bind((x, 2.0), {"z": "z"}) == signature.bind((), {"y": 2, "x": x})
@@ -97,7 +97,7 @@ def test_position_keyword_and_default_are_one_call(x: int, y: float, z: str) -> 
 @unhurried
 @given(plain, plain)
 def test_plain_values_arrive_equal(x: Any, y: Any) -> None:
-    """What msgpack can say arrives as it was sent, dicts in their own order."""
+    """Every type of msgpack arrives unchanged, and dicts keep their order."""
     (there_x, there_y), kwargs = there(anything, x, y=y)
     assert (there_x, there_y, kwargs) == (x, y, {})
     assert msgspec.msgpack.encode(there_x) == msgspec.msgpack.encode(x)
@@ -106,19 +106,19 @@ def test_plain_values_arrive_equal(x: Any, y: Any) -> None:
 @unhurried
 @given(plain)
 def test_the_order_of_a_dict_does_not_change_the_hash(value: Any) -> None:
-    """Equal values have one hash, whatever order their dicts were filled in and whatever their keys are."""
+    """Equal values have one hash, for any order and any type of their dict keys."""
     assert hashed(anything, value) == hashed(anything, shuffled(value))
 
 
 @unhurried
 @given(plain, plain)
 def test_other_values_have_another_hash(one: Any, other: Any) -> None:
-    """Values that differ on the wire, with the order of dicts left aside, differ in their hash."""
+    """Values that differ on the wire, apart from the order of dicts, have different hashes."""
     assert (hashed(anything, one) == hashed(anything, other)) == (typed(one) == typed(other))
 
 
 def typed(value: Any) -> Any:
-    """The value with the type of each part, as 1, 1.0 and True are equal to Python and not on the wire."""
+    """Return the value with the type of each part: 1, 1.0 and True are equal in Python but not on the wire."""
     if isinstance(value, dict):
         return {(type(key), key): typed(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -129,14 +129,14 @@ def typed(value: Any) -> Any:
 @unhurried
 @given(st.sets(st.text() | st.integers(0, 9)))
 def test_the_order_of_a_set_does_not_change_the_hash(value: set[Any]) -> None:
-    """A set has one hash, however it was filled, even where its items cannot be sorted."""
+    """A set has one hash for any order of insertion, even if its items cannot be sorted."""
     items = list(value)
     items.reverse()
     assert hashed(anything, value) == hashed(anything, set(items)) == hashed(anything, frozenset(items))
 
 
 def test_the_hash_is_128_bits_and_the_same_everywhere() -> None:
-    """A hash can be written down: it depends on nothing of this process (pitfall 13)."""
+    """A hash is the same in every process (pitfall 13)."""
     assert hashed(simple, 1) == "d3bee9322d2e2174436adb039cf0d0a4"
 
 
@@ -145,7 +145,7 @@ def test_the_hash_is_128_bits_and_the_same_everywhere() -> None:
 def test_every_kind_of_parameter_arrives_where_it_belongs(
     a: int, b: int, rest: list[float], more: dict[str, int]
 ) -> None:
-    """Positional-only, star and keyword parameters are called in the worker as they were called here."""
+    """Positional-only, star and keyword parameters get the same arguments in the worker as in the call."""
     more = {f"k_{key}": value % 2**63 for key, value in more.items()}
     a, b = a % 2**63, b % 2**63
     args, kwargs = there(varied, a, b, *rest, **more)
@@ -154,12 +154,12 @@ def test_every_kind_of_parameter_arrives_where_it_belongs(
 
 
 def test_a_keyword_may_have_the_name_of_a_positional_only_parameter() -> None:
-    """`**more` takes a keyword of that name, as Python does."""
+    """`**more` accepts a keyword named `more`, as in Python."""
     assert there(varied, 1, b=2, a=4, c=5) == ((1, 2), {"c": 5, "a": 4})
 
 
 def test_nothing_is_a_call_too() -> None:
-    """A run without parameters takes no arguments, and says so."""
+    """A run without parameters refuses arguments with an error."""
 
     def run(self: Any) -> None: ...
 
@@ -190,7 +190,7 @@ def test_annotated_types_arrive_as_such() -> None:
 
 
 def test_a_dict_in_the_place_of_a_struct_is_converted() -> None:
-    """What fits the annotation is converted to it, and is the same call."""
+    """A value that fits the annotation is converted to it, and makes the same call."""
 
     def run(self: Any, p: Point) -> None: ...
 
@@ -198,14 +198,14 @@ def test_a_dict_in_the_place_of_a_struct_is_converted() -> None:
 
 
 def test_an_int_is_a_float_where_a_float_is_wanted() -> None:
-    """1 becomes 1.0 by annotation, and stays 1 without."""
+    """1 becomes 1.0 for a float annotation, and stays 1 without an annotation."""
     assert type(there(simple, 1, 5)[0][1]) is float
     assert type(there(anything, 5)[0][0]) is int
     assert hashed(anything, 1) != hashed(anything, 1.0)
 
 
 def test_annotations_that_cannot_be_used_mean_anything() -> None:
-    """A name that cannot be resolved, a foreign class, a union with one: such a parameter takes plain data."""
+    """A parameter accepts plain data if its annotation is unresolvable, a foreign class, or a union with one."""
 
     def run(self: Any, a: Unknown, b: np.ndarray[Any, Any], c: int | Path, d: list[Path], e: int) -> None: ...
 
@@ -232,7 +232,7 @@ def test_a_default_of_none_makes_the_annotation_optional() -> None:
 
 
 def test_a_default_that_is_not_of_its_type_is_taken_at_its_word() -> None:
-    """Where the default breaks the annotation, the annotation is not enforced."""
+    """An annotation that the default violates is not enforced."""
 
     def run(self: Any, x: int = "auto") -> None: ...  # type: ignore[assignment]
 
@@ -241,7 +241,7 @@ def test_a_default_that_is_not_of_its_type_is_taken_at_its_word() -> None:
 
 
 def test_a_default_that_cannot_be_sent_is_put_in_by_the_worker() -> None:
-    """A default that is no data does not break the calls that leave it out."""
+    """A default that cannot be encoded does not break calls without that argument."""
     sentinel = object()
 
     def run(self: Any, x: Any = sentinel, *, y: Any = len) -> None: ...
@@ -266,7 +266,7 @@ def test_a_default_that_cannot_be_sent_is_put_in_by_the_worker() -> None:
     ],
 )
 def test_arguments_that_do_not_fit_show_the_signature(args: Any, kwargs: Any, said: str) -> None:
-    """The message names the class, says what is wrong, and shows the signature without self."""
+    """The message names the class and the problem, and shows the signature without self."""
     message = refused(simple, *args, **kwargs)
     assert message.startswith("Train.run: ")
     assert said in message
@@ -274,7 +274,7 @@ def test_arguments_that_do_not_fit_show_the_signature(args: Any, kwargs: Any, sa
 
 
 def test_the_place_inside_an_argument_is_named() -> None:
-    """A bad item is named by the argument and its place in it, in star arguments too."""
+    """The error for an invalid item names the argument and the place in it, also in star arguments."""
 
     def run(self: Any, table: dict[str, list[int]]) -> None: ...
 
@@ -303,17 +303,17 @@ def endless() -> list[Any]:
     ],
 )
 def test_a_value_that_cannot_be_encoded_is_named(value: Any, said: str) -> None:
-    """The message names the argument, its type, and why it cannot be sent."""
+    """The message names the argument, its type, and the reason why it cannot be sent."""
     assert said in refused(anything, 1, value)
 
 
 def test_an_unencodable_value_is_named_where_a_type_is_wanted() -> None:
-    """An integer beyond 64 bits is refused for its size though the annotation is int."""
+    """An integer beyond 64 bits is refused because of its size, although the annotation is int."""
     assert "argument 'x' of type int cannot be sent to the work: it holds an integer" in refused(simple, 2**70)
 
 
 def test_data_of_another_signature_are_refused() -> None:
-    """A worker with other code says so and does not call run with the wrong arguments."""
+    """A worker with different code raises an error and does not call run with wrong arguments."""
     with pytest.raises(ArgumentsError, match=r"Train\.run\(x: int.* cannot take the arguments"):
         of(simple).unbind(msgspec.msgpack.encode([1]))
 
@@ -340,7 +340,7 @@ def test_a_run_that_cannot_be_called_is_refused() -> None:
 
 
 def test_a_result_has_the_annotated_type_where_it_fits() -> None:
-    """The return value arrives as annotated, and plain where it does not fit or there is none (pitfall 14)."""
+    """The return value arrives in the annotated type; plain if it does not fit or has no annotation (pitfall 14)."""
 
     def run(self: Any) -> Point: ...  # type: ignore[empty-body]
 
@@ -355,7 +355,7 @@ def test_a_result_has_the_annotated_type_where_it_fits() -> None:
 
 
 async def test_async_is_seen() -> None:
-    """A coroutine function is told from a plain one."""
+    """is_async is true for coroutine functions only."""
 
     async def run(self: Any) -> int:
         return 1
@@ -366,7 +366,7 @@ async def test_async_is_seen() -> None:
 
 
 def test_a_signature_is_worked_out_once_and_not_kept_for_ever() -> None:
-    """One function and owner have one signature, which does not keep the function alive."""
+    """A function and an owner have one signature, and the cache does not keep the function alive."""
 
     def run(self: Any) -> None: ...
 
@@ -379,7 +379,7 @@ def test_a_signature_is_worked_out_once_and_not_kept_for_ever() -> None:
 
 
 def test_a_default_that_cannot_be_encoded_is_put_in_by_the_worker() -> None:
-    """Also where every parameter may be given by position."""
+    """An unencodable default also works if every parameter is positional."""
     marker = object()
 
     def run(self: object, x: int, what: Any = marker) -> None: ...

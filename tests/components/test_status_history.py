@@ -1,4 +1,4 @@
-"""What is kept of the statuses of a work."""
+"""The statuses that are kept of a work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAGES = (Stage.PENDING, Stage.RUNNING, Stage.SUCCEEDED)
     kept=st.integers(1, 4),
 )
 def test_the_latest_calls_are_kept_in_their_order(added: Sequence[tuple[str, Stage, bool]], kept: int) -> None:
-    """By the call that had a status last, however often somebody looks; each with its latest status."""
+    """The calls with the latest statuses are kept, in the order of these statuses, however often they are read."""
     record = StatusHistory(kept)
     expected: dict[str, WorkStatus] = {}
     for number, (call_hash, stage, is_looked_at) in enumerate(added):
@@ -37,7 +37,7 @@ def test_the_latest_calls_are_kept_in_their_order(added: Sequence[tuple[str, Sta
 
 
 def test_a_record_that_nobody_looks_at_is_bounded() -> None:
-    """It never holds more than twice the calls that are kept, and one."""
+    """A history that is never read holds at most twice the kept number of calls plus one."""
     record = StatusHistory(10)
     most = 0
     for number in range(1000):

@@ -1,4 +1,4 @@
-"""Where components stand: names, containers, removal and reuse, and what is refused."""
+"""Components in the tree: names, containers, removal and reuse, and errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Root(Flow):
 
 
 def rooted(**children: Any) -> Any:
-    """A root in an app, so that its children have names."""
+    """Return a root in an app, so that its children have names."""
     return App(Root(**children), runtime="inprocess").root
 
 
@@ -64,7 +64,7 @@ def names(flow: Flow) -> list[str]:
 
 
 def test_names() -> None:
-    """A component's name is its way from the root; one without a root has none."""
+    """The name of a component is its path from the root; a component without a root has no name."""
     root = rooted(inner=Inner(), trials=[Job(), Job()], table={"a": Job(), "b": [Job()]})
     assert root.name == "root"
     assert root.inner.jobs[1].name == "root.inner.jobs.1"
@@ -75,7 +75,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("attached_first", [True, False])
 def test_containers_filled_before_or_after(attached_first: bool) -> None:
-    """Pitfall 15: nested containers get the same names whether they are filled before they are attached or after."""
+    """Pitfall 15: nested containers get the same names if they are filled before or after they are attached."""
     root = rooted()
     outer: Any = Dict()
     inner: Any = List()
@@ -104,7 +104,7 @@ def test_plain_lists_and_dicts_become_structures() -> None:
 
 
 def test_works_and_flows() -> None:
-    """works, named_works and flows list what is below, in the order it was set."""
+    """works, named_works and flows list the components below, in the order in which they were set."""
     root = rooted(first=Job(), inner=Inner(), trials=[Job(), Inner()])
     assert names(root) == [
         "root.first",
@@ -124,7 +124,7 @@ def test_works_and_flows() -> None:
 
 
 def test_ready() -> None:
-    """A flow is ready when its child flows are; overriding decides for itself."""
+    """A flow is ready when its child flows are ready; a subclass may override that."""
 
     class Late(Inner):
         is_up = False
@@ -143,7 +143,7 @@ def test_ready() -> None:
 
 
 def test_list_names_are_kept() -> None:
-    """A List names each item by a number of its own, which it keeps and no other gets, whatever the order."""
+    """A List names each item by a number that never changes and is never reused, in any order."""
     root = rooted(trials=[Job(0), Job(1), Job(2)])
     del root.trials[0]
     root.trials.insert(0, Job(3))
@@ -160,7 +160,7 @@ def test_list_names_are_kept() -> None:
 
 
 def test_filtered_list_is_assigned() -> None:
-    """Assigning a list of what is there already keeps those, with their names, and lets the rest go."""
+    """A new list that contains present items keeps them with their names, and removes the other items."""
     root = rooted(trials=[Job(n) for n in range(4)], table={"a": Job(), "b": Job()})
     trials, third = root.trials, root.trials[3]
     root.trials = [job for job in root.trials if job.n % 2]
@@ -188,14 +188,14 @@ def test_dict() -> None:
 
 @pytest.mark.parametrize("key", ["", "a.b", 1, None])
 def test_dict_keys(key: Any) -> None:
-    """A key that could be no name is refused."""
+    """A key that is not a valid name is refused."""
     with pytest.raises(ComponentError, match=r"cannot be a key of a Dict"):
         Dict({key: Job()})
 
 
 @pytest.mark.parametrize("bad", [[Job(), 1], {"a": Job(), "b": None}, [Job(), []], [[Job()], "x"]])
 def test_mixed_containers(bad: Any) -> None:
-    """A container of components and data is refused, and what was in it can be used elsewhere."""
+    """A container of components and data is refused, and its components can be used elsewhere."""
     root = Root()
     with pytest.raises(ComponentError, match=r"keep components and data in attributes of their own"):
         root.mixed = bad  # type: ignore[attr-defined]
@@ -205,7 +205,7 @@ def test_mixed_containers(bad: Any) -> None:
 
 
 def test_list_takes_components_only() -> None:
-    """A List or Dict refuses data, and stays as it was."""
+    """A List or Dict refuses data, and does not change."""
     trials: List[Any] = List([Job()])
     with pytest.raises(ComponentError, match=r"a List holds components, and 3 is a int"):
         trials.append(3)
@@ -218,7 +218,7 @@ def test_list_takes_components_only() -> None:
 
 
 def test_used_by_two_parents() -> None:
-    """A component has one place; a second one is refused with the first one's name, and changes nothing."""
+    """A component has one place. A second place is refused with the name of the first, and nothing changes."""
     root = rooted(job=Job(), inner=Inner())
     with pytest.raises(ComponentError, match=r"Job is used twice: it is root.job already, and cannot be 'job' of"):
         root.inner.job = root.job
@@ -232,7 +232,7 @@ def test_used_by_two_parents() -> None:
 
 
 def test_twice_in_one_container() -> None:
-    """One component twice in a container is refused."""
+    """A container with one component twice is refused."""
     job = Job()
     with pytest.raises(ComponentError, match=r"cannot be in a List twice: make a second instance"):
         Root(x=[[job], [job]])
@@ -242,10 +242,10 @@ def test_twice_in_one_container() -> None:
 
 
 def test_inside_of_itself() -> None:
-    """A flow cannot hold what holds it."""
+    """A flow cannot hold a component that contains the flow."""
     outer, inner = Root(), Root()
     outer.inner = inner
-    with pytest.raises(ComponentError, match=r"is inside of"):
+    with pytest.raises(ComponentError, match=r"is inside .* and cannot hold it"):
         inner.outer = outer  # type: ignore[attr-defined]
 
 
@@ -253,7 +253,7 @@ def test_inside_of_itself() -> None:
 
 
 def test_private_attribute() -> None:
-    """A private attribute may keep components that have a place, also in a list, and no others."""
+    """A private attribute may keep only components that have a place, also in a list."""
     root = Root(a=Job(), b=Job())
     root._best = root.a
     root._both = [root.a, root.b]
@@ -265,7 +265,7 @@ def test_private_attribute() -> None:
 
 
 def test_component_appended_to_data() -> None:
-    """A component put into a list or dict of data is refused, and the way out is named."""
+    """A component in a list or dict of data is refused, and the error names the way out."""
     root = Root(trials=[], table={})
     with pytest.raises(StateError, match=r"Root.trials\[0\]: a Job is a component.*lightwork.structures.List\(\)"):
         root.trials.append(Job())
@@ -275,7 +275,7 @@ def test_component_appended_to_data() -> None:
 
 
 def test_nothing_makes_way_for_a_component() -> None:
-    """None and empty containers may be followed by components, and those by None."""
+    """Components may replace None and empty containers, and None may replace components."""
     root = rooted(job=None, trials=[])
     root.job = Job()
     root.trials = [Job()]
@@ -289,7 +289,7 @@ def test_nothing_makes_way_for_a_component() -> None:
 
 
 def test_data_and_components_keep_their_names() -> None:
-    """Data does not become a component, and a component no data, unawares."""
+    """Data cannot replace a component, and a component cannot replace data."""
     root = Root(job=Job())
     with pytest.raises(StateError, match=r"data is data and cannot become a component"):
         root.data = Job()
@@ -301,7 +301,7 @@ def test_data_and_components_keep_their_names() -> None:
 
 
 def test_class_level_default_of_a_child() -> None:
-    """A class may announce a child with a default of None."""
+    """A class may declare a child with a class attribute of None."""
 
     class Announced(Root):
         job: Any = None
@@ -315,7 +315,7 @@ def test_class_level_default_of_a_child() -> None:
 
 
 def test_removed_and_used_again() -> None:
-    """What was removed, replaced or taken out of a container has no place, and can be given one again."""
+    """A component that was removed, replaced or taken out of a container has no place, and can get one again."""
     root = rooted(a=Job(), b=Job(), trials=[Job()], inner=Inner())
     a, b, trial, inner = root.a, root.b, root.trials[0], root.inner
     del root.a
@@ -335,7 +335,7 @@ def test_removed_and_used_again() -> None:
 
 
 def test_stop_needs_an_app() -> None:
-    """Stop and fail of a flow need a running app."""
+    """The methods stop and fail of a flow need a running app."""
     for method in (Root().stop, Root().fail):
         with pytest.raises(UsageError, match=r"needs a running app; make one with App\(Root\(\)\)"):
             method()
@@ -359,7 +359,7 @@ def tree() -> Any:
 
 
 def test_state_of_a_tree() -> None:
-    """The state of a flow has the groups of the reference, and that of everything below it."""
+    """The state of a flow has the groups of the reference, and contains the state of everything below it."""
     state = tree().state
     assert set(state) == {"vars", "calls", "flows", "works", "structures", "changes"}
     assert state["structures"]["trials"]["1"]["vars"]["n"] == 2
@@ -368,7 +368,7 @@ def test_state_of_a_tree() -> None:
 
 
 def test_state_dict_of_a_tree_is_taken_back() -> None:
-    """load_state_dict makes a tree of the same shape equal."""
+    """load_state_dict makes the state of a tree of the same shape equal."""
     one, other = tree(), tree()
     one.data, one.trials[1].n, one.inner.job.n = 7, 8, 9
     other.load_state_dict(one.state_dict())
@@ -379,7 +379,7 @@ def test_state_dict_of_a_tree_is_taken_back() -> None:
 
 
 def test_state_dict_of_another_tree() -> None:
-    """A state of another tree is refused with every key, and changes nothing; without strict what fits is taken."""
+    """A state of another tree is refused with every key, and changes nothing. Unless strict, what fits is loaded."""
     one, other = tree(), tree()
     one.data, one.trials[0].n = 7, 8
     state = one.state_dict()
@@ -396,7 +396,7 @@ def test_state_dict_of_another_tree() -> None:
 
 
 def test_bad_value_deep_in_a_state() -> None:
-    """One value that cannot be held keeps the whole state from being taken."""
+    """One value that the state cannot hold refuses the whole state."""
     root = tree()
     state = root.state_dict()
     state["vars"]["data"] = 5

@@ -1,4 +1,4 @@
-"""What a class of works, and a work that no app drives, does."""
+"""Classes of works, and works that no app drives."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ state status statuses url _run_executor_cls _aggregate_status_timeout _is_state_
 
 
 def test_constructor_is_the_reference_s() -> None:
-    """Work takes what the reference page says, in its order and with its defaults; the rest is keyword-only."""
+    """Work has the parameters of the reference page, in its order and with its defaults; the rest is keyword-only."""
     parameters = list(inspect.signature(Work).parameters.values())
     positional = [one for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     own = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -70,12 +70,12 @@ def test_old_names_are_the_same_classes() -> None:
     MEMBERS.split(),
 )
 def test_every_member_of_the_reference_is_there(member: str) -> None:
-    """Each member of the reference page can be read of a work outside any app."""
+    """Each member of the reference page exists on a work outside any app."""
     assert hasattr(Train(), member)
 
 
 def test_run_once_is_deprecated() -> None:
-    """run_once warns and stands for cache_calls."""
+    """run_once warns and sets cache_calls."""
 
     class Once(Plain):
         def __init__(self) -> None:
@@ -87,7 +87,7 @@ def test_run_once_is_deprecated() -> None:
 
 
 async def test_runs_in_place() -> None:
-    """A work that no app drives runs in place, async and plain, and its state changes with it."""
+    """A work that no app drives runs in place, async and plain, and its state changes."""
     train = Train(0.5)
     assert await train.run(3) == 1.5
     assert train.losses == [1.0, 0.5, 0.5, 0.5]
@@ -120,7 +120,7 @@ def test_port_in_place() -> None:
 
 @pytest.mark.parametrize("method", ["start", "stop", "delete", "wait_confirmed", "submit"])
 def test_needs_an_app(method: str) -> None:
-    """What only an app can do says so on a work that has none."""
+    """A method that needs an app raises an error on a work without one."""
     with pytest.raises(UsageError, match=rf"{method}\(\) of Plain needs a running app"):
         getattr(Plain(), method)(*([1] if method == "submit" else []))
 
@@ -129,7 +129,7 @@ def test_needs_an_app(method: str) -> None:
 
 
 def test_no_run() -> None:
-    """A work without a run is refused by name, with the way out."""
+    """A work without a run is refused; the error names the class and the way out."""
 
     class Empty(Work):
         pass
@@ -140,14 +140,14 @@ def test_no_run() -> None:
 
 @pytest.mark.parametrize("run", [1, None, staticmethod(lambda: 1), property(lambda self: 1)])
 def test_run_is_no_method(run: Any) -> None:
-    """A run that is no method is refused."""
+    """A run that is not a method is refused."""
     cls = type("Odd", (Work,), {"run": run})
     with pytest.raises(ComponentError, match=r"Odd.run is .*; it must be a method"):
         cls()
 
 
 def test_forgotten_super() -> None:
-    """An __init__ without super().__init__() is refused when it has ended, or where it first sets state."""
+    """An __init__ without super().__init__() is refused at its end, or where it first sets state."""
 
     class Forgets(Plain):
         def __init__(self) -> None:
@@ -171,7 +171,7 @@ def test_forgotten_super() -> None:
 
 
 def test_run_of_a_mixin() -> None:
-    """A run that a mixin brings is the work's run like its own."""
+    """A run from a mixin works like one of the class itself."""
 
     class Runs:
         async def run(self, x: int) -> int:
@@ -189,7 +189,7 @@ def test_run_of_a_mixin() -> None:
 
 
 def test_abstract_run() -> None:
-    """An abstract base of works cannot be made, and a class below it that has everything can."""
+    """An abstract base of works cannot be instantiated; a subclass that implements everything can."""
 
     class Base(Work, abc.ABC):
         @abc.abstractmethod
@@ -215,7 +215,7 @@ def test_abstract_run() -> None:
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
-    """An option out of its range is refused by name and value."""
+    """The error for an option out of range has its name and value."""
 
     class Optioned(Plain):
         def __init__(self) -> None:
@@ -229,19 +229,19 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_new_attribute() -> None:
-    """A public attribute that __init__ did not set is refused, with both ways out."""
+    """A public attribute that __init__ did not set is refused; the error names both ways out."""
     with pytest.raises(StateError, match=r"Train has no state attribute 'loss'.*self.loss = None.*self._loss"):
         Train().loss = 1  # type: ignore[attr-defined]
 
 
 def test_hasattr_is_not_surprised() -> None:
-    """Hasattr and getattr with a default see a missing attribute as missing."""
+    """Both hasattr and getattr with a default treat a missing attribute as missing."""
     assert not hasattr(Train(), "loss")
     assert getattr(Train(), "loss", 3) == 3
 
 
 def test_unencodable_value() -> None:
-    """A value that the state cannot hold is named by class, attribute, place and type, with the way out."""
+    """The error for a value that the state cannot hold names class, attribute, place, type and the way out."""
 
     class Odd:
         pass
@@ -255,7 +255,7 @@ def test_unencodable_value() -> None:
 
 
 def test_large_integer() -> None:
-    """An integer beyond 64 bits is refused, with the way out."""
+    """An integer beyond 64 bits is refused; the error names the way out."""
     with pytest.raises(StateError, match=r"Train.lr: an integer beyond 64 bits cannot be sent; keep it as text"):
         Train(2**64)
 
@@ -283,7 +283,7 @@ class Described(Plain):
 
 
 def test_property_with_setter() -> None:
-    """A property of the class works as in any class, and is no state."""
+    """A property of the class works as in any class, and is not part of the state."""
     work = Described()
     work.double = 10
     assert (work._half, work.double) == (5, 10)
@@ -291,7 +291,7 @@ def test_property_with_setter() -> None:
 
 
 def test_property_without_setter() -> None:
-    """A property without a setter is refused by name, the framework's own too."""
+    """Assignment to a property without a setter is refused by name, also for properties of the framework."""
     with pytest.raises(StateError, match=r"Described.fixed is a property without a setter"):
         Described().fixed = 2  # type: ignore[misc]
     with pytest.raises(StateError, match=r"Described.status is a property without a setter"):
@@ -299,7 +299,7 @@ def test_property_without_setter() -> None:
 
 
 def test_class_level_default() -> None:
-    """An attribute that only the class has can be read and is no state; one that __init__ sets is state."""
+    """A class attribute can be read and is not state; an attribute that __init__ sets is state."""
     work = Described()
     assert (work.size, work.kind) == (3, "instance")
     assert work.state_dict()["vars"]["kind"] == "instance"
@@ -327,7 +327,7 @@ def test_attribute_named_as_a_method() -> None:
 @pytest.mark.parametrize("attribute", ["x", "_x"])
 @pytest.mark.parametrize("wrap", [lambda one: one, lambda one: [one], lambda one: {"a": [one]}, lambda one: (one,)])
 def test_component_in_a_work(inner: type[Any], attribute: str, wrap: Any) -> None:
-    """A work cannot hold a component, under no name and in no container, and says what to do instead."""
+    """A work cannot hold a component under any name or in any container; the error says what to do instead."""
 
     class Outer(Plain):
         def __init__(self) -> None:
@@ -341,7 +341,7 @@ def test_component_in_a_work(inner: type[Any], attribute: str, wrap: Any) -> Non
 
 
 def test_component_in_a_work_later() -> None:
-    """Nor can it be given one later, by assignment or in place."""
+    """A work cannot get a component later either, by assignment or in place."""
     train = Train()
     with pytest.raises(ComponentError, match=r"Train.lr holds a Small"):
         train.lr = Small()  # type: ignore[assignment]
@@ -356,7 +356,7 @@ def test_component_in_a_work_later() -> None:
 
 
 def test_pickled() -> None:
-    """A pickled work has its private attributes and a copy of its state, and its state is tracked again."""
+    """An unpickled work has its private attributes and a copy of its state, and its state is tracked."""
     train = Train(0.3)
     copy = pickle.loads(pickle.dumps(train))
     assert (copy.lr, copy.losses, copy._secret) == (0.3, [1.0], object)
@@ -371,7 +371,7 @@ def test_pickled() -> None:
 
 
 def test_a_flow_is_not_pickled() -> None:
-    """A flow is sent nowhere."""
+    """A flow cannot be pickled."""
     with pytest.raises(UsageError, match=r"a flow is not sent anywhere"):
         pickle.dumps(Small())
 
@@ -391,7 +391,7 @@ def test_state_as_data() -> None:
 
 
 def test_state_taken_back() -> None:
-    """load_state_dict and set_state take back the attributes, and nothing that describes a worker."""
+    """load_state_dict and set_state set the attributes, except those that describe a worker."""
     train, other = Train(), Train(0.7)
     other._state.set("_url", "http://gone")
     train.load_state_dict(other.state_dict())
@@ -402,7 +402,7 @@ def test_state_taken_back() -> None:
 
 
 def test_state_that_does_not_fit() -> None:
-    """A state with other keys is refused with all of them, and changes nothing."""
+    """A state with different keys is refused, the error names all of them, and nothing changes."""
     train = Train()
     with pytest.raises(StateError, match=r"does not fit Train: it has loss, .*; it lacks losses"):
         train.load_state_dict({"vars": {"lr": 5, "loss": 1}})
@@ -413,7 +413,7 @@ def test_state_that_does_not_fit() -> None:
 
 @pytest.mark.parametrize("state", [{}, {"vars": None}, None, {"vars": {"lr": 2, "losses": object()}}])
 def test_state_that_is_none(state: Any) -> None:
-    """What is no state, or holds what no state can, is refused and changes nothing."""
+    """An invalid state, or one with a value that no state can hold, is refused, and nothing changes."""
     train = Train()
     with pytest.raises(StateError):
         train.load_state_dict(state, strict=False)
@@ -422,7 +422,7 @@ def test_state_that_is_none(state: Any) -> None:
 
 @pytest.mark.parametrize("name", ["_parent", "_key", "_driver", "_state", "_status_history", "_children"])
 def test_names_of_lightwork_s_own(name: str) -> None:
-    """A private name that lightwork itself uses is refused, and not silently taken over."""
+    """A private name that lightwork itself uses is refused."""
 
     class Careless(Work):
         def __init__(self) -> None:
@@ -431,5 +431,5 @@ def test_names_of_lightwork_s_own(name: str) -> None:
 
         def run(self) -> None: ...
 
-    with pytest.raises(StateError, match=rf"Careless\.{name} is lightwork's own"):
+    with pytest.raises(StateError, match=rf"Careless\.{name} is reserved by lightwork"):
         Careless()

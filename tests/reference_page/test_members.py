@@ -1,4 +1,4 @@
-"""Every member of the LightningWork page is there, as the page has it, and has its row in the documentation."""
+"""Every member of the LightningWork page exists as the page describes it, and has a row in the documentation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORIGINAL = PROJECT.parent / "shared" / "reference" / "lightning_work.txt"
 
 
 class Member(NamedTuple):
-    """One member, as the page has it."""
+    """One member of the page."""
 
     kind: str
     name: str
@@ -29,7 +29,7 @@ class Member(NamedTuple):
 
 
 def members() -> list[Member]:
-    """The members of the page."""
+    """Return the members of the page."""
     lines = [line for line in (HERE / "members.txt").read_text().splitlines() if line and not line.startswith("#")]
     found = []
     for line in lines:
@@ -40,7 +40,7 @@ def members() -> list[Member]:
 
 
 def rows() -> dict[str, list[str]]:
-    """The cells of the documentation's rows, by member; a parameter and a property may share a name."""
+    """Return the cells of the documentation's rows by member. A parameter and a property may share a name."""
     found: dict[str, list[str]] = {}
     for line in (PROJECT / "docs" / "lightning_work.md").read_text().splitlines():
         if match := re.match(r"\| `(\w+)` \|", line):
@@ -55,7 +55,7 @@ PARAMETERS = [name.split("=")[0].strip() for name in MEMBERS[0].signature.strip(
 
 
 def test_members_are_those_of_the_page() -> None:
-    """The list of members is the page's, where the page is at hand; it always has the page's 34 members."""
+    """The list has the page's 34 members, and equals the page if the page is available."""
     assert len(MEMBERS) == 34
     if ORIGINAL.exists():
         on_page = set(re.findall(r"^(?:property |static )?(\w+)[^\n]*\[source\]", ORIGINAL.read_text(), re.MULTILINE))
@@ -64,7 +64,7 @@ def test_members_are_those_of_the_page() -> None:
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
 def test_member_is_there(member: Member) -> None:
-    """Each member has an attribute of its name, kind and signature."""
+    """For each member there is an attribute of that name, kind and signature."""
     if member.kind == "class":
         assert LightningWork is Work
         given = str(inspect.signature(Work.__init__).replace(return_annotation=inspect.Signature.empty))
@@ -90,7 +90,7 @@ def test_alias_is_the_executor() -> None:
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *(member.name for member in MEMBERS[1:])])
 def test_member_has_a_row(name: str) -> None:
-    """Each parameter, method and property has a row, and the test that the row names exists."""
+    """Each parameter, method and property has a row, and the test named in the row exists."""
     cells = rows().get(name)
     assert cells, f"docs/lightning_work.md has no row for {name}"
     for shown in cells[2::3]:
@@ -101,14 +101,14 @@ def test_member_has_a_row(name: str) -> None:
 
 
 def test_parameter_and_property_of_one_name_have_a_row_each() -> None:
-    """What is a parameter and a property has a row as each."""
+    """A name that is both a parameter and a property has a row for each."""
     both = {member.name for member in MEMBERS if member.kind == "property"} & set(PARAMETERS)
     found = rows()
     assert {name for name in both if len(found[name]) != 6} == set()
 
 
 class Counter(Told):
-    """Waits to be let through, then counts."""
+    """Waits until `may_go` is set, then counts."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True, cache_calls=False)
@@ -148,7 +148,7 @@ class Root(Flow):
 
 
 def test_is_state_attribute_is_honoured() -> None:
-    """What _is_state_attribute refuses is a private attribute: any value, and not in the state."""
+    """An attribute that _is_state_attribute refuses is private: it takes any value and is not in the state."""
     work = Hidden()
     assert [name for name in work.state["vars"] if not name.startswith("_")] == ["kept"]
     assert Work._is_state_attribute("kept")
@@ -158,7 +158,7 @@ def test_is_state_attribute_is_honoured() -> None:
 
 
 def test_properties_say_what_was_given() -> None:
-    """The properties of the constructor's arguments give them back; build configurations may be set."""
+    """The properties return the constructor's arguments, and build configurations may be set."""
 
     class Given(Work):
         def run(self) -> None: ...
@@ -182,7 +182,7 @@ async def test_num_successes_counts(runtime: str) -> None:
 
 
 async def test_pending_then_running() -> None:
-    """A work whose call waits for it to come up is pending, and running while the call runs."""
+    """A work is pending while its call waits for the process, and running while the call runs."""
     work = Counter()
     work._start_with_flow = False
     async with App(Root(work), runtime="local") as app:
@@ -196,7 +196,7 @@ async def test_pending_then_running() -> None:
 
 
 async def test_display_name_is_set_before_the_run() -> None:
-    """display_name is the work's name until one is set, which is refused once the work is up."""
+    """display_name is by default the name in the tree. Setting it is refused once the work is up."""
     work = Counter()
     async with App(Root(work), runtime="inprocess"):
         assert work.display_name == "root.work"
@@ -206,7 +206,7 @@ async def test_display_name_is_set_before_the_run() -> None:
 
 
 async def test_delete_leaves_nothing() -> None:
-    """Delete ends the work and what the runtime made for it, and a later call starts it anew."""
+    """The method delete ends the work and releases what the runtime made for it; a later call starts the work again."""
     work = Counter()
     async with App(Root(work), runtime="local") as app:
         await work.start()
