@@ -1,7 +1,7 @@
-"""The life of a worker as its runtime sees it: launched, followed until it is over, ended, given back.
+"""The life of a worker as its runtime sees it: launched, followed to its end, stopped and released.
 
-A runtime is anybody's code, and a platform may be out of reach for a while. What it raises never decides over a
-worker: while the link lives the worker is kept, and the machine gives it up when the link has been gone too long.
+A runtime is anybody's code, and a platform may be out of reach for a while. An exception of a runtime never decides
+about a worker. While its link lives, the worker is kept. The machine gives it up when the link is gone for too long.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["Launcher"]
 _ENTRY = "lightwork.worker:main"
 
 _END_OF_LINK = 1.0
-"""Seconds to wait for the rest of a dead worker's frames, which its kernel has sent already."""
+"""Seconds to wait for the last frames of a dead worker, which its kernel has sent already."""
 
 _END_OF_OUTPUT = 5.0
-"""Seconds in which a runtime has to give more of a dead worker's output, as long as there is more."""
+"""Seconds in which a runtime must yield more of a dead worker's output, while there is more."""
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
-"""Seconds before a runtime that could not be asked is asked again; doubled from the first to the longest."""
+"""Seconds before a runtime that did not answer is asked again. The pause doubles from the first to the longest."""
 
 _log = get_logger("lightwork.engine")
 
@@ -47,7 +47,7 @@ class Launcher:
     """Starts and ends workers.
 
     Args:
-        core: Given what becomes of them, as events.
+        core: Takes what happens to workers, as events.
         entries: Every work and worker.
         output: Takes what workers print.
         queries: Takes replies to queries out of what workers print.
@@ -60,7 +60,7 @@ class Launcher:
         self._queries = queries
         self._address = ListenerAddress("", 0)
         self._fingerprint = b""
-        # Tasks of works must not look as if they belonged to the pass that happened to launch them.
+        # Tasks of works must not run in the context of the pass that launched them.
         self._context = contextvars.copy_context()
         self._group: asyncio.TaskGroup | None = None
         self._runtimes: Runtimes | None = None
@@ -69,26 +69,26 @@ class Launcher:
     def open(
         self, group: asyncio.TaskGroup, runtimes: Runtimes, address: ListenerAddress, fingerprint: bytes = b""
     ) -> None:
-        """From now on workers can be launched; their tasks go into `group`, and they dial `address`.
+        """Allow launches from now on. The tasks of workers go into `group`, and workers dial `address`.
 
-        `fingerprint` is that of the listener's certificate, empty where the link is plain.
+        `fingerprint` is the fingerprint of the listener's certificate, empty for a plain link.
         """
         self._group, self._runtimes, self._address, self._fingerprint = group, runtimes, address, fingerprint
 
     @property
     def address(self) -> Address:
-        """Where workers dial."""
+        """The address that workers dial."""
         return self._address
 
     # --- ending -----------------------------------------------------------------------------------
 
     async def wait_gone(self) -> None:
-        """Return when no worker is left, and everything was given back."""
+        """Return when no worker is left and everything was released."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
     async def give_up(self) -> None:
-        """Wait no longer for runtimes that do not end what they were told to end."""
+        """Stop waiting for runtimes that have not ended their workers."""
         names = [worker.name for worker in self._entries.workers.values()]
         _log.error("these works could not be ended, and may be left behind", works=names)
         for task in self._tasks:
@@ -96,7 +96,7 @@ class Launcher:
         await self.wait_gone()
 
     def end(self, worker: Worker, grace: float) -> None:
-        """End it through its runtime, also while it is launched; 0 forces at once."""
+        """End a worker through its runtime, or cancel its launch. A grace period of 0 forces the end at once."""
         if worker.ref is not None:
             self._start_task(self._end(worker, worker.ref, grace), f"lightwork end {worker.name}")
         else:
@@ -109,16 +109,17 @@ class Launcher:
         try:
             await worker.runtime.stop(ref, grace)
         except Exception as error:
-            # It ends itself when it finds the link closed, or refused.
+            # The worker ends itself when its link is closed or refused.
             _log.error("a worker could not be ended through its runtime", work=worker.name, error=str(error))
             worker.given_up.set()
 
     # --- launching --------------------------------------------------------------------------------
 
     def launch(self, entry: WorkEntry, attempt: int, *, is_again: bool = False) -> None:
-        """Start a worker; what becomes of it is fed to the machine.
+        """Start a worker and feed what happens to it to the machine.
 
-        `is_again` says that a killed scheduler may have begun this launch: what it has made, if it did, is another's.
+        `is_again`: a killed scheduler may have begun this launch. The new launch has another name, so the two cannot
+        be confused.
         """
         journal = self._core.journal
         name = f"{journal.owner}-{entry.name}-{entry.id}-{attempt}"
@@ -157,8 +158,8 @@ class Launcher:
         await self._serve(entry, worker)
 
     async def _serve(self, entry: WorkEntry, worker: Worker) -> None:
-        """Follow a worker that was launched to its end, and give back what the launch has made."""
-        if worker.is_unwanted:  # it was launched in the moment in which that was to be cancelled
+        """Follow a launched worker to its end, and release what the launch has made."""
+        if worker.is_unwanted:  # the launch completed before its cancellation arrived
             self.end(worker, 0.0)
         try:
             report = await self._follow(entry, worker)
@@ -212,14 +213,14 @@ class Launcher:
         self._core.feed(ev.WorkerLaunchFailed(entry.id, worker.attempt, reason, text))
 
     async def _clean_up_launch(self, worker: Worker) -> None:
-        """Give back what a launch that failed has made."""
+        """Release what a failed launch has made."""
         if worker.runtime is None:
             return
         try:
             async with asyncio.timeout(self._core.config.grace):
                 await worker.runtime.release(Ref(worker.runtime.name, worker.name))
         except Exception as error:
-            _log.warning("what a failed launch made may be left", work=worker.name, error=str(error))
+            _log.warning("the resources of a failed launch may be left behind", work=worker.name, error=str(error))
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
@@ -230,10 +231,10 @@ class Launcher:
         return worker
 
     def follow(self, entry: WorkEntry, worker: Worker, report: Report | None) -> None:
-        """Do for an adopted worker what is done for one that was launched here.
+        """Follow an adopted worker as one that was launched here.
 
-        `report` says what became of it while there was no scheduler, where that is known: if it is over, that is dealt
-        with when this returns, and what the flow asks of the work from then on is new.
+        `report` is the runtime's report on the worker after the scheduler was killed, or None. If the worker has ended,
+        the machine knows that when this returns, and later calls go to a new worker.
         """
         if report is None or not report.standing.is_over:
             self._start_task(self._follow_adopted(entry, worker), f"lightwork {worker.name}")
@@ -248,7 +249,7 @@ class Launcher:
             async with asyncio.timeout(_END_OF_OUTPUT):
                 await self._follow_output(entry, worker)
         except TimeoutError:
-            _log.warning("the last output of a worker cannot be had", work=worker.name)
+            _log.warning("the last output of a worker cannot be read", work=worker.name)
         finally:
             await self._release(worker)
 
@@ -265,25 +266,25 @@ class Launcher:
         await self._serve(entry, worker)
 
     async def _lead_here(self, runtime: Runtime) -> None:
-        """Tunnels that end in this process lead here from now on: a worker dials where it did before."""
+        """Lead tunnels of the runtime to this scheduler: workers dial the same address as before."""
         try:
             await runtime.routes(self._address)
         except Exception as error:
-            _log.warning("workers may not find back to this scheduler", profile=runtime.name, error=str(error))
+            _log.warning("workers may not find this scheduler", profile=runtime.name, error=str(error))
 
     async def _find(self, runtime: Runtime) -> dict[str, Ref]:
-        """What this scheduler and the killed ones before it have launched there, and not released, by name."""
+        """Return by name what this scheduler and the killed ones before it launched there and have not released."""
         pause = _FIRST_PAUSE
         while True:
             try:
                 return {ref.name: ref for ref in await runtime.find(self._core.journal.owner)}
             except Exception as error:
-                _log.warning("a runtime cannot say what runs", profile=runtime.name, error=str(error), again_in=pause)
+                _log.warning("a runtime cannot list its launches", profile=runtime.name, error=str(error), again_in=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _on_never_launched(self, entry: WorkEntry, worker: Worker) -> None:
-        """The scheduler was killed when it was about to launch it."""
+        """Handle a launch that a killed scheduler had recorded and not begun."""
         if entry.worker is not worker:
             return
         self._entries.workers.pop(worker.launch, None)
@@ -292,7 +293,7 @@ class Launcher:
         self._core.feed(ev.WorkerNeverLaunched(entry.id, worker.attempt))
 
     def clear_up(self, profile: str) -> None:
-        """Give back what a killed scheduler has launched there and nobody knows, or has not released any more."""
+        """Release launches of killed schedulers that nobody follows any more."""
         self._start_task(self._clear_up(profile), f"lightwork clear-up of {profile}")
 
     async def _clear_up(self, profile: str) -> None:
@@ -305,12 +306,12 @@ class Launcher:
                 try:
                     await runtime.release(ref)
                 except Exception as error:
-                    _log.error("what a killed scheduler has launched may be left", work=name, error=str(error))
+                    _log.error("a launch of a killed scheduler may be left behind", work=name, error=str(error))
 
     # --- following --------------------------------------------------------------------------------
 
     async def _follow(self, entry: WorkEntry, worker: Worker) -> Report:
-        """What became of it, when it is over and its output was told, or nobody can end it and tell."""
+        """Return the report on a worker that has ended and whose output was read, or that its runtime has given up."""
         async with asyncio.TaskGroup() as group:
             output = group.create_task(self._follow_output(entry, worker))
             over = group.create_task(self._wait_over(worker))
@@ -324,7 +325,7 @@ class Launcher:
             for task in (output, over, given_up):
                 task.cancel()
         if over.cancelled():
-            return Report(Standing.UNKNOWN, detail="its runtime could neither end it nor say what became of it")
+            return Report(Standing.UNKNOWN, detail="its runtime could neither end it nor report on it")
         return over.result()
 
     async def _wait_over(self, worker: Worker) -> Report:
@@ -335,12 +336,12 @@ class Launcher:
             try:
                 return await worker.runtime.wait(worker.ref)
             except Exception as error:
-                _log.warning("a runtime cannot say how a worker is", work=worker.name, error=str(error), again_in=pause)
+                _log.warning("a runtime cannot report on a worker", work=worker.name, error=str(error), again_in=pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _follow_output(self, entry: WorkEntry, worker: Worker) -> None:
-        """Tell of each line that the worker writes, until it is over and everything was told."""
+        """Publish each line that the worker writes, until the worker has ended and everything was published."""
         assert worker.runtime is not None
         assert worker.ref is not None
         output, name, cutter = self._output, entry.name, LineCutter()
@@ -357,7 +358,7 @@ class Launcher:
                         worker.output_read, pause = offset + len(data), _FIRST_PAUSE
                         worker.offset = worker.output_read - cutter.waiting
                         journal.output_read(worker.work, worker.attempt, worker.offset)
-                        await asyncio.sleep(0)  # a work that writes without end must leave the loop to others
+                        await asyncio.sleep(0)  # a work that writes all the time must not block the loop
                         await output.wait_room()
                     return
                 except Exception as error:
@@ -372,12 +373,12 @@ class Launcher:
         self._core.feed(ev.WorkerExited(entry.id, worker.attempt, reason, worker.refusal or message))
 
     async def _wait_link_end(self, worker: Worker) -> None:
-        """What a dead worker has sent may still be on its way here."""
+        """Wait for the frames of a dead worker that are still on their way."""
         try:
             async with asyncio.timeout(_END_OF_LINK):
                 await worker.cut.wait()
         except TimeoutError:
-            _log.warning("a worker is over, but its connection is not", work=worker.name)
+            _log.warning("a worker has ended, but its connection is still open", work=worker.name)
 
     async def _release(self, worker: Worker) -> None:
         assert worker.runtime is not None
@@ -385,4 +386,4 @@ class Launcher:
         try:
             await worker.runtime.release(worker.ref)
         except Exception as error:
-            _log.error("what a worker's launch made may be left", work=worker.name, error=str(error))
+            _log.error("the resources of a worker may be left behind", work=worker.name, error=str(error))

@@ -1,4 +1,4 @@
-"""One launched worker, from its launch to its release: what the runtime and the link know of it."""
+"""One launched worker, from its launch to its release."""
 
 from __future__ import annotations
 
@@ -37,30 +37,29 @@ class Worker:
     """One attempt of one work.
 
     Attributes:
-        work, attempt: Whose it is.
+        work, attempt: Number of its work, and of the launch.
         name: `lightwork.runtime.Spec.name`.
         launch: Public id of the launch, 16 bytes.
         secret: Proves the launch, 32 bytes.
-        runtime, ref: Where it is; None until it is launched.
+        runtime, ref: The place where it runs; None until it is launched.
         launching: The task that launches it.
-        is_unwanted: Whether it was to be ended while it was launched.
-        peer: Its end of the link, from the first welcome on.
+        is_unwanted: Whether its end was requested during the launch.
+        peer: The scheduler's end of the link, from the first welcome on.
         replica: The flow's copy of its state, from the first welcome on.
-        pickled: The work as it was sent along with the first welcome, until the worker is ready: that welcome may have
-            been lost on its way.
-        hello: What it said of itself when it came, the latest.
-        outside: Operations that wait for the answers to proposals which no flow has made, by the proposals' numbers.
+        pickled: The pickle of the work, from the first welcome until the worker is ready: the welcome may be lost.
+        hello: Its latest `Hello`.
+        outside: Operations that wait for the answers to proposals from outside of the flow, by proposal number.
         output_read: Bytes of its output that were read.
         cut: Set while there is no connection.
-        refusal: Why it was turned away or given up by the scheduler itself; explains its end.
-        given_up: Set when its runtime could not end it: nobody waits any longer for what the runtime says.
+        refusal: Why the scheduler itself has refused it or given it up; explains its end.
+        given_up: Set when its runtime could not end it. Nobody waits for the runtime's report any longer.
         adoption: Whether a killed scheduler has launched it, and how far it has come back.
         returned: Set once it is known where an adopted worker stands: it has come back, it has ended, or it waits for
             its work.
         received: The number of its latest frame that was taken in.
-        picks_port: Whether the port was free to choose when it was welcomed.
-        offset: How much of its output was told, in bytes.
-        profile: Of its runtime.
+        picks_port: Whether the work could choose its port when the worker was welcomed.
+        offset: Bytes of its output that were published.
+        profile: The profile of its runtime.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Worker:
 
 
 def explain(report: Report) -> tuple[Reason, str]:
-    """What a runtime's report means for the calls that the worker had."""
+    """Return the reason and the message that a runtime's report gives to the calls of the worker."""
     detail = f": {report.detail}" if report.detail else ""
     if report.cause is Cause.OOM:
         return Reason.OOM, f"the process was ended because memory ran out{detail}"
@@ -105,7 +104,7 @@ def explain(report: Report) -> tuple[Reason, str]:
     if report.cause is Cause.START_FAILED:
         return Reason.LAUNCH_FAILED, f"the process could not be started{detail}"
     if report.standing is not Standing.EXITED or report.exit_code is None:
-        return Reason.LOST, f"the process is gone, and nobody can tell why{detail}"
+        return Reason.LOST, f"the process is gone, and its runtime does not know why{detail}"
     if report.exit_code == messages.LOST_CODE:
         return Reason.LOST, f"the worker ended itself: it had no connection for too long{detail}"
     if report.exit_code < 0:
