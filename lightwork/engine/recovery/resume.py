@@ -1,10 +1,10 @@
-"""Goes on where a killed scheduler was: its works, their workers, its states and statuses, from a `Replay`.
+"""`Resume`, which continues a killed scheduler from a `Replay`: its works, their workers, its states and statuses.
 
-The tree is made by the user's code, as ever, and what was known of each component is given back to the one of its
-name. Components that the flow makes while it runs come later, when the repeated ``run`` makes them again. Until then a
-stand-in takes in what their workers send. What the flow has not made again when its code has come to its end is not
-wanted any more. A flow whose code does not come to its end may still make it at any moment, so nothing but somebody who
-knows the flow can say that it will not: those works are named in the log and can be given up one by one.
+The user's code makes the tree, as always. Each component gets back the state of the component that had its name.
+Components that the flow makes while it runs come later, when the repeated ``run`` makes them again. Until then a
+stand-in takes the frames of their workers. A component that the flow has not made again when its code has come to its
+end is removed. A flow whose code does not end may still make it at any moment, and only a person who knows the flow can
+say that it will not. Such works are named in the log and can be given up one by one.
 """
 
 from __future__ import annotations
@@ -37,27 +37,26 @@ from lightwork.state.state import State
 __all__ = ["Resume", "check_tree"]
 
 _AT_LEAST = 10.0
-"""Seconds that a timer has left at least: what it waits for may have happened while there was no scheduler to tell."""
-
+"""Seconds that a timer has left at least: its event may have happened while there was no scheduler."""
 
 _RETURN_WITHIN = 10.0
-"""Seconds that the flow waits for the works of a killed scheduler. Those that live dial about once a second."""
+"""Seconds that the flow waits for the workers of a killed scheduler. Living workers dial about once a second."""
 
 _SAY_AFTER = 10.0
-"""Seconds that the flow has to make its children again before those that it has not are named in the log."""
+"""Seconds that the flow has to make its children again. The missing ones are then named in the log."""
 
 _log = get_logger("lightwork.engine")
 
 
 class _Missing(Work):
-    """Stands in for a work that the flow has not made again."""
+    """A stand-in for a work that the flow has not made again."""
 
     def run(self) -> None:
         """Never called."""
 
 
 class Resume:
-    """What is left of a killed scheduler, until everything has found its place.
+    """What a killed scheduler has left, until every component and worker has its place again.
 
     Args:
         core, entries, calls, launcher, connections: Parts of the present engine.
@@ -90,13 +89,13 @@ class Resume:
 
     @property
     def was_over(self) -> bool:
-        """Whether the app had ended in order."""
+        """Whether the app had ended gracefully."""
         return self._replay.is_over
 
     # --- what the killed one knew -----------------------------------------------------------------
 
     def restore(self) -> None:
-        """Know every work and every worker again; workers may dial from now on."""
+        """Restore every work and every worker. Workers may dial from now on."""
         core, replay = self._core, self._replay
         core.resume(replay.machine, replay.now)
         self._entries.latest = replay.latest_work
@@ -126,11 +125,11 @@ class Resume:
             core.start_timer(timer, max(fires_at - now, 0.0 if timer.kind == "retry" else _AT_LEAST))
 
     def profiles(self) -> list[str]:
-        """Of the runtimes that have something of the killed scheduler."""
+        """Return the profiles of the runtimes that the killed scheduler used."""
         return list(self._replay.profiles)
 
     async def enter_runtimes(self, runtimes: Runtimes) -> None:
-        """Enter every runtime that has something of the killed scheduler.
+        """Enter every runtime that the killed scheduler used.
 
         Raises:
             ConfigError, PlatformError: A runtime cannot be entered.
@@ -138,7 +137,7 @@ class Resume:
         await asyncio.gather(*[self._enter(runtimes, profile) for profile in self.profiles()])
 
     async def _enter(self, runtimes: Runtimes, profile: str) -> None:
-        """Enter a runtime, and ask it what became of the workers."""
+        """Enter a runtime, and ask it for reports on the workers."""
         runtime = await runtimes.get(profile)
         try:
             await runtime.routes(self._launcher.address)  # a way that leads through the runtime is open again
@@ -150,7 +149,7 @@ class Resume:
         self._reports.update({name: report for (name, _), report in zip(placed, reports, strict=True)})
 
     def follow(self) -> None:
-        """Every worker's runtime says from now on what becomes of it, and gives back what nobody knows of."""
+        """Follow every worker from now on, and release launches that nobody knows."""
         for entry in list(self._entries.by_number.values()):
             worker = entry.worker
             if worker is not None and worker.adoption is not Adoption.NONE:
@@ -159,7 +158,7 @@ class Resume:
             self._launcher.clear_up(profile)
 
     async def wait_returned(self) -> None:
-        """Return when it is known where every worker stands, or one of them keeps everybody waiting for too long.
+        """Return when it is known where every worker stands, or after a limit.
 
         The flow must not ask again for what a worker has done, or does, of which this scheduler has not heard yet.
         """
@@ -176,7 +175,7 @@ class Resume:
     # --- the tree ---------------------------------------------------------------------------------
 
     def take_back(self, work: Work) -> WorkEntry | None:
-        """The entry of a work that has come back, None if this is a new one.
+        """Return the entry of a work that the flow has made again; None for a new work.
 
         Raises:
             StateError: It has other attributes than it had; names them.
@@ -198,7 +197,7 @@ class Resume:
         return entry
 
     def go_on(self, entry: WorkEntry) -> None:
-        """A work has come back, and its policy is known: what had to wait for that happens."""
+        """Do what had to wait until the flow has made the work again and its policy is known."""
         if entry.due:
             attempt, entry.due = entry.due, 0
             self._launcher.launch(entry, attempt, is_again=True)
@@ -207,7 +206,7 @@ class Resume:
             knock()
 
     def take_back_flow(self, flow: Flow) -> bool:
-        """Give a flow back what it had; False if it is a new one.
+        """Give a flow back its state and progress. Return False for a new flow.
 
         Raises:
             StateError: It has other attributes than it had; names them.
@@ -223,7 +222,7 @@ class Resume:
         return True
 
     def end(self) -> None:
-        """The flow's code has come to its end: what it has not made again is not wanted. Again: nothing happens."""
+        """Remove what the flow has not made again: its code has come to its end. A second call does nothing."""
         if self._has_ended:
             return
         self._has_ended = True
@@ -236,19 +235,19 @@ class Resume:
                 self._core.feed(ev.WorkRemoved(entry.id))
 
     def close(self) -> None:
-        """Nothing is said any more. May be repeated."""
+        """Log nothing any more. May be called again."""
         if self._saying is not None:
             self._saying.cancel()
 
     @property
     def unclaimed(self) -> list[str]:
-        """Names of the works that run, and that the flow has not made again."""
+        """Names of the running works that the flow has not made again."""
         return [
             entry.name for entry in self._entries.by_number.values() if entry.is_missing and entry.worker is not None
         ]
 
     def give_up(self, name: str) -> bool:
-        """End a work that the flow has not made again; False if there is none of that name. Made later, it is new."""
+        """End a work that the flow has not made again. Return False if there is none. If it is made later, it is new."""
         found = [entry for entry in self._entries.by_number.values() if entry.is_missing and entry.name == name]
         if not found or name not in self._known:
             return False
@@ -265,12 +264,12 @@ class Resume:
             )
 
     def states(self) -> Iterator[KnownComponent]:
-        """What was known of the components that have not come back."""
+        """Yield what is known of the components that the flow has not made again."""
         return iter(self._known.values())
 
 
 def check_tree(root: Flow, replay: Replay) -> None:
-    """See that what the code has made is what the killed scheduler began with.
+    """Check that the code makes the tree that the killed scheduler began with.
 
     Raises:
         StateError: It is another tree; names what differs.
@@ -293,7 +292,7 @@ def check_tree(root: Flow, replay: Replay) -> None:
 
 
 def _differences(known: KnownComponent, component: Component, others: Iterable[str]) -> list[str]:
-    """What the attributes of a component have in common with what they were, the other way round.
+    """Return what differs between the attributes of a component and those in the journal.
 
     One that held nothing may have become a child since, and the other way round: `others` are all components' names.
     """
@@ -318,7 +317,7 @@ def _check_fits(known: KnownComponent, component: Component, others: Iterable[st
 
 
 def _give_back(known: KnownComponent, component: Component) -> None:
-    """Set the attributes to what they were; one that is a child now stays that."""
+    """Set the attributes to their values in the journal. An attribute that holds a component now stays as it is."""
     taken = {node._key for node in component._child_nodes()}
     for name, value in known.state.snapshot().items():
         if name not in taken:

@@ -1,4 +1,4 @@
-"""The connections of workers: who is let in, what is sent along with the welcome, and what each frame means."""
+"""The connections of workers: their admission, the welcome, and the frames in both directions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Connections", "pickle_work"]
 
 
 class Connections:
-    """Ties connections to workers, and their frames to the machine and the tree.
+    """Connects workers to the machine and to the component tree.
 
     Args:
         core: Given the frames, as events.
@@ -49,15 +49,15 @@ class Connections:
         self._queries = queries
         self._end = end
 
-    # --- letting in -------------------------------------------------------------------------------
+    # --- admission --------------------------------------------------------------------------------
 
     def find_secret(self, launch: bytes) -> bytes | None:
-        """The secret of a launch whose worker is wanted."""
+        """Return the secret of a launch; None if nobody expects its worker."""
         worker = self._entries.workers.get(launch)
         return None if worker is None else worker.secret
 
     def on_hello(self, connection: Connection, launch: bytes, hello: messages.Hello) -> None:
-        """A worker has proved its launch: welcome it, or tell it to end itself."""
+        """Welcome a worker that has proved its launch, or refuse it."""
         worker = self._entries.workers.get(launch)
         entry = None if worker is None else self._entries.by_number.get(worker.work)
         if worker is None or entry is None or entry.worker is not worker:
@@ -81,7 +81,7 @@ class Connections:
         elif worker.adoption is not Adoption.NONE and hello.welcomed:
             self._welcome_adopted(connection, entry, worker, hello)
         elif entry.is_missing:
-            # There is no work to give it yet: the flow has not made it again.
+            # The flow has not made the work again yet.
             worker.returned.set()
             entry.on_returned.append(lambda: self.on_hello(connection, launch, hello) if connection.is_open else None)
         else:
@@ -104,7 +104,7 @@ class Connections:
     def _welcome_soon(
         self, connection: Connection, entry: WorkEntry, worker: Worker, peer: Peer[Any], hello: messages.Hello
     ) -> None:
-        """Give the worker its work. It begins with the state as that is now, so a journal must have that before."""
+        """Send the worker its work, with the state as it is now. A journal has that state on disk before."""
 
         def welcome() -> None:
             if connection.is_open and not peer.closed:
@@ -125,7 +125,7 @@ class Connections:
         return peer
 
     def tie(self, entry: WorkEntry, worker: Worker, earlier: int = 0) -> None:
-        """Make the worker the owner of the state of the entry's work; `earlier` is that of `Replica`."""
+        """Make the worker the owner of the work's state. `earlier` is the argument of `Replica`."""
         peer = worker.peer
         assert peer is not None
         worker.replica = Replica(
@@ -156,7 +156,7 @@ class Connections:
     # --- after a killed scheduler -----------------------------------------------------------------
 
     def _welcome_adopted(self, connection: Connection, entry: WorkEntry, worker: Worker, hello: messages.Hello) -> None:
-        """A worker that a killed scheduler has welcomed: go on where that one was.
+        """Continue with a worker that a killed scheduler has welcomed.
 
         What came from the worker and was written down is known, and it sends the rest again. What that scheduler had
         sent it is not written down: the worker says what has reached it, and gets again what has not.
@@ -172,7 +172,7 @@ class Connections:
 
         def returned() -> None:
             if entry.worker is worker:
-                # A call whose outcome was taken in already is not on its way any more.
+                # An outcome that was recorded is not on its way any more.
                 calls = tuple((call, hash) for call, hash, number in hello.calls if not 0 < number <= worker.received)
                 self._core.feed(ev.WorkerReturned(entry.id, worker.attempt, calls))
 
@@ -207,7 +207,7 @@ class Connections:
             worker.peer.send(frame)
 
     def stop(self, entry: WorkEntry, grace: float) -> None:
-        """Have the present worker end in order: where a journal is kept, when it has what came from the worker.
+        """Tell the present worker to end gracefully, once the journal has everything that came from it.
 
         A worker that has ended cannot send anything again.
         """
@@ -218,7 +218,7 @@ class Connections:
 
     def _propose(self, entry: WorkEntry, peer: Peer[Any], frame: messages.Propose) -> None:
         if peer.closed:
-            return  # proposed in another thread while the worker went: the flow owns the state again, edit included
+            return  # the worker has gone meanwhile, so the flow owns the state again, with this edit
         try:
             peer.send(frame)
         except FrameTooLarge as error:
@@ -239,12 +239,12 @@ class Connections:
         finally:
             latest = replica.latest
             worker.outside.update(dict.fromkeys(range(before + 1, latest + 1), operation))
-        if latest == before:  # nothing that changes anything
+        if latest == before:  # the edit has changed nothing
             operation.finish()
         return operation
 
     def edited(self, entry: WorkEntry, op: Op) -> None:
-        """The flow has edited its copy of a work's state."""
+        """Publish an edit that the flow has made in its copy of a work's state."""
         self._core.in_loop_soon(lambda: self._core.hub.edited(entry.name, (op,)))
 
     # --- receiving --------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Connections:
         elif type(frame) is messages.Bye and not self._core.journal.is_kept:
             peer.acknowledge()
         elif self._core.held is not None:
-            if peer.withhold():  # so that a worker that streams on comes to the end of its window, and waits as well
+            if peer.withhold():  # no acknowledgement: a worker that streams reaches the end of its window and waits
                 self._core.external(peer.release)
             self._core.external(partial(self._take, entry, worker, frame, peer.number, peer.body))
         else:
@@ -269,7 +269,7 @@ class Connections:
         now = self._core.tick()
         worker.received = number
         self._core.journal.frame_received(entry.id, worker.attempt, number, now, body, worker.peer)
-        # First those that come all the time, by their very type: a `match` asks isinstance for each case.
+        # Frequent frames first, by their exact type: a `match` asks isinstance for each case.
         if type(frame) is messages.Result:
             self._core.feed(ev.CallSucceeded(entry.id, worker.attempt, frame.call, bytes(frame.value)), now)
             return
@@ -303,7 +303,7 @@ class Connections:
             self._core.hub.edited(entry.name, ops)
 
     def _on_bye(self, worker: Worker) -> None:
-        """The worker leaves as soon as it knows that everything is here, and written down."""
+        """Acknowledge the last frame of a worker once everything is on disk: the worker then exits."""
         if worker.peer is not None:
             self._core.journal.when_committed(worker.peer.acknowledge)
 
@@ -323,21 +323,21 @@ class Connections:
         self.check_confirmed(entry)
 
     def check_confirmed(self, entry: WorkEntry) -> None:
-        """End the waits for proposals if none is open."""
+        """Finish the operations that wait for proposals if no proposal is open."""
         replica = entry.worker.replica if entry.worker is not None else None
         if entry.confirms and (replica is None or not replica.num_pending):
             refusals, entry.refusals = entry.refusals, []
             finish_all(entry.confirms, refusals[0] if refusals else None)
 
     def close(self, entry: WorkEntry, worker: Worker) -> None:
-        """The worker is gone: the flow owns the state again."""
+        """Close the link of a worker that is gone, and give the state back to the flow."""
         worker.returned.set()
         self._entries.workers.pop(worker.launch, None)
         if worker.peer is not None:
             worker.peer.close()
         if worker.replica is not None:
             worker.replica.close(entry.work._edited, partial(self._core.journal.edited, entry.name))
-        finish_all(list(worker.outside.values()))  # who has asked for edits has them: nobody is there to refuse
+        finish_all(list(worker.outside.values()))  # the edits stand: no worker is there to refuse them
         worker.outside.clear()
 
 
@@ -347,7 +347,7 @@ def _refuse(connection: Connection, text: str) -> None:
 
 
 def pickle_work(work: Work) -> bytes:
-    """The work as a worker unpacks it.
+    """Pickle a work for its worker.
 
     Raises:
         UsageError: A private attribute cannot be sent; names it.

@@ -279,7 +279,9 @@ class Launcher:
             try:
                 return {ref.name: ref for ref in await runtime.find(self._core.journal.owner)}
             except Exception as error:
-                _log.warning("a runtime cannot list its launches", profile=runtime.name, error=str(error), again_in=pause)
+                _log.warning(
+                    "a runtime cannot list its launches", profile=runtime.name, error=str(error), again_in=pause
+                )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
