@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 
 from lightwork.errors import AppEnded, AppUnreachable, RequestFailed
+from lightwork.runtime import Backoff
 from lightwork.server.discovery import running_apps
 from lightwork.server.types import (
     Accepted,
@@ -287,7 +288,7 @@ class Client:
         run: str | None = None
         last: int | None = None
         broken_since: float | None = None
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -298,7 +299,8 @@ class Client:
                         if message.type is not aiohttp.WSMsgType.TEXT:
                             continue
                         frame = msgspec.json.decode(message.data)
-                        broken_since, pause = None, _FIRST_PAUSE
+                        broken_since = None
+                        backoff.reset()
                         last = frame.get("seq", last)
                         if frame["type"] == "snapshot":
                             if run not in (None, frame["app"]["run"]):
@@ -324,8 +326,7 @@ class Client:
                 # An app that never answered is an error at once. An app that did may come back, or the network may.
                 if run is None or now - broken_since > self._timeout:
                     raise self._unreachable(error) from error
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.advance())
 
     @contextlib.asynccontextmanager
     async def _connect(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:

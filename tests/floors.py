@@ -19,11 +19,12 @@ FLOORS: dict[str, list[tuple[str, str]]] = {
         ("worker", "worker"),
         ("testing", "testing"),
         ("link", "link"),
+        ("journal", "journal"),
         ("components", "structures"),
         ("components", "components"),
         ("seam", "runtime"),
         ("facts", "state"),
-        ("facts", "api build changes compute config frontend journal logfiles remote_errors"),
+        ("facts", "api build changes compute config frontend logfiles remote_errors"),
         ("facts", "_logging _public _version errors status"),
     ],
     "lightwork.engine": [

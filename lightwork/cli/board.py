@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, assert_never
 
-from lightwork.changes import Change, ComponentRemoved, StateChanged, StatusChanged
+from lightwork.changes import Change, ComponentAdded, ComponentRemoved, LogLine, StateChanged, StatusChanged
 from lightwork.status import Stage, WorkStatus
 
 __all__ = ["MAX_SERIES", "Board", "BoardRow", "Series", "sparkline"]
@@ -117,8 +117,10 @@ class Board:
                 return self._take_state(change)
             case ComponentRemoved(name=name):
                 return self._remove(name)
-            case _:
+            case LogLine() | ComponentAdded():
                 return False
+            case _:
+                assert_never(change)
 
     def stages(self, rows: Iterable[BoardRow]) -> Counter[Stage]:
         """Count the rows in each stage."""

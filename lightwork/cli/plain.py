@@ -6,10 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, assert_never
 
 from lightwork._logging import get_logger
-from lightwork.changes import Change, LogLine, StatusChanged
+from lightwork.changes import Change, ComponentAdded, ComponentRemoved, LogLine, StateChanged, StatusChanged
 from lightwork.status import WorkStatus
 
 __all__ = ["JsonView", "PlainView", "View", "clean", "describe", "discard"]
@@ -56,6 +56,10 @@ class PlainView:
                 self._write(f"{name} | {clean(text)}")
             case StatusChanged(name=name, status=status):
                 self._write(f"{name} {describe(status)}")
+            case StateChanged() | ComponentAdded() | ComponentRemoved():
+                return  # too many to print
+            case _:
+                assert_never(change)
 
     def message(self, text: str) -> None:
         """Write a line about the app as a whole."""
@@ -107,6 +111,10 @@ class JsonView(PlainView):
                     call=status.call,
                     attempt=status.attempt,
                 )
+            case StateChanged() | ComponentAdded() | ComponentRemoved():
+                return  # too many to print
+            case _:
+                assert_never(change)
 
     def message(self, text: str) -> None:
         """Write an object about the app as a whole."""

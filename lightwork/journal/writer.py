@@ -14,6 +14,7 @@ from collections.abc import Callable
 from lightwork._logging import get_logger
 from lightwork.errors import JournalError
 from lightwork.journal.store import Store, StoreBusy
+from lightwork.runtime import Backoff
 
 __all__ = ["Job", "Writer"]
 
@@ -123,7 +124,7 @@ class Writer:
                     break
 
     def _write(self, job: Job) -> None:
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 job.write(self._store)
@@ -137,6 +138,5 @@ class Writer:
                 self.error = error
                 self._failed(error)
                 return
-            self._gives_up.wait(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            self._gives_up.wait(backoff.advance())
         job.done()

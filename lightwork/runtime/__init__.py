@@ -10,6 +10,7 @@ To write a runtime, implement `Runtime` and register the class under the entry p
 from __future__ import annotations
 
 from lightwork._public import export as _export
+from lightwork.runtime._common import Backoff, is_loopback, signal_name
 from lightwork.runtime._data import ABSENT, Address, Cause, ListenerAddress, Ref, Report, Spec, Standing
 from lightwork.runtime._entry import outcome_of, resolve_entry, resolve_serve
 from lightwork.runtime._failures import Conflict, NoCapacity, Rejected, RuntimeFailure, TimedOut, Unreachable
@@ -20,6 +21,7 @@ from lightwork.runtime._tasks import TaskRuntime
 __all__ = [
     "ABSENT",
     "Address",
+    "Backoff",
     "Cached",
     "Caching",
     "Cause",
@@ -41,9 +43,11 @@ __all__ = [
     "TaskRuntime",
     "TimedOut",
     "Unreachable",
+    "is_loopback",
     "outcome_of",
     "resolve_entry",
     "resolve_serve",
+    "signal_name",
 ]
 
 _export(__name__, *(found for name in __all__ if isinstance(found := globals()[name], type)))

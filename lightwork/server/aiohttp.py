@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import WSMsgType, web
 
 from lightwork.errors import ConfigError
+from lightwork.runtime import is_loopback
 from lightwork.server.api import FEED, Api
 from lightwork.server.feed import Subscriber
-from lightwork.server.guard import is_loopback
 from lightwork.server.web import BODY_LIMIT, Problem, Request, Response, problem_response
 
 __all__ = ["Face", "HttpListener", "make_application"]

@@ -7,15 +7,15 @@ A page of another site can make a browser send requests to this server, even on 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Sequence
 from hashlib import blake2b
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from lightwork.runtime import is_loopback
 from lightwork.server.web import Problem, Request, Response
 
-__all__ = ["Guard", "is_loopback"]
+__all__ = ["Guard"]
 
 
 class Guard:
@@ -116,16 +116,6 @@ class Guard:
         assert self.token is not None
         cookie = f"{self.cookie}={quote(self.token, safe='')}; HttpOnly; SameSite=Strict; Path={request.prefix or '/'}"
         return Response(b"", 303, headers={"Location": location, "Set-Cookie": cookie, "Cache-Control": "no-store"})
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address or host name."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _host_of(authority: str) -> str | None:

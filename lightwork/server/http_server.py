@@ -10,9 +10,10 @@ from lightwork._logging import get_logger
 from lightwork.engine.changes import ChangeHub
 from lightwork.engine.engine import Engine
 from lightwork.errors import PlatformError
+from lightwork.runtime import is_loopback
 from lightwork.server.api import Api
 from lightwork.server.discovery import AppFile, announce
-from lightwork.server.guard import Guard, is_loopback
+from lightwork.server.guard import Guard
 from lightwork.server.routes import PROBES, ROUTES
 from lightwork.server.views import AppLike
 

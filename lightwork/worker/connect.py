@@ -13,6 +13,7 @@ from collections.abc import Callable
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link import messages
 from lightwork.link.connection import Connection, Frames
+from lightwork.runtime import Backoff
 from lightwork.worker.dial import DialFailed, dial, patience
 
 __all__ = ["RefusedByScheduler", "connect"]
@@ -49,7 +50,7 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    pause = _FIRST_PAUSE
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         connection = await dial(ticket, timeout=deadline - loop.time())
         try:
@@ -60,8 +61,7 @@ async def connect(
             if left < _FIRST_PAUSE:
                 why = str(error) or "it sent nothing"
                 raise DialFailed(f"the scheduler did not welcome this worker within {timeout:g} s: {why}") from error
-        await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), left / 2))
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(min(backoff.advance() * random.uniform(0.5, 1.5), left / 2))
 
 
 async def _be_welcomed(

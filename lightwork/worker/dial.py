@@ -13,6 +13,7 @@ from lightwork.link.connection import Connection
 from lightwork.link.handshake import NONCE_SIZE, ClientHandshake
 from lightwork.link.messages import Ticket
 from lightwork.link.tls import TlsLayer, client_context
+from lightwork.runtime import Backoff
 
 __all__ = ["MAX_FRAME", "ROUTE_TIMEOUT", "DialFailed", "dial", "patience"]
 
@@ -54,7 +55,7 @@ async def dial(ticket: Ticket, *, timeout: float, route_timeout: float | None = 
     if route_timeout is None:
         route_timeout = patience(ticket, timeout)
     outcomes: dict[tuple[str, int], str] = {}
-    pause = _FIRST_PAUSE
+    backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         for route in ticket.routes:
             left = min(route_timeout, deadline - loop.time())
@@ -76,8 +77,7 @@ async def dial(ticket: Ticket, *, timeout: float, route_timeout: float | None = 
         if not ticket.routes or left < _FIRST_PAUSE:
             raise DialFailed(_story(ticket, outcomes, timeout))
         # A pause ends before the deadline: the scheduler may come back just before it.
-        await asyncio.sleep(min(pause * random.uniform(0.5, 1.5), left / 2))
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        await asyncio.sleep(min(backoff.advance() * random.uniform(0.5, 1.5), left / 2))
 
 
 def patience(ticket: Ticket, timeout: float) -> float:

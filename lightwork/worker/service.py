@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from lightwork.components.ports import assigned_service
+from lightwork.runtime import Backoff
 
 if TYPE_CHECKING:
     from lightwork.components.work import Work
@@ -54,25 +55,25 @@ class ServiceWatch:
     async def serve(self) -> None:
         """Set and clear the work's url, until cancelled. Sleep without a port, or without a call and a url."""
         assigned, url = _place(self._work)
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5)
         while True:
             state = self._work._state
             port: int | None = state.values["_port"]
             if port is None or not (self._calls or state.values["_url"]):
                 self._wake.clear()
                 await self._wake.wait()
-                pause = _FIRST_PAUSE
+                backoff.reset()
                 continue
             host = self._work.host
             answers = await _answers("127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host, port)
             found = url if port == assigned and url else self._spell(host, port)
             state.set("_url", found if answers else "")
-            pause = _UP_PAUSE if answers else min(pause * 1.5, _LONGEST_PAUSE)
+            pause = _UP_PAUSE if answers else backoff.advance()
             self._wake.clear()
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
-                pause = _FIRST_PAUSE
+                backoff.reset()
             except TimeoutError:
                 continue
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightwork.server.guard import Guard, is_loopback
+from lightwork.runtime import is_loopback
+from lightwork.server.guard import Guard
 from lightwork.server.web import Problem, Request
 from tests.server.support import Client, Root, Worker, serving
 

@@ -35,6 +35,7 @@ from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, rej
 from lightwork.link.handshake import GREETING_SIZE, NONCE_SIZE, ServerHandshake, named_launch
 from lightwork.link.messages import Hello, decode_from_worker
 from lightwork.link.tls import TlsLayer, knows_fingerprint
+from lightwork.runtime import is_loopback
 
 __all__ = ["Listener"]
 
@@ -140,7 +141,7 @@ class Listener:
             raise ConfigError(f"port must be from 0 to 65535, got {port}; 0 takes any free port")
         loop = asyncio.get_running_loop()
         address = await _resolve(host, port)
-        if self.certificate is None and not _is_loopback(address):
+        if self.certificate is None and not is_loopback(address):
             self.certificate = make_certificate()
         if self.certificate is not None:
             self._context = server_context(self.certificate)
@@ -345,10 +346,6 @@ def _bind(address: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 async def _resolve(host: str, port: int) -> str:

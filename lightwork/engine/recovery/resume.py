@@ -247,7 +247,7 @@ class Resume:
         ]
 
     def give_up(self, name: str) -> bool:
-        """End a work that the flow has not made again. Return False if there is none. If it is made later, it is new."""
+        """End a work that the flow has not made again. Return False if there is none. Made later, it is new."""
         found = [entry for entry in self._entries.by_number.values() if entry.is_missing and entry.name == name]
         if not found or name not in self._known:
             return False

@@ -23,7 +23,18 @@ from lightwork.engine.workers.queries import Queries
 from lightwork.engine.workers.runtimes import Runtimes
 from lightwork.engine.workers.worker import Worker, explain
 from lightwork.link import messages
-from lightwork.runtime import Address, ListenerAddress, Ref, Rejected, Report, Runtime, Spec, Standing, TimedOut
+from lightwork.runtime import (
+    Address,
+    Backoff,
+    ListenerAddress,
+    Ref,
+    Rejected,
+    Report,
+    Runtime,
+    Spec,
+    Standing,
+    TimedOut,
+)
 from lightwork.status import Reason
 
 __all__ = ["Launcher"]
@@ -274,16 +285,15 @@ class Launcher:
 
     async def _find(self, runtime: Runtime) -> dict[str, Ref]:
         """Return by name what this scheduler and the killed ones before it launched there and have not released."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 return {ref.name: ref for ref in await runtime.find(self._core.journal.owner)}
             except Exception as error:
                 _log.warning(
-                    "a runtime cannot list its launches", profile=runtime.name, error=str(error), again_in=pause
+                    "a runtime cannot list its launches", profile=runtime.name, error=str(error), again_in=backoff.pause
                 )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.advance())
 
     def _on_never_launched(self, entry: WorkEntry, worker: Worker) -> None:
         """Handle a launch that a killed scheduler had recorded and not begun."""
@@ -333,14 +343,15 @@ class Launcher:
     async def _wait_over(self, worker: Worker) -> Report:
         assert worker.runtime is not None
         assert worker.ref is not None
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 return await worker.runtime.wait(worker.ref)
             except Exception as error:
-                _log.warning("a runtime cannot report on a worker", work=worker.name, error=str(error), again_in=pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                _log.warning(
+                    "a runtime cannot report on a worker", work=worker.name, error=str(error), again_in=backoff.pause
+                )
+            await asyncio.sleep(backoff.advance())
 
     async def _follow_output(self, entry: WorkEntry, worker: Worker) -> None:
         """Publish each line that the worker writes, until the worker has ended and everything was published."""
@@ -348,7 +359,7 @@ class Launcher:
         assert worker.ref is not None
         output, name, cutter = self._output, entry.name, LineCutter()
         journal = self._core.journal
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         try:
             while True:
                 try:
@@ -357,16 +368,18 @@ class Launcher:
                         if messages.QUERY_REPLY_MARK in lines:
                             lines = self._queries.take_out(worker, lines)
                         output.take(name, lines)
-                        worker.output_read, pause = offset + len(data), _FIRST_PAUSE
+                        worker.output_read = offset + len(data)
+                        backoff.reset()
                         worker.offset = worker.output_read - cutter.waiting
                         journal.output_read(worker.work, worker.attempt, worker.offset)
                         await asyncio.sleep(0)  # a work that writes all the time must not block the loop
                         await output.wait_room()
                     return
                 except Exception as error:
-                    _log.warning("a worker's output cannot be read", work=worker.name, error=str(error), again_in=pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                    _log.warning(
+                        "a worker's output cannot be read", work=worker.name, error=str(error), again_in=backoff.pause
+                    )
+                await asyncio.sleep(backoff.advance())
         finally:
             output.take(name, cutter.rest())
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import secrets
-import signal
 from typing import TYPE_CHECKING
 
 from lightwork.link import messages
 from lightwork.link.peer import Peer
-from lightwork.runtime import Cause, Ref, Report, Runtime, Standing
+from lightwork.runtime import Cause, Ref, Report, Runtime, Standing, signal_name
 from lightwork.status import Reason
 
 if TYPE_CHECKING:
@@ -108,12 +107,5 @@ def explain(report: Report) -> tuple[Reason, str]:
     if report.exit_code == messages.LOST_CODE:
         return Reason.LOST, f"the worker ended itself: it had no connection for too long{detail}"
     if report.exit_code < 0:
-        return Reason.CRASHED, f"the process was ended by {_signal_name(-report.exit_code)}{detail}"
+        return Reason.CRASHED, f"the process was ended by {signal_name(-report.exit_code)}{detail}"
     return Reason.CRASHED, f"the process exited with code {report.exit_code}{detail}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

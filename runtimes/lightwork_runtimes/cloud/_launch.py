@@ -12,6 +12,7 @@ import anyio.to_thread
 import msgspec
 
 from lightwork.runtime import (
+    Backoff,
     Cause,
     Conflict,
     NoCapacity,
@@ -213,7 +214,7 @@ class Launch:
         """Wait until the machine runs and has its address."""
         options = self._ways.options
         until = time.monotonic() + options.create_timeout
-        pause, was_listed = _FIRST_PAUSE, False
+        backoff, was_listed = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), False
         assert self.machine is not None
         while not (self.machine.phase is Phase.UP and self._ways.address(self.machine)):
             if self.machine.phase in (Phase.DOWN, Phase.GONE):
@@ -225,8 +226,7 @@ class Launch:
                     f"{self._ways.where}: {self.machine.id} is {self.machine.state} after {options.create_timeout:g} s "
                     f"(create_timeout){'' if self._ways.address(self.machine) else ', without an address'}"
                 )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.advance())
             try:
                 found = await machine_of(self._account, self.owner, self.machine.id)
             except Unreachable as error:
@@ -330,14 +330,13 @@ class Launch:
         await anyio.to_thread.run_sync(_hostkeys.forget, _hostkeys.known_hosts_file(self._ways.options, machine))
 
     async def _see_gone(self, machine: str) -> None:
-        until, pause = time.monotonic() + _GONE_WITHIN, _FIRST_PAUSE / 4
+        until, backoff = time.monotonic() + _GONE_WITHIN, Backoff(_FIRST_PAUSE / 4, _LONGEST_PAUSE)
         while await self._is_there(machine):
             if time.monotonic() >= until:
                 raise RuntimeFailure(
                     f"{self._ways.where}: {machine} was deleted, but the cloud still lists it after {_GONE_WITHIN:g} s"
                 )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.advance())
 
     async def _is_there(self, machine: str) -> bool:
         found = [one for one in await self._account.machines(self.owner or None) if one.id == machine]

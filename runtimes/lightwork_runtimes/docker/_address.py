@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import ssl
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lightwork.errors import PlatformError
+from lightwork.runtime import is_loopback
 from lightwork_runtimes.docker._options import DockerOptions
 
 __all__ = ["EngineAddress", "find_engine"]
@@ -54,13 +54,7 @@ class EngineAddress(msgspec.Struct, frozen=True):
     @property
     def is_here(self) -> bool:
         """Whether the engine is on this machine, judged by its address alone."""
-        host = self.host
-        if host is None or host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return self.host is None or is_loopback(self.host)
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS context for the connection, None for a plain connection.

@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lightwork.runtime import Cause, resolve_entry
+from lightwork.runtime import Cause, resolve_entry, signal_name
 from lightwork_runtimes.local import _child
 from lightwork_runtimes.local._launchdir import LaunchDir, SpecFile
 from lightwork_runtimes.local._messages import (
@@ -417,7 +417,7 @@ class _Launcher:
     def _report_end(self, worker: _Worker, note: str) -> None:
         assert worker.code is not None
         cause = worker.folder.record().stop
-        detail = f"exit code {worker.code}" if worker.code >= 0 else f"killed by {_signal_name(-worker.code)}"
+        detail = f"exit code {worker.code}" if worker.code >= 0 else f"killed by {signal_name(-worker.code)}"
         if cause is None:
             cause = Cause.EXIT
             if worker.code == -signal.SIGKILL and self._oom.take():
@@ -445,10 +445,3 @@ def _group_exists(pid: int) -> bool:
     except PermissionError:
         return sys.platform != "darwin"  # on macOS it means that only zombies are left
     return True
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

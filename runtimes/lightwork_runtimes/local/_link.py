@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from typing import assert_never
 
 import anyio
 import anyio.to_thread
@@ -194,6 +195,8 @@ class LauncherLink:
                 self._finishing.set()
             case Broken(text):
                 self._lose(f"the launcher failed:\n{text}")
+            case _:
+                assert_never(message)
 
     def _lose(self, why: str) -> None:
         if self.is_lost:

@@ -14,7 +14,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from lightwork.runtime import Address, NoCapacity, RuntimeFailure, Spec, Unreachable
+from lightwork.runtime import Address, Backoff, NoCapacity, RuntimeFailure, Spec, Unreachable
 from lightwork.runtime.bundle import Bundle
 from lightwork_runtimes.ssh import _code, _tunnel
 from lightwork_runtimes.ssh._claims import claimed
@@ -174,16 +174,15 @@ class Host:
             self._tasks.start_soon(self._try_again, name=f"lightwork ssh again {self.target.label}")
 
     async def _try_again(self) -> None:
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         try:
             while self.kept or self.owed:
                 try:
                     await self.session()
                     return
                 except RuntimeFailure as error:
-                    _log.warning("%s; next try in %.1f s", error, pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                    _log.warning("%s; next try in %.1f s", error, backoff.pause)
+                await asyncio.sleep(backoff.advance())
         finally:
             self._is_renewing = False
 
@@ -207,14 +206,13 @@ class Host:
         Raises:
             RuntimeFailure: The helper's error. An unreachable machine is no error here: the request is repeated.
         """
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 return await self.ask(op, **arguments)
             except Unreachable as error:
-                _log.info("%s; next try in %.1f s", error, pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                _log.info("%s; next try in %.1f s", error, backoff.pause)
+            await asyncio.sleep(backoff.advance())
 
     # --- services of works ------------------------------------------------------------------------
 
