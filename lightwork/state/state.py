@@ -17,13 +17,11 @@ from lightwork.errors import StateError
 from lightwork.state.containers import TRACKED, TrackedDict, TrackedList, TrackedSet, unchanged
 from lightwork.state.ops import DELETE, SET, SPLICE, UPDATE, Op
 from lightwork.state.tracking import MISSING, Root, _plain, detach, plain, spell
-from lightwork.state.values import SCALARS, packed, unpacked
+from lightwork.state.values import LEAST_INTEGER, MOST_INTEGER, SCALARS, packed, unpacked
 
 __all__ = ["State"]
 
 _encode = msgspec.msgpack.Encoder().encode
-
-_LEAST, _MOST = -(2**63), 2**64 - 1
 
 
 class State(Root):
@@ -69,7 +67,7 @@ class State(Root):
                 return
             path = [name]
             # Numbers that fit are what everything else would be found to be: plain, small, and fit to be sent.
-            if kind is not float and not (kind is int and _LEAST <= value <= _MOST):
+            if kind is not float and not (kind is int and LEAST_INTEGER <= value <= MOST_INTEGER):
                 value = self.adopt(value, self, [], name)
             if self.guard is not None:
                 self.guard(path)

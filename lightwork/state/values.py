@@ -23,7 +23,9 @@ from lightwork.errors import StateError
 __all__ = [
     "ADVICE",
     "FROZENSET",
+    "LEAST_INTEGER",
     "MAX_DEPTH",
+    "MOST_INTEGER",
     "PLAIN",
     "SCALARS",
     "SET",
@@ -44,6 +46,9 @@ __all__ = [
 
 MAX_DEPTH = 100
 """Containers within containers, the attribute's own included. Far below what msgspec and the interpreter recurse to."""
+
+LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**64 - 1
+"""The integers that msgpack can carry: 64 bits, signed or unsigned."""
 
 PLAIN: Final = frozenset({type(None), bool, float})
 """Types whose every value is fine as it is."""
@@ -103,7 +108,7 @@ def leaf(value: Any) -> Any:
     if kind in PLAIN:
         return value
     if kind is int:
-        if -(2**63) <= value < 2**64:
+        if LEAST_INTEGER <= value <= MOST_INTEGER:
             return value
         raise Refusal("an integer beyond 64 bits cannot be sent; keep it as text, str(value)", advise=False)
     if kind is str:
