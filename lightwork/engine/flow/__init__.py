@@ -1,1 +1,1 @@
-"""When a flow runs, and what its passes are told: calls, schedules, layouts."""
+"""Runs the passes of a flow, and keeps its calls, schedules and layouts."""

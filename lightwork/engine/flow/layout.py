@@ -1,7 +1,8 @@
-"""What ``configure_layout`` gives, as data.
+"""The results of ``configure_layout``, as data.
 
-`resolve_layout` asks one component and checks the answer; `arrange` puts the answers of a whole tree together once the
-addresses of the frontends are known. Neither does any I/O. Who asks when is `lightwork.engine.flow.layouts`.
+`resolve_layout` asks one component for its layout and checks the result. `arrange` combines the layouts of a whole tree
+once the addresses of the frontends are known. Neither does any I/O. `lightwork.engine.flow.layouts` decides when
+components are asked.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["Layout", "Served", "Tab", "Tabs", "Url", "arrange", "check_url", "ha
 
 
 class Url(msgspec.Struct, frozen=True, tag="url"):
-    """A user interface that somebody else serves, at `url`."""
+    """A user interface at `url`, which the app does not serve itself."""
 
     url: str
 
@@ -37,12 +38,12 @@ class Served(msgspec.Struct, frozen=True, tag="frontend"):
 
 
 class Tab(msgspec.Struct, frozen=True):
-    """One tab: the user interface of a component, or an address, or nothing yet.
+    """One tab: the user interface of a component, or a URL, or nothing yet.
 
     Attributes:
-        name: What people see.
-        component: Name of the component, None where the content is an address.
-        url: The address, None where it is a component's, or where there is none yet.
+        name: The title that people see.
+        component: Name of the component; None if the content is a URL or nothing.
+        url: The URL; None if the content is a component, or if there is no URL yet.
     """
 
     name: str
@@ -54,8 +55,8 @@ class Tabs(msgspec.Struct, frozen=True, tag="tabs"):
     """Tabs side by side.
 
     Attributes:
-        tabs: In order; their names differ.
-        is_default: Nobody asked for these: they are all children, and those without a user interface are left out.
+        tabs: The tabs in order; their names differ.
+        is_default: Whether these are the default tabs, one for each child; tabs without a user interface are left out.
     """
 
     tabs: tuple[Tab, ...]
@@ -74,11 +75,11 @@ def has_own_layout(component: Component) -> bool:
 def resolve_layout(component: Work | Flow) -> Layout:
     """Ask a component for its user interface.
 
-    One that does not override ``configure_layout`` has its default: a work its `Work.url`, a flow its children as
-    tabs. An override that gives None has none at the moment.
+    A component that does not override ``configure_layout`` has a default: `Work.url` for a work, its children as tabs
+    for a flow. If an override returns None, the component has no user interface at the moment.
 
     Raises:
-        LayoutError: ``configure_layout`` raised (which is chained), or gave something else than None, a URL, a
+        LayoutError: ``configure_layout`` raised (that exception is chained), or did not return None, a URL, a
             `Frontend` or a list of tabs.
     """
     if not has_own_layout(component):
@@ -106,7 +107,7 @@ def _resolve(component: Work | Flow, given: Any, where: str) -> Layout:
         return None if url is None else Url(url)
     if isinstance(given, Frontend):
         return Served(given)
-    if isinstance(given, Mapping):  # one tab, without the list around it, as upstream took it
+    if isinstance(given, Mapping):  # one tab without the list around it, which upstream accepts too
         return _tabs(component, [given], where)
     if isinstance(given, (list, tuple)):
         return _tabs(component, given, where)
@@ -116,12 +117,12 @@ def _resolve(component: Work | Flow, given: Any, where: str) -> Layout:
 def _way_out(given: Any) -> str:
     if inspect.iscoroutine(given):
         given.close()
-        return "define it with `def`, it is not awaited"
+        return "define it with `def`, because it is not awaited"
     if isinstance(given, Node):
-        return "give a list of tabs, [dict(name='...', content=self.child)]"
+        return "return a list of tabs, [dict(name='...', content=self.child)]"
     if isinstance(given, type) and issubclass(given, Frontend):
-        return "give an instance of it"
-    return "give None, a URL, a Frontend, or a list of tabs, [dict(name='...', content=self.child)]"
+        return "return an instance of the class"
+    return "return None, a URL, a Frontend, or a list of tabs, [dict(name='...', content=self.child)]"
 
 
 # --- tabs ---------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def _tabs(component: Work | Flow, given: Iterable[Any], where: str) -> Tabs:
     seen: set[str] = set()
     for tab in tabs:
         if tab.name in seen:
-            raise LayoutError(f"{where} gave two tabs named {tab.name!r}; their names must differ")
+            raise LayoutError(f"{where} gave two tabs named {tab.name!r}; the names of tabs must differ")
         seen.add(tab.name)
     return Tabs(tabs)
 
@@ -147,14 +148,14 @@ def _tab(component: Work | Flow, given: Any, where: str) -> Tab:
             import difflib
 
             near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"do you mean {near[0]!r}?" if near else "it has 'name' and 'content'"
+            hint = f"do you mean {near[0]!r}?" if near else "a tab has the keys 'name' and 'content'"
             raise LayoutError(f"{where} has an unknown key {key!r:.80}; {hint}")
     for key in _KEYS:
         if key not in given:
             raise LayoutError(f"{where} has no {key!r}; it must be a dict(name='...', content=...)")
     name, content = given["name"], given["content"]
     if not isinstance(name, str) or not name.strip():
-        raise LayoutError(f"{where} has the name {name!r:.80}; it must be text, and not empty")
+        raise LayoutError(f"{where} has the name {name!r:.80}; the name must be a non-empty str")
     where = f"{where}, {name!r},"
     if content is None:
         return Tab(name)
@@ -166,26 +167,26 @@ def _tab(component: Work | Flow, given: Any, where: str) -> Tab:
 def _child(component: Work | Flow, content: Any, where: str) -> str:
     if isinstance(content, Frontend):
         raise LayoutError(
-            f"{where} has {_shown(content)} as its content: return it from configure_layout of a child, "
+            f"{where} has {_shown(content)} as its content: return the Frontend from configure_layout of a child, "
             "and make that child the content"
         )
     if isinstance(content, (List, Dict)):
         raise LayoutError(f"{where} has {_shown(content)} as its content: make a tab for each component in it")
     if not isinstance(content, (Work, Flow)):
-        raise LayoutError(f"{where} has {_shown(content)} as its content; it must be a child, a URL, or None")
+        raise LayoutError(f"{where} has {_shown(content)} as its content; the content must be a child, a URL, or None")
     if isinstance(component, Work):
         raise LayoutError(
-            f"{where} names {content._label()}: a work has no children, and its tabs hold URLs. "
+            f"{where} names {content._label()}: a work has no children, so its tabs can only hold URLs. "
             "Arrange components in the configure_layout of a flow"
         )
     path = _path(component, content)
     if not path:
-        raise LayoutError(f"{where} names {content._label()}, which is no child of {component._label()}")
+        raise LayoutError(f"{where} names {content._label()}, which is not a child of {component._label()}")
     return content.name or path
 
 
 def _path(flow: Flow, node: Node) -> str:
-    """Where a node is below a flow, ``trials.0``; empty where it is not below it."""
+    """Return the path of a node below a flow, for example ``trials.0``; empty if it is not below the flow."""
     keys: list[str] = []
     at: Node | None = node
     while at is not None and at is not flow:
@@ -206,13 +207,13 @@ _NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f\\<>\"]")
 
 
 def check_url(text: str, where: str) -> str | None:
-    """A string that stands for an address, if it is one; None while it has none.
+    """Return `text` if it is a valid URL, None if it has no host part yet.
 
-    A work's `url` is empty until its service answers. So text that is empty, or is only what was put after an
-    address, ``/predict`` or ``?dark=1``, means that there is none yet.
+    A work's `url` is empty until its service answers. So an empty text, or one that is only the end of a URL, such as
+    ``/predict`` or ``?dark=1``, means that there is no URL yet.
 
     Raises:
-        LayoutError: It is no http or https URL. `where` says whose it is.
+        LayoutError: The text is not an http or https URL. `where` names its origin in the message.
     """
     if not text or text[0] in "/?#":
         return None
@@ -224,7 +225,7 @@ def check_url(text: str, where: str) -> str | None:
 
 def _problem_of_url(text: str) -> str:
     if _NOT_IN_URLS.search(text):
-        return "it has a character in it that a URL cannot have"
+        return "it contains a character that a URL cannot contain"
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
@@ -239,14 +240,14 @@ def _problem_of_url(text: str) -> str:
 
 
 def arrange(layouts: dict[str, Layout], served: Callable[[str], str | None]) -> dict[str, dict[str, Any]]:
-    """The user interfaces of a tree as plain data, by the names of the components.
+    """Return the user interfaces of a tree as plain data, by component name.
 
-    Each has a ``kind`` (``url``, ``frontend``, ``tabs`` or ``none``) and a ``target``, the address or None; tabs have
-    ``tabs``, each with ``name``, ``content`` (the name of a component, or None) and ``target``.
+    Each has a ``kind`` (``url``, ``frontend``, ``tabs`` or ``none``) and a ``target``, the URL or None. Those of kind
+    ``tabs`` also have ``tabs``, each with ``name``, ``content`` (the name of a component, or None) and ``target``.
 
     Args:
-        layouts: By name; parents before what is below them.
-        served: Address of the frontend of the component of that name, None while it is not up.
+        layouts: The layouts by component name, each parent before its descendants.
+        served: Returns the URL of the frontend of the named component, None while the frontend is not up.
     """
     arranged: dict[str, dict[str, Any]] = {}
     for name in reversed(layouts):

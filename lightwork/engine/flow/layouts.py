@@ -1,10 +1,10 @@
-"""Asks components for their user interfaces while an app runs, and serves those that are frontends.
+"""Asks components for their user interfaces while an app runs, and serves the frontends among them.
 
-Nothing here polls, and nothing is asked of a component that does not override ``configure_layout`` until somebody
-wants to see it: 1,000 works without a user interface cost a pass of the flow nothing. Those that do override it are
-asked when the app starts, after each pass in which something has changed, and when the layout is read.
+Nothing here polls. A component that does not override ``configure_layout`` is asked only when the layout is read, so
+1,000 works without a user interface cost a pass of the flow nothing. A component that overrides it is asked when the
+app starts, after each pass in which something has changed, and when the layout is read.
 
-Each frontend has a task of its own in the app's group, which starts its server and stops it.
+Each frontend has a separate task in the app's group, which starts its server and stops it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from lightwork.frontend import Frontend
 __all__ = ["Layouts"]
 
 _ATTEMPTS = 5
-"""Ports tried for one frontend: between asking the kernel and the bind another program may take it."""
+"""Ports tried for one frontend: another program may take a free port before the frontend binds it."""
 
 _CANCEL_GRACE = 1.0
-"""Seconds that a hook has to end after its cancellation; then it is left behind, and said so."""
+"""Seconds that a cancelled hook has to end. After that it is left behind, and an error says so."""
 
 _log = get_logger(__name__)
 
@@ -42,10 +42,10 @@ class _Hosted:
     """A frontend that is served.
 
     Attributes:
-        ready: Done when it is up, or has failed to come up.
-        release: Set when it is to be stopped.
+        ready: Done when the frontend is up, or has failed to start.
+        release: Set when the frontend must stop.
         is_up: Whether ``start_server`` has returned.
-        url: Where it answers; None before and after.
+        url: The URL of the frontend; None before it is up and after it has stopped.
     """
 
     def __init__(self, owner: Component, frontend: Frontend) -> None:
@@ -63,10 +63,10 @@ class Layouts:
     """The user interfaces of one tree. Belongs to the loop's thread.
 
     Args:
-        root: The flow.
-        hub: Says whether anything has changed; told when a frontend that was added later is up.
-        fail: Called with a `LayoutError` that nobody else gets: it fails the app.
-        is_held: Whether a plain pass runs, in its thread: no component is asked meanwhile.
+        root: The root flow.
+        hub: Counts the changes; notified when a frontend that was added later is up.
+        fail: Called with a `LayoutError` that has no other receiver; it fails the app.
+        is_held: Returns whether a plain pass is running in its thread; no component is asked meanwhile.
         host: Address at which frontends are served.
         start_within: Seconds that ``start_server`` may take.
         stop_within: Seconds that ``stop_server`` may take.
@@ -91,7 +91,7 @@ class Layouts:
         self._start_within = start_within
         self._stop_within = stop_within
         self._group: asyncio.TaskGroup | None = None
-        # The first pass that sees a frontend must not own the tasks that come of it.
+        # The first pass that sees a frontend must not own the frontend's tasks.
         self._context = contextvars.copy_context()
         self._answers: dict[Work | Flow, Layout] = {}
         self._hosted: dict[Component, _Hosted] = {}
@@ -106,17 +106,17 @@ class Layouts:
     # --- life -------------------------------------------------------------------------------------
 
     async def open(self, group: asyncio.TaskGroup) -> None:
-        """Ask every component, and start the frontends at once; return when all are up.
+        """Ask every component for its layout and start all frontends concurrently; return when all are up.
 
         Raises:
-            LayoutError: What a component gave is wrong, or a frontend did not come up. `aclose` stops the others.
+            LayoutError: A component returned an invalid layout, or a frontend did not start. `aclose` stops the others.
         """
         self._group = group
         self.snapshot()
         await asyncio.gather(*(asyncio.shield(hosted.ready) for hosted in self._hosted.values()))
 
     async def aclose(self) -> None:
-        """Stop every frontend. One that does not stop in time is left behind, which is logged. May be repeated."""
+        """Stop every frontend. Log a frontend that does not stop in time, and leave it behind. May be repeated."""
         self._is_closed = True
         for hosted in list(self._hosted.values()):
             self._end(hosted)
@@ -125,11 +125,11 @@ class Layouts:
             await asyncio.wait(set(self._tasks))
 
     def reshaped(self) -> None:
-        """A component came into the tree, or left it."""
+        """Handle a change of the tree: a component was added or removed."""
         self._is_reshaped = True
 
     def refresh(self) -> None:
-        """Ask again, if anything has changed since. What is wrong fails the app."""
+        """Ask the components again if anything has changed. An invalid layout fails the app."""
         if self._is_closed or self._is_held():
             return
         try:
@@ -138,12 +138,12 @@ class Layouts:
             self._fail(error)
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """What there is to see of each component by its name, see `lightwork.engine.flow.layout.arrange`; a copy.
+        """Return a copy of the user interfaces by component name, see `lightwork.engine.flow.layout.arrange`.
 
-        While a plain pass runs, and after the end, it is what there was when it was last read.
+        While a plain pass runs, and after `aclose`, this is the result of the last read.
 
         Raises:
-            LayoutError: What a component gives is wrong.
+            LayoutError: A component returns an invalid layout.
         """
         if not self._is_closed and not self._is_held():
             self._ask_all()
@@ -161,7 +161,7 @@ class Layouts:
     # --- asking -----------------------------------------------------------------------------------
 
     def _ask_all(self) -> None:
-        """Ask those that override ``configure_layout``, unless nothing has changed since they were asked."""
+        """Ask the components that override ``configure_layout``, unless nothing has changed since the last time."""
         if self._asked_at == self._hub.version and not self._is_reshaped:
             return
         if self._is_reshaped:
@@ -171,7 +171,7 @@ class Layouts:
         self._asked_at = self._hub.version
 
     def _take_stock(self) -> None:
-        """Find out who overrides ``configure_layout``, and who has left."""
+        """Find the components that override ``configure_layout``, and stop the frontends of those that have left."""
         found = [node for node in self._root._walk() if isinstance(node, (Work, Flow)) and has_own_layout(node)]
         here = set(found)
         for component in [component for component in self._hosted if component not in here]:
@@ -185,8 +185,8 @@ class Layouts:
         layout = resolve_layout(component)
         if self._hub.version != version:
             raise LayoutError(
-                f"configure_layout of {component._label()} changes the state: it is asked again after each change, so "
-                "the app would never come to rest. Change the state in run, and only read it here"
+                f"configure_layout of {component._label()} changes the state: it is called again after each change, so "
+                "the app would never become idle. Change the state in run, and only read it in configure_layout"
             )
         if isinstance(layout, Served):
             self._take_frontend(component, layout.frontend)
@@ -198,13 +198,14 @@ class Layouts:
         if hosted is not None:
             if not _is_same(hosted.frontend, frontend):
                 raise LayoutError(
-                    f"{where} gave {hosted.frontend!r:.80} when the app was created and gives {frontend!r:.80} now: "
-                    "the server of the first one runs. Give the Frontend at creation and keep to it; a URL may change"
+                    f"{where} returned {hosted.frontend!r:.80} when the app was created and returns {frontend!r:.80} "
+                    "now, but the server of the first one runs. Always return the same Frontend; only a URL may change"
                 )
         elif self._answers[component] is not _UNASKED:
             raise LayoutError(
-                f"{where} gives {frontend!r:.80} now, and gave none when the app was created: a Frontend must be given "
-                "at creation, when its server is started. Give it then, or give a URL, which may change"
+                f"{where} returns {frontend!r:.80} now, but returned no Frontend when the app was created: a Frontend "
+                "must be given at creation, when its server is started. Return it then, or return a URL, which may "
+                "change"
             )
         else:
             self._serve(component, frontend)
@@ -215,8 +216,8 @@ class Layouts:
         for other in self._hosted.values():
             if other.frontend is frontend:
                 raise LayoutError(
-                    f"configure_layout of {component._label()} and of {other.label} give the same {frontend!r:.80}: "
-                    "make one for each"
+                    f"configure_layout of {component._label()} and of {other.label} return the same {frontend!r:.80}: "
+                    "make a separate Frontend for each"
                 )
         assert self._group is not None
         hosted = self._hosted[component] = _Hosted(component, frontend)
@@ -240,13 +241,13 @@ class Layouts:
             await hosted.release.wait()
         except LayoutError as error:
             hosted.ready.set_exception(error)
-            hosted.ready.exception()  # `open` gets it; without one it is not reported as lost
+            hosted.ready.exception()  # `open` gets it; without `open`, asyncio must not report it as never retrieved
             if is_late:
                 self._fail(error)
         finally:
-            hosted.ready.cancel()  # nothing happens where it is done
+            hosted.ready.cancel()  # does nothing if it is done
             hosted.url = None
-            # It may be up although the start was cut off or was too late: both came in one turn of the loop.
+            # It may be up although its start was cancelled or timed out, if both happened in one iteration of the loop.
             if hosted.is_up:
                 await self._stop(hosted)
 
@@ -270,7 +271,7 @@ class Layouts:
         hosted.is_up = True
 
     def _free_port(self) -> int:
-        """A port that is free, and that no other frontend of this app was given."""
+        """Return a free port that no other frontend of this app has received."""
         while True:
             with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
                 probe.bind((self._host, 0))
@@ -280,7 +281,7 @@ class Layouts:
                 return port
 
     async def _stop(self, hosted: _Hosted) -> None:
-        # What the app was for is done by now; a server that does not end does not make a failure of it.
+        # The app has done its job by now, so a server that does not stop is logged and does not fail the app.
         try:
             await _within(self._stop_within, "stop_server", _call(hosted.frontend.stop_server))
         except Exception as error:
@@ -288,11 +289,11 @@ class Layouts:
 
 
 _UNASKED: Layout = object()  # type: ignore[assignment]
-"""Stands for the answer of a component that was never asked."""
+"""Marks a component that was never asked."""
 
 
 def _is_same(one: Frontend, other: Frontend) -> bool:
-    """Whether they stand for one user interface: ``configure_layout`` makes a new object each time it is asked."""
+    """Return whether both are one user interface: ``configure_layout`` may make an equal object at each call."""
     if one is other:
         return True
     return type(one) is type(other) and (type(one).__eq__ is object.__eq__ or one == other)
@@ -306,9 +307,9 @@ async def _within(seconds: float, name: str, hook: Coroutine[Any, Any, None]) ->
     """Await a hook of a frontend.
 
     Raises:
-        TimeoutError: It took longer. It was cancelled; one that ignores that is left behind.
+        TimeoutError: It took longer and was cancelled. A hook that ignores its cancellation is left behind.
     """
-    # In no group: a hook that ignores its cancellation must not keep the app from ending.
+    # The task is in no group: a hook that ignores its cancellation must not keep the app from ending.
     task = asyncio.ensure_future(hook)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -318,7 +319,7 @@ async def _within(seconds: float, name: str, hook: Coroutine[Any, Any, None]) ->
             task.cancel()
             await asyncio.wait({task}, timeout=_CANCEL_GRACE)
     if not task.done():
-        raise TimeoutError(f"{name} took longer than {seconds:g} s and ignores its cancellation; left behind")
+        raise TimeoutError(f"{name} took longer than {seconds:g} s and ignores its cancellation; it is left behind")
     error = None if task.cancelled() else task.exception()
     if not is_over:
         raise TimeoutError(f"{name} took longer than {seconds:g} s") from error
@@ -339,7 +340,7 @@ async def _call(fn: Callable[..., Any], *args: Any) -> None:
 
 
 async def _in_thread(fn: Callable[..., Any], *args: Any) -> Any:
-    """Call it in a thread that does not keep the interpreter from ending, unlike those of a pool."""
+    """Call `fn` in a daemon thread, which does not keep the interpreter alive; a pool's threads do."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 

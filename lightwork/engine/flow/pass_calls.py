@@ -1,13 +1,14 @@
-"""What the calls of a plain ``def run`` flow have come to, from a pass that is cut short to those that repeat it.
+"""The calls of a plain ``def run`` flow, remembered from an interrupted pass for the passes that repeat it.
 
-A plain pass ends at the first call that has not succeeded, and is repeated from its first line. All repetitions up
-to one that comes to its end are one run of the flow's code, so each call in it is made once: when the line is
-reached again it is answered from here, also where the work caches nothing. After that run
+A plain pass ends at the first call that has not succeeded, and is repeated from its first line. All repetitions up to
+the first complete pass are one run of the flow's code. Each call in a run is made once: when its line is reached again,
+the remembered call answers it, even if the work caches nothing. After the run:
 
-- a call that is in flight, or that has failed, is remembered while each run asks for it: a failure is not repeated
-  in a loop. A run that does not ask forgets it. A failure of a run that was told that a schedule has fired is
-  not remembered by the run of another firing, so the job of a schedule is tried again;
-- one that has succeeded is forgotten; a work that caches nothing does it anew in the next run, which follows at once.
+- A call that is in flight or has failed stays remembered as long as each run makes it again, so a failure is not
+  repeated in a loop. A run that does not make the call forgets it. A failed call of a run in which a schedule had fired
+  does not answer the run of a later firing, so the job of a schedule is tried again.
+- A call that has succeeded is forgotten. A work that caches nothing runs it again in the next run, which follows at
+  once.
 """
 
 from __future__ import annotations
@@ -22,24 +23,25 @@ __all__ = ["PassCalls"]
 
 
 class PassCalls:
-    """The calls of plain passes. Used by the thread of a pass while that runs, and by the loop's between passes."""
+    """The calls of plain passes. The thread of a pass uses it during the pass, the loop's thread between passes."""
 
     def __init__(self) -> None:
-        # By work, and by the hash of the arguments: in the order in which a run asks.
+        # By work and by the hash of the arguments; in the order in which a run makes the calls.
         self._calls: dict[int, dict[str, list[Call[Any]]]] = {}
         self._asked: Counter[tuple[int, str]] = Counter()
         self._uncached: set[int] = set()
-        # Calls first made when a schedule was true, and not asked for otherwise since: of earlier passes, and of this.
+        # Calls that were first made when a schedule had fired, and since then never without one. The first set has
+        # those of earlier passes, the second those of this pass.
         self._scheduled: set[int] = set()
         self._scheduled_now: set[int] = set()
 
     def recall(self, work: int, hash: str, *, schedule_fired: bool) -> Call[Any] | None:
-        """The call that this line of the flow made in an earlier pass, None if it is to be made.
+        """Return the call that this line of the flow made in an earlier pass, None if the call must be made now.
 
         Args:
-            work: The work.
-            hash: Of the arguments.
-            schedule_fired: Whether the pass was told that a schedule has fired.
+            work: Number of the work.
+            hash: Hash of the arguments.
+            schedule_fired: Whether the pass has seen that a schedule has fired.
         """
         nth = self._asked[work, hash]
         known = self._calls.get(work, {}).get(hash, [])
@@ -55,13 +57,13 @@ class PassCalls:
         return call
 
     def remember(self, work: int, call: Call[Any], *, is_cached: bool, schedule_fired: bool) -> None:
-        """The pass has made a call.
+        """Remember a call that the pass has made.
 
         Args:
-            work: The work.
+            work: Number of the work.
             call: The call.
-            is_cached: Whether the work keeps its results.
-            schedule_fired: Whether the pass was told that a schedule has fired.
+            is_cached: Whether the work caches its results.
+            schedule_fired: Whether the pass has seen that a schedule has fired.
         """
         if schedule_fired:
             self._scheduled_now.add(call.id)
@@ -71,12 +73,12 @@ class PassCalls:
         self._asked[work, call.hash] += 1
 
     def forget(self, work: int) -> None:
-        """The work was started, stopped or removed: what is asked of it from now on is new."""
+        """Forget the calls of a work that was started, stopped or removed: calls from now on are new."""
         self._calls.pop(work, None)
         self._uncached.discard(work)
 
     def end_pass(self, *, is_complete: bool) -> bool:
-        """The pass has ended. Gives whether a call that it was answered from here will be made anew by the next."""
+        """Handle the end of the pass; return whether the next pass will make a call anew that this pass recalled."""
         asked, self._asked = self._asked, Counter()
         self._scheduled |= self._scheduled_now
         self._scheduled_now.clear()

@@ -1,4 +1,4 @@
-"""When the flow runs: once at the start, and again whenever something has changed since the last pass began."""
+"""Runs the flow: once at the start, and again whenever something has changed since the last pass began."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from lightwork.engine.changes import ChangeHub
 __all__ = ["FlowEnded", "PassHost", "Passes", "in_pass"]
 
 in_pass: contextvars.ContextVar[object] = contextvars.ContextVar("lightwork_in_pass", default=None)
-"""The engine whose flow's pass the code belongs to, or was started by; None outside of a pass."""
+"""In the code of a pass, and in tasks that it started: the engine of that flow. None outside of a pass."""
 
 
 class PassHost(Protocol):
-    """What is notified of passes; the engine."""
+    """Receives notifications of passes; the engine implements it."""
 
     def begin_pass(self) -> None:
-        """A pass of the flow begins."""
+        """Handle the beginning of a pass of the flow."""
         ...
 
     def leave_pass(self, *, is_complete: bool) -> None:
-        """The flow's code has left a pass by ending the app. Called before the pass has ended."""
+        """Handle that the flow's code has left a pass by ending the app. Called before the pass has ended."""
         ...
 
     def end_pass(self, *, is_complete: bool) -> None:
-        """A pass has ended, by itself or cut short."""
+        """Handle the end of a pass. `is_complete` says whether it ran to its end or was interrupted."""
         ...
 
     def end_app(self, *, is_success: bool) -> None:
-        """A pass has ended the app."""
+        """Handle that a pass has ended the app."""
         ...
 
     def hold_frames(self) -> None:
-        """A plain pass begins: what comes from outside waits."""
+        """Hold incoming frames back, because a plain pass begins."""
         ...
 
     def release_frames(self) -> None:
-        """A plain pass has ended: what has waited happens now."""
+        """Handle the frames that were held back, because the plain pass has ended."""
         ...
 
     def enter_pass_thread(self) -> None:
-        """Called in the thread of a plain pass, before it."""
+        """Prepare a plain pass. Called in its thread, before it."""
         ...
 
     def leave_pass_thread(self) -> None:
-        """Called in the thread of a plain pass, after it."""
+        """Clean up after a plain pass. Called in its thread, after it."""
         ...
 
 
 class FlowEnded(BaseException):
-    """Ends the present pass, because the flow has called ``stop`` (a success) or ``fail``."""
+    """Ends the current pass, because the flow has called ``stop`` (a success) or ``fail``."""
 
     def __init__(self, *, is_success: bool) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class Passes:
     """Runs the passes of a root flow.
 
     Args:
-        root: The flow.
+        root: The root flow.
         engine: Notified of the passes.
-        hub: Says whether anything has changed.
+        hub: Counts the changes.
         after: Called after each pass.
     """
 
@@ -84,7 +84,7 @@ class Passes:
         """Run passes until one ends the app.
 
         Raises:
-            BaseException: What a pass raised.
+            BaseException: The exception that a pass raised.
         """
         in_pass.set(self._engine)
         while True:
@@ -96,7 +96,7 @@ class Passes:
                 self._engine.end_app(is_success=ended.is_success)
                 return
             except BaseExceptionGroup as group:
-                # A task group of the flow's in which one task has ended the app.
+                # A task group in the flow's code, in which one task has ended the app.
                 inside, rest = group.split(FlowEnded)
                 if rest is not None or inside is None:
                     raise
@@ -104,14 +104,14 @@ class Passes:
                 return
             self._engine.end_pass(is_complete=is_complete)
             self._after()
-            # A pass that changes its own state and awaits nothing must leave the loop to others in between.
+            # A pass that changes its own state and awaits nothing must let other tasks run between passes.
             await asyncio.sleep(0)
             await self._hub.wait_change(begun)
             if self._hub.closed:
                 return
 
     async def _one(self) -> bool:
-        """Run one pass; gives whether it came to its end."""
+        """Run one pass; return whether it is complete."""
         if self._is_coroutine:
             with self._ending():
                 await self._root.run()
@@ -126,11 +126,11 @@ class Passes:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """A pass that ends the app as a success has come to its end: what it was told of schedules is dealt with."""
+        """Report a pass that ends the app. A success counts as complete: its fired schedules are handled."""
         try:
             yield
         except FlowEnded as ended:
-            # Here, since a plain pass is abandoned as soon as its flow has asked for the end.
+            # Reported here, because a plain pass is abandoned as soon as its flow has requested the end.
             self._engine.leave_pass(is_complete=ended.is_success)
             raise
 

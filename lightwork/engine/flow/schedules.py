@@ -1,7 +1,7 @@
 """The schedules of a running app: one timer for the earliest of them, and the answers that passes get.
 
-`lightwork.components.cron.ScheduleRegistry` decides. Here are the clock, the time zone and the timer. A plain pass asks
-in a thread of its own, so a lock guards the registry.
+`lightwork.components.cron.ScheduleRegistry` decides. This module adds the clock, the time zone and the timer. A plain
+pass asks in a separate thread, so a lock guards the registry.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from lightwork.engine.flow.wall_timer import WallClockTimer, has_wall_alarms
 __all__ = ["LocalZone", "Schedules"]
 
 _MAX_WAIT = 60.0
-"""Seconds that a timer of the loop may be set for, where there are no `WallClockTimer`s: loops count elapsed time, and
-somebody may set the wall clock meanwhile."""
+"""Longest time of a loop timer, in seconds, on a system without `WallClockTimer`: the loop counts elapsed time, and the
+wall clock may be set meanwhile."""
 
 _MIN_WAIT = 0.001
-"""Seconds that it is set for at least: the loop's clock may be ahead of the wall clock by less."""
+"""Shortest time of a timer, in seconds. The loop's clock is ahead of the wall clock by less than this."""
 
 _log = get_logger("lightwork.schedule")
 
 
 class LocalZone(tzinfo):
-    """The time zone of this machine, with its daylight-saving rules, as the C library knows them."""
+    """The time zone of this machine, with its daylight-saving rules, from the C library."""
 
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
-        """Seconds ahead of UTC at a moment whose face is local."""
+        """Return the offset from UTC at a local time."""
         return None if moment is None else moment.replace(tzinfo=None).astimezone().utcoffset()
 
     def dst(self, moment: datetime | None) -> timedelta | None:
-        """Not known."""
+        """Return None: the daylight-saving part of the offset is not known."""
         return None
 
     def tzname(self, moment: datetime | None) -> str | None:
-        """The zone's abbreviation at that moment."""
+        """Return the zone's abbreviation at a local time."""
         return None if moment is None else moment.replace(tzinfo=None).astimezone().tzname()
 
     def fromutc(self, moment: datetime) -> datetime:
-        """The local face of a moment in UTC."""
+        """Convert a time in UTC to local time."""
         return datetime.fromtimestamp(moment.replace(tzinfo=UTC).timestamp()).replace(tzinfo=self)
 
 
 class Schedules:
-    """What an app knows of its flows' schedules. `ask` and `end_pass` are for any thread, the rest for the loop's.
+    """The schedules of an app's flows. `ask` and `end_pass` may be called in any thread, the rest in the loop's thread.
 
     Args:
         loop: The app's event loop.
-        hub: Told when a schedule fires, so that a pass runs.
-        clock: Seconds since the epoch.
-        tz: Where the clock hangs; None for this machine's zone.
+        hub: Notified when a schedule fires, so that a pass runs.
+        clock: Returns the seconds since the epoch.
+        tz: Time zone of the schedules; None for this machine's zone.
     """
 
     def __init__(
@@ -79,20 +79,20 @@ class Schedules:
         self._is_closed = False
         self._warned: set[tuple[Flow, str]] = set()
 
-    # --- asked by flows ---------------------------------------------------------------------------
+    # --- called by flows --------------------------------------------------------------------------
 
     def ask(self, flow: Flow, key: str, pattern: str, start: datetime | None) -> bool:
         """See `Flow.schedule`.
 
         Raises:
-            ScheduleError: `pattern` is none.
+            ScheduleError: `pattern` is invalid.
         """
         place = (flow, key)
         now = self._clock()
         with self._lock:
             schedule = flow._progress.schedules.get(key)
             is_new = schedule is None or schedule is not self._registry.get(place)
-            if is_new:  # or restored from a checkpoint meanwhile
+            if is_new:  # or it was restored from a checkpoint
                 schedule = schedule or Schedule(pattern, self._moment(start, now))
                 self._registry.add(place, schedule)
                 flow._progress.schedules[key] = schedule
@@ -103,7 +103,7 @@ class Schedules:
         if is_overtaken:
             self._warned.add(place)
             _log.warning(
-                "a schedule has fired more than once during a pass: only a pass that begins after a firing sees it, "
+                "a schedule has fired more than once during a pass: only a pass that begins after the firing sees it, "
                 "so let run return",
                 flow=flow.name,
                 pattern=pattern,
@@ -126,15 +126,18 @@ class Schedules:
         else:
             self._loop.call_soon_threadsafe(act)
 
-    # --- told by passes ---------------------------------------------------------------------------
+    # --- called by passes -------------------------------------------------------------------------
 
     def begin_pass(self) -> None:
-        """A pass of the root begins: what has fired by now is true in it."""
+        """Handle the beginning of a pass of the root. In it, schedules that have fired by now are true."""
         with self._lock:
             self._registry.begin(self._clock())
 
     def end_pass(self, *, is_complete: bool) -> bool:
-        """It has ended, by itself or at a call that it needs. Gives whether a schedule's answer has changed by that."""
+        """Handle the end of the pass, complete or at a call that it needs; return whether a schedule's answer changes.
+
+        A schedule's answer changes if the pass has handled its firing, or if it fired during the pass.
+        """
         with self._lock:
             is_over = self._registry.end(is_complete=is_complete)
             has_due = self._registry.has_due
@@ -143,13 +146,13 @@ class Schedules:
 
     @property
     def schedule_fired(self) -> bool:
-        """Whether the present pass was told that a schedule is true."""
+        """Whether the current pass has seen that a schedule has fired."""
         return self._registry.schedule_fired
 
     # --- for people -------------------------------------------------------------------------------
 
     def views(self) -> list[ScheduleView]:
-        """Every schedule that a flow in the tree has asked for, the next to fire first."""
+        """Return every schedule of the flows in the tree, the next to fire first."""
         now = self._clock()
         with self._lock:
             self._drop_removed()
@@ -157,22 +160,22 @@ class Schedules:
         return sorted(views, key=lambda view: view.next)
 
     def trigger(self, flow: str, key: str) -> None:
-        """Let a schedule fire now.
+        """Fire a schedule now.
 
         Raises:
-            KeyError: There is none such.
+            KeyError: The flow has no schedule of that key.
         """
         with self._lock:
             found = [place for place in self._registry if place[0].name == flow and place[1] == key]
             if not found:
-                raise KeyError(f"{flow} has asked for no schedule {key!r}")
+                raise KeyError(f"{flow} has no schedule {key!r}; a schedule exists once run has called `schedule`")
             self._registry.trigger(found[0], self._clock())
         self._hub.changed()
 
     # --- the timer --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Fire no more."""
+        """Stop firing."""
         self._is_closed = True
         self._disarm()
 
@@ -204,5 +207,5 @@ class Schedules:
             self._hub.changed()
 
     def _drop_removed(self) -> None:
-        """Forget the schedules of flows that have left the tree."""
+        """Remove the schedules of flows that have left the tree."""
         self._registry.drop([place for place in self._registry if place[0]._driver is None])

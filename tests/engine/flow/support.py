@@ -1,4 +1,4 @@
-"""Components with a layout that a test sets, frontends that record, and what stands for a running app."""
+"""Components with a layout that a test sets, frontends that record, and a substitute for a running app."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lightwork.structures import List
 
 
 class Plain(Work):
-    """Has no layout of its own."""
+    """A work with the default layout."""
 
     async def run(self) -> None: ...
 
 
 class Shown(Plain):
-    """Gives what `give` gives; tests replace it."""
+    """A work whose configure_layout returns the result of `give`."""
 
     def __init__(self, give: Callable[[], Any] = lambda: None) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Shown(Plain):
 
 
 class Board(Flow):
-    """Two works, a list of them, and a layout of its own if it is given one."""
+    """A flow with two works and a list of works, with the default layout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,12 +62,12 @@ class ShownBoard(Board):
 
 
 def set_url(work: Work, url: str) -> None:
-    """As the engine does it when the work's service answers."""
+    """Set the URL, as the engine does when the work's service answers."""
     work._state.set("_url", url)
 
 
 class Recorder(Frontend):
-    """A frontend without a server, which records what it was told."""
+    """A frontend without a server, which records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -84,11 +84,11 @@ class Recorder(Frontend):
 
 
 class Bed:
-    """A tree with `Layouts` around it, driven as an app drives it, without works that run.
+    """A tree with its `Layouts`, driven as an app drives it, without running works.
 
     Attributes:
-        failures: What would have failed the app.
-        is_held: Whether a plain pass is said to run.
+        failures: The errors that would have failed the app.
+        is_held: Whether `Layouts` sees a plain pass running.
     """
 
     def __init__(self, root: Flow, group: asyncio.TaskGroup, **options: Any) -> None:
@@ -132,7 +132,7 @@ async def bed(root: Flow, *, opened: bool = True, **options: Any) -> AsyncIterat
 
 
 def make_site(folder: Path) -> Path:
-    """A folder to serve, ``site``, beside a file, a folder and links that are not part of it."""
+    """Make a folder to serve, ``site``, and beside it a file and a folder that must not be served; return ``site``."""
     folder = folder.resolve()
     site = folder / "site"
     (site / "docs" / "deep").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What `resolve_layout` makes of what ``configure_layout`` gives."""
+"""`resolve_layout`: the checks on the result of ``configure_layout``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def board(give: Any) -> ShownBoard:
 
 
 def test_a_work_shows_its_url_by_default() -> None:
-    """A work that does not override configure_layout has its url, and nothing while that is empty."""
+    """A work that does not override configure_layout shows its url, and nothing while the url is empty."""
     work = Plain()
     assert resolve_layout(work) is None
     set_url(work, "http://127.0.0.1:8000")
@@ -30,21 +30,21 @@ def test_a_work_shows_its_url_by_default() -> None:
 
 
 def test_a_work_that_says_none_has_none() -> None:
-    """A work whose configure_layout gives None has no user interface, even where it has a url."""
+    """A work whose configure_layout returns None has no user interface, even if it has a url."""
     work = Shown()
     set_url(work, "http://127.0.0.1:8000")
     assert resolve_layout(work) is None
 
 
 def test_a_flow_shows_its_children_by_default() -> None:
-    """A flow that does not override configure_layout has its children as tabs, those in its lists too."""
+    """A flow that does not override configure_layout has one tab for each child, those in its lists included."""
     assert resolve_layout(Board()) == Tabs(
         (Tab("one", "one"), Tab("two", "two"), Tab("trials.0", "trials.0"), Tab("trials.1", "trials.1")), True
     )
 
 
 def test_a_flow_that_says_none_has_none() -> None:
-    """A flow whose configure_layout gives None has no user interface."""
+    """A flow whose configure_layout returns None has no user interface."""
     assert resolve_layout(board(None)) is None
 
 
@@ -52,7 +52,7 @@ def test_a_flow_that_says_none_has_none() -> None:
 
 
 def test_a_url_may_depend_on_the_state() -> None:
-    """The URL is what the component gives when it is asked."""
+    """The URL is the one that the component returns at the moment it is asked."""
     shown = board(lambda board: board.page)
     assert resolve_layout(shown) is None
     shown.page = "https://example.org/a?b=1#c"
@@ -61,13 +61,13 @@ def test_a_url_may_depend_on_the_state() -> None:
 
 @pytest.mark.parametrize("text", ["", "/predict", "?dark=1", "#top", "//x"])
 def test_what_is_put_after_an_empty_url_is_none_yet(text: str) -> None:
-    """``self.work.url + "/predict"`` is no address before the work has one, and no error."""
+    """``self.work.url + "/predict"`` is neither a URL nor an error while the work has no url."""
     assert check_url(text, "x") is None
 
 
 @pytest.mark.parametrize("text", ["http://a", "HTTPS://a.b:1/c", "http://[::1]:80/", "http://user@host/%20?q={}"])
 def test_http_urls(text: str) -> None:
-    """Addresses that begin with http or https are taken as they are."""
+    """URLs that begin with http or https are taken unchanged."""
     assert check_url(text, "x") == text
 
 
@@ -79,11 +79,11 @@ def test_http_urls(text: str) -> None:
         ("ftp://example.org", "must begin with http"),
         ("javascript:alert(1)", "must begin with http"),
         ("data:text/html,x", "must begin with http"),
-        ("java\nscript:alert(1)", "a character in it"),
-        (" http://a", "a character in it"),
-        ("http://a b", "a character in it"),
-        ('http://a/"onload="x', "a character in it"),
-        ("http:\\\\a", "a character in it"),
+        ("java\nscript:alert(1)", "a character that a URL cannot contain"),
+        (" http://a", "a character that a URL cannot contain"),
+        ("http://a b", "a character that a URL cannot contain"),
+        ('http://a/"onload="x', "a character that a URL cannot contain"),
+        ("http:\\\\a", "a character that a URL cannot contain"),
         ("http://", "no host"),
         ("http:///path", "no host"),
         ("http://:80", "no host"),
@@ -93,7 +93,7 @@ def test_http_urls(text: str) -> None:
     ],
 )
 def test_what_is_no_http_url(text: str, problem: str) -> None:
-    """Anything else is refused, with the text and what is wrong with it."""
+    """Any other text is refused; the error names the text and the problem."""
     with pytest.raises(LayoutError, match=problem) as raised:
         resolve_layout(board(text))
     assert repr(text) in str(raised.value)
@@ -101,7 +101,7 @@ def test_what_is_no_http_url(text: str, problem: str) -> None:
 
 
 def test_a_frontend() -> None:
-    """A frontend is handed on as it is."""
+    """A frontend is passed on unchanged."""
     frontend = Recorder()
     assert resolve_layout(Shown(lambda: frontend)) == Served(frontend)
 
@@ -110,8 +110,8 @@ def test_a_frontend() -> None:
 
 
 def test_tabs() -> None:
-    """A tab shows a child, one in a list, an address, or nothing yet; a tuple of them is as good as a list."""
-    given = lambda board: (  # noqa: E731 -- what a method would give
+    """A tab shows a child, a child in a list, a URL, or nothing yet; a tuple of tabs is accepted like a list."""
+    given = lambda board: (  # noqa: E731 -- stands for the body of a method
         {"name": "One", "content": board.one},
         {"name": "Trial", "content": board.trials[1]},
         {"name": "Lightning", "content": "https://lightning.ai"},
@@ -148,14 +148,14 @@ def test_no_tabs() -> None:
 
 
 def test_tabs_out_of_the_state() -> None:
-    """Tabs that are kept in the state, in its tracked containers, are tabs."""
+    """Tabs may come from the state, in its tracked containers."""
     shown = board(lambda board: board.page)
     shown.page = [{"name": "A", "content": "http://a"}]  # type: ignore[assignment]
     assert resolve_layout(shown) == Tabs((Tab("A", url="http://a"),))
 
 
 def test_a_work_may_have_tabs_of_addresses() -> None:
-    """A work may give tabs that hold URLs."""
+    """A work may return tabs that hold URLs."""
     work = Shown(lambda: [{"name": "Lightning", "content": "https://lightning.ai"}])
     assert resolve_layout(work) == Tabs((Tab("Lightning", url="https://lightning.ai"),))
 
@@ -183,36 +183,36 @@ WRONG_TABS = [
     ([{}], "has no 'name'"),
     ([{"name": "A", "contents": "http://a"}], "unknown key 'contents'; do you mean 'content'"),
     ([{"nam": "A", "content": "http://a"}], "unknown key 'nam'; do you mean 'name'"),
-    ([{"name": "A", "content": None, "target": "x"}], "unknown key 'target'; it has 'name' and 'content'"),
-    ([{1: 2}], "unknown key 1; it has"),
-    ([{"name": "", "content": None}], "the name ''; it must be text"),
-    ([{"name": "  ", "content": None}], "it must be text, and not empty"),
-    ([{"name": 7, "content": None}], "the name 7; it must be text"),
+    ([{"name": "A", "content": None, "target": "x"}], "unknown key 'target'; a tab has the keys 'name' and 'content'"),
+    ([{1: 2}], "unknown key 1; a tab has"),
+    ([{"name": "", "content": None}], "the name ''; the name must be a non-empty str"),
+    ([{"name": "  ", "content": None}], "the name '  '; the name must be a non-empty str"),
+    ([{"name": 7, "content": None}], "the name 7; the name must be a non-empty str"),
     ([{"name": "A", "content": "http://a"}, {"name": "A", "content": "http://b"}], "two tabs named 'A'"),
     ([{"name": "A", "content": "nowhere"}], "tab 0 in .*, 'A', has the URL 'nowhere': it must begin with http"),
-    ([{"name": "A", "content": 3}], "has 3, a int as its content; it must be a child, a URL, or None"),
-    ([{"name": "A", "content": ELSEWHERE}], "names Plain, which is no child of ShownBoard"),
-    ([{"name": "A", "content": Plain}], "a ComponentMeta as its content; it must be a child"),
-    ([{"name": "A", "content": Recorder()}], "return it from configure_layout of a child"),
+    ([{"name": "A", "content": 3}], "has 3, a int as its content; the content must be a child, a URL, or None"),
+    ([{"name": "A", "content": ELSEWHERE}], "names Plain, which is not a child of ShownBoard"),
+    ([{"name": "A", "content": Plain}], "a ComponentMeta as its content; the content must be a child"),
+    ([{"name": "A", "content": Recorder()}], "return the Frontend from configure_layout of a child"),
     ([{"name": "A", "content": List([Plain()])}], "make a tab for each component in it"),
 ]
 
 
 @pytest.mark.parametrize(("given", "problem"), WRONG_TABS)
 def test_tabs_of_the_wrong_shape(given: Any, problem: str) -> None:
-    """A tab that is none is refused, with its number, what it has and what it must have."""
+    """An invalid tab is refused; the error names its number, what it has and what it must have."""
     with pytest.raises(LayoutError, match=problem):
         resolve_layout(board(given))
 
 
 def test_a_tab_cannot_show_its_own_flow() -> None:
-    """A flow is no child of its own."""
-    with pytest.raises(LayoutError, match="names ShownBoard, which is no child of ShownBoard"):
+    """A flow is not a child of itself."""
+    with pytest.raises(LayoutError, match="names ShownBoard, which is not a child of ShownBoard"):
         resolve_layout(board(lambda board: [{"name": "A", "content": board}]))
 
 
 def test_a_work_has_no_children_to_show() -> None:
-    """A work's tab that holds a component is refused, with where to arrange components."""
+    """A work's tab that holds a component is refused; the error says where to arrange components."""
     with pytest.raises(LayoutError, match=r"a work has no children.*configure_layout of a flow"):
         resolve_layout(Shown(lambda: [{"name": "A", "content": ELSEWHERE}]))
 
@@ -223,20 +223,20 @@ def test_a_work_has_no_children_to_show() -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        (1, "gave 1, a int; give None, a URL, a Frontend, or a list of tabs"),
-        (b"http://a", "a bytes; give None"),
-        (ELSEWHERE, r"gave Plain; give a list of tabs, \[dict\("),
-        (Recorder, "give an instance of it"),
+        (1, "gave 1, a int; return None, a URL, a Frontend, or a list of tabs"),
+        (b"http://a", "a bytes; return None"),
+        (ELSEWHERE, r"gave Plain; return a list of tabs, \[dict\("),
+        (Recorder, "return an instance of the class"),
     ],
 )
 def test_layouts_of_the_wrong_shape(given: Any, problem: str) -> None:
-    """What is no layout is refused, with what it is and what can be given."""
+    """An invalid layout is refused; the error names the value and what can be returned."""
     with pytest.raises(LayoutError, match=problem):
         resolve_layout(Shown(lambda: given))
 
 
 def test_an_async_configure_layout() -> None:
-    """configure_layout is not awaited, and says so."""
+    """configure_layout is not awaited; the error says to define it with `def`."""
 
     async def give() -> None: ...
 
@@ -245,7 +245,7 @@ def test_an_async_configure_layout() -> None:
 
 
 def test_what_configure_layout_raises_is_chained() -> None:
-    """An exception of the user's is the cause of the error, which names the component and the exception."""
+    """An exception in configure_layout is the cause of the error, which names the component and the exception."""
 
     def give() -> None:
         raise KeyError("best")
@@ -259,7 +259,7 @@ def test_what_configure_layout_raises_is_chained() -> None:
 
 
 def test_a_tree_as_data() -> None:
-    """Each component has its kind and its target; a tab's target is its component's, or its own address."""
+    """Each component has its kind and its target; a tab's target is that of its component, or its own URL."""
     layouts: dict[str, Layout] = {
         "root": Tabs((Tab("A", component="root.a"), Tab("B", component="root.b"), Tab("C", url="http://c"))),
         "root.a": Served(Recorder()),
@@ -283,7 +283,7 @@ def test_a_tree_as_data() -> None:
 
 
 def test_default_tabs_are_of_children_with_something_to_show() -> None:
-    """Of a flow's default tabs those remain whose child has a layout; a flow with none of them has none itself."""
+    """Default tabs of children without a layout are left out; a flow that has no tabs left has no layout."""
     layouts: dict[str, Layout] = {
         "root": Tabs((Tab("a", "root.a"), Tab("b", "root.b"), Tab("c", "root.c")), True),
         "root.a": Tabs((Tab("x", "root.a.x"),), True),

@@ -1,4 +1,4 @@
-"""Layouts while an app runs: who is asked when, and frontends that are started and stopped."""
+"""Layouts while an app runs: which components are asked when, and frontends that are started and stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def get(url: str) -> str:
 
 
 class Sites(Flow):
-    """A site for the flow, and one for each work in its list."""
+    """A flow with a site, and a list of works with one site each."""
 
     def __init__(self, *gives: Any) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Sites(Flow):
 
 
 def raised_in(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The only error in the group that the task group around a test's bed raises."""
+    """Return the only error in the exception group that a test's task group raised."""
     (error,) = group.exceptions
     return error
 
@@ -45,7 +45,7 @@ def raised_in(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def test_the_default_layout_follows_the_urls_of_the_works() -> None:
-    """A flow without a layout of its own has a tab for each child that has one at the moment."""
+    """A flow with the default layout has a tab for each child that has a layout at the moment."""
     async with bed(Board()) as app:
         assert app.layouts.snapshot()["root"] == {"kind": "none", "target": None}
         set_url(app.root.trials[1], "http://127.0.0.1:1")  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ async def test_the_default_layout_follows_the_urls_of_the_works() -> None:
 
 
 async def test_a_url_is_asked_for_again_when_the_state_has_changed() -> None:
-    """A URL that depends on the state is the present one whenever the layout is read."""
+    """A URL that depends on the state is current whenever the layout is read."""
     root = ShownBoard(lambda board: board.page)
     async with bed(root) as app:
         assert app.target("root") is None
@@ -70,7 +70,7 @@ async def test_a_url_is_asked_for_again_when_the_state_has_changed() -> None:
 
 
 async def test_a_component_is_asked_when_something_has_changed_and_not_before() -> None:
-    """One that overrides configure_layout is asked at the start, and once more after any number of changes."""
+    """A component that overrides configure_layout is asked at the start, and once more after any number of changes."""
     asked = []
     root = ShownBoard(lambda board: asked.append(board.page))
     async with bed(root) as app:
@@ -86,7 +86,7 @@ async def test_a_component_is_asked_when_something_has_changed_and_not_before() 
 
 
 async def test_who_has_no_layout_of_its_own_costs_a_pass_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a pass only those are asked that override configure_layout, however many others there are."""
+    """After a pass only the components that override configure_layout are asked."""
     async with bed(Sites(lambda: "http://a")) as app:
         app.root.more = List([Plain() for _ in range(20)])  # type: ignore[attr-defined]
         app.layouts.refresh()
@@ -98,7 +98,7 @@ async def test_who_has_no_layout_of_its_own_costs_a_pass_nothing(monkeypatch: py
 
 
 async def test_while_a_plain_pass_runs_nobody_is_asked() -> None:
-    """A pass in a thread owns the state: until it is over the layout is what it was."""
+    """A pass in a thread owns the state, so until it ends the layout stays as it was."""
     root = ShownBoard(lambda board: board.page)
     async with bed(root) as app:
         app.is_held = True
@@ -119,7 +119,7 @@ async def test_components_come_and_go() -> None:
 
 
 async def test_a_wrong_layout_at_the_start_fails_it() -> None:
-    """What configure_layout raises or gives wrongly when the app starts is raised there, and names the component."""
+    """An error of configure_layout, or an invalid result, fails the start of the app and names the component."""
     with pytest.raises(ExceptionGroup) as raised:
         async with bed(Sites(lambda: 1)):
             raise AssertionError("must not start")
@@ -129,7 +129,7 @@ async def test_a_wrong_layout_at_the_start_fails_it() -> None:
 
 
 async def test_a_wrong_layout_later_fails_the_app() -> None:
-    """What is wrong after a pass fails the app; who reads the layout is told too."""
+    """A layout that is invalid after a pass fails the app, and reading the layout raises too."""
     root = ShownBoard(lambda board: board.page)
     async with bed(root) as app:
         root.page = "nowhere"
@@ -141,7 +141,7 @@ async def test_a_wrong_layout_later_fails_the_app() -> None:
 
 
 async def test_a_layout_that_changes_the_state_is_refused() -> None:
-    """configure_layout that edits the state would make the flow run for ever (pitfall 19), and is an error."""
+    """A configure_layout that edits the state is an error: it would make the flow run forever (pitfall 19)."""
 
     def count(board: ShownBoard) -> str:
         board.page += "x"
@@ -157,7 +157,7 @@ async def test_a_layout_that_changes_the_state_is_refused() -> None:
 
 
 async def test_a_site_is_served_while_the_app_runs(tmp_path: Path) -> None:
-    """A folder is served from the start of the app to its end, though each asking makes a new frontend for it."""
+    """A folder is served from the start of the app to its end, although each call makes a new frontend for it."""
     site = make_site(tmp_path)
     async with bed(Sites(lambda: StaticWebFrontend(site))) as app:
         url = app.target("root.works_shown.0")
@@ -174,7 +174,7 @@ async def test_a_site_is_served_while_the_app_runs(tmp_path: Path) -> None:
 
 
 async def test_a_prefix_is_in_the_address(tmp_path: Path) -> None:
-    """A frontend with a root_path is started with it, and reached under it."""
+    """A frontend with a root_path is started with it, and its URL ends with it."""
     site = make_site(tmp_path)
     async with bed(Sites(lambda: StaticWebFrontend(site, root_path="/ui"))) as app:
         url = app.target("root.works_shown.0")
@@ -183,7 +183,7 @@ async def test_a_prefix_is_in_the_address(tmp_path: Path) -> None:
 
 
 async def test_each_frontend_has_a_port_of_its_own() -> None:
-    """Frontends are all started, each on loopback and on another port, and all stopped at the end (pitfall 18)."""
+    """All frontends are started, each on loopback and on a different port, and all stop at the end (pitfall 18)."""
     frontends = [Recorder() for _ in range(8)]
     async with bed(Sites(*(lambda frontend=frontend: frontend for frontend in frontends))):
         started = [call for frontend in frontends for call in frontend.calls]
@@ -211,7 +211,7 @@ async def test_a_plain_frontend_runs_in_a_thread() -> None:
 
 
 async def test_a_plain_method_may_give_an_awaitable() -> None:
-    """A plain method that returns a coroutine has it awaited in the loop."""
+    """If a plain method returns a coroutine, the loop awaits it."""
     done = []
 
     class Indirect(Recorder):
@@ -227,7 +227,7 @@ async def test_a_plain_method_may_give_an_awaitable() -> None:
 
 
 async def test_an_older_signature_is_enough() -> None:
-    """A frontend without a prefix is started with host and port alone, as upstream's were."""
+    """A frontend without a prefix is started with host and port alone, as upstream does."""
 
     class Older(Recorder):
         async def start_server(self, host: str, port: int) -> None:  # type: ignore[override]
@@ -239,7 +239,7 @@ async def test_an_older_signature_is_enough() -> None:
 
 
 async def test_a_port_that_was_taken_meanwhile_is_not_the_end() -> None:
-    """A frontend whose port another program took in the meantime is started on another."""
+    """A frontend whose port another program has taken meanwhile is started on another port."""
 
     class Unlucky(Recorder):
         async def start_server(self, host: str, port: int, root_path: str = "") -> None:
@@ -255,7 +255,7 @@ async def test_a_port_that_was_taken_meanwhile_is_not_the_end() -> None:
 
 
 async def test_a_frontend_that_does_not_start_fails_the_start() -> None:
-    """What start_server raises fails the start of the app, which names the component; the others are stopped."""
+    """An error of start_server fails the start of the app and names the component; other frontends are stopped."""
 
     class Broken(Recorder):
         async def start_server(self, host: str, port: int, root_path: str = "") -> None:
@@ -311,7 +311,7 @@ async def test_a_start_is_cut_off_when_the_app_ends() -> None:
 
 
 async def test_a_start_that_is_over_when_it_is_cut_off_is_undone() -> None:
-    """A frontend that comes up in the moment in which the app ends is stopped."""
+    """A frontend that comes up at the moment the app ends is stopped."""
 
     class Stubborn(Recorder):
         async def start_server(self, host: str, port: int, root_path: str = "") -> None:
@@ -335,7 +335,7 @@ async def test_a_start_that_is_over_when_it_is_cut_off_is_undone() -> None:
 async def test_a_stop_that_hangs_has_a_deadline(
     ignores: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stop_server that does not return is cancelled, left behind if it ignores that, and logged."""
+    """A stop_server that does not return is cancelled and logged; if it ignores the cancellation it is left behind."""
     monkeypatch.setattr(layouts_module, "_CANCEL_GRACE", 0.01)
     release = asyncio.Event()
     hung: list[asyncio.Task[Any]] = []
@@ -366,7 +366,7 @@ async def test_a_stop_that_hangs_has_a_deadline(
 
 
 async def test_a_stop_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """What stop_server raises does not fail an app that is done, and is logged with its traceback."""
+    """An error of stop_server does not fail an app that is done; it is logged with its traceback."""
 
     class Broken(Recorder):
         async def stop_server(self) -> None:
@@ -380,7 +380,7 @@ async def test_a_stop_that_raises_is_logged(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_a_frontend_must_be_given_at_creation() -> None:
-    """A component that gave none and gives a frontend later fails the app, which says when to give it."""
+    """A component that returns its first frontend only later fails the app; the error says when to return it."""
     root = ShownBoard(lambda board: Recorder() if board.page else None)
     async with bed(root) as app:
         root.page = "now"
@@ -389,18 +389,18 @@ async def test_a_frontend_must_be_given_at_creation() -> None:
 
 
 async def test_another_frontend_later_is_an_error(tmp_path: Path) -> None:
-    """A component that gives a frontend of another class, or one that is not equal, fails the app."""
+    """A component that later returns a frontend of another class, or an unequal one, fails the app."""
     site = make_site(tmp_path)
     root = ShownBoard(lambda board: StaticWebFrontend(site / board.page))
     async with bed(root) as app:
         root.page = "docs"
         app.layouts.refresh()
-        assert "Give the Frontend at creation and keep to it" in str(app.failures[0])
+        assert "Always return the same Frontend" in str(app.failures[0])
         assert await get(app.layouts._hosted[root].url or "") == "the index"
 
 
 async def test_a_new_object_of_one_class_is_the_same_frontend() -> None:
-    """configure_layout may make its frontend each time it is asked; the first one is served."""
+    """configure_layout may make a new frontend at each call; the first one is served."""
     made: list[Recorder] = []
 
     def give(board: ShownBoard) -> Recorder:
@@ -416,7 +416,7 @@ async def test_a_new_object_of_one_class_is_the_same_frontend() -> None:
 
 
 async def test_a_url_may_take_the_place_of_a_frontend_for_a_while() -> None:
-    """A component may show a URL or nothing later; its frontend goes on, and is shown again when it is given."""
+    """A component may later show a URL or nothing; its frontend keeps running, and is shown again when returned."""
     frontend = Recorder()
     root = ShownBoard(lambda board: board.page or frontend)
     async with bed(root) as app:
@@ -429,16 +429,16 @@ async def test_a_url_may_take_the_place_of_a_frontend_for_a_while() -> None:
 
 
 async def test_one_frontend_cannot_serve_two_components() -> None:
-    """The same frontend of two components fails the start, which names both."""
+    """If two components return the same frontend, the start fails and the error names both."""
     frontend = Recorder()
     with pytest.raises(ExceptionGroup) as raised:
         async with bed(Sites(lambda: frontend, lambda: frontend)):
             raise AssertionError("must not start")
-    assert "'root.works_shown.1' and of Shown 'root.works_shown.0' give the same" in str(raised_in(raised.value))
+    assert "'root.works_shown.1' and of Shown 'root.works_shown.0' return the same" in str(raised_in(raised.value))
 
 
 async def test_a_component_made_later_brings_its_frontend_along() -> None:
-    """The frontend of a component that is added is started then, and stopped when the component is removed."""
+    """The frontend of an added component is started at once, and stopped when the component is removed."""
     stopped = asyncio.Event()
 
     class Told(Recorder):
@@ -460,7 +460,7 @@ async def test_a_component_made_later_brings_its_frontend_along() -> None:
 
 
 async def test_a_frontend_that_does_not_start_later_fails_the_app() -> None:
-    """Where a component that was added brings a frontend that does not start, the app fails."""
+    """If the frontend of an added component does not start, the app fails."""
 
     class Broken(Recorder):
         async def start_server(self, host: str, port: int, root_path: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What plain passes remember of their calls, with calls that are whatever the test says."""
+"""The calls that plain passes remember, with fake calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FakeCall:
 
 
 class Story:
-    """A flow that makes calls of one work; `asks` says by their hashes what a pass makes, the same each time."""
+    """A flow that makes calls of one work. `asks` has the hashes of the calls that a pass makes, in order."""
 
     def __init__(self, *, is_cached: bool = False) -> None:
         self.calls = PassCalls()
@@ -47,7 +47,7 @@ def story() -> Story:
 
 
 def test_repetition_makes_no_call_anew(story: Story) -> None:
-    """The repetition of a pass that was cut short is answered with the calls of that pass."""
+    """The repetition of an interrupted pass is answered with the calls of that pass."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.SUCCEEDED)
     assert story.run("a", "b", is_complete=False) is False
@@ -55,7 +55,7 @@ def test_repetition_makes_no_call_anew(story: Story) -> None:
 
 
 def test_equal_calls_of_one_pass_are_two(story: Story) -> None:
-    """Two lines that make equal calls have a call each, and each its own in the repetition."""
+    """Two lines that make equal calls make two calls, and the repetition answers each line with its own call."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.SUCCEEDED)
     story.run("a", "a", is_complete=False)
@@ -64,7 +64,7 @@ def test_equal_calls_of_one_pass_are_two(story: Story) -> None:
 
 
 def test_success_is_made_anew_by_the_next_run(story: Story) -> None:
-    """When a pass has come to its end another follows, which makes a call that succeeded anew."""
+    """A complete pass is followed by another, which makes a call that succeeded anew."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.SUCCEEDED)
     assert story.run("a", is_complete=True) is True
@@ -73,7 +73,7 @@ def test_success_is_made_anew_by_the_next_run(story: Story) -> None:
 
 
 def test_no_pass_follows_for_what_is_cached() -> None:
-    """The success of a work that keeps its results lets the flow rest."""
+    """After the success of a work that caches its results no further pass is needed."""
     story = Story(is_cached=True)
     story.run("a", is_complete=False)
     story.made[0].end(Stage.SUCCEEDED)
@@ -82,7 +82,7 @@ def test_no_pass_follows_for_what_is_cached() -> None:
 
 @pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.FAILED])
 def test_not_made_anew_while_it_is_asked_for(story: Story, stage: Stage) -> None:
-    """A call that is in flight or has failed is not made anew, however many passes come to their end."""
+    """A call that is in flight or has failed is not made anew as long as each complete pass makes it again."""
     story.run("a", is_complete=True)
     story.made[0].end(stage)
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_not_made_anew_while_it_is_asked_for(story: Story, stage: Stage) -> None
 
 
 def test_failure_is_forgotten_by_a_run_that_does_not_ask(story: Story) -> None:
-    """When a pass comes to its end without asking for a failed call, the next one that asks makes it anew."""
+    """After a complete pass that does not make a failed call, the next pass that makes it makes it anew."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.FAILED)
     story.run(is_complete=False)
@@ -103,7 +103,7 @@ def test_failure_is_forgotten_by_a_run_that_does_not_ask(story: Story) -> None:
 
 
 def test_forgotten_work(story: Story) -> None:
-    """What is asked of a work after it was started or stopped is made anew."""
+    """The calls of a work are made anew after the work was started or stopped."""
     story.run("a", is_complete=True)
     story.made[0].end(Stage.FAILED)
     story.calls.forget(1)
@@ -112,7 +112,7 @@ def test_forgotten_work(story: Story) -> None:
 
 
 def test_failure_of_an_earlier_firing_is_made_anew(story: Story) -> None:
-    """A failed call of one firing is made anew for the next, though no pass came between them; and once for it."""
+    """A failed call of one firing is made anew for the next firing, even without a pass between them."""
     story.run("a", is_complete=True, schedule_fired=True)
     story.made[0].end(Stage.FAILED)
     story.run("a", "a", is_complete=True, schedule_fired=True)
@@ -120,7 +120,7 @@ def test_failure_of_an_earlier_firing_is_made_anew(story: Story) -> None:
 
 
 def test_failure_beside_a_firing_is_not(story: Story) -> None:
-    """A failed call that is asked for in other passes too is not made anew for a firing."""
+    """A failed call that passes without a firing make too is not made anew for a firing."""
     story.run("a", is_complete=True, schedule_fired=True)
     story.made[0].end(Stage.FAILED)
     story.run("a", is_complete=True)
@@ -129,7 +129,7 @@ def test_failure_beside_a_firing_is_not(story: Story) -> None:
 
 
 def test_call_in_flight_is_joined_by_the_next_firing(story: Story) -> None:
-    """A call that is still in flight at the next firing is that firing's call too."""
+    """A call that is still in flight at the next firing answers that firing too."""
     story.run("a", is_complete=True, schedule_fired=True)
     story.run("a", is_complete=True, schedule_fired=True)
     assert len(story.made) == 1

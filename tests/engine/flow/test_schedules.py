@@ -1,4 +1,4 @@
-"""The one timer of an app's schedules, with a clock and a loop that do what the test says."""
+"""The one timer of an app's schedules, with a fake clock and a fake loop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FakeLoop:
         callback(*args)
 
     def fire(self, drift: float = 0.0) -> None:
-        """Let the time of the one timer come; the wall clock is ahead of the loop's by `drift`."""
+        """Fire the only timer at its time; the wall clock is ahead of the loop's clock by `drift`."""
         (timer,) = self.timers
         self.timers.remove(timer)
         self.now = max(self.now, timer.when()) + drift
@@ -102,7 +102,7 @@ def test_one_timer_for_all(story: Story) -> None:
 
 
 def test_timer_is_capped(story: Story) -> None:
-    """Where the system has no wall alarms the clock is looked at once a minute, and no pass runs for that."""
+    """Without wall-clock timers the clock is checked once a minute, and no pass runs for that."""
     story.ask()
     version = story.hub.version
     for minute in range(1, 30):
@@ -112,7 +112,7 @@ def test_timer_is_capped(story: Story) -> None:
 
 
 def test_firing_wakes_the_flow(story: Story) -> None:
-    """When the time comes the tree has changed, once, and the next pass is told yes, once."""
+    """A firing counts as one change of the tree, and exactly one pass sees the schedule as true."""
     story.ask()
     version = story.hub.version
     for _ in range(30):
@@ -125,7 +125,7 @@ def test_firing_wakes_the_flow(story: Story) -> None:
 
 
 def test_timer_that_is_early(story: Story) -> None:
-    """A timer that fires a moment before the wall clock is there is set again, and the firing is not lost."""
+    """A timer that fires before the wall clock has reached the moment is set again, and the firing is not lost."""
     story.loop.now = NOON - 10
     story.ask()
     story.loop.fire(drift=-0.2)
@@ -142,7 +142,7 @@ def test_clock_set_forward_while_waiting(story: Story) -> None:
 
 
 def test_start_time_that_has_passed(story: Story) -> None:
-    """With a start time that has passed, what was missed since then fires once, at the next pass."""
+    """With a start time in the past, the missed firings become one firing at the next pass."""
     assert story.ask("daily", datetime(2026, 5, 1)) is False
     story.loop.fire()
     assert [story.pass_of("daily"), story.pass_of("daily")] == [True, False]
@@ -158,7 +158,7 @@ def test_start_time_that_comes(story: Story) -> None:
 
 
 def test_pass_in_which_it_fires_is_followed_by_another(story: Story) -> None:
-    """A schedule that fires during a pass has another follow; so has one that a pass has dealt with."""
+    """Another pass follows if a schedule fired during a pass, or if a complete pass has handled a firing."""
     story.ask()
     story.schedules.begin_pass()
     story.loop.now = NOON
@@ -173,7 +173,7 @@ def test_pass_in_which_it_fires_is_followed_by_another(story: Story) -> None:
 
 
 def test_pass_that_never_ends_is_told_of(story: Story, caplog: pytest.LogCaptureFixture) -> None:
-    """A pass in which a schedule fires twice without being seen gets one warning that says what to do."""
+    """If a schedule fires twice during one pass, one warning is logged that says what to do."""
     story.ask()
     story.schedules.begin_pass()
     with caplog.at_level(logging.WARNING, "lightwork"):
@@ -187,7 +187,7 @@ def test_pass_that_never_ends_is_told_of(story: Story, caplog: pytest.LogCapture
 
 
 def test_removed_flow_is_forgotten(story: Story) -> None:
-    """The schedule of a flow that has left the tree is neither shown nor waited for."""
+    """The schedule of a flow that has left the tree is not listed and has no timer."""
     story.ask()
     object.__setattr__(story.flow, "_driver", None)
     assert story.schedules.views() == []
@@ -196,7 +196,7 @@ def test_removed_flow_is_forgotten(story: Story) -> None:
 
 
 def test_restored_flow_replaces_what_was_known(story: Story) -> None:
-    """A flow whose state is loaded while the app runs goes on from what was loaded."""
+    """A flow whose state is loaded while the app runs continues from the loaded schedules."""
     story.ask()
     saved = story.flow.state_dict()
     story.loop.now = NOON
@@ -207,7 +207,7 @@ def test_restored_flow_replaces_what_was_known(story: Story) -> None:
 
 
 def test_trigger(story: Story) -> None:
-    """A schedule fires when it is triggered by its name; an unknown one is an error."""
+    """A schedule fires when it is triggered by its key; an unknown key is an error."""
     story.ask()
     version = story.hub.version
     (view,) = story.schedules.views()
@@ -221,7 +221,7 @@ def test_trigger(story: Story) -> None:
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"])
 def test_local_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The zone of this machine has the rules that the time zone database has, at each hour of a year."""
+    """The zone of this machine follows the time zone database at each hour of a year."""
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:

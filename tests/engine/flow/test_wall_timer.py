@@ -1,4 +1,4 @@
-"""Alarms of the wall clock."""
+"""Wall-clock timers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="wall alarms are
 
 @pytest.mark.parametrize("ahead", [-5.0, 0.0, 0.05])
 async def test_goes_off_at_its_moment(ahead: float) -> None:
-    """An alarm goes off once, not before its moment, and at once where that has passed."""
+    """A timer fires once, not before its moment, and at once if the moment has passed."""
     rung = asyncio.Event()
     moment = time.time() + ahead
     alarm = WallClockTimer(asyncio.get_running_loop(), moment, rung.set)
@@ -27,7 +27,7 @@ async def test_goes_off_at_its_moment(ahead: float) -> None:
 
 
 async def test_cancelled_never_goes_off() -> None:
-    """A cancelled alarm keeps no descriptor and does not go off; cancelling again does nothing."""
+    """A cancelled timer keeps no descriptor and does not fire; cancelling again does nothing."""
     rung: list[int] = []
     alarm = WallClockTimer(asyncio.get_running_loop(), time.time(), lambda: rung.append(1))
     alarm.cancel()
@@ -39,11 +39,11 @@ async def test_cancelled_never_goes_off() -> None:
 
 
 async def test_goes_off_when_the_clock_is_set() -> None:
-    """Whoever sets the system's clock, be it to the time that it has, sets off an alarm whose moment is far away."""
+    """Setting the system's clock, even to its current time, fires a timer whose moment is far away."""
     rung = asyncio.Event()
     alarm = WallClockTimer(asyncio.get_running_loop(), time.time() + 1e6, rung.set)
     try:
-        # A few microseconds late by the time it is set: nobody else notices.
+        # This puts the clock back by a few microseconds, which no other program notices.
         time.clock_settime(time.CLOCK_REALTIME, time.clock_gettime(time.CLOCK_REALTIME))
     except PermissionError:
         alarm.cancel()
@@ -52,7 +52,7 @@ async def test_goes_off_when_the_clock_is_set() -> None:
 
 
 class Yearly(Flow):
-    """Waits for the new year."""
+    """A flow that waits for the new year."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Yearly(Flow):
 
 
 async def test_a_schedule_that_waits_wakes_nobody() -> None:
-    """While an app waits for a schedule, no timer is armed in its loop: nothing wakes it before the time."""
+    """While an app waits for a schedule, its loop has no timer, so nothing wakes it early."""
     assert has_wall_alarms()
     loop: Any = asyncio.get_running_loop()
     flow = Yearly()
