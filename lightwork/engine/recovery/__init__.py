@@ -1,1 +1,1 @@
-"""What is written down of a run, and how another scheduler goes on with it."""
+"""Records a run in a journal, and restores it in another scheduler."""

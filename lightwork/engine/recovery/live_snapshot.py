@@ -1,4 +1,4 @@
-"""A snapshot of a scheduler as it is."""
+"""Makes a snapshot of a running scheduler."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def live_snapshot(
     components: Iterable[tuple[Component, int]],
     missing: Iterable[KnownComponent],
 ) -> Snapshot:
-    """Of a scheduler as it is. In the loop's thread, with the locks of all states held.
+    """Return a snapshot of a running scheduler. Call it in the loop's thread, while holding the locks of all states.
 
     Args:
-        core: Its machine.
+        core: The scheduler's machine and timers.
         entries: Its works and their workers.
-        recorder: What only a journal asks for.
-        components: The tree; each component with its number, 0 for a flow.
-        missing: What was known of components that have not come back after a killed scheduler.
+        recorder: The data that only a journal needs.
+        components: The components in the tree, each with its number, 0 for a flow.
+        missing: Components of a killed scheduler that the flow has not made again.
     """
     known = [_component(entries, component, number) for component, number in components]
     known += [ComponentSnapshot(one.name, one.work, dump_values(one.state.snapshot()), one.progress) for one in missing]
@@ -80,7 +80,7 @@ def _worker(worker: Worker) -> WorkerSnapshot:
 
 
 def load_worker(snapshot: WorkerSnapshot) -> Worker:
-    """Make the worker that a snapshot describes. A killed scheduler has launched it."""
+    """Make the `Worker` that a snapshot describes. A killed scheduler has launched its process."""
     worker = Worker(snapshot.work, snapshot.attempt, snapshot.name, snapshot.profile, snapshot.launch, snapshot.secret)
     worker.ref = snapshot.ref
     worker.received, worker.picks_port = snapshot.received, snapshot.picks_port

@@ -1,9 +1,9 @@
-"""Writes down what comes into a scheduler, so that another one can go on where this one was killed.
+"""Records the inputs of a scheduler, so that another scheduler can continue where this one was killed.
 
-Recording is one append to a queue; the journal's thread asks for what has gathered, in batches, and each is handed over
-at one moment of the loop, so that a batch never has half of what belongs together. What a worker has sent is
-acknowledged to it when the batch that holds it is on disk. Until then the worker keeps it: what a killed scheduler has
-taken in and not written down is sent to the next one again.
+Recording is one append to a queue. The journal's thread requests the queued records in batches. Each batch is handed
+over in one step of the loop, so records that belong together are never split over two batches. A worker's frame is
+acknowledged when the batch that holds it is on disk. Until then the worker keeps the frame, so the next scheduler
+receives every frame that a killed scheduler has taken in and not written.
 """
 
 from __future__ import annotations
@@ -39,32 +39,33 @@ from lightwork.state.state import State
 __all__ = ["OpenedJournal", "Recorder", "open_journal", "read_journal"]
 
 _BLOCK = 1024
-"""Numbers of calls that are reserved at a time. A call may reach its worker before its record reaches the disk, so a
-scheduler that goes on must not give out a number that the killed one may have."""
+"""How many call numbers are reserved at a time. A call may reach its worker before its record reaches the disk, so the
+next scheduler must not use a number that the killed one may have used."""
 
 _MOST_LOG = 16 << 20
-"""Bytes of records after which a snapshot is due, or as many snapshots' sizes as follows."""
+"""Bytes of records after which a snapshot is due. It is `_LOG_RATIO` times the size of the last snapshot if that is
+more."""
 
 _LOG_RATIO = 4
 
 _LOOK_EVERY = 0.1
-"""Seconds between two looks at whether the writer has failed, where the loop waits for it."""
+"""Seconds between two checks for a failed writer, while the loop waits for the writer."""
 
 _END_WITHIN = 10.0
-"""Seconds that a full disk has to be emptied in when the app ends."""
+"""At the end of the app: seconds that people have to free space on a full disk."""
 
 _CHECKPOINT_EVERY = 60.0
-"""Seconds between two snapshots that are made only for people to go back to."""
+"""Seconds between two snapshots that are made only as checkpoints for people."""
 
 
 class OpenedJournal(NamedTuple):
-    """A journal that was opened for writing.
+    """A journal that is open for writing.
 
     Attributes:
         store, lock: The file, and the lock on it.
         owner: Id of the scheduler, which its runtimes know.
-        replay: What is in it; None where it begins.
-        address: Where its workers dial; None where it begins.
+        replay: The restored contents; None for a new run.
+        address: Where its workers dial; None for a new run.
     """
 
     store: Store
@@ -75,17 +76,17 @@ class OpenedJournal(NamedTuple):
 
 
 def open_journal(path: Path, app: str, owner: str, *, resume: bool, kept: int) -> OpenedJournal:
-    """Open a journal for an app, or make it.
+    """Open the journal of an app, or create it.
 
     Args:
         path: The file.
         app: Name of the app.
-        owner: Id of the scheduler if the journal begins.
-        resume: Whether to go on with what is in it. Where there is nothing yet it begins all the same.
-        kept: Statuses that are kept of each work.
+        owner: Id of the scheduler for a new run.
+        resume: Whether to continue the run in the journal. A journal without a run starts a new one.
+        kept: How many statuses are kept of each work.
 
     Raises:
-        JournalError: It cannot be used; says what to do.
+        JournalError: The journal cannot be used. The message says what to do.
     """
     lock = FileLock(path)
     try:
@@ -109,35 +110,37 @@ def _reopen(store: Store, lock: FileLock, app: str, owner: str, *, resume: bool,
     path, theirs = store.path, meta.get("app", b"").decode()
     if theirs != app:
         raise JournalError(
-            f"the journal {path} is of the app {theirs!r}, and this one is {app!r}: use a path of its own for each app"
+            f"the journal {path} belongs to the app {theirs!r}, but this app is {app!r}: use a separate path for each "
+            "app"
         )
     replay = read_journal(store, kept=kept)
-    if not replay.runs:  # its scheduler was killed before it had begun
+    if not replay.runs:  # its scheduler was killed before it began to write
         return OpenedJournal(store, lock, owner, None, None)
     if not resume:
         if not replay.is_over:
             raise JournalError(
-                f"the journal {path} holds a run that has not ended: go on with it by --resume (in Python "
+                f"the journal {path} holds a run that has not ended: continue it with --resume (in Python "
                 "resume=True), or use another path"
             )
-        # What that run came to stays in the file as a checkpoint.
+        # The final state of that run stays in the file as a checkpoint.
         store.set_meta({"owner": owner.encode()})
         return OpenedJournal(store, lock, owner, None, None)
     wrote = meta.get("lightwork", b"").decode()
     if wrote != __version__ and not replay.is_over:
         raise JournalError(
-            f"the journal {path} holds a run of lightwork {wrote} that has not ended, and this is {__version__}: go on "
-            f"with it under {wrote}, or take its latest checkpoint with `lightwork checkpoint restore`"
+            f"the journal {path} holds a run of lightwork {wrote} that has not ended, but this is lightwork "
+            f"{__version__}: continue it with lightwork {wrote}, or restore its latest checkpoint with "
+            "`lightwork checkpoint restore`"
         )
     address = msgspec.msgpack.decode(meta["address"], type=BoundListener) if "address" in meta else None
     return OpenedJournal(store, lock, meta.get("owner", owner.encode()).decode(), replay, address)
 
 
 def read_journal(store: Store, number: int | None = None, *, kept: int = 100) -> Replay:
-    """What a journal comes to now, or came to when its snapshot of that number was made.
+    """Replay a journal to its end, or only up to its snapshot `number`.
 
     Raises:
-        JournalError: It is damaged.
+        JournalError: The journal is damaged.
     """
     try:
         found = store.snapshot(number)
@@ -154,24 +157,24 @@ def read_journal(store: Store, number: int | None = None, *, kept: int = 100) ->
 
 
 class Recorder:
-    """The `Journal` of a running app: what it is given becomes a record, and the writer's thread writes the records.
+    """The `Journal` of a running app. It makes the records, and the writer's thread writes them.
 
     `put` and `edited` may be called in any thread, everything else in the loop's thread.
 
     Args:
         opened: The journal.
-        failed: Called in the loop with an error of the journal that waiting does not mend.
-        make_snapshot: Makes a snapshot of the engine as it is.
-        states: Gives every state that is in the image.
+        failed: Called in the loop with an error of the journal that waiting cannot fix.
+        make_snapshot: Makes a snapshot of the running engine.
+        states: Returns every state that is in the snapshot.
 
     Attributes:
-        answers: See `lightwork.engine.recovery.run_results`.
-        replay: What the journal held; None where it begins.
-        statics, profiles: See `lightwork.engine.recovery.records.Image`.
-        generation: Counts the schedulers that have written to this journal.
-        is_over: Whether the app has ended in order.
-        latest_call: The highest number of a call that was given out.
-        reserved: Numbers of calls are reserved up to this one.
+        run_results: See `lightwork.engine.recovery.run_results`.
+        replay: The restored contents of the journal; None for a new run.
+        statics, profiles: See `lightwork.engine.recovery.records.Snapshot`.
+        generation: How many schedulers have written to this journal, this one included.
+        is_over: Whether the app has ended gracefully.
+        latest_call: The highest call number that was used.
+        reserved: The highest reserved call number.
     """
 
     is_kept = True
@@ -192,7 +195,7 @@ class Recorder:
         self._is_woken = False
         self._has_begun = False
         self._is_closed = False
-        self._heard: dict[Peer[Any], int] = {}  # the latest number of each peer that waits to be acknowledged
+        self._heard: dict[Peer[Any], int] = {}  # by peer: its latest frame number that waits for acknowledgement
         self._commits: list[Callable[[], None]] = []
         self._flows: dict[Flow, bytes] = {}
         self._log_size = 0
@@ -222,10 +225,10 @@ class Recorder:
         return self._opened.address
 
     def begin(self, listener: BoundListener) -> None:
-        """Write from now on: first what everything comes to at this moment, as one snapshot.
+        """Write from now on, beginning with a snapshot of this moment.
 
         Raises:
-            JournalError: It cannot be written.
+            JournalError: The journal cannot be written.
         """
         self._opened.store.set_meta({"address": rec.encode(listener), "lightwork": __version__.encode()})
         self._writer.start()
@@ -236,7 +239,7 @@ class Recorder:
     # --- recording --------------------------------------------------------------------------------
 
     def put(self, record: rec.Record) -> None:
-        """Write this down."""
+        """Queue a record for the writer."""
         self._waiting.append(record)
         if not self._is_woken:
             self._is_woken = True
@@ -284,7 +287,7 @@ class Recorder:
         self.run_results.call_made(made)
 
     def call_recovered(self, work: int, call: int, hash: str) -> None:
-        """See `Journal`. A pass may have made the call: its outcome then answers that pass."""
+        """See `Journal`. If a pass has made the call, its outcome answers that pass."""
         made = rec.CallMade(work, call, hash)
         self.put(made)
         self.run_results.recover(made)
@@ -320,7 +323,7 @@ class Recorder:
         self.put(rec.Removed(name))
 
     def watch(self, flow: Flow) -> None:
-        """Write down the progress of a flow whose component is known already."""
+        """Record the progress of a flow from now on; its component is in the journal already."""
         self._watch_progress(flow)
 
     def _watch_progress(self, flow: Flow) -> bytes:
@@ -328,7 +331,7 @@ class Recorder:
         return progress
 
     def _put_progress(self) -> None:
-        """Nobody tells how far a flow has come, so it is looked at when something else is written."""
+        """Queue the progress of flows that has changed. Nothing reports it, so it is compared at each batch."""
         for flow, known in self._flows.items():
             progress = flow._progress
             if progress.schedules or progress.iterations or len(known) > 1:
@@ -338,7 +341,7 @@ class Recorder:
                     self._waiting.append(rec.Progressed(flow.name, data))
 
     def next_call(self) -> int:
-        """A number that no call of this journal has had."""
+        """Return a number that no call of this journal has had."""
         self.latest_call += 1
         if self.latest_call > self.reserved - _BLOCK // 2:
             self.reserved += _BLOCK
@@ -366,25 +369,25 @@ class Recorder:
     # --- committing -------------------------------------------------------------------------------
 
     def when_committed(self, act: Callable[[], None]) -> None:
-        """Call `act` in the loop as soon as what was recorded up to now is on disk."""
+        """Call `act` in the loop as soon as everything that was recorded so far is on disk."""
         self._commits.append(act)
         self._is_woken = True
         self._writer.urge()
 
     async def committed(self) -> None:
-        """Return when what was recorded up to now is on disk."""
+        """Return when everything that was recorded so far is on disk."""
         future = self._loop.create_future()
         self.when_committed(lambda: None if future.done() else future.set_result(None))
         await future
 
     def sync(self) -> None:
-        """Have everything on disk before this returns; the loop stands still.
+        """Block the loop until everything is on disk.
 
         Raises:
-            JournalError: It cannot be written.
+            JournalError: The journal cannot be written.
         """
         if not self._has_begun:
-            return  # what it begins with will have it, and no worker can have been sent anything
+            return  # the first snapshot will include it, and nothing was sent to a worker yet
         over = threading.Event()
         self._hand_over(over.set)
         while not over.wait(_LOOK_EVERY):
@@ -393,18 +396,18 @@ class Recorder:
         self._reserved_safely = self.reserved
 
     def _on_asked(self) -> None:
-        """In the writer's thread: it is ready for a batch."""
+        """Hand over a batch, because the writer is ready. Called in the writer's thread."""
         self._soon(lambda: self._hand_over(is_asked=True))
 
     def _on_failed(self, error: JournalError) -> None:
-        """In the writer's thread: nothing more can be written."""
+        """Report that nothing more can be written. Called in the writer's thread."""
         self._soon(lambda: self._failed(error))
 
     def _soon(self, act: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(act)
         except RuntimeError:
-            return  # the loop is closed: nobody is there to be told, and the last job is on its way
+            return  # the loop is closed: nobody waits for this, and the writer has its last job
 
     def _hand_over(
         self,
@@ -414,21 +417,21 @@ class Recorder:
         is_asked: bool = False,
         is_last: bool = False,
     ) -> None:
-        """Give what has gathered to the writer.
+        """Give the queued records to the writer.
 
         Args:
-            told: Called in its thread when that is on disk.
-            snapshot: An image of this moment and its label, which is written instead of what has led to it.
+            told: Called in the writer's thread when they are on disk.
+            snapshot: A snapshot of this moment and its label. It is written instead of the records that led to it.
             is_asked: See `Job`.
             is_last: See `Job`.
         """
         if self._is_closed:
             return
-        self._is_woken = False  # before the queue is emptied: what comes after that wakes the writer
+        self._is_woken = False  # before the queue is emptied, so that a record after that wakes the writer
         self._put_progress()
         waiting = self._waiting
         records = [waiting.popleft() for _ in range(len(waiting))]
-        # Encoded here: while the writer's thread holds the interpreter's lock nothing else happens either.
+        # Encoded in the loop's thread: in the writer's thread it would hold the interpreter's lock and gain nothing.
         data = rec.encode(records) if records and snapshot is None else b""
         heard, self._heard = self._heard, {}
         commits, self._commits = self._commits, []
@@ -457,10 +460,10 @@ class Recorder:
             self._snapshot("the log was long")
 
     def _snapshot(self, label: str) -> None:
-        """Begin anew from what everything comes to now."""
+        """Write a snapshot of this moment; later records continue from it."""
         self._snapshot_at = self._loop.time()
         with ExitStack() as stack:
-            for state in self._states():  # no edit in another thread comes between the records and the image
+            for state in self._states():  # no edit of another thread falls between the records and the snapshot
                 stack.enter_context(state.lock)
             data = rec.encode(self._make_snapshot())
             self._snapshot_size = len(data)
@@ -470,7 +473,7 @@ class Recorder:
     # --- ending -----------------------------------------------------------------------------------
 
     async def aclose(self, *, is_over: bool) -> None:
-        """Write what is left; `is_over` says that the app has ended in order, and no worker is left.
+        """Write the queued records and close the file. `is_over`: the app has ended gracefully, and no worker is left.
 
         Raises:
             JournalError: Not everything could be written.
@@ -486,7 +489,7 @@ class Recorder:
             self.release()
 
     def release(self) -> None:
-        """Let go of the file, without another word."""
+        """Close the file and release its lock, without writing anything more."""
         self._is_closed = True
         self._opened.store.close()
         self._opened.lock.release()

@@ -1,9 +1,9 @@
-"""What a journal says: records of what came into the scheduler from outside, and images of what they come to.
+"""The contents of a journal: records of the scheduler's inputs, and snapshots of the result.
 
-The machine is a function of its events, and a state of its edits, so what is written down is what they were given, in
-order, and never what came of it. `lightwork.engine.recovery.replay` makes the one of the other.
+The machine is a function of its events, and a state is a function of its edits. So a record holds an input, in order,
+and never what followed from it. `lightwork.engine.recovery.replay` computes the result from the records.
 
-All plain data. A change here is a change of `lightwork.journal.store.SCHEMA`.
+All of this is plain data. Each change here needs a new `lightwork.journal.store.SCHEMA`.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class JournalRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Happened(JournalRecord, frozen=True, tag="event"):
-    """The machine was told this, at that time."""
+    """The machine received this event at this time."""
 
     now: float
     event: Event
 
 
 class Framed(JournalRecord, frozen=True, tag="frame"):
-    """A worker's numbered frame was taken in, at that time. `body` is as it came."""
+    """A numbered frame of a worker was taken in at this time. `body` is unchanged."""
 
     work: int
     attempt: int
@@ -69,21 +69,21 @@ class Framed(JournalRecord, frozen=True, tag="frame"):
 
 
 class Edited(JournalRecord, frozen=True, tag="edit"):
-    """A component's state was edited on this side, and no worker owned it. `op` is msgpack."""
+    """A component's state was edited on this side, while no worker owned it. `op` is msgpack."""
 
     name: str
     op: bytes
 
 
 class Added(JournalRecord, frozen=True, tag="add"):
-    """A component came into the tree.
+    """A component was added to the tree.
 
     Attributes:
         name: Its name.
         work: Its number in the machine, 0 for a flow.
         values: Its attributes, packed, in msgpack.
-        progress: A flow's, in msgpack.
-        is_static: Whether it was there when the app started.
+        progress: The progress of a flow, in msgpack; empty for a work.
+        is_static: Whether it was in the tree when the app started.
     """
 
     name: str
@@ -94,13 +94,13 @@ class Added(JournalRecord, frozen=True, tag="add"):
 
 
 class Removed(JournalRecord, frozen=True, tag="remove"):
-    """A component left the tree."""
+    """A component was removed from the tree."""
 
     name: str
 
 
 class LaunchBegun(JournalRecord, frozen=True, tag="launch"):
-    """A worker is about to be launched. On disk before it is."""
+    """The launch of a worker was about to begin. On disk before the launch begins."""
 
     work: int
     attempt: int
@@ -111,7 +111,7 @@ class LaunchBegun(JournalRecord, frozen=True, tag="launch"):
 
 
 class Placed(JournalRecord, frozen=True, tag="place"):
-    """It was launched, and is here."""
+    """A worker was launched; `ref` is its place."""
 
     work: int
     attempt: int
@@ -119,7 +119,7 @@ class Placed(JournalRecord, frozen=True, tag="place"):
 
 
 class Welcomed(JournalRecord, frozen=True, tag="welcome"):
-    """It is given the work as that is now. On disk before it is."""
+    """A worker was about to receive its work with the current state. On disk before the work is sent."""
 
     work: int
     attempt: int
@@ -127,7 +127,7 @@ class Welcomed(JournalRecord, frozen=True, tag="welcome"):
 
 
 class WorkerOutput(JournalRecord, frozen=True, tag="output"):
-    """Its output up to this byte was told."""
+    """The output of a worker was published up to this byte."""
 
     work: int
     attempt: int
@@ -135,14 +135,14 @@ class WorkerOutput(JournalRecord, frozen=True, tag="output"):
 
 
 class Progressed(JournalRecord, frozen=True, tag="progress"):
-    """A flow's schedules and iterations are these now, in msgpack."""
+    """A flow's schedules and iterations changed to these, in msgpack."""
 
     name: str
     progress: bytes
 
 
 class CallMade(JournalRecord, frozen=True, tag="ask"):
-    """A pass of the flow has made this call, of a work that caches nothing."""
+    """A pass of the flow made this call of a work that caches nothing."""
 
     work: int
     call: int
@@ -150,13 +150,13 @@ class CallMade(JournalRecord, frozen=True, tag="ask"):
 
 
 class Reserved(JournalRecord, frozen=True, tag="reserve"):
-    """Calls get numbers up to this one. On disk before the first of them is given out."""
+    """Call numbers up to this one were reserved. On disk before the first of them is used."""
 
     calls: int
 
 
 class RunEnded(JournalRecord, frozen=True, tag="end"):
-    """The flow's code has come to its end, in one pass or over several that were cut short."""
+    """The flow's code ran to its end, in one pass or over several interrupted ones."""
 
 
 Record = (
@@ -175,11 +175,11 @@ Record = (
     | RunEnded
 )
 
-# --- images ---------------------------------------------------------------------------------------
+# --- snapshots ------------------------------------------------------------------------------------
 
 
 class CallSnapshot(msgspec.Struct, frozen=True, array_like=True):
-    """A `lightwork.engine.rules.model.ModelCall`."""
+    """A `lightwork.engine.rules.model.ModelCall` as data."""
 
     id: int
     hash: str
@@ -192,7 +192,7 @@ class CallSnapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WorkSnapshot(msgspec.Struct, frozen=True):
-    """A `lightwork.engine.rules.model.ModelWork`; what refers to calls does so by number."""
+    """A `lightwork.engine.rules.model.ModelWork` as data. References to calls are call numbers."""
 
     id: int
     name: str
@@ -215,7 +215,7 @@ class WorkSnapshot(msgspec.Struct, frozen=True):
 
 
 class HistorySnapshot(msgspec.Struct, frozen=True):
-    """A `lightwork.components.status_history.WorkRecord`."""
+    """A `lightwork.components.status_history.StatusHistory` as data."""
 
     statuses: list[WorkStatus]
     num_successes: int
@@ -227,7 +227,7 @@ class HistorySnapshot(msgspec.Struct, frozen=True):
 
 
 class ComponentSnapshot(msgspec.Struct, frozen=True):
-    """A component; see `Added`. A work that has left the tree has none."""
+    """A component in the tree; see `Added` for the attributes."""
 
     name: str
     work: int
@@ -239,11 +239,11 @@ class WorkerSnapshot(msgspec.Struct):
     """A worker that is not gone.
 
     Attributes:
-        work, attempt, name, launch, secret, profile: As `LaunchBegun` says.
-        ref: Where it is; None until that is known.
+        work, attempt, name, launch, secret, profile: As in `LaunchBegun`.
+        ref: Its place; None until that is known.
         received: The number of its latest frame that was taken in.
         picks_port: See `Welcomed`.
-        offset: How much of its output was told, in bytes.
+        offset: How many bytes of its output were published.
     """
 
     work: int
@@ -258,11 +258,11 @@ class WorkerSnapshot(msgspec.Struct):
     offset: int = 0
 
     def __repr__(self) -> str:
-        return f"WorkerImage({self.name!r}, received={self.received})"
+        return f"WorkerSnapshot({self.name!r}, received={self.received})"
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """What a call of an unfinished run of the flow's code came to; see `lightwork.engine.recovery.run_results`."""
+    """The outcome of a call in an unfinished run of the flow's code; see `lightwork.engine.recovery.run_results`."""
 
     work: int
     call: int
@@ -271,24 +271,24 @@ class RunResult(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct):
-    """Everything that a scheduler must know to go on.
+    """Everything that a scheduler needs to continue.
 
     Attributes:
-        now: When it was made, by the machine's clock.
-        works: Of the machine.
-        records: By the work's number.
-        timers: Those that run, with the time at which they fire.
-        components: The tree.
-        statics: Names of the components that were there when the app started, present or not.
-        workers: Those that are not gone.
-        due: Attempts whose launch was ordered and not begun, by the work's number.
-        answers: See `lightwork.engine.recovery.run_results`.
-        asked: The calls in flight that an unfinished run of the flow's code has made of works that cache nothing.
-        profiles: Of the runtimes that were used.
-        calls: Calls may have numbers up to this one.
-        latest_call, latest_work: The highest numbers that are known to have been given out.
+        now: When the snapshot was made, on the machine's clock.
+        works: The machine's works.
+        records: The statuses of each work, by its number.
+        timers: The running timers, with the time at which each fires.
+        components: The components in the tree.
+        statics: Names of the components that were in the tree when the app started, even if they have left it.
+        workers: The workers that are not gone.
+        due: Attempts whose launch was ordered and has not begun, by the work's number.
+        run_results: Results of calls in an unfinished run; see `lightwork.engine.recovery.run_results`.
+        calls_made: The calls in flight that an unfinished run of the flow's code has made of works that cache nothing.
+        profiles: The profiles of the runtimes that were used.
+        calls: The highest reserved call number.
+        latest_call, latest_work: The highest call number and work number known to have been used.
         runs: How often the journal was opened for writing.
-        is_over: Whether the app has ended in order: no worker is left.
+        is_over: Whether the app has ended gracefully, so that no worker is left.
     """
 
     now: float = 0.0

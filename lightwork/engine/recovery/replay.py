@@ -1,13 +1,13 @@
-"""Makes of a journal's records what its scheduler knew: the machine, the statuses, the states, the workers.
+"""Restores a scheduler's knowledge from the records of a journal: the machine, the statuses, the states, the workers.
 
-The machine is given what it was given then and decides what it decided then. What it orders is not carried out but
-taken note of: a status is put into the work's record, a timer into the list of those that run, and so on.
+The machine receives the same events as then, and makes the same decisions. Its commands are not carried out; the replay
+notes their effect. It adds a status to the work's history, a timer to the running timers, and so on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import assert_never
 
 import msgspec
 
@@ -44,8 +44,8 @@ class KnownComponent:
     Attributes:
         name: Its name.
         work: Its number in the machine, 0 for a flow.
-        state: Its attributes; of a work that a worker has, what that has confirmed.
-        progress: A flow's, in msgpack.
+        state: Its attributes. While a worker has the work, these are the values that the worker has confirmed.
+        progress: The progress of a flow, in msgpack; empty for a work.
     """
 
     def __init__(self, name: str, work: int, values: bytes, progress: bytes) -> None:
@@ -58,18 +58,19 @@ class KnownComponent:
 
 
 class Replay:
-    """What a journal comes to.
+    """The result of a journal: the knowledge of its scheduler.
 
     Args:
-        snapshot: Where it begins; None at the beginning.
+        snapshot: The snapshot from which to start; None starts from nothing.
         kept: How many statuses are kept of each work.
 
     Attributes:
-        machine, timers, workers, due, profiles, statics, now, calls, latest_call, latest_work, runs, is_over: See
-            `lightwork.engine.recovery.records.Image`.
-        records: By the work's number.
-        components: By name.
-        answers: See `lightwork.engine.recovery.run_results`.
+        machine: The restored machine.
+        timers, workers, due, profiles, statics, now, calls, latest_call, latest_work, runs, is_over: See
+            `lightwork.engine.recovery.records.Snapshot`.
+        records: The statuses of each work, by its number.
+        components: The components in the tree, by name.
+        run_results: See `lightwork.engine.recovery.run_results`.
     """
 
     def __init__(self, snapshot: rec.Snapshot | None = None, *, kept: int = 100) -> None:
@@ -97,7 +98,7 @@ class Replay:
         self.is_over: bool = snapshot.is_over
 
     def snapshot(self) -> rec.Snapshot:
-        """All of it as data."""
+        """Return all of it as data."""
         components = [
             rec.ComponentSnapshot(one.name, one.work, dump_values(one.state.snapshot()), one.progress)
             for one in self.components.values()
@@ -129,7 +130,7 @@ class Replay:
             self.take(record)
 
     def take(self, record: rec.Record) -> None:
-        """Take in the next record. One about a component or a worker that is gone by now leads to nothing."""
+        """Take in the next record. A record about a component or a worker that is gone by now has no effect."""
         self.is_over = False
         match record:
             case rec.Framed():
@@ -155,8 +156,12 @@ class Replay:
                 self.run_results.end_run()
             case rec.Reserved():
                 self.calls = record.calls
-            case _:
+            case rec.LaunchBegun():
+                self._launch(record)
+            case rec.Placed() | rec.Welcomed() | rec.WorkerOutput():
                 self._worker(record)
+            case _:
+                assert_never(record)
 
     def _add(self, record: rec.Added) -> None:
         known = KnownComponent(record.name, record.work, record.values, record.progress)
@@ -166,14 +171,14 @@ class Replay:
         if record.is_static:
             self.statics[record.name] = None
 
-    def _worker(self, record: rec.LaunchBegun | rec.Placed | rec.Welcomed | rec.WorkerOutput) -> None:
-        if isinstance(record, rec.LaunchBegun):
-            self.due.pop(record.work, None)
-            self.profiles[record.profile] = None
-            self.workers[record.work] = rec.WorkerSnapshot(
-                record.work, record.attempt, record.name, record.launch, record.secret, record.profile
-            )
-            return
+    def _launch(self, record: rec.LaunchBegun) -> None:
+        self.due.pop(record.work, None)
+        self.profiles[record.profile] = None
+        self.workers[record.work] = rec.WorkerSnapshot(
+            record.work, record.attempt, record.name, record.launch, record.secret, record.profile
+        )
+
+    def _worker(self, record: rec.Placed | rec.Welcomed | rec.WorkerOutput) -> None:
         worker = self.workers.get(record.work)
         if worker is None or worker.attempt != record.attempt:
             return
@@ -184,8 +189,10 @@ class Replay:
                 worker.picks_port = record.picks_port
             case rec.WorkerOutput():
                 worker.offset = record.offset
+            case _:
+                assert_never(record)
 
-    # --- what comes from workers ------------------------------------------------------------------
+    # --- frames of workers ------------------------------------------------------------------------
 
     def _frame(self, record: rec.Framed) -> None:
         worker = self.workers.get(record.work)
@@ -197,17 +204,17 @@ class Replay:
             self._apply(record.work, frame)
             event = event_of(record.work, record.attempt, frame)
         except LightworkError:
-            return  # it was refused then too, and its worker ended
+            return  # the scheduler refused the frame then, too, and ended its worker
         if event is not None:
             self._feed(event, record.now)
 
-    def _apply(self, work: int, frame: Any) -> None:
+    def _apply(self, work: int, frame: messages.FromWorker) -> None:
         known = self._by_work.get(work)
         if known is not None and isinstance(frame, (messages.Delta, messages.ProposalResult)):
             try:
                 known.state.apply(frame.ops)
             except StateError:
-                return  # it could not be followed then either, and its worker was ended
+                return  # the scheduler could not apply the edits then either, and ended the worker
 
     # --- the machine ------------------------------------------------------------------------------
 
@@ -223,7 +230,7 @@ class Replay:
         try:
             commands = self.machine.handle(event, now)
         except MachineError:
-            return  # raised then, too, and nothing was changed
+            return  # the machine raised then, too, and nothing was changed
         for command in commands:
             self._note(command)
 
@@ -250,12 +257,14 @@ class Replay:
                 self.due.pop(command.work, None)
             case ev.Forget():
                 self.records.pop(command.work, None)
+            case ev.SendCall() | ev.SendCancel() | ev.SendStop() | ev.EndWorker() | ev.WorkerUp():
+                pass  # the scheduler carried it out then, and it changed nothing that the replay keeps
             case _:
-                return  # what was sent or done then was sent or done
+                assert_never(command)
 
 
 def abandon_workers(replay: Replay) -> rec.Snapshot:
-    """An image of a replay as of an app that has ended in order: states and results, no worker. Uses the replay up."""
+    """Return a snapshot as of an app that has ended gracefully: states and results, no worker. Uses the replay up."""
     for work in replay.machine.works():
         replay.take(rec.Happened(replay.now, ev.StopRequested(work.id)))
         if work.phase is not Phase.ABSENT:

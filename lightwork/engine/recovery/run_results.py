@@ -1,10 +1,11 @@
-"""What the calls of works that cache nothing have come to, for a run of the flow's code that is made again.
+"""The results of calls of works that cache nothing, kept for a repeated run of the flow's code.
 
-When a scheduler was killed, its flow's ``run`` begins again from its first line. A call of a work that caches its
-results is answered from those. One of a work that does not is answered from here: each success of the interrupted run
-answers one call with the same arguments of the repeated one, in order. When a run comes to its end, all are forgotten.
+After a scheduler was killed, its flow's ``run`` begins again from its first line. If a work caches its results, the
+cache answers its calls. If not, the results kept here answer them: each success of the interrupted run answers one call
+of the repeated run with the same arguments, in order. When a run ends, all results are forgotten.
 
-Bounded: of a run that makes very many such calls the first ones are kept, since the repeated run asks for those first.
+The results are bounded. Of a run that makes very many such calls the first results are kept, because the repeated run
+makes those calls first.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _MOST_BYTES = 64 << 20
 
 
 class RunResults:
-    """The calls that the present run of the flow's code has made of works that cache nothing.
+    """The calls that the current run of the flow's code has made of works that cache nothing.
 
     Args:
-        results: What some of them have come to.
-        calls_made: Those that are not over.
+        results: The results of those that have succeeded.
+        calls_made: Those that have not ended.
     """
 
     def __init__(self, results: Iterable[RunResult] = (), calls_made: Iterable[CallMade] = ()) -> None:
@@ -41,20 +42,20 @@ class RunResults:
 
     @property
     def results(self) -> list[RunResult]:
-        """What is kept, in the order in which it came."""
+        """The results that are kept, in the order in which they came."""
         return list(self._kept)
 
     @property
     def calls_made(self) -> list[CallMade]:
-        """The calls that are not over."""
+        """The calls that have not ended."""
         return list(self._calls_made.values())
 
     def call_made(self, call: CallMade) -> None:
-        """The run has made a call."""
+        """Record that the run has made a call."""
         self._calls_made[call.call] = call
 
     def settle(self, call: int, outcome: Outcome) -> None:
-        """A call is over, whoever made it."""
+        """Record the end of a call. A call that the run has not made is ignored."""
         made = self._calls_made.pop(call, None)
         if made is None:
             return
@@ -66,7 +67,7 @@ class RunResults:
         self._unclaimed.discard(call)
 
     def end_run(self) -> None:
-        """The run has come to its end: the next one makes its calls anew."""
+        """Forget everything, because the run has ended: the next run makes its calls anew."""
         self._kept.clear()
         self._bytes = 0
         self._calls_made.clear()
@@ -76,24 +77,24 @@ class RunResults:
     # --- for the repeated run ---------------------------------------------------------------------
 
     def reopen(self) -> None:
-        """The run is made again from its first line."""
+        """Offer all results again, because the run is repeated from its first line."""
         self._open.clear()
         for answer in self._kept:
             self._offer(answer)
         self._unclaimed = set(self._calls_made)
 
     def recall(self, work: int, hash: str) -> RunResult | None:
-        """What answers a call that the repeated run makes, None if it is to be made."""
+        """Return the result that answers a call of the repeated run, None if the call must be made."""
         found = self._open.get((work, hash))
         return found.popleft() if found else None
 
     def recover(self, call: CallMade) -> None:
-        """A call of the interrupted run has come to light."""
+        """Record a call of the interrupted run that the journal does not have but a worker does."""
         self._calls_made[call.call] = call
         self._unclaimed.add(call.call)
 
     def claim(self, call: int) -> None:
-        """The repeated run has joined a call that was in flight: its outcome answers that, and no other."""
+        """Record that the repeated run has joined a call in flight: its outcome answers no other call."""
         self._unclaimed.discard(call)
 
     def _offer(self, answer: RunResult) -> None:

@@ -1,4 +1,4 @@
-"""The machine, the statuses and the states as data, and back."""
+"""Converts the machine, the statuses and the states to data and back."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 def dump_machine(machine: Machine) -> list[WorkSnapshot]:
-    """Everything that a machine knows, but for its story."""
+    """Return the works of a machine as data, without its story."""
     return [_dump_work(work) for work in machine.works()]
 
 
 def load_machine(works: list[WorkSnapshot]) -> Machine:
-    """A machine that decides as the one that was dumped would have."""
+    """Return a machine that decides as the dumped one would."""
     machine = Machine()
     machine.restore(_load_work(work) for work in works)
     return machine
@@ -81,7 +81,7 @@ def _load_work(snapshot: WorkSnapshot) -> ModelWork:
 
 
 def dump_history(record: StatusHistory) -> HistorySnapshot:
-    """The statuses of a work, and what is counted over all of them."""
+    """Return the statuses of a work, and the counts over all of them, as data."""
     return HistorySnapshot(
         list(record.statuses),
         record.num_successes,
@@ -94,7 +94,7 @@ def dump_history(record: StatusHistory) -> HistorySnapshot:
 
 
 def load_history(snapshot: HistorySnapshot, kept: int) -> StatusHistory:
-    """A record as it was dumped; it keeps `kept` statuses from now on."""
+    """Return the dumped history; from now on it keeps `kept` statuses."""
     record = StatusHistory(kept)
     record.statuses.extend(snapshot.statuses)
     record.num_successes, record.num_timeouts = snapshot.num_successes, snapshot.num_timeouts
@@ -105,10 +105,10 @@ def load_history(snapshot: HistorySnapshot, kept: int) -> StatusHistory:
 
 
 def dump_values(values: dict[str, Any]) -> bytes:
-    """Plain values of a state, in msgpack."""
+    """Encode the plain values of a state in msgpack."""
     return encode({name: packed(value) for name, value in values.items()})
 
 
 def load_values(data: bytes) -> dict[str, Any]:
-    """The plain values that were dumped."""
+    """Decode the values that `dump_values` encoded."""
     return {name: unpacked(value) for name, value in _decode(data).items()}

@@ -1,8 +1,8 @@
-"""Apps with a journal, each run as a process of its own: ``python -m tests.engine.recovery.apps NAME FOLDER [resume]``.
+"""Apps with a journal, each run in a separate process: ``python -m tests.engine.recovery.apps NAME FOLDER [resume]``.
 
-Their works write a line to ``FOLDER/runs`` for each run of a call. A call with a gate goes on when that file is there.
-What the flow finds goes to standard output. With ``die=N`` in the environment variable ``LW_TEST_DIE`` the scheduler
-kills itself when it is about to write its journal for the Nth time, with ``dies=N`` right after it has.
+Their works write a line to ``FOLDER/runs`` for each run of a call. A call with a gate continues when that file
+exists. The flow prints its results. With ``die=N`` in the environment variable ``LW_TEST_DIE`` the scheduler kills
+itself right before it writes its journal for the Nth time, with ``dies=N`` right after that.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from lightwork.journal.store import Store
 
 
 def say(*words: Any) -> None:
-    """To whoever runs the app."""
+    """Print a line for the test that runs the app."""
     print(*words, flush=True)
 
 
 def note(folder: str, name: str) -> None:
-    """A call runs."""
+    """Note that a call runs."""
     with Path(folder, "runs").open("a") as file:
         file.write(f"{name}\n")
 
 
 async def written(flow: Flow) -> None:
-    """Return when everything that has happened is on disk."""
+    """Return when everything that was recorded so far is on disk."""
     driver: Any = flow._driver
     await driver._core.journal.committed()
 
 
 class Job(Work):
-    """Notes each run, appends its steps to a list, waits for a gate."""
+    """A work that notes each run, appends its steps to a list, and waits for a gate."""
 
     def __init__(self, folder: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,7 +60,7 @@ class Job(Work):
 
 
 class PlainJob(Job):
-    """The same in a thread."""
+    """The same as a plain ``def run``."""
 
     def run(self, name: str, steps: int = 0, gate: str = "") -> str:  # type: ignore[override]
         note(self.folder, name)
@@ -73,13 +73,13 @@ class PlainJob(Job):
 
 
 async def until(is_true: Callable[[], object]) -> None:
-    """Return when something has come true that nobody tells of."""
+    """Return when `is_true` returns true, by polling."""
     while not is_true():  # noqa: ASYNC110 -- another process makes it true
         await asyncio.sleep(0.005)
 
 
 class Calls(Flow):
-    """One call after the other, then two at once that wait at a gate."""
+    """Makes one call after another, then two at once that wait at a gate."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Calls(Flow):
 
 
 class Uncached(Flow):
-    """Calls that are the same and are not cached, in one pass."""
+    """Makes equal uncached calls in one pass."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Uncached(Flow):
 
 
 class PlainFlow(Flow):
-    """The same in passes that are cut short."""
+    """The same in interrupted passes."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class PlainFlow(Flow):
 
 
 class Dynamic(Flow):
-    """Children that are made while it runs; one of them only in the first pass."""
+    """Makes children while it runs, one of them only in the first pass."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Dynamic(Flow):
 
 
 class Steps(Flow):
-    """Two works that stream, call by call: for a scheduler that is killed again and again."""
+    """Two works that stream, call by call, for a scheduler that is killed again and again."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class Steps(Flow):
 
 
 class Stopped(Flow):
-    """A call that succeeds, then the end."""
+    """Makes a call that succeeds, then stops."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class Stopped(Flow):
 
 
 class Leaver(Job):
-    """Notes the end of a run, too, and its exit, which it has in its state."""
+    """A work that also notes the end of each run, and notes its exit in its state."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -217,7 +217,7 @@ class Leaver(Job):
 
 
 class Leaving(Flow):
-    """A call, the result of which is the last that its worker has to say, but for its exit."""
+    """Makes a call whose result is the worker's last frame before it exits."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ class Leaving(Flow):
 
 
 class Unending(Flow):
-    """Makes a child in its first run only, or again when the one of the first run was given up. Never returns."""
+    """Makes a child in its first run, and again after the child of the first run was given up. Never returns."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
@@ -268,7 +268,7 @@ APPS: dict[str, Callable[[str], Flow]] = {
 
 
 def die_at_a_commit(when: str) -> None:
-    """Have this process killed at the commit of that number."""
+    """Kill this process at the commit of the given number."""
     kind, _, number = when.partition("=")
     left = [int(number)]
     append = Store.append

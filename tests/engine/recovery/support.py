@@ -1,4 +1,4 @@
-"""Schedulers as processes that are killed and go on."""
+"""Schedulers in processes that are killed and resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Scheduler:
         self.lines: list[list[str]] = []
 
     async def said(self, word: str) -> list[str]:
-        """The rest of the line that begins with this word, when it comes."""
+        """Wait for the line that begins with this word, and return the rest of it."""
         assert self.process.stdout is not None
         async with asyncio.timeout(WITHIN):
             while True:
@@ -33,12 +33,12 @@ class Scheduler:
                     raise AssertionError(f"the app ended without saying {word!r}: {self.lines}")
 
     async def kill(self) -> None:
-        """End it as kill -9 does."""
+        """Kill the process with SIGKILL."""
         self.process.kill()
         await self.process.wait()
 
     async def ended(self) -> int:
-        """Its exit code, when it ends by itself."""
+        """Wait until the process ends by itself, and return its exit code."""
         assert self.process.stdout is not None
         async with asyncio.timeout(WITHIN):
             self.lines += [line.split() for line in (await self.process.stdout.read()).decode().splitlines()]
@@ -49,7 +49,7 @@ class Scheduler:
 async def scheduler(
     app: str, folder: Path, *, resume: bool = False, die: str = "", host: str = "", grace: float = 1.0
 ) -> AsyncIterator[Scheduler]:
-    """Run an app; killed when the block is left, if it has not ended."""
+    """Run an app, and kill it at the end of the block if it has not ended."""
     env = {
         **os.environ,
         "LW_TEST_GRACE": f"{grace:g}",
@@ -77,10 +77,10 @@ async def scheduler(
 
 
 def runs(folder: Path) -> list[str]:
-    """The calls that were run, a name for each run."""
+    """Return the calls that were run, one name for each run."""
     return (folder / "runs").read_text().split("\n")[:-1]
 
 
 def open_gate(folder: Path, gate: str = "gate") -> None:
-    """Let those who wait at it go on."""
+    """Let the calls that wait at the gate continue."""
     (folder / gate).touch()

@@ -16,7 +16,7 @@ from tests.cli.invoke import invoke
 
 
 class Count(Work):
-    """Counts its runs in its state."""
+    """A work that counts its runs in its state."""
 
     def __init__(self, cache_calls: bool = True) -> None:
         super().__init__(cache_calls=cache_calls)
@@ -28,7 +28,7 @@ class Count(Work):
 
 
 class Root(Flow):
-    """Makes one call, and the end."""
+    """Makes one call and stops."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Root(Flow):
 
 
 class Wider(Flow):
-    """Has one more of everything, under the same name as `Root`."""
+    """A flow with one more component and one more attribute, under the same name as `Root`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ async def run(root: Flow, path: Path, **settings: Any) -> Flow:
 
 
 async def test_states_and_results_outlive_a_run_that_ended(tmp_path: Path) -> None:
-    """With resume the state and the results go on; without it the app begins anew and the old state is a checkpoint."""
+    """With resume the state and the results continue; without it the app begins anew and keeps a checkpoint."""
     path = tmp_path / "journal"
     await run(Root(), path)
     again = await run(Root(), path, resume=True)
@@ -84,7 +84,7 @@ async def test_states_and_results_outlive_a_run_that_ended(tmp_path: Path) -> No
 
 
 async def test_a_checkpoint_is_shown_and_restored(tmp_path: Path) -> None:
-    """What a checkpoint holds can be seen, and a new journal made of it goes on from there."""
+    """The contents of a checkpoint can be listed, and a journal that is made from it continues from there."""
     path, new = str(tmp_path / "journal"), str(tmp_path / "new")
     await run(Root(), Path(path))
     await run(Root(), Path(path), resume=True)
@@ -99,7 +99,7 @@ async def test_a_checkpoint_is_shown_and_restored(tmp_path: Path) -> None:
 
 
 async def test_a_checkpoint_of_a_running_app(tmp_path: Path) -> None:
-    """A journal is read while its app runs; what is restored of it has no worker, and its calls have ended."""
+    """A journal can be read while its app runs; a restored copy has no worker, and its calls have ended."""
     path, new = str(tmp_path / "journal"), str(tmp_path / "new")
     root = Root()
     root.__class__.run, ended = Waiting.run, Root.run  # type: ignore[method-assign, assignment]
@@ -119,7 +119,7 @@ async def test_a_checkpoint_of_a_running_app(tmp_path: Path) -> None:
 
 
 async def test_what_does_not_exist(tmp_path: Path) -> None:
-    """A journal or a number that is not there is an error that says so; no file is overwritten."""
+    """A missing journal or checkpoint number is an error that says so; no file is overwritten."""
     path = str(tmp_path / "journal")
     assert "there is no journal" in invoke("checkpoint", "ls", path).err
     await run(Root(), Path(path))
@@ -131,16 +131,16 @@ async def test_what_does_not_exist(tmp_path: Path) -> None:
 
 
 async def test_a_journal_of_another_app(tmp_path: Path) -> None:
-    """It is refused by name, and left as it was."""
+    """It is refused, the error names both apps, and the journal stays unchanged."""
     await run(Root(), tmp_path / "journal")
     for resume in (True, False):
-        with pytest.raises(JournalError, match="is of the app 'Root', and this one is 'Waiting'"):
+        with pytest.raises(JournalError, match="belongs to the app 'Root', but this app is 'Waiting'"):
             await run(Waiting(), tmp_path / "journal", resume=resume)
     assert isinstance(await run(Root(), tmp_path / "journal", resume=True), Root)
 
 
 async def test_a_tree_that_does_not_fit(tmp_path: Path) -> None:
-    """Code that makes other components or attributes is refused, and they are named."""
+    """Code that makes other components or attributes is refused, and the error names them."""
     await run(Root(), tmp_path / "journal")
     with pytest.raises(StateError, match=r"the code makes root\.more, .* the code sets root\.other"):
         await run(Wider(), tmp_path / "journal", resume=True)
@@ -154,13 +154,13 @@ async def test_an_unfinished_run(tmp_path: Path) -> None:
     connection.execute("DELETE FROM snapshot WHERE label = 'the app ended'")
     connection.commit()
     connection.close()
-    with pytest.raises(JournalError, match="holds a run that has not ended: go on with it by --resume"):
+    with pytest.raises(JournalError, match="holds a run that has not ended: continue it with --resume"):
         await run(Root(), path)
     await run(Root(), path, resume=True)
 
 
 async def test_a_journal_of_another_version_with_a_run_that_has_not_ended(tmp_path: Path) -> None:
-    """Another version may decide otherwise about what is in it."""
+    """It is refused, because another version may make other decisions from the same records."""
     path = tmp_path / "journal"
     await run(Root(), path)
     store = Store.open(path)

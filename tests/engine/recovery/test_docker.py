@@ -91,7 +91,7 @@ async def scheduler(folder: Path, *more: str) -> AsyncIterator[Scheduler]:
 
 
 async def test_the_container_is_adopted(tmp_path: Path) -> None:
-    """The call goes on in the same container, over TLS, and the container is gone when the app has ended."""
+    """The call continues in the same container, over TLS, and the container is gone when the app has ended."""
     (tmp_path / "app.py").write_text(textwrap.dedent(APP))
     container = image = ""
     try:
@@ -108,4 +108,4 @@ async def test_the_container_is_adopted(tmp_path: Path) -> None:
         if container and docker("ps", "--all", "--quiet", "--filter", f"id={container}"):
             docker("rm", "--force", container)
         if image.startswith("lightwork-app:") and docker("images", "--quiet", image):
-            docker("rmi", "--force", image)  # the code of the test's folder, which nobody needs again
+            docker("rmi", "--force", image)  # it has the code of the test's folder, so no other test uses it

@@ -1,4 +1,4 @@
-"""A scheduler is killed by SIGKILL, and another one goes on where it was."""
+"""A scheduler is killed by SIGKILL, and another one continues from its journal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.mark.parametrize("opened", ["while there is no scheduler", "by the next one's time"])
 async def test_calls_in_flight_go_on(tmp_path: Path, opened: str) -> None:
-    """The works are adopted, no call runs twice, and the states are what they would have been."""
+    """The works are adopted, no call runs twice, and the states are the same as without the kill."""
     async with scheduler("Calls", tmp_path) as first:
         pids = await first.said("waiting")
         await first.kill()
@@ -50,7 +50,7 @@ async def test_over_tls(tmp_path: Path) -> None:
 
 
 async def test_worker_that_died_meanwhile(tmp_path: Path) -> None:
-    """A work whose process died with no scheduler there is called again, and only that call runs again."""
+    """If a work's process died while no scheduler ran, its call runs again, and only that call."""
     async with scheduler("Calls", tmp_path) as first:
         pids = await first.said("waiting")
         await first.kill()
@@ -64,7 +64,7 @@ async def test_worker_that_died_meanwhile(tmp_path: Path) -> None:
 
 
 async def test_worker_that_is_told_to_go_meanwhile(tmp_path: Path) -> None:
-    """Within its grace period a worker waits for the next scheduler, and hands over what it has before it leaves."""
+    """Within its grace period a worker waits for the next scheduler, and delivers its frames before it exits."""
     async with scheduler("Leaving", tmp_path, grace=60.0) as first:
         (pid,) = await first.said("waiting")
         await first.kill()
@@ -80,7 +80,7 @@ async def test_worker_that_is_told_to_go_meanwhile(tmp_path: Path) -> None:
 
 
 async def test_worker_that_is_told_to_go_and_has_nobody_to_tell(tmp_path: Path) -> None:
-    """When its grace period is over it leaves, and what it did is done again by the next scheduler's."""
+    """After its grace period the worker exits, and the next scheduler's worker runs the call again."""
     async with scheduler("Leaving", tmp_path, grace=0.1) as first:
         (pid,) = await first.said("waiting")
         await first.kill()
@@ -94,7 +94,7 @@ async def test_worker_that_is_told_to_go_and_has_nobody_to_tell(tmp_path: Path) 
 
 
 async def test_killed_between_two_schedulers(tmp_path: Path) -> None:
-    """A scheduler that is killed right after it went on is followed by another."""
+    """If a scheduler is killed right after it has resumed, another one can resume."""
     async with scheduler("Calls", tmp_path) as first:
         pids = await first.said("waiting")
         await first.kill()
@@ -112,7 +112,7 @@ async def test_killed_between_two_schedulers(tmp_path: Path) -> None:
     ("app", "expected"), [("Uncached", ["same"] * 5), ("PlainFlow", ["item 0", "item 1", "item 2", "last"])]
 )
 async def test_calls_that_are_not_cached(tmp_path: Path, app: str, expected: list[str]) -> None:
-    """What they came to in the pass that was interrupted answers the same calls of the repeated one, once each."""
+    """Their results in the interrupted pass answer the same calls of the repeated pass, once each."""
     async with scheduler(app, tmp_path) as first:
         await first.said("waiting")
         await first.kill()
@@ -127,7 +127,7 @@ async def test_calls_that_are_not_cached(tmp_path: Path, app: str, expected: lis
 
 
 async def test_children_made_while_running(tmp_path: Path) -> None:
-    """A child that the flow makes again gets its worker back; the worker of one that it does not is ended."""
+    """A child that the flow makes again gets its worker back; the worker of any other child is ended."""
     async with scheduler("Dynamic", tmp_path) as first:
         kept, extra = await first.said("waiting")
         await first.kill()
@@ -142,13 +142,13 @@ async def test_children_made_while_running(tmp_path: Path) -> None:
 
 
 async def test_child_that_a_run_without_end_does_not_make_again(tmp_path: Path) -> None:
-    """Its worker runs on, and the log names it; who knows that it is not wanted gives it up, and its name is free."""
+    """Its worker keeps running and the log names it, until `give_up` ends the worker and frees the name."""
     async with scheduler("Unending", tmp_path) as first:
         (pid,) = await first.said("waiting")
         await first.kill()
     async with scheduler("Unending", tmp_path, resume=True) as second:
         assert await second.said("unclaimed") == ["root.extra"]
-        if not any(line[:1] == ["these"] for line in second.lines):  # else it was logged before
+        if not any(line[:1] == ["these"] for line in second.lines):  # otherwise it was logged before
             assert await second.said("these")
         assert psutil.pid_exists(int(pid))
         open_gate(tmp_path)
@@ -161,7 +161,7 @@ async def test_child_that_a_run_without_end_does_not_make_again(tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", ["die", "dies"])
 async def test_killed_at_any_moment(tmp_path: Path, kind: str) -> None:
-    """However often it is killed, right before or after it writes its journal, each call that succeeded ran once."""
+    """If it is killed again and again, right before or after a write, each call that succeeded ran only once."""
     for count, number in enumerate((1, 2, 3, 4, 6)):
         async with scheduler("Steps", tmp_path, resume=count > 0, die=f"{kind}={number}") as one:
             if await one.ended() == 0:

@@ -1,8 +1,8 @@
-"""The machine replayed from a journal is the machine, whatever happened and wherever a snapshot was taken."""
+"""A machine replayed from a journal equals the original, for any events and with a snapshot at any point."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 import pytest
@@ -68,7 +68,7 @@ EVENTS: st.SearchStrategy[ev.Event] = st.one_of(
 
 
 class Live:
-    """A machine, and what its orders come to, as the scheduler has them."""
+    """A machine, and the effects of its commands, as in the scheduler."""
 
     def __init__(self) -> None:
         self.machine = Machine()
@@ -77,10 +77,10 @@ class Live:
         self.submitted: set[int] = set()
 
     def feed(self, event: ev.Event, now: float) -> bool:
-        """Whether it was possible."""
+        """Handle an event; return whether a scheduler could have given it to the machine."""
         if isinstance(event, ev.CallSubmitted | ev.CallRecovered):
             if event.call in self.submitted:
-                return False  # numbers are given out once
+                return False  # each number is used once
             self.submitted.add(event.call)
         if isinstance(event, ev.WorkAdded):
             self.records[event.work] = StatusHistory()
@@ -89,7 +89,7 @@ class Live:
         try:
             commands = self.machine.handle(event, now)
         except MachineError:
-            return True  # the scheduler has written it down before
+            return True  # the scheduler records the event before the machine raises
         for command in commands:
             match command:
                 case ev.PublishStatus():
@@ -106,13 +106,24 @@ class Live:
                     self.timers.pop(command.timer, None)
                 case ev.Forget():
                     del self.records[command.work]
-                case _:
+                case (
+                    ev.ResolveSubmit()
+                    | ev.LaunchWorker()
+                    | ev.SendCall()
+                    | ev.SendCancel()
+                    | ev.SendStop()
+                    | ev.EndWorker()
+                    | ev.WorkerUp()
+                    | ev.WorkerGone()
+                ):
                     pass
+                case _:
+                    assert_never(command)
         return True
 
 
 def written(records: list[rec.Record]) -> list[rec.Record]:
-    """As they come back from the disk."""
+    """Return the records as they are read back from the disk."""
     return rec.decode_batch(rec.encode(records))
 
 
@@ -120,7 +131,7 @@ def written(records: list[rec.Record]) -> list[rec.Record]:
 def test_a_replayed_machine_is_the_machine(
     policies: tuple[ev.Policy, ev.Policy], events: list[ev.Event], data: st.DataObject
 ) -> None:
-    """From the log, and from a snapshot with the log after it, come the same works, statuses and timers."""
+    """The log, and a snapshot with the log after it, produce the same works, statuses and timers."""
     live, records = Live(), list[rec.Record]()
     added = [ev.WorkAdded(number, f"root.w{number}", policy) for number, policy in enumerate(policies, 1)]
     for now, event in enumerate([*added, *events]):
@@ -149,7 +160,7 @@ def test_a_replayed_machine_is_the_machine(
 
 
 class Worker:
-    """The other side of a work's state: its edits as numbered frames."""
+    """The worker's side of a work's state; it makes numbered frames of its edits."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -176,7 +187,7 @@ EDITS = st.one_of(
 
 @given(edits=st.lists(EDITS, max_size=20), again=st.integers(0, 20))
 def test_frames_make_the_state(edits: list[tuple[Any, ...]], again: int) -> None:
-    """A work's frames make of its state what it made of it; those that are written down twice count once."""
+    """A work's frames reproduce its state; a frame that was recorded twice counts once."""
     worker = Worker()
     for edit in edits:
         match edit:
@@ -206,7 +217,7 @@ def test_frames_make_the_state(edits: list[tuple[Any, ...]], again: int) -> None
 
 
 def test_a_call_goes_its_way_through_the_log() -> None:
-    """A result that a worker has sent answers calls after the replay; an uncached one answers the repeated run once."""
+    """A worker's result answers calls after the replay; an uncached result answers one call of the repeated run."""
     for cache_calls in (True, False):
         replay = Replay()
         replay.take_all(
