@@ -1,4 +1,4 @@
-"""What the app is at the moment, as far as others wait for it or watch it: a version, and whoever is told."""
+"""Counts the changes of an app, wakes those who wait for one, and passes changes to watchers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _FEED_LIMIT = 1_000_000
 
 
 class ChangeHub:
-    """Counts the changes of a tree of components and tells of them. Belongs to the loop's thread.
+    """Counts the changes of a tree of components, and passes them to watchers. Belongs to the loop's thread.
 
     Attributes:
-        version: Grows with every change; a pass that began at another version runs again.
-        is_watched: Whether anybody is told of changes, not only of there having been some.
+        version: Grows with every change. If it has changed since a pass began, another pass runs.
+        is_watched: Whether there is a watcher, which receives each change itself.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -32,19 +32,19 @@ class ChangeHub:
         self._events: set[asyncio.Event] = set()
 
     def watch(self, watcher: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `watcher` with every change, in the loop; returns what ends that. One that raises is kept."""
+        """Call `watcher` with every change, in the loop; return a function that stops it. A watcher may raise."""
         self._watchers.append(watcher)
         self.is_watched = True
         return lambda: self.unwatch(watcher)
 
     def unwatch(self, watcher: Callable[[Change], None]) -> None:
-        """Call `watcher` no more. One that is not known is left alone."""
+        """Stop calling `watcher`. An unknown watcher is ignored."""
         if watcher in self._watchers:
             self._watchers.remove(watcher)
             self.is_watched = bool(self._watchers)
 
     def changed(self, changes: Sequence[Change] = ()) -> None:
-        """Something has changed; wake whoever waits, and tell whoever watches."""
+        """Count a change, wake the waiters, and pass `changes` to the watchers."""
         self.version += 1
         if self._next is not None:
             waiting, self._next = self._next, None
@@ -53,11 +53,14 @@ class ChangeHub:
             self.tell(changes)
 
     def edited(self, name: str, ops: Sequence[Op]) -> None:
-        """A component's state was edited."""
+        """Count an edit of a component's state, and pass it to the watchers."""
         self.changed([op_change(name, op) for op in ops] if self._watchers else ())
 
     def tell(self, changes: Sequence[Change]) -> None:
-        """Tell whoever watches of what does not concern the flow: a log line."""
+        """Pass changes to the watchers without counting them. For a change that does not concern the flow: a log line.
+
+        An exception of a watcher goes to the loop's exception handler.
+        """
         for watcher in tuple(self._watchers):
             for change in changes:
                 try:
@@ -68,21 +71,21 @@ class ChangeHub:
                     )
 
     async def wait_change(self, since: int) -> None:
-        """Return when the version is another than `since`, or the tree is closed."""
+        """Return when the version differs from `since`, or the hub is closed."""
         while self.version == since and not self._closed:
             if self._next is None:
                 self._next = self._loop.create_future()
             await asyncio.shield(self._next)
 
     def close(self) -> None:
-        """Nothing changes any more: wake everybody."""
+        """Close the hub, because nothing changes any more, and wake all waiters."""
         self._closed = True
         self.changed()
         for event in list(self._events):
             event.set()
 
     async def wait(self, event: asyncio.Event) -> None:
-        """Return when the event is set, or the tree is closed."""
+        """Return when the event is set, or the hub is closed."""
         self._events.add(event)
         try:
             if not self._closed:
@@ -96,12 +99,12 @@ class ChangeHub:
         return self._closed
 
     def changes(self) -> ChangeStream:
-        """Every change from now on, until the tree is closed."""
+        """Return a stream of every change from now on, until the hub is closed."""
         return ChangeStream(self)
 
 
 class ChangeStream:
-    """An async iterator over the changes of a tree. Leaving it alone ends it; `aclose` ends it at once."""
+    """An async iterator over the changes of a tree. It ends when the hub is closed; `aclose` ends it at once."""
 
     def __init__(self, hub: ChangeHub) -> None:
         self._hub = hub
@@ -121,15 +124,17 @@ class ChangeStream:
         return self
 
     async def __anext__(self) -> Change:
-        """The next change.
+        """Return the next change.
 
         Raises:
-            BufferError: The reader fell a million changes behind; there is a gap.
+            BufferError: The reader fell a million changes behind, so changes are missing here.
         """
         while not self._waiting:
             if self._has_lost:
                 self._has_lost = False
-                raise BufferError(f"the reader of changes() fell {_FEED_LIMIT} changes behind")
+                raise BufferError(
+                    f"the reader of changes() fell {_FEED_LIMIT} changes behind, so some were dropped; read faster"
+                )
             if self._hub.closed:
                 self._unwatch()
                 raise StopAsyncIteration
@@ -138,5 +143,5 @@ class ChangeStream:
         return self._waiting.popleft()
 
     async def aclose(self) -> None:
-        """Take no more changes."""
+        """Stop receiving changes."""
         self._unwatch()

@@ -1,14 +1,14 @@
-"""What has become of every call and of every worker, for people who ask: bounded, and kept only where somebody may ask.
+"""The history of calls and workers, for the HTTP API and the dashboard. It is bounded, and kept only if it is needed.
 
-It looks on as the machine is fed (`Core.observer`) and changes nothing. Arguments, results and errors stay the bytes
-and structs that they came in; they are decoded when somebody wants to see them.
+It observes the events and commands of the machine (`Core.observers`) and changes nothing. Arguments, results and errors
+stay encoded; they are decoded when they are read.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -22,28 +22,28 @@ from lightwork.status import Stage, WorkStatus
 __all__ = ["AttemptRecord", "CallRecord", "History", "WorkHistory"]
 
 _CALLS_KEPT = 10_000
-"""Calls that are over and are still known."""
+"""How many ended calls are kept."""
 
 _BYTES_KEPT = 64 * 1024 * 1024
-"""Bytes of their arguments and results."""
+"""How many bytes of their arguments and results are kept."""
 
 _FAILURES_KEPT = 20
 _ATTEMPTS_KEPT = 100
 
 
 class CallRecord:
-    """One call that was asked for; one that was joined to another is counted there.
+    """One submitted call. A call that joined another one has no record; the other one counts it.
 
     Attributes:
         id, work, hash: As in `lightwork.components.call.Call`.
-        signature: Of the work's ``run``.
-        data: The arguments, as `RunSignature.bind` gives them.
-        status: The latest.
-        submitted_at, started_at, ended_at: None while that has not happened.
-        cached: Whether it was answered without running.
-        joined: How often it was asked for again while it was in flight.
-        value: What ``run`` returned, in msgpack.
-        error: What was raised.
+        signature: Signature of the work's ``run``.
+        data: The arguments, as `RunSignature.bind` returns them.
+        status: The latest status.
+        submitted_at, started_at, ended_at: The times of these moments; None until then.
+        cached: Whether the call was answered without running.
+        joined: How many further calls have joined this one while it was in flight.
+        value: The return value of ``run``, in msgpack.
+        error: The exception of a failed call.
     """
 
     __slots__ = (
@@ -84,17 +84,17 @@ class CallRecord:
 
     @property
     def result(self) -> Any:
-        """What ``run`` returned, as a plain value; None where it has not."""
+        """The return value of ``run``, as a plain value; None while there is no value."""
         return None if self.value is None else msgspec.msgpack.decode(self.value)
 
     @property
     def size(self) -> int:
-        """Bytes of arguments and result."""
+        """Size of arguments and result in bytes."""
         return len(self.data) + len(self.value or b"")
 
 
 class AttemptRecord:
-    """One process of a work: where it was, and what became of it."""
+    """One attempt of a work: its process, its host, its start and its end."""
 
     __slots__ = ("attempt", "ended_at", "host", "message", "pid", "started_at")
 
@@ -108,13 +108,13 @@ class AttemptRecord:
 
 
 class WorkHistory:
-    """What a work's calls came to.
+    """The history of one work.
 
     Attributes:
-        name: Of the work.
-        counts: Calls by stage, since this began to look on.
-        running: Calls that run now, in the order in which they began.
-        attempts: Its latest processes, oldest first.
+        name: Name of the work.
+        counts: Number of calls in each stage, since the history began to observe.
+        running: The running calls, in the order in which they began.
+        attempts: Its latest attempts, oldest first.
     """
 
     def __init__(self, name: str) -> None:
@@ -134,15 +134,15 @@ class WorkHistory:
 
 
 class History:
-    """The calls of an app, newest last. Belongs to the loop's thread.
+    """The history of an app. Belongs to the loop's thread. Its length is the number of calls that are kept.
 
     Args:
-        core: Observed from now on.
+        core: The core to observe from now on.
         entries: The works that the calls belong to.
 
     Attributes:
         failures: The latest calls that failed, oldest first.
-        touched: Called with each record that has changed; None where nobody wants to know.
+        touched: Called with each record that has changed, unless it is None.
     """
 
     def __init__(self, core: Core, entries: Entries) -> None:
@@ -157,31 +157,31 @@ class History:
         core.observers.append(self._observe)
 
     def close(self) -> None:
-        """Look on no more; what is known stays. May be repeated."""
+        """Stop observing, and keep the records. May be repeated."""
         if self._observe in self._core.observers:
             self._core.observers.remove(self._observe)
 
     # --- reading ----------------------------------------------------------------------------------
 
     def call(self, number: int) -> CallRecord | None:
-        """A call by its number, if it is still known."""
+        """Return a call by its number, None if it is unknown or no longer kept."""
         return self._calls.get(number)
 
     def newest(self) -> Iterator[CallRecord]:
-        """Every call that is known, newest first."""
+        """Iterate over all kept calls, newest first."""
         return reversed(self._calls.values())
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def work(self, entry: WorkEntry) -> WorkHistory:
-        """What the calls of a work came to."""
+        """Return the history of a work."""
         found = self._works.get(entry.id)
         if found is None:
             found = self._works[entry.id] = WorkHistory(entry.name)
         return found
 
-    # --- looking on -------------------------------------------------------------------------------
+    # --- observing --------------------------------------------------------------------------------
 
     def _observe(self, event: ev.Event, commands: Sequence[ev.Command], now: float) -> None:
         entry = self._entries.by_number.get(event.work)
@@ -195,21 +195,56 @@ class History:
                 work._moved(record.id, None, Stage.PENDING)
             case ev.WorkerReady() | ev.WorkerExited() | ev.WorkerLaunchFailed():
                 self._on_worker(entry, work, event, now)
+            case (
+                ev.CallSucceeded()  # the frequent ones first
+                | ev.CallRunning()
+                | ev.CallFailed()
+                | ev.CallCancelled()
+                | ev.CallRecovered()
+                | ev.CancelRequested()
+                | ev.WorkAdded()
+                | ev.WorkRemoved()
+                | ev.StartRequested()
+                | ev.StopRequested()
+                | ev.WorkerStopping()
+                | ev.LinkLost()
+                | ev.LinkRestored()
+                | ev.TimerFired()
+            ):
+                pass  # the commands that follow from it say what changes
+            case _:
+                assert_never(event)
         for command in commands:
-            match command:
-                case ev.PublishStatus():
-                    self._on_status(work, command.status)
-                case ev.ResolveSubmit():
-                    self._on_adopt(work, command, now)
-                case ev.SettleCall():
-                    if command.ran is not None:
-                        self._on_status(work, command.ran)
-                    self._on_status(work, command.outcome.status)
-                    self._on_settle(command)
-                case ev.LaunchWorker():
-                    work.attempts.append(AttemptRecord(command.attempt, now))
-                case ev.Forget():
-                    self._works.pop(entry.id, None)
+            self._on_command(entry, work, command, now)
+
+    def _on_command(self, entry: WorkEntry, work: WorkHistory, command: ev.Command, now: float) -> None:
+        match command:
+            case ev.PublishStatus():
+                self._on_status(work, command.status)
+            case ev.ResolveSubmit():
+                self._on_adopt(work, command, now)
+            case ev.SettleCall():
+                if command.ran is not None:
+                    self._on_status(work, command.ran)
+                self._on_status(work, command.outcome.status)
+                self._on_settle(command)
+            case ev.LaunchWorker():
+                work.attempts.append(AttemptRecord(command.attempt, now))
+            case ev.Forget():
+                self._works.pop(entry.id, None)
+            case (
+                ev.SendCall()
+                | ev.SendCancel()
+                | ev.SendStop()
+                | ev.EndWorker()
+                | ev.StartTimer()
+                | ev.StopTimer()
+                | ev.WorkerUp()
+                | ev.WorkerGone()
+            ):
+                pass  # it changes no record
+            case _:
+                assert_never(command)
 
     def _on_worker(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import urlsplit
 
 import msgspec
@@ -251,7 +251,8 @@ def arrange(layouts: dict[str, Layout], served: Callable[[str], str | None]) -> 
     """
     arranged: dict[str, dict[str, Any]] = {}
     for name in reversed(layouts):
-        match layouts[name]:
+        layout = layouts[name]
+        match layout:
             case None:
                 arranged[name] = {"kind": "none", "target": None}
             case Url(url):
@@ -260,6 +261,8 @@ def arrange(layouts: dict[str, Layout], served: Callable[[str], str | None]) -> 
                 arranged[name] = {"kind": "frontend", "target": served(name)}
             case Tabs() as tabs:
                 arranged[name] = _arrange_tabs(tabs, arranged)
+            case _:
+                assert_never(layout)
     return {name: arranged[name] for name in layouts}
 
 

@@ -1,1 +1,1 @@
-"""Workers as their runtimes and their connections see them."""
+"""Launches workers through runtimes, and talks to them over their connections."""

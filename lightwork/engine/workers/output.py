@@ -1,4 +1,4 @@
-"""The output of works on its way from their runtimes to the disk and to whoever watches."""
+"""Passes the output of works from their runtimes to the disk and to watchers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Output:
     """Numbers the lines of all works, and passes them on. Belongs to the loop's thread.
 
     Args:
-        hub: Told of each line, where somebody watches.
+        hub: Receives each line if it has watchers.
 
     Attributes:
-        writer: Puts them on the disk; None where they are not kept.
+        writer: Writes the lines to the disk; None if they are not kept.
     """
 
     def __init__(self, hub: ChangeHub) -> None:
@@ -32,7 +32,7 @@ class Output:
         self.writer: LogWriter | None = None
 
     def take(self, work: str, data: bytes) -> None:
-        """Take in whole lines of a work, as `LineCutter` gives them. Never waits."""
+        """Take in whole lines of a work, as `LineCutter` returns them. Never waits."""
         count = data.count(b"\n")
         if not count:
             return
@@ -46,7 +46,7 @@ class Output:
             self._hub.tell([LogLine(work, _text(line), now, seq) for seq, line in enumerate(lines, first)])
 
     async def wait_room(self) -> None:
-        """Return when the disk keeps up: who reads output waits for it, so that what waits here is bounded."""
+        """Return when the writer has room. Callers wait for this before they read output, so the queue is bounded."""
         if self.writer is not None:
             await self.writer.wait_room()
 
@@ -56,13 +56,13 @@ def _text(line: bytes) -> str:
 
 
 class LineCutter:
-    """Cuts output into whole lines, bytes as they are. One without an end is cut at 64 kB: it takes no more memory."""
+    """Cuts output into whole lines of bytes. A line longer than 64 kB is cut there, to bound the memory."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The lines that `data` completes, each with its end."""
+        """Take in output; return the lines that it completes, each with its line end."""
         data = self._rest + data if self._rest else data
         end = data.rfind(b"\n") + 1
         whole, rest = data[:end], data[end:]
@@ -71,7 +71,7 @@ class LineCutter:
             while len(rest) > _LONGEST_LINE:
                 cut = _LONGEST_LINE
                 while cut > _LONGEST_LINE - 4 and rest[cut] & 0xC0 == 0x80:
-                    cut -= 1  # not inside of a character
+                    cut -= 1  # do not cut inside a UTF-8 character
                 pieces += [rest[:cut], b"\n"]
                 rest = rest[cut:]
             whole = b"".join(pieces)
@@ -80,10 +80,10 @@ class LineCutter:
 
     @property
     def waiting(self) -> int:
-        """Bytes of a line that has no end yet."""
+        """How many bytes of an incomplete line are held."""
         return len(self._rest)
 
     def rest(self) -> bytes:
-        """What is left when the output has ended, as a line."""
+        """Return the incomplete line as a whole one, at the end of the output; empty if there is no rest."""
         rest, self._rest = self._rest, b""
         return rest + b"\n" if rest else b""

@@ -1,4 +1,4 @@
-"""Asks workers what they do and use at this moment. Nothing is asked unless somebody wants to know."""
+"""Asks workers for their stacks and their resource usage, on request only."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lightwork.link import messages
 __all__ = ["Queries"]
 
 _URGENT_AFTER = 0.5
-"""Seconds that a worker's loop has to answer before its other thread is asked."""
+"""Seconds that a worker's loop has to reply before the query goes to its other thread."""
 
 
 class Queries:
-    """The questions that are open. Belongs to the loop's thread."""
+    """The queries that wait for a reply. Belongs to the loop's thread."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._open: dict[int, tuple[Worker, asyncio.Future[bytes]]] = {}
 
     async def ask(self, worker: Worker, what: messages.QueryKind, timeout: float) -> bytes:
-        """What a worker answers, in JSON. Cancelling forgets the question.
+        """Send a query to a worker; return its reply, in JSON. Cancelling discards the query.
 
         Raises:
-            TimeoutError: It does not answer, or has no connection.
+            TimeoutError: The worker does not reply in `timeout` seconds, or has no connection.
         """
         peer = worker.peer
         if peer is None or peer.closed or peer.connection is None:
@@ -46,26 +46,31 @@ class Queries:
             del self._open[number]
 
     def replied(self, worker: Worker, frame: messages.QueryReply) -> None:
-        """A worker has answered.
+        """Handle a worker's reply. A reply that nobody waits for is ignored.
 
         Raises:
-            ProtocolError: It says more than it may.
+            ProtocolError: The reply is longer than `MAX_QUERY_REPLY`.
         """
         if len(frame.data) > messages.MAX_QUERY_REPLY:
-            raise ProtocolError("a worker says more of itself than it may")
+            raise ProtocolError(
+                f"a worker's query reply must have at most {messages.MAX_QUERY_REPLY} bytes, got {len(frame.data)}"
+            )
         asked, answered = self._open.get(frame.number, (None, None))
         if asked is worker and answered is not None and not answered.done():
             answered.set_result(frame.data)
 
     def take_out(self, worker: Worker, lines: bytes) -> bytes:
-        """Take the answers of a worker whose loop is blocked out of its output; gives the rest."""
+        """Remove query replies from a worker's output, and return the rest.
+
+        A worker whose loop is blocked replies through its output.
+        """
         kept = []
         for line in lines.splitlines(keepends=True):
             before, mark, data = line.partition(messages.QUERY_REPLY_MARK)
             if not mark:
                 kept.append(line)
                 continue
-            if before:  # a line that had no end yet when the answer was written
+            if before:  # an incomplete line, in which the reply was written
                 kept.append(before + b"\n")
             for asked, answered in self._open.values():
                 if asked is worker and not answered.done():

@@ -1,10 +1,10 @@
 """The flow's copy of a work's state while the worker owns it.
 
-The worker's ops are applied strictly in order, so the copy cannot diverge. An edit that the flow makes is a
-proposal: it shows at once in the attribute that the flow reads, and from the first one on a confirmed copy of that
-attribute is kept aside, which takes the worker's ops instead. When the last proposal for the attribute is
-answered, the attribute becomes equal to the confirmed copy: in place, so that whoever holds a container of
-it sees what became of the edit. Watchers are told what the flow sees, nothing else.
+The worker's ops are applied strictly in order, so the copy cannot diverge. An edit that the flow makes is a proposal.
+The flow sees it in the attribute at once. From the first proposal on, a confirmed copy of that attribute is kept, and
+the worker's ops for the attribute apply to the confirmed copy. When the last proposal for the attribute is answered,
+the attribute becomes equal to the confirmed copy. That happens in place, so code that holds a container of the
+attribute sees the result. Watchers receive only the changes that the flow sees.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from lightwork.state.values import most_bytes, packed
 __all__ = ["MOST_UNANSWERED", "Replica"]
 
 MOST_UNANSWERED = 64 << 20
-"""Bytes of edits that may wait for a worker's answers; with more, the next edit is refused until some have come."""
+"""Bytes of edits that may wait for a worker's answers. Beyond that, edits are refused until answers have come."""
 
 _MOST_EXPECTED = 64 * 1024
-"""What the flow saw is sent along for comparison up to this size, in bytes."""
+"""Largest size, in bytes, of the old value that is sent with a proposal for comparison."""
 
 _KEPT = 512
-"""Bytes that a proposal takes besides what it says, about."""
+"""Approximate overhead of a proposal in memory, in bytes."""
 
 
 class Replica:
     """Ties a work's `State` to its worker, from the welcome to the worker's end.
 
-    A work that leaves the tree meanwhile is untied: `Work` removes the guard, and frames that are still on their way
-    change nothing.
+    If the work leaves the tree meanwhile, it is untied: `Work` removes the guard, and frames that arrive later change
+    nothing.
 
     Args:
         state: The flow's copy.
         send: Sends a proposal.
-        edited: Told of each edit of the flow, after it was made.
-        earlier: The highest number of a proposal that another mirror has made to this worker: answers to those count as
-            what they say the worker did.
+        edited: Called with each edit of the flow, after it was made.
+        earlier: The highest number of a proposal that another replica has made to this worker. The ops in answers to
+            such proposals are applied like other ops of the worker.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Replica:
         self._confirmed = State(state.owner, {})
         self._pending: dict[str, int] = {}
         self._proposals: dict[int, Op] = {}
-        self._unanswered = 0  # bytes of them
+        self._unanswered = 0  # bytes of `_proposals`
         self._latest = self._earlier = earlier
         self._seen: Any = MISSING
         self._guard = self._keep
@@ -68,7 +68,7 @@ class Replica:
 
     @property
     def num_pending(self) -> int:
-        """Proposals that the worker has not answered."""
+        """How many proposals the worker has not answered."""
         return len(self._proposals)
 
     @property
@@ -78,11 +78,11 @@ class Replica:
 
     @property
     def is_tied(self) -> bool:
-        """Whether the state is still this mirror's."""
+        """Whether the state is still tied to this replica."""
         return self._state.guard is self._guard
 
     def confirmed(self) -> dict[str, Any]:
-        """A plain copy of what the worker has confirmed: the state without the proposals that are not answered."""
+        """Return a plain copy of the values that the worker has confirmed: the state without unanswered proposals."""
         with self._state.lock:
             values = self._state.snapshot()
             for name in self._pending:
@@ -93,10 +93,10 @@ class Replica:
             return values
 
     def apply(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """Apply what the worker did; return the part of it that changes what the flow sees.
+        """Apply ops of the worker; return those that change what the flow sees.
 
         Raises:
-            StateError: The two sides have diverged: a bug, or a worker that is not ours.
+            StateError: The two sides have diverged, because of a bug or a worker of another program.
         """
         if not self.is_tied:
             return ()
@@ -113,10 +113,17 @@ class Replica:
         return shown
 
     def answer(self, number: int, ops: Sequence[Op]) -> Sequence[Op]:
-        """The worker has taken or refused a proposal, and `ops` is what it made of it; returns what `apply` does.
+        """Handle the worker's answer to a proposal.
+
+        Args:
+            number: Number of the proposal, which the worker has taken or refused.
+            ops: The ops by which the worker has changed its state for it.
+
+        Returns:
+            The ops that change what the flow sees.
 
         Raises:
-            StateError: As `apply`, and for a proposal that was never made.
+            StateError: The two sides have diverged, or the proposal was never made.
         """
         if not self.is_tied:
             return ()
@@ -135,11 +142,11 @@ class Replica:
         return [*shown, *self._restore(name)]
 
     def close(self, sink: Callable[[Op], None], made: Callable[[Op], None] = lambda op: None) -> None:
-        """The worker is gone: the flow owns the state again, its unanswered edits included where they still fit.
+        """Give the state back to the flow, because the worker is gone. Unanswered edits are made again if they fit.
 
         Args:
-            sink: Takes the flow's edits from now on.
-            made: Called with each of the unanswered edits that was made again.
+            sink: Receives the flow's edits from now on.
+            made: Called with each unanswered edit that was made again.
         """
         if not self.is_tied:
             return
@@ -157,7 +164,7 @@ class Replica:
             self._edited(op)
 
     def _restore(self, name: str) -> Iterable[Op]:
-        """Make an attribute what the worker has confirmed; gives the op that says so, if that changes it."""
+        """Set an attribute to its confirmed value; return the op for that, nothing if the value does not change."""
         confirmed = self._confirmed
         value = plain(confirmed.values[name]) if name in confirmed.names else MISSING
         if value is not MISSING:
@@ -167,7 +174,7 @@ class Replica:
         return ((DELETE, [name]) if value is MISSING else (SET, [name], packed(value)),)
 
     def _redo(self, proposed: Op) -> Iterable[Op]:
-        """Make an edit again that no worker has answered; one whose place is gone is left out."""
+        """Make an unanswered edit again; return its op, nothing if its path no longer exists."""
         op = proposed
         try:
             if op[0] == SPLICE and op[2] < 0:
@@ -178,15 +185,16 @@ class Replica:
         return (op,)
 
     def _keep(self, path: list[Any]) -> None:
-        """Before an edit of the flow: keep what the worker has confirmed, and what the flow sees at the path.
+        """Prepare for an edit of the flow: keep the confirmed attribute, and the value that the flow sees at the path.
 
         Raises:
-            StateError: Too much waits for the worker. Nothing was changed.
+            StateError: Too many bytes of edits wait for the worker's answers. Nothing was changed.
         """
         if self._unanswered > MOST_UNANSWERED:
             raise StateError(
                 f"{self._state.owner}.{path[0]} cannot be changed now: {self._unanswered >> 20} MB of changes wait for "
-                "the worker's answer, because it is cut off or slow; await work.wait_confirmed() between large ones"
+                "the worker's answer, because it is disconnected or slow; await work.wait_confirmed() between large "
+                "changes"
             )
         remember(self._state, path)
         name = path[0]
@@ -203,7 +211,7 @@ class Replica:
         expected, has_expected = self._expected(op, seen)
         sent = op
         if op[0] == SPLICE and op[3] == 0 and op[2] + len(op[4]) == len(self._state.at(op[1])):
-            # Appended: it belongs to the end of the list that the worker has by then.
+            # An append: the item goes to the end of the list that the worker has when the proposal arrives.
             sent = (SPLICE, op[1], -1, 0, op[4])
         self._latest += 1
         self._pending[name] = self._pending.get(name, 0) + 1
@@ -213,15 +221,15 @@ class Replica:
         self._edited(op)
 
     def _expected(self, op: Op, seen: Any) -> tuple[Any, bool | None]:
-        """What the flow saw where it edited, packed; and whether there was something, None if that does not matter."""
+        """Return the old value at the edited path, packed, and whether one existed (None if that does not matter)."""
         kind, path = op[0], op[1]
         if kind in (SET, DELETE):
             if seen is MISSING:
                 return None, False
             if kind == SET and len(path) >= 1 and seen is self._state.at(path):
-                return None, None  # a dict was cleared in place: what it held is gone
+                return None, None  # a dict was cleared in place, so its old items are gone
         elif kind == SPLICE and op[3] and path[0] not in self._pending:
-            # Nothing of this attribute is unanswered, so the flow saw what is confirmed.
+            # No proposal for this attribute is unanswered, so the flow saw the confirmed value.
             seen = self._confirmed.at(path)[op[2] : op[2] + op[3]]
         else:
             return None, None
@@ -233,6 +241,6 @@ def _size(op: Op) -> int:
 
 
 def _attribute(op: Op) -> str:
-    """The attribute that an op of the worker is about; empty where it is no op, which `State.apply` refuses."""
+    """Return the attribute that an op of the worker changes; empty for an invalid op, which `State.apply` refuses."""
     path = op[1] if len(op) > 1 else None
     return path[0] if type(path) is list and path and type(path[0]) is str else ""

@@ -1,4 +1,4 @@
-"""Finds runtimes by name and keeps the ones in use open."""
+"""Finds runtimes by name, and keeps those in use open."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ _GROUP = "lightwork.runtimes"
 
 
 def installed() -> dict[str, EntryPoint]:
-    """The runtimes that are installed, by name."""
+    """Return the entry points of the installed runtimes, by name."""
     return {point.name: point for point in entry_points(group=_GROUP)}
 
 
 def load_kind(config: Config, profile: str) -> type[Runtime]:
-    """The class behind a profile.
+    """Return the runtime class of a profile.
 
     Raises:
-        ConfigError: It is unknown, not installed, or what it imports is missing; names the extra.
+        ConfigError: The runtime is unknown or not installed, or a package that it imports is missing. The message names
+            the extra to install.
     """
     kind, _ = config.profile(profile)
     found = installed()
     if kind not in found:
         known = ", ".join(sorted(found)) or "none: is lightwork installed in this environment?"
         raise ConfigError(
-            f"there is no runtime {kind!r} (profile {profile!r}); installed are: {known}. A profile is made in "
-            f"[runtimes.{profile}] with kind = one of them"
+            f"there is no runtime {kind!r} (profile {profile!r}); installed runtimes: {known}. To define the profile, "
+            f"set kind in [runtimes.{profile}] to one of them"
         )
     try:
         cls: type[Runtime] = found[kind].load()
@@ -44,10 +45,10 @@ def load_kind(config: Config, profile: str) -> type[Runtime]:
 
 
 def make(config: Config, profile: str) -> Runtime:
-    """The runtime of a profile, not entered.
+    """Make the runtime of a profile, without entering it.
 
     Raises:
-        ConfigError: As `load_kind`; or its options are wrong.
+        ConfigError: As in `load_kind`, or the options of the profile are invalid.
     """
     cls = load_kind(config, profile)
     options = config.options(profile, cls.Options)
@@ -58,28 +59,32 @@ class Runtimes:
     """The runtimes of an app, each made and entered when it is first needed.
 
     Args:
-        config: Names the profiles.
-        given: Instances by profile, which take the place of what the configuration says.
-        group: Holds one task for each runtime: what enters a runtime must also leave it.
+        config: Has the profiles.
+        given: Instances by profile, which are used instead of the configured ones.
+        group: Runs one task for each runtime: the task that enters a runtime must also leave it.
     """
 
     def __init__(self, config: Config, given: Mapping[str, Runtime], group: asyncio.TaskGroup) -> None:
         self._config = config
         self._given = given
         self._group = group
-        self._made: dict[str, Runtime] = {}  # looking for entry points takes a millisecond, and works are many
+        self._made: dict[str, Runtime] = {}  # cached: a search for entry points takes a millisecond, too long per work
         self._opened: dict[str, asyncio.Future[Runtime]] = {}
         self._release = asyncio.Event()
 
     def check(self, profile: str) -> None:
-        """Raise `ConfigError` where a profile cannot be made: unknown, not installed, wrong options."""
+        """Make the runtime of a profile.
+
+        Raises:
+            ConfigError: The runtime is unknown or not installed, or its options are invalid.
+        """
         if profile not in self._made:
             self._made[profile] = self._given.get(profile) or make(self._config, profile)
 
     def nature(self, profile: str) -> tuple[float, bool]:
-        """Seconds that a launch may take on top of the usual, and whether works get machines of their own.
+        """Return the extra seconds that a launch may take, and whether each work gets a separate machine.
 
-        What is wrong with a profile is told by a launch, not by this.
+        An invalid profile is reported by the launch, not here.
         """
         try:
             self.check(profile)
@@ -89,10 +94,10 @@ class Runtimes:
         return float(getattr(runtime, "launch_within", 0.0)), isinstance(runtime, Inventory)
 
     async def get(self, profile: str) -> Runtime:
-        """The runtime of a profile, entered.
+        """Return the runtime of a profile, and enter it at the first call.
 
         Raises:
-            ConfigError: It is unknown, its client library is missing, or its options are wrong.
+            ConfigError: The runtime is unknown, its client library is missing, or its options are invalid.
         """
         opened = self._opened.get(profile)
         if opened is None:
@@ -115,4 +120,4 @@ class Runtimes:
             if opened.done():
                 raise
             opened.set_exception(error)
-            opened.exception()  # whoever waits gets it; without one it is not reported as lost
+            opened.exception()  # callers of `get` receive it; without one, asyncio must not report it as unretrieved

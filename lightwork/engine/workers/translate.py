@@ -1,6 +1,8 @@
-"""What a worker's frames mean to the machine: for those that arrive, and for those that are read from a journal."""
+"""Translates a worker's frames into events of the machine, both as they arrive and when read from a journal."""
 
 from __future__ import annotations
+
+from typing import assert_never
 
 from lightwork.engine.rules import events as ev
 from lightwork.errors import LightworkError, ProtocolError
@@ -11,11 +13,11 @@ __all__ = ["event_of"]
 
 
 def event_of(work: int, attempt: int, frame: messages.FromWorker) -> ev.Event | None:
-    """The event that a frame of a worker is, None where it is about the state alone.
+    """Return the event for a worker's frame, None for a frame that does not concern the machine.
 
     Raises:
-        ProtocolError: It gives a reason that is none.
-        LightworkError: It is no frame of a worker that was welcomed.
+        ProtocolError: The frame has an invalid reason.
+        LightworkError: A worker that was welcomed must not send this kind of frame here.
     """
     match frame:
         case messages.Delta() | messages.ProposalResult() | messages.Bye():
@@ -32,13 +34,19 @@ def event_of(work: int, attempt: int, frame: messages.FromWorker) -> ev.Event | 
             return ev.WorkerReady(work, attempt)
         case messages.Stopped():
             return ev.WorkerStopping(work, attempt, _reason(frame.reason) if frame.reason else None, frame.error)
+        case messages.Hello() | messages.QueryReply() | messages.Heartbeat() | messages.Ack():
+            raise LightworkError(f"unexpected {type(frame).__name__} frame from a worker that was welcomed")
         case _:
-            raise LightworkError(f"{type(frame).__name__} is not expected here")
+            assert_never(frame)
 
 
 def _reason(text: str) -> Reason:
-    """A reason that a worker gives; raises `ProtocolError` where it is none."""
+    """Return the reason in a worker's frame.
+
+    Raises:
+        ProtocolError: The text is not a valid reason.
+    """
     try:
         return Reason(text)
     except ValueError:
-        raise ProtocolError(f"a worker gives the reason {text!r:.80}, which is none") from None
+        raise ProtocolError(f"a worker's reason must be one of {', '.join(Reason)}, got {text!r:.80}") from None
