@@ -193,7 +193,7 @@ class History:
                 record = CallRecord(event.call, entry.name, event.hash, event.args, entry.work._signature, now)
                 self._calls[record.id] = record
                 work._moved(record.id, None, Stage.PENDING)
-            case ev.WorkerReady() | ev.WorkerExited() | ev.WorkerLaunchFailed():
+            case ev.WorkerReady() | ev.WorkerExited() | ev.WorkerLaunchFailed() | ev.WorkerNeverLaunched():
                 self._on_worker(entry, work, event, now)
             case (
                 ev.CallSucceeded()  # the frequent ones first
@@ -210,6 +210,9 @@ class History:
                 | ev.LinkLost()
                 | ev.LinkRestored()
                 | ev.TimerFired()
+                | ev.SchedulerResumed()
+                | ev.WorkerReturned()
+                | ev.WorkerCaughtUp()
             ):
                 pass  # the commands that follow from it say what changes
             case _:
@@ -241,6 +244,7 @@ class History:
                 | ev.StopTimer()
                 | ev.WorkerUp()
                 | ev.WorkerGone()
+                | ev.RestoreCall()
             ):
                 pass  # it changes no record
             case _:
@@ -250,7 +254,7 @@ class History:
         self,
         entry: WorkEntry,
         work: WorkHistory,
-        event: ev.WorkerReady | ev.WorkerExited | ev.WorkerLaunchFailed,
+        event: ev.WorkerReady | ev.WorkerExited | ev.WorkerLaunchFailed | ev.WorkerNeverLaunched,
         now: float,
     ) -> None:
         record = next((one for one in work.attempts if one.attempt == event.attempt), None)
@@ -259,8 +263,15 @@ class History:
         hello = entry.worker.hello if entry.worker is not None else None
         if hello is not None:
             record.pid, record.host = hello.pid, hello.host
-        if not isinstance(event, ev.WorkerReady):
-            record.ended_at, record.message = now, event.message
+        match event:
+            case ev.WorkerReady():
+                pass
+            case ev.WorkerExited() | ev.WorkerLaunchFailed():
+                record.ended_at, record.message = now, event.message
+            case ev.WorkerNeverLaunched():
+                record.ended_at, record.message = now, "it was never launched"
+            case _:
+                assert_never(event)
 
     def _on_status(self, work: WorkHistory, status: WorkStatus) -> None:
         record = self._calls.get(status.call or 0)

@@ -85,11 +85,11 @@ class Replay:
             one.name: KnownComponent(one.name, one.work, one.values, one.progress) for one in snapshot.components
         }
         self._by_work = {one.work: one for one in self.components.values() if one.work}
-        self.statics: dict[str, Any] = dict.fromkeys(snapshot.statics)
+        self.statics: dict[str, None] = dict.fromkeys(snapshot.statics)
         self.workers: dict[int, rec.WorkerSnapshot] = {one.work: one for one in snapshot.workers}
         self.due: dict[int, int] = dict(snapshot.due)
         self.run_results: RunResults = RunResults(snapshot.run_results, snapshot.calls_made)
-        self.profiles: dict[str, Any] = dict.fromkeys(snapshot.profiles)
+        self.profiles: dict[str, None] = dict.fromkeys(snapshot.profiles)
         self.now: float = snapshot.now
         self.calls: int = snapshot.calls
         self.latest_call: int = snapshot.latest_call
@@ -257,7 +257,7 @@ class Replay:
                 self.due.pop(command.work, None)
             case ev.Forget():
                 self.records.pop(command.work, None)
-            case ev.SendCall() | ev.SendCancel() | ev.SendStop() | ev.EndWorker() | ev.WorkerUp():
+            case ev.SendCall() | ev.SendCancel() | ev.SendStop() | ev.EndWorker() | ev.WorkerUp() | ev.RestoreCall():
                 pass  # the scheduler carried it out then, and it changed nothing that the replay keeps
             case _:
                 assert_never(command)

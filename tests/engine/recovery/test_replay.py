@@ -115,6 +115,7 @@ class Live:
                     | ev.EndWorker()
                     | ev.WorkerUp()
                     | ev.WorkerGone()
+                    | ev.RestoreCall()
                 ):
                     pass
                 case _:
