@@ -1,11 +1,11 @@
 """Accepts connections as bare sockets, and admits one only after its first bytes are those of a worker.
 
-The dialing end speaks first, so its first bytes tell a worker from a stranger. The acceptor reads them with `MSG_PEEK`,
+The dialling end speaks first, so its first bytes show whether it is a worker. The acceptor reads them with `MSG_PEEK`,
 so they are still there for the transport of an admitted connection. Any other connection costs one accept and one
 close. asyncio's own server makes a transport, a protocol and a task for each connection, which costs four to ten times
 as much.
 
-Two measures bound the time that strangers take from the event loop, however many connect:
+Two measures bound the time that unauthenticated clients take from the event loop, however many connect:
 
 - The acceptor has a separate selector, which is one descriptor in the loop's selector. Many connections then cause one
   wake-up.

@@ -10,8 +10,8 @@ On a loopback address the link is plain. On any other address, the wildcard incl
 only a worker knows is the id of a present launch where the link is plain, and otherwise the fingerprint of the
 listener's certificate. The listener shows that certificate only to a client that already knows the fingerprint.
 
-On Linux, workers of this machine can also use a Unix socket in the abstract namespace, which needs no file. Whoever can
-reach the loopback address can reach that socket too, so the same rules apply there.
+On Linux, workers of this machine can also use a Unix socket in the abstract namespace, which needs no file. A client
+that can reach the loopback address can reach that socket too, so the same rules apply there.
 """
 
 from __future__ import annotations

@@ -43,10 +43,10 @@ class House:
     def __init__(self, timeout: float = 10.0) -> None:
         self.guests: asyncio.Queue[Guest] = asyncio.Queue()
         self.crowds = 0
-        self.doorway = Acceptor(self._judge, self._welcome, timeout, self._on_crowd)
+        self.acceptor = Acceptor(self._judge, self._welcome, timeout, self._on_crowd)
         sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.address = sock.getsockname()
-        self.doorway.open(sock)
+        self.acceptor.open(sock)
 
     def _judge(self, data: bytes) -> bool | None:
         if not b"friend".startswith(data[:6]):
@@ -68,7 +68,7 @@ async def house(timeout: float = 10.0) -> AsyncIterator[House]:
     try:
         yield here
     finally:
-        await here.doorway.aclose()
+        await here.acceptor.aclose()
 
 
 async def until(what: Callable[[], bool]) -> None:
@@ -113,7 +113,7 @@ def test_a_greeting_in_pieces_is_waited_for(run: Run) -> None:
             for byte in b"friend":
                 assert here.guests.empty()
                 writer.write(bytes([byte]))
-                await until(lambda: here.doorway.waiting == 1 or not here.guests.empty())
+                await until(lambda: here.acceptor.waiting == 1 or not here.guests.empty())
             guest = await here.guests.get()
             writer.write(b"!")  # a single further byte is reported
             await until(lambda: bytes(guest.heard) == b"friend!")
@@ -133,7 +133,7 @@ def test_a_stranger_that_hangs_up_is_gone_at_once(run: Run, data: bytes) -> None
         async with house(timeout=1e6) as here:
             async with stranger(here.address, data):
                 await until(lambda: here.crowds == 1)
-            await until(lambda: here.doorway.waiting == 0)
+            await until(lambda: here.acceptor.waiting == 0)
             assert here.guests.empty()
 
     run(scenario)
@@ -145,7 +145,7 @@ def test_half_a_greeting_has_the_same_time_limit(run: Run) -> None:
     async def scenario() -> None:
         async with house(timeout=0.05) as here, stranger(here.address, b"fr") as reader:
             assert await answer(reader) == b""
-            assert here.doorway.waiting == 0
+            assert here.acceptor.waiting == 0
 
     run(scenario)
 
@@ -174,7 +174,7 @@ def test_one_that_was_reset_before_it_was_accepted_is_passed_over(run: Run) -> N
                 sock.send(b"friend")
             async with stranger(here.address, b"friend"):
                 guest = await here.guests.get()
-                await until(lambda: here.doorway.waiting == 0)
+                await until(lambda: here.acceptor.waiting == 0)
             await guest.lost.wait()
 
     run(scenario)
@@ -197,7 +197,7 @@ def test_a_failed_accept_is_that_connections_own(run: Run) -> None:
             sock.bind(("127.0.0.1", 0))
             sock.listen()
             address = sock.getsockname()
-            here.doorway.open(sock)
+            here.acceptor.open(sock)
             async with stranger(address, b"friend"):
                 guest = await here.guests.get()
                 assert not sock.failures
@@ -213,7 +213,7 @@ def test_descriptors_that_run_out_are_taken_from_strangers(run: Run, caplog: pyt
     async def scenario() -> None:
         async with house() as here:
             silent = socket.create_connection(here.address)
-            await until(lambda: here.doorway.waiting == 1)
+            await until(lambda: here.acceptor.waiting == 1)
             late = [socket.socket() for _ in range(3)]
             # The kernel gives out the lowest free number. All numbers below the limit are taken now.
             taken = [os.dup(0)]
@@ -225,7 +225,7 @@ def test_descriptors_that_run_out_are_taken_from_strangers(run: Run, caplog: pyt
                 for sock in late:
                     sock.connect(here.address)
                     sock.send(b"friend")
-                await until(lambda: here.doorway.waiting == 0)
+                await until(lambda: here.acceptor.waiting == 0)
                 silent.setblocking(False)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -328,10 +328,10 @@ def test_closing_may_be_repeated_and_opens_nothing(run: Run) -> None:
     async def scenario() -> None:
         async with house() as here:
             async with stranger(here.address):
-                await until(lambda: here.doorway.waiting == 1)
-                await here.doorway.aclose()
-                await here.doorway.aclose()
-            assert here.doorway.waiting == 0
+                await until(lambda: here.acceptor.waiting == 1)
+                await here.acceptor.aclose()
+                await here.acceptor.aclose()
+            assert here.acceptor.waiting == 0
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection(*here.address)
 

@@ -554,7 +554,7 @@ def test_dial_without_routes_fails_at_once(run: Run) -> None:
 
 
 def test_a_wrong_secret_does_not_get_in(run: Run) -> None:
-    """The dialing end notices first, because the listener does not prove the dialer's secret."""
+    """The dialling end notices first, because the listener does not prove the dialer's secret."""
 
     async def scenario() -> None:
         async with door() as here:
