@@ -51,8 +51,8 @@ class Core:
     """
 
     def __init__(self, config: Config, hub: ChangeHub, journal: Journal, fail: Callable[[BaseException], None]) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.thread = threading.get_ident()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.thread: int = threading.get_ident()
         self.config = config
         self.hub = hub
         self.journal = journal
@@ -60,7 +60,7 @@ class Core:
         self.pass_thread = 0
         self.is_closed = False
         self.observers: list[Callable[[ev.Event, Sequence[ev.Command], float], None]] = []
-        self.machine = Machine()
+        self.machine: Machine = Machine()
         self.held: list[Callable[[], None]] | None = None
         self._handlers: Handlers = {}
         self._outbox: list[Change] = []  # leaves when the present event is dealt with, if anybody watches

@@ -42,6 +42,8 @@ from lightwork.state.ops import Op
 from lightwork.state.state import State
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lightwork.engine.recovery.records import Snapshot
     from lightwork.engine.recovery.resume import Resume
 
@@ -116,11 +118,11 @@ class Engine:
         self._force = asyncio.Event()
         handlers = CommandHandlers(core, self.entries, self._calls, self._launcher, self._connections)
         core.carry_out_with(handlers.table())
-        self.run = self._calls.run
-        self.submit = self._calls.submit
-        self.schedule = self.schedules.ask
-        self.unretrieved = self._calls.unretrieved
-        self.in_loop_soon = self._core.in_loop_soon
+        self.run: Callable[[Work, tuple[Any, ...], dict[str, Any]], Any] = self._calls.run
+        self.submit: Callable[[Work, tuple[Any, ...], dict[str, Any]], Call[Any]] = self._calls.submit
+        self.schedule: Callable[[Flow, str, str, datetime | None], bool] = self.schedules.ask
+        self.unretrieved: Callable[[Call[Any]], None] = self._calls.unretrieved
+        self.in_loop_soon: Callable[[Callable[[], None]], None] = core.in_loop_soon
 
     # --- life -------------------------------------------------------------------------------------
 

@@ -148,8 +148,8 @@ class Peer(Generic[FrameT]):
         self._keeps = keeps
         self._acks = not keeps
         self._kept = 0
-        self.number = 0
-        self.body = b""
+        self.number: int = 0
+        self.body: bytes = b""
         self._taken = 0  # bytes of numbered frames received since the last acknowledgement
         self._ack_timer: DeadlineTimer | None = None
         self._beat_every: float | None = None

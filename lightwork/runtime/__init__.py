@@ -50,4 +50,4 @@ __all__ = [
     "signal_name",
 ]
 
-_export(__name__, *(found for name in __all__ if isinstance(found := globals()[name], type)))
+_export(__name__, *(value for name, value in list(globals().items()) if name in __all__ and isinstance(value, type)))

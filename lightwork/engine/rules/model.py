@@ -102,10 +102,12 @@ class ModelWork:
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, policy: Policy) -> None:
-        self.id, self.name, self.policy = id, name, policy
-        self.phase = Phase.ABSENT
-        self.attempt = 0
-        self.contact = Contact.LIVE
+        self.id: int = id
+        self.name: str = name
+        self.policy: Policy = policy
+        self.phase: Phase = Phase.ABSENT
+        self.attempt: int = 0
+        self.contact: Contact = Contact.LIVE
         self.calls: dict[int, ModelCall] = {}
         self.queue: deque[ModelCall] = deque()
         self.running: dict[int, ModelCall] = {}

@@ -35,7 +35,7 @@ class WorkEntry:
     def __init__(self, id: int, work: Work, name: str = "") -> None:
         self.id = id
         self.work = work
-        self.name = name or work.name
+        self.name: str = name or work.name
         self.is_missing = False
         self.due = 0
         self.on_returned: list[Callable[[], None]] = []
@@ -65,7 +65,7 @@ class Entries:
         self.by_number: dict[int, WorkEntry] = {}
         self.by_work: dict[Work, WorkEntry] = {}
         self.workers: dict[bytes, Worker] = {}
-        self.latest = 0
+        self.latest: int = 0
 
     def next_number(self) -> int:
         """Return a number that no work of this app has had."""

@@ -83,7 +83,7 @@ class Live:
                 return False  # each number is used once
             self.submitted.add(event.call)
         if isinstance(event, ev.WorkAdded):
-            self.records[event.work] = StatusHistory()
+            self.records.setdefault(event.work, StatusHistory())  # a work that is made again keeps its statuses
         if isinstance(event, ev.TimerFired) and self.timers.pop(event.timer, None) is None:
             return False
         try:
