@@ -111,7 +111,7 @@ class App(Generic[RootT_co]):
             raise ComponentError(f"App needs a Flow or a Work, not {root!r:.80}; pass an instance, App(MyFlow())")
         if root._key:
             raise ComponentError(f"{root._label()} has a place already and cannot be the root of an app")
-        self._run: _Run | None = None
+        self._run: _AppRun | None = None
         self.config: Config = config or load_config()
         self.configure(**settings, journal=None if journal is None else os.fspath(journal), resume=resume)
         self.stop_message: str | None = None
@@ -163,7 +163,7 @@ class App(Generic[RootT_co]):
         if self._run is not None:
             raise UsageError("this app runs already")
         self.stop_message = self.error = None
-        self._run = _Run(self)
+        self._run = _AppRun(self)
         try:
             await self._run.open()
         except BaseException:
@@ -189,7 +189,7 @@ class App(Generic[RootT_co]):
         """End the app now, without a grace period for works. May be called while it ends gracefully."""
         self._running().kill()
 
-    def _running(self) -> _Run:
+    def _running(self) -> _AppRun:
         if self._run is None:
             raise UsageError("the app does not run: use it inside of `async with app`, or while `app.run()` runs")
         return self._run
@@ -304,7 +304,7 @@ class App(Generic[RootT_co]):
         return find(self.root, name)
 
 
-class _Run:
+class _AppRun:
     """One run of an app: all objects that exist only while it runs.
 
     Attributes:

@@ -42,7 +42,7 @@ class _PlainRun(Protocol[P, T_co]):
     def run(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
 
 
-class _Run:
+class _RunMethod:
     """Replaces ``run`` in a work class: a work that an app drives queues a call instead."""
 
     def __init__(self, run: Callable[..., Any]) -> None:
@@ -143,7 +143,7 @@ class Work(WorkProperties):
         super().__init_subclass__(**kwargs)
         run = inspect.getattr_static(cls, "run")  # defined here or in a mixin
         if inspect.isfunction(run) and run is not Work.run:
-            cls.run = _Run(run)  # type: ignore[method-assign, assignment]
+            cls.run = _RunMethod(run)  # type: ignore[method-assign, assignment]
 
     def _check(self, port: int | None) -> None:
         owner = type(self).__name__
@@ -165,7 +165,7 @@ class Work(WorkProperties):
         owner = type(self)
         if owner.run is Work.run:
             raise ComponentError(f"{owner.__name__} has no run method: define `async def run(self, ...)` or `def run`")
-        if not isinstance(inspect.getattr_static(owner, "run"), _Run):
+        if not isinstance(inspect.getattr_static(owner, "run"), _RunMethod):
             raise ComponentError(f"{owner.__name__}.run is {owner.run!r:.80}; it must be a method")
         executor: object = owner._run_executor_cls
         if not (isinstance(executor, type) and issubclass(executor, WorkRunExecutor)):

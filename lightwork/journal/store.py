@@ -22,7 +22,7 @@ from typing import NamedTuple
 from lightwork._version import __version__
 from lightwork.errors import JournalError
 
-__all__ = ["APPLICATION_ID", "KEPT", "SCHEMA", "Snapshot", "Store", "StoreBusy"]
+__all__ = ["APPLICATION_ID", "KEPT", "SCHEMA", "Store", "StoreBusy", "StoredSnapshot"]
 
 APPLICATION_ID = 0x4C574A4C
 """Marks an SQLite file as one of ours: "LWJL"."""
@@ -50,7 +50,7 @@ class StoreBusy(JournalError):
     """The file cannot be written now: the disk is full, or out of reach. Trying again later may work."""
 
 
-class Snapshot(NamedTuple):
+class StoredSnapshot(NamedTuple):
     """What is known of a snapshot without reading it.
 
     Attributes:
@@ -163,11 +163,11 @@ class Store:
         with _told(self.path):
             return dict(self._connection.execute("SELECT key, value FROM meta"))
 
-    def snapshots(self) -> list[Snapshot]:
+    def snapshots(self) -> list[StoredSnapshot]:
         """All of them, the oldest first."""
         with _told(self.path):
             rows = self._connection.execute("SELECT number, label, time, length(data) FROM snapshot ORDER BY number")
-            return [Snapshot(*row) for row in rows]
+            return [StoredSnapshot(*row) for row in rows]
 
     def snapshot(self, number: int | None = None) -> tuple[int, bytes] | None:
         """The batch that a snapshot was made after, and its data; the latest one by default, None if there is none.

@@ -24,7 +24,7 @@ from lightwork.changes import Change, ComponentAdded, ComponentRemoved, LogLine,
 from lightwork.components.work import Work
 from lightwork.engine.changes import ChangeHub
 from lightwork.engine.history import CallRecord, History
-from lightwork.server.types import Usage
+from lightwork.server.types import WorkUsage
 from lightwork.server.values import to_json
 from lightwork.server.views import MOST_STATE, AppLike, Views
 from lightwork.server.web import Problem, encode_json
@@ -419,7 +419,7 @@ class Feed:
         if self._unwatch is not None:
             self._flush_soon()
 
-    def put_usage(self, usages: Iterable[Usage]) -> None:
+    def put_usage(self, usages: Iterable[WorkUsage]) -> None:
         """Queue samples of usage for the subscribers that follow usage."""
         data = self._changes([{"t": "usage", **msgspec.structs.asdict(usage)} for usage in usages])
         for subscriber in self._subscribers:

@@ -51,13 +51,13 @@ __all__ = [
     "Timeline",
     "TimelineItem",
     "TriggerRequest",
-    "Usage",
     "UsagePage",
     "UsageTotal",
     "Value",
     "WorkAttempt",
     "WorkCounts",
     "WorkDetail",
+    "WorkUsage",
     "WorkView",
     "WorksPage",
 ]
@@ -367,7 +367,7 @@ class StackView(msgspec.Struct, frozen=True):
     tasks: list[TaskStack]
 
 
-class Usage(msgspec.Struct, frozen=True):
+class WorkUsage(msgspec.Struct, frozen=True):
     """Usage of a work's processes. `cpu` is in percent of one core, `memory` in bytes."""
 
     work: str
@@ -380,7 +380,7 @@ class Usage(msgspec.Struct, frozen=True):
 class UsagePage(msgspec.Struct, frozen=True):
     """Usage of every work whose process has replied."""
 
-    items: list[Usage]
+    items: list[WorkUsage]
 
 
 class UsageTotal(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from lightwork.engine.engine import Engine
 from lightwork.engine.workers.entries import WorkEntry
 from lightwork.errors import LightworkError
 from lightwork.link import messages, reports
-from lightwork.server.types import Usage, UsageTotal
+from lightwork.server.types import UsageTotal, WorkUsage
 
 __all__ = ["Usages", "ask_worker"]
 
@@ -47,7 +47,7 @@ class Usages:
         publish: Called with each sample while usage is followed.
     """
 
-    def __init__(self, engine: Engine, publish: Callable[[Iterable[Usage]], None]) -> None:
+    def __init__(self, engine: Engine, publish: Callable[[Iterable[WorkUsage]], None]) -> None:
         self._engine = engine
         self._publish = publish
         self._before: dict[tuple[int, int], tuple[float, float]] = {}  # by worker: time of sample, CPU seconds then
@@ -81,7 +81,7 @@ class Usages:
             self._publish(await self.sample())
             await asyncio.sleep(_EVERY)
 
-    async def sample(self) -> list[Usage]:
+    async def sample(self) -> list[WorkUsage]:
         """Return the usage of every work that has a process which replies in time."""
         entries = [entry for entry in self._engine.entries.by_work.values() if entry.worker is not None]
         if any(self._key(entry) not in self._before for entry in entries):
@@ -99,11 +99,11 @@ class Usages:
     def _key(self, entry: WorkEntry) -> tuple[int, int]:
         return entry.id, entry.worker.attempt if entry.worker is not None else 0
 
-    async def _take(self, entries: list[WorkEntry]) -> list[Usage]:
+    async def _take(self, entries: list[WorkEntry]) -> list[WorkUsage]:
         found = await asyncio.gather(*map(self._one, entries))
         return [one for one in found if one is not None]
 
-    async def _one(self, entry: WorkEntry) -> Usage | None:
+    async def _one(self, entry: WorkEntry) -> WorkUsage | None:
         key = self._key(entry)
         try:
             data = await ask_worker(self._engine, entry, "usage", _USAGE_WITHIN)
@@ -114,4 +114,4 @@ class Usages:
         when, seconds = self._before.get(key, (now, used.cpu))
         self._before[key] = now, used.cpu
         share = max(0.0, used.cpu - seconds) / (now - when) if now > when else 0.0
-        return Usage(entry.name, time.time(), round(share * 100, 2), used.memory, used.processes)
+        return WorkUsage(entry.name, time.time(), round(share * 100, 2), used.memory, used.processes)

@@ -106,9 +106,9 @@ async def test_route_from_another_machine(monkeypatch: pytest.MonkeyPatch) -> No
     """For an engine on another machine, the route is this machine's address towards it, and ports are published."""
     from lightwork_runtimes.docker import _routes
     from lightwork_runtimes.docker._address import EngineAddress
-    from lightwork_runtimes.docker._engine import Engine
+    from lightwork_runtimes.docker._engine import DockerEngine
 
-    engine = Engine(EngineAddress("tcp://192.0.2.7:2376", tls="/certs"))
+    engine = DockerEngine(EngineAddress("tcp://192.0.2.7:2376", tls="/certs"))
     monkeypatch.setattr(_routes, "_own_address", lambda engine: "192.0.2.1")
     options = DockerOptions()
     assert await _routes.find_routes(engine, options, Address("0.0.0.0", 5)) == [Address("192.0.2.1", 5)]

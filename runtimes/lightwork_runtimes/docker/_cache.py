@@ -17,7 +17,7 @@ from lightwork.runtime import Cached
 from lightwork_runtimes.remote.kept import cache_folder
 
 if TYPE_CHECKING:
-    from lightwork_runtimes.docker._engine import Engine
+    from lightwork_runtimes.docker._engine import DockerEngine
 
 __all__ = ["APP", "BASE", "BASED_ON", "ENV", "ENVIRONMENT", "FOLDERS", "Uses", "cached", "discard", "own_tags"]
 
@@ -70,7 +70,7 @@ def own_tags(tags: Sequence[str] | None) -> list[str]:
     return [tag for tag in tags or () if tag.partition(":")[0] in (APP, ENV, BASE)]
 
 
-async def cached(engine: Engine) -> list[Cached]:
+async def cached(engine: DockerEngine) -> list[Cached]:
     """Return every image that lightwork built. An image comes before the images that it is built on."""
     shelf = await _Shelf.read(engine)
     uses = Uses(engine.id)
@@ -92,7 +92,7 @@ async def cached(engine: Engine) -> list[Cached]:
     return sorted(found, key=lambda entry: (APP, ENV, BASE).index(entry.name.partition(":")[0]))
 
 
-async def discard(engine: Engine, entry: Cached) -> bool:
+async def discard(engine: DockerEngine, entry: Cached) -> bool:
     """Remove an image unless a container or another image uses it. Return whether it is gone.
 
     Raises:
@@ -124,7 +124,7 @@ class _Shelf:
         self.used = {each for container in containers for each in self._ancestry(container)}
 
     @classmethod
-    async def read(cls, engine: Engine) -> _Shelf:
+    async def read(cls, engine: DockerEngine) -> _Shelf:
         """Read the engine's images and containers. Containers come last, so that a new one is not missed."""
         return cls(await engine.images(), await engine.images_in_use())
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lightwork.errors import PlatformError
 from lightwork.runtime import Finding, Health
 from lightwork_runtimes.docker._address import find_engine
-from lightwork_runtimes.docker._engine import Engine, require_client
+from lightwork_runtimes.docker._engine import DockerEngine, require_client
 from lightwork_runtimes.docker._options import DockerOptions
 
 __all__ = ["look"]
@@ -28,7 +28,7 @@ async def look(options: DockerOptions) -> Sequence[Finding]:
 async def _engine(options: DockerOptions) -> Finding:
     try:
         address = find_engine(options)
-        engine = Engine(address)
+        engine = DockerEngine(address)
         await engine.open()
         await engine.close()
     except PlatformError as error:

@@ -18,7 +18,7 @@ from lightwork_runtimes.docker._address import EngineAddress
 if TYPE_CHECKING:
     import aiodocker
 
-__all__ = ["BuildFailed", "Engine", "EngineError", "parse_time", "require_client"]
+__all__ = ["BuildFailed", "DockerEngine", "EngineError", "parse_time", "require_client"]
 
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 _LOG_HEADER = struct.Struct(">BxxxL")
@@ -54,7 +54,7 @@ def require_client() -> ModuleType:
     return aiodocker
 
 
-class Engine:
+class DockerEngine:
     """A connection to an engine. Every method may be called concurrently; the number of connections is not limited.
 
     Attributes:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import anyio.abc
 
 from lightwork.runtime import Unreachable
-from lightwork_runtimes.docker._engine import Engine
+from lightwork_runtimes.docker._engine import DockerEngine
 from lightwork_runtimes.docker._report import OWNER
 
 __all__ = ["Events"]
@@ -29,7 +29,7 @@ class Events:
         tasks: The task group for the task that reads the events. It starts at the first wait.
     """
 
-    def __init__(self, engine: Engine, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, engine: DockerEngine, tasks: anyio.abc.TaskGroup) -> None:
         self._engine = engine
         self._tasks = tasks
         self._waiting: dict[str, set[asyncio.Event]] = {}

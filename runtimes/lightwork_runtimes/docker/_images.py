@@ -32,7 +32,7 @@ from lightwork.runtime.bundle import make_bundle
 from lightwork_runtimes.docker import _payload as payload
 from lightwork_runtimes.docker._cache import APP, BASE, BASED_ON, ENV, ENVIRONMENT, FOLDERS, Uses, own_tags
 from lightwork_runtimes.docker._code import AppCode, code_roots
-from lightwork_runtimes.docker._engine import BuildFailed, Engine, EngineError
+from lightwork_runtimes.docker._engine import BuildFailed, DockerEngine, EngineError
 from lightwork_runtimes.docker._options import DockerOptions
 from lightwork_runtimes.docker._payload import Facts
 from lightwork_runtimes.docker._report import start_failure
@@ -50,7 +50,7 @@ _DIGITS = 20
 class Images:
     """Prepares images on one engine. The images found or built are remembered until `forget`."""
 
-    def __init__(self, engine: Engine, options: DockerOptions) -> None:
+    def __init__(self, engine: DockerEngine, options: DockerOptions) -> None:
         self._engine = engine
         self._options = options
         self._uses = Uses(engine.id)

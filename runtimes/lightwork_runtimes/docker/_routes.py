@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from lightwork.runtime import Address, Rejected
-from lightwork_runtimes.docker._engine import Engine, EngineError
+from lightwork_runtimes.docker._engine import DockerEngine, EngineError
 from lightwork_runtimes.docker._options import DockerOptions
 
 __all__ = ["find_routes", "publish_address"]
@@ -16,7 +16,7 @@ _WILDCARDS = ("", "0.0.0.0", "::")
 _LOOPBACK = ("127.", "localhost", "::1")
 
 
-async def find_routes(engine: Engine, options: DockerOptions, listener: Address) -> Sequence[Address]:
+async def find_routes(engine: DockerEngine, options: DockerOptions, listener: Address) -> Sequence[Address]:
     """Return the addresses of the listener as a container sees them, best first.
 
     Raises:
@@ -40,7 +40,7 @@ async def find_routes(engine: Engine, options: DockerOptions, listener: Address)
     return [Address(host, listener.port) for host in hosts]
 
 
-def publish_address(engine: Engine, options: DockerOptions) -> str | None:
+def publish_address(engine: DockerEngine, options: DockerOptions) -> str | None:
     """Return the address at which to publish the ports of containers, None if they are not published."""
     if options.network == "host":
         return None
@@ -50,7 +50,7 @@ def publish_address(engine: Engine, options: DockerOptions) -> str | None:
     return None
 
 
-async def _gateway(engine: Engine, options: DockerOptions) -> str | None:
+async def _gateway(engine: DockerEngine, options: DockerOptions) -> str | None:
     try:
         return await engine.gateway(options.network)
     except EngineError as error:
@@ -59,7 +59,7 @@ async def _gateway(engine: Engine, options: DockerOptions) -> str | None:
         raise
 
 
-async def _loopback_only(engine: Engine, options: DockerOptions, listener: Address) -> str:
+async def _loopback_only(engine: DockerEngine, options: DockerOptions, listener: Address) -> str:
     here = f"the scheduler listens on {listener.host}, which no container reaches"
     text = f"{here}: set host = '0.0.0.0' in its configuration"
     if engine.address.is_here and not engine.is_desktop and (gateway := await _gateway(engine, options)):
@@ -67,7 +67,7 @@ async def _loopback_only(engine: Engine, options: DockerOptions, listener: Addre
     return text
 
 
-def _own_address(engine: Engine) -> str:
+def _own_address(engine: DockerEngine) -> str:
     """Return this machine's address on the way to the engine. No packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((engine.address.host or "", engine.address.port))

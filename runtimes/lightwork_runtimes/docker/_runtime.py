@@ -35,7 +35,7 @@ from lightwork.runtime import (
 from lightwork_runtimes.docker import _cache, _diagnose
 from lightwork_runtimes.docker._address import find_engine
 from lightwork_runtimes.docker._container import check_spec, describe, digest_of
-from lightwork_runtimes.docker._engine import Engine, EngineError
+from lightwork_runtimes.docker._engine import DockerEngine, EngineError
 from lightwork_runtimes.docker._events import Events
 from lightwork_runtimes.docker._images import Images
 from lightwork_runtimes.docker._options import DockerOptions
@@ -67,7 +67,7 @@ class DockerRuntime:
     def __init__(self, name: str = "docker", options: DockerOptions | None = None) -> None:
         self.name = name
         self.options = options or DockerOptions()
-        self._engine: Engine | None = None
+        self._engine: DockerEngine | None = None
         self._stack = AsyncExitStack()
         self._events: Events
         self._images: Images
@@ -81,7 +81,7 @@ class DockerRuntime:
         Raises:
             PlatformError: aiodocker is not installed, or the engine is not found or does not answer.
         """
-        engine = Engine(find_engine(self.options))
+        engine = DockerEngine(find_engine(self.options))
         await engine.open()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.close)
@@ -111,7 +111,7 @@ class DockerRuntime:
         return self.options.launch_within
 
     @property
-    def _docker(self) -> Engine:
+    def _docker(self) -> DockerEngine:
         if self._engine is None:
             raise RuntimeError("use the runtime in its context: `async with runtime:`")
         return self._engine
