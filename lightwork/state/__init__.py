@@ -1,1 +1,1 @@
-"""The state of a component: tracked containers, the edits made in them as data, and the values they may hold."""
+"""The state of a component: tracked containers, their edits as data, and the values that they can hold."""

@@ -1,18 +1,19 @@
-"""Tracked containers: lists, dicts and sets that tell the state they are part of about each edit.
+"""Tracked containers: lists, dicts and sets that report each edit to their state.
 
-They are the built-in types with every mutating method overridden, so reading costs what it always does, and ``==``,
-json and msgspec see what they are. Each knows its parent and a hint of its key there; the path of an edit is found by
-walking up. The hint of a list's item goes stale when items before it come or go; it is mended when it is next needed.
+They subclass the built-in types and override every mutating method. So reading costs the same as in a built-in
+container, and ``==``, json and msgspec treat them as built-in. Each container knows its parent and a hint of its key in
+the parent; the path of an edit is found by walking up the parents. In a list, the hint becomes stale when earlier items
+are added or removed. It is corrected at the next use.
 
-Every edit is made in one order, under the lock of the root: what can fail is done first (so an edit that fails has
-changed nothing), then `Root.guard` is asked, then the edit is made, then `Root.sink` is given the op.
+Every edit has the same steps, under the lock of the root. First come all steps that can fail, so a failed edit changes
+nothing. Then `Root.guard` is called, then the edit is made, then `Root.sink` gets the op.
 
-A container that leaves the state (removed, replaced) is detached: it stays usable and tells nobody. A container
-that is put into the state is copied, so no container is ever in two places. Copying, deep-copying and pickling a
-tracked container give plain ones.
+A container that is removed or replaced is detached: it stays usable, and its edits make no ops. A container that is
+assigned to the state is copied, so no container is ever in two places. Copying, deep-copying and pickling a tracked
+container result in plain containers.
 
-Not seen: C code that edits a list without calling its methods. In the standard library that is `heapq`; work on a
-plain list and assign it. `bisect.insort` and `random.shuffle` call the methods.
+Not tracked: C code that edits a list without calling the list's methods. In the standard library this is `heapq`: edit
+a plain list and assign it. `bisect.insort` and `random.shuffle` call the methods.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _S = TypeVar("_S", bound="TrackedSet")
 
 
 class TrackedList(Tracked, list[Any]):
-    """A list that is part of a state. Its methods do and raise what those of `list` do, and `StateError`."""
+    """A list in a state. Its methods behave like those of `list`, and may also raise `StateError`."""
 
     __slots__ = ("_hint", "_parent", "_root")
 
@@ -160,7 +161,7 @@ class TrackedList(Tracked, list[Any]):
         self._put(places, new)
 
     def _put(self, places: Iterable[int], values: list[Any]) -> None:
-        """Replace single items; nothing happens for one that is there already."""
+        """Replace single items; an unchanged item is skipped."""
         root = self._root
         path = locate(self)
         if path is None:
@@ -179,7 +180,7 @@ class TrackedList(Tracked, list[Any]):
                 root.sink((SET, there, packed(item)))
 
     def _splice(self, start: int, stop: int, new: list[Any]) -> None:
-        """Replace the items from `start` up to `stop`."""
+        """Replace the items from `start` to `stop`, exclusive."""
         root = self._root
         path = locate(self)
         if path is None:
@@ -199,7 +200,7 @@ class TrackedList(Tracked, list[Any]):
             root.sink((SPLICE, path, start, stop - start, [packed(item) for item in items]))
 
     def _rearrange(self, new: list[Any]) -> None:
-        """Become `new`, which consists of items of this list, each at most once."""
+        """Change the contents to `new`, which contains items of this list, each at most once."""
         root = self._root
         path = locate(self)
         if path is None:
@@ -226,19 +227,19 @@ class TrackedList(Tracked, list[Any]):
 
 
 def unchanged(old: Any, new: Any) -> bool:
-    """Whether setting `new` where `old` is says nothing: the same object, or the same scalar.
+    """Return whether setting `new` in place of `old` changes nothing: the same object, or the same scalar.
 
-    ``x += y`` on a container ends in setting the container to the place it is at.
+    The same object is a usual case: ``x += y`` on a container finally sets the container to its own place.
     """
     if old is new:
         return True
     kind = type(new)
-    # 0.0 and -0.0 are equal and not the same.
+    # 0.0 and -0.0 are equal but not the same.
     return kind in SCALARS and kind is type(old) and bool(old == new) and (bool(new) or kind is not float)
 
 
 class TrackedDict(Tracked, dict[Any, Any]):
-    """A dict that is part of a state. Its methods do and raise what those of `dict` do, and `StateError`."""
+    """A dict in a state. Its methods behave like those of `dict`, and may also raise `StateError`."""
 
     __slots__ = ("_hint", "_parent", "_root")
 
@@ -288,7 +289,7 @@ class TrackedDict(Tracked, dict[Any, Any]):
             self._drop(key)
 
     def _drop(self, key: Any) -> None:
-        """Remove a key that is there."""
+        """Remove an existing key."""
         root = self._root
         path = locate(self)
         if path is None:
@@ -363,7 +364,7 @@ class TrackedDict(Tracked, dict[Any, Any]):
 
 
 def _held(container: Iterable[Any], item: Any) -> Any:
-    """The item of a dict or set that equals this one: what is sent must be of the state's domain."""
+    """Return the plain form of an existing key or item: an op must contain only values that a state can hold."""
     if type(item) in SCALARS:
         return item
     try:
@@ -373,7 +374,7 @@ def _held(container: Iterable[Any], item: Any) -> Any:
 
 
 class TrackedSet(Tracked, set[Any]):
-    """A set that is part of a state. Its methods do and raise what those of `set` do, and `StateError`."""
+    """A set in a state. Its methods behave like those of `set`, and may also raise `StateError`."""
 
     __slots__ = ("_hint", "_parent", "_root")
 
@@ -382,7 +383,7 @@ class TrackedSet(Tracked, set[Any]):
         self._root, self._parent, self._hint = NOWHERE, None, None
 
     def __repr__(self) -> str:
-        return repr(set(self))  # as list and dict do, which never name the subclass
+        return repr(set(self))  # like list and dict, whose repr does not name a subclass
 
     def _fill(self, value: set[Any], root: Root, depth: int) -> None:
         set.update(self, [member(item, depth) for item in list(value)])
@@ -455,7 +456,7 @@ class TrackedSet(Tracked, set[Any]):
         return self
 
     def _change(self, added: list[Any], removed: list[Any]) -> None:
-        """Take in items, those already there aside, and drop items that are there."""
+        """Add items that are not in the set yet, and remove items that are in the set."""
         root = self._root
         with root.lock:
             path = locate(self)
@@ -479,7 +480,7 @@ class TrackedSet(Tracked, set[Any]):
 
 
 def _key_of_set(item: Any) -> Any:
-    """What a set looks up: it takes a set for the frozenset that equals it."""
+    """Return the key that a set looks up: for a set, the equal frozenset."""
     return frozenset(item) if isinstance(item, set) else item
 
 

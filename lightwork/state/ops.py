@@ -1,16 +1,16 @@
-"""Ops: the edits of a state as data, and the buffer in which they wait until they can leave.
+"""Ops: the edits of a state as data, and the buffer for ops that were not sent yet.
 
-An op is a tuple (an array on the wire, where it comes back as a list):
+An op is a tuple. On the wire it is an array, which is decoded as a list:
 
 ==============================================  =====================================================
-``(SET, path, value)``                          the value at the path is this
-``(DELETE, path)``                              there is no value at the path any more
-``(SPLICE, path, start, removed, items)``       of the list at the path, these items for those removed
-``(UPDATE, path, added, removed)``              of the set at the path, these items came and those went
+``(SET, path, value)``                          set the value at the path
+``(DELETE, path)``                              delete the value at the path
+``(SPLICE, path, start, removed, items)``       in a list: replace `removed` items from `start` by `items`
+``(UPDATE, path, added, removed)``              in a set: add and remove these items
 ==============================================  =====================================================
 
-A path is a list of keys, the attribute's name first. Values and items are packed (`packed`): an op never changes
-after it was made, whatever happens to the containers it was made from.
+A path is a list of keys; the first is the attribute's name. Values and items are packed (`packed`), so an op does not
+change when its containers change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lightwork.state.values import SCALARS, most_bytes, packed, unpacked
 __all__ = ["DELETE", "SET", "SPLICE", "UPDATE", "Op", "OpBuffer", "op_change", "split_op"]
 
 Op = tuple[Any, ...]
-"""One edit of a state, as `lightwork.state.state` makes and applies it."""
+"""One edit of a state. `lightwork.state.state` makes and applies ops."""
 
 SET: Final = 0
 DELETE: Final = 1
@@ -33,10 +33,10 @@ UPDATE: Final = 3
 
 
 def op_change(name: str, op: Op) -> StateChanged:
-    """The op as a change of the component `name`, in plain values.
+    """Convert an op to a change of the component `name`, with plain values.
 
     Raises:
-        StateError: If a value in it is not a packed one.
+        StateError: If a value of the op is not a valid packed value.
     """
     kind, path = op[0], tuple(op[1])
     if kind == SET:
@@ -49,10 +49,10 @@ def op_change(name: str, op: Op) -> StateChanged:
 
 
 def split_op(op: Op) -> list[Op] | None:
-    """Two or more smaller ops that together make the same edit, None if there are none.
+    """Split an op into two or more smaller ops that together make the same edit; return None if it cannot be split.
 
-    Only what was put together here (appends in a row, a backlog that became the whole value) is ever too long for one
-    frame: a single edit is checked when it is made.
+    Only an op that the buffer has combined can be too long for one frame: appends in a row, or a backlog that was
+    replaced by the whole value. The size of a single edit is checked when it is made.
     """
     kind, path, *rest = op
     if kind == SPLICE and len(rest[2]) > 1:
@@ -73,44 +73,44 @@ def split_op(op: Op) -> list[Op] | None:
 
 
 class OpBuffer:
-    """Edits that have not left yet, in order, less what later ones made void.
+    """The ops that were not sent yet, in order, without the ops that later ones have replaced.
 
-    Applying what `take` gives leads to the value that applying every op added would have led to. Sets of plain
-    scalars to one path coalesce, appends in a row to one list become one splice, and a set of a whole
-    attribute voids what waits for the container it replaces.
+    Applying the ops of `take` gives the same value as applying every added op. Sets of plain scalars to one path become
+    one op, appends in a row to one list become one splice, and a set of a whole attribute drops the waiting ops of the
+    container that it replaces.
 
-    Not thread-safe: call it under `State.lock`, as a `State.sink` is.
+    Not thread-safe: call it under `State.lock`, like a `State.sink`.
 
     Args:
-        limit: Number of ops from which `compact` does something.
-        limit_bytes: Their size from which it does.
+        limit: Number of ops above which `compact` has an effect.
+        limit_bytes: Size of the ops in bytes above which `compact` has an effect.
     """
 
     __slots__ = ("_base", "_latest", "_measured", "_merged", "_ops", "_size", "_under", "_void", "limit", "limit_bytes")
 
     def __init__(self, limit: int = 100_000, limit_bytes: int = 16 << 20) -> None:
-        self.limit: int = limit
-        self.limit_bytes: int = limit_bytes
-        # None stands where an op was made void: positions must not move.
+        self.limit = limit
+        self.limit_bytes = limit_bytes
+        # A dropped op is replaced by None, so that the positions of the others do not move.
         self._ops: list[Op | None] = []
-        self._void = 0
-        # How many of the first ops `compact` has measured, and their size: it looks at each once.
+        self._void = 0  # number of dropped ops
+        # Number of ops at the start that `compact` has measured, and their size: it measures each op once.
         self._measured = 0
         self._size = 0
-        self._base = 0  # the size to which it has brought them last
-        # Position of the scalar set to a path, by the attribute's name or, deeper, the path as a tuple. Only sets of
-        # scalars lie between such a position and the end: they alone can be reordered with each other.
+        self._base = 0  # size after the last compaction
+        # Position of the latest scalar set to a path. The key is the attribute's name, or the path as a tuple if it is
+        # deeper. All ops from this position to the end are sets of scalars: only those can be reordered.
         self._latest: dict[Any, int] = {}
-        # Positions of all ops of an attribute, from the waiting set of a container to it on.
+        # Positions of all ops of an attribute, beginning with the set of a container to it.
         self._under: dict[str, list[int]] = {}
-        # The last op if it is a merged splice: its list of items is this buffer's own and may be extended.
+        # The last op if it is a merged splice: this buffer owns its list of items and may extend it.
         self._merged: Op | None = None
 
     def __len__(self) -> int:
         return len(self._ops) - self._void
 
     def add(self, op: Op) -> None:
-        """Take in the newest edit."""
+        """Add the newest op."""
         path = op[1]
         if op[0] == SET:
             if type(op[2]) in SCALARS:
@@ -143,7 +143,7 @@ class OpBuffer:
             key = tuple(path)
             at = latest.get(key)
             if at is not None:
-                # The first op's path, as 1 and True are one key: the dict keeps the one it was given first.
+                # The first op's path stays: 1 and True are the same key, and a dict keeps the form it got first.
                 first = ops[at]
                 assert first is not None
                 ops[at] = (SET, first[1], op[2])
@@ -159,20 +159,20 @@ class OpBuffer:
         self._ops.append(op)
 
     def _note(self, name: str) -> None:
-        """The op that is about to be appended is one of this attribute."""
+        """Record that the next appended op belongs to this attribute."""
         positions = self._under.get(name)
         if positions is not None:
             positions.append(len(self._ops))
 
     def _discard(self, name: str) -> None:
-        """Void what waits for an attribute since a container was set to it: a whole value follows."""
+        """Drop the ops of an attribute since a container was set to it: a set of the whole value follows."""
         for position in self._under.pop(name, ()):
             self._ops[position] = None
             self._void += 1
         self._latest.clear()
 
     def _merge(self, op: Op) -> bool:
-        """Join an insertion to the splice right before it, if it goes on where that one ended."""
+        """Merge an insertion into the splice right before it, if it continues where that splice ended."""
         last = self._ops[-1] if self._ops else None
         if last is None or last[0] != SPLICE or op[3] or last[2] + len(last[4]) != op[2] or last[1] != op[1]:
             return False
@@ -182,7 +182,7 @@ class OpBuffer:
         return True
 
     def take(self) -> list[Op]:
-        """Everything that waits, in order; the buffer is empty afterwards."""
+        """Return the buffered ops in order, and empty the buffer."""
         ops = [op for op in self._ops if op is not None] if self._void else cast("list[Op]", self._ops)
         self._ops, self._merged = [], None
         self._latest.clear()
@@ -192,16 +192,16 @@ class OpBuffer:
         return ops
 
     def compact(self, names: Container[str], values: Mapping[str, Any]) -> None:
-        """Beyond a limit, replace what waits by the present values of the attributes it touches.
+        """Above a limit, replace the buffered ops by the current values of the attributes that they change.
 
-        So a backlog takes no more than twice what the state took, and the limits. It is packed anew when it has doubled
-        and grown by `limit_bytes`: the edits that make that necessary pay for it, and are slowed by no more.
+        So a backlog takes at most twice the size of the state plus the limits. The values are packed again when the
+        backlog has doubled and grown by `limit_bytes`. So the cost of packing is proportional to the size of the edits.
 
         Args:
-            names: The names of the state that the ops came from, every op of it so far added.
-            values: The values of that state, by name.
+            names: The names of the state that made the ops. Every op of this state so far must have been added.
+            values: The values of this state, by name.
         """
-        # Not the last one: it may be a splice that still grows. It holds no more than the state's list does.
+        # The last op is not measured: it may be a splice that still grows. It has no more items than the state's list.
         self._measure(len(self._ops) - 1)
         if len(self._ops) <= self.limit and self._size <= 2 * self._base + self.limit_bytes:
             return
@@ -210,7 +210,7 @@ class OpBuffer:
             if name in names:
                 self.add((SET, [name], packed(values[name])))
             else:
-                # It may never have existed on the other side, where a delete of nothing is an error.
+                # The other side may never have had this attribute, and there a delete of a missing attribute raises.
                 self.add((SET, [name], None))
                 self.add((DELETE, [name]))
         self._measure(len(self._ops))

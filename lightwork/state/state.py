@@ -1,9 +1,9 @@
-"""The state of a component: its public attributes, tracked, and the edits that travel between its two sides.
+"""The state of a component: its public attributes, tracked, and their edits, which go from one side to the other.
 
-A `State` lives in the mapping that the attributes live in. What is set is copied into tracked containers
-(`lightwork.state.containers`). From then on each edit, however deep, becomes one op (`lightwork.state.ops`), which is
-given to `State.sink`. On the other side `State.apply` makes the same edit. The cost of an edit depends on its own size
-and depth, not on the size of the state around it.
+A `State` stores its values in the mapping of the component's attributes. It copies an assigned container into tracked
+containers (`lightwork.state.containers`). Then each edit at any depth becomes one op (`lightwork.state.ops`), which
+`State.sink` receives. On the other side, `State.apply` makes the same edit. The cost of an edit depends on the size and
+depth of the edit, not on the size of the state.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class State(Root):
     """The tracked attributes of one component.
 
     Args:
-        owner: Who they belong to, for messages: the name of a class, or of a component.
-        values: The mapping that they live in. It may hold other names too, which are left alone.
+        owner: The name of the class or component that owns the attributes, for messages.
+        values: The mapping that stores the attributes. It may contain other names too; the state does not touch them.
 
     Attributes:
-        owner: As given.
-        values: As given.
+        owner: The argument.
+        values: The argument.
         names: The names that are state, in the order in which they were first set.
-        lock: Held while an edit is made and told. Hold it to read several values of one moment.
-        sink: Called with each op after the edit, under the lock; None where nobody is told.
-        guard: Called with the path before each edit, under the lock. What it raises keeps the edit from being made.
-        max_bytes: How long a value that an edit sets or puts in may be, in bytes; None for no limit.
-        explain: Gives the error for a value of a type that no state can hold, see `lightwork.state.tracking.Root`.
+        lock: Held during an edit and the call of the sink. Hold it to read several values at the same moment.
+        sink: Called with each op after the edit, under the lock; None for no sink.
+        guard: Called with the path before each edit, under the lock. If it raises, the edit is not made.
+        max_bytes: Longest value that one edit may add, in bytes; None for no limit.
+        explain: Returns the error for a value of a type that no state can hold, see `lightwork.state.tracking.Root`.
     """
 
     __slots__ = ("names", "values")
@@ -52,13 +52,13 @@ class State(Root):
     def __repr__(self) -> str:
         return f"<State of {self.owner}: {', '.join(self.names)}>"
 
-    # --- edits from this side ---------------------------------------------------------------------
+    # --- edits on this side -------------------------------------------------------------------------
 
     def set(self, name: str, value: Any) -> None:
-        """Set an attribute. Containers are copied; setting a scalar that is there already is no edit.
+        """Set an attribute. A container is copied. Setting an equal scalar is not an edit.
 
         Raises:
-            StateError: If the state cannot hold the value. Nothing has changed then.
+            StateError: If the state cannot hold the value. Nothing is changed.
         """
         kind = type(value)
         with self.lock:
@@ -66,7 +66,7 @@ class State(Root):
             if unchanged(old, value):
                 return
             path = [name]
-            # Numbers that fit are what everything else would be found to be: plain, small, and fit to be sent.
+            # A shortcut for numbers: these are plain, small and can be sent, so `adopt` would return them unchanged.
             if kind is not float and not (kind is int and LEAST_INTEGER <= value <= MOST_INTEGER):
                 value = self.adopt(value, self, [], name)
             if self.guard is not None:
@@ -82,7 +82,7 @@ class State(Root):
         """Delete an attribute.
 
         Raises:
-            StateError: If there is none of that name.
+            StateError: If the state has no such attribute.
         """
         with self.lock:
             if name not in self.names:
@@ -95,18 +95,18 @@ class State(Root):
                 self.sink((DELETE, path))
 
     def checked(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The plain values that `load` would set.
+        """Return the plain values that `load` would set.
 
         Raises:
-            StateError: If the state cannot hold one of them.
+            StateError: If the state cannot hold one of the values.
         """
         return {name: plain(self.adopt(value, None, [], name)) for name, value in values.items()}
 
     def load(self, values: dict[str, Any]) -> None:
-        """Set several attributes, those that are equal already (in types too) aside. Others keep their values.
+        """Set several attributes. An attribute with an equal value of equal types is not set; others are not touched.
 
         Raises:
-            StateError: If the state cannot hold one of the values. Nothing has changed then.
+            StateError: If the state cannot hold one of the values. Nothing is changed.
         """
         checked = self.checked(values)
         with self.lock:
@@ -128,20 +128,20 @@ class State(Root):
     # --- reading ------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
-        """A deep copy of all attributes in built-in containers, of one moment."""
+        """Return a consistent deep copy of all attributes, in built-in containers."""
         with self.lock:
             return {name: _plain(self.values[name]) for name in self.names}
 
     def at(self, path: Iterable[Any]) -> Any:
-        """The value at a path: of a container the tracked one itself, not a copy.
+        """Return the value at a path. A container is the tracked container itself, not a copy.
 
         Raises:
-            StateError: If there is none.
+            StateError: If there is no value at the path.
         """
         keys = list(path)
         with self.lock:
             if not keys:
-                raise StateError(f"{self.owner}: an empty path leads nowhere")
+                raise StateError(f"{self.owner}: the path must begin with an attribute's name, got an empty path")
             return self._walk(keys)
 
     def _walk(self, path: list[Any]) -> Any:
@@ -159,21 +159,20 @@ class State(Root):
             return node[key]
         if kind is TrackedDict and type(key) in SCALARS and key in node:
             return node[key]
-        raise StateError(f"{spell(self.owner, path)}: there is nothing at {key!r}")
+        raise StateError(f"{spell(self.owner, path)}: there is no item at {key!r}")
 
-    # --- edits from the other side --------------------------------------------------------------------
+    # --- edits of the other side --------------------------------------------------------------------
 
     def apply(self, ops: Iterable[Op]) -> None:
-        """Make the edits that another state's `sink` was given. `sink` and `guard` here are not called.
+        """Make the edits of another state, from the ops that its `sink` received. Does not call `sink` or `guard`.
 
-        Strict: an op that does not fit this state is an error, never made to fit. The ops before it stay applied,
-        and of the op itself nothing is.
+        An op that does not fit this state raises and changes nothing. The ops before it stay applied.
 
         Args:
-            ops: As they were given, or as msgpack gave them back.
+            ops: The ops as the sink received them, or as msgpack decoded them.
 
         Raises:
-            StateError: If this state and the one that the ops come from have diverged, or an op is none.
+            StateError: If this state and the state of the ops have diverged, or if an op is invalid.
         """
         with self.lock:
             for op in ops:
@@ -183,7 +182,7 @@ class State(Root):
                     text = str(error)
                     raise StateError(text if text.startswith("diverged") else f"diverged: {text}") from None
                 except (IndexError, KeyError, TypeError, ValueError) as error:
-                    raise StateError(f"diverged: this is no op of a state: {op!r:.200}") from error
+                    raise StateError(f"diverged: invalid op: {op!r:.200}") from error
 
     def _apply_set(self, path: list[Any], value: Any) -> None:
         plain_scalar = type(value) in SCALARS
@@ -210,13 +209,13 @@ class State(Root):
         list.__setitem__(parent, key, item)
 
     def _check_new(self, name: Any) -> None:
-        """What comes from outside must not touch what is not state."""
+        """Check the name of a new attribute: an op from outside must not touch attributes that are not state."""
         if type(name) is not str or not name.isidentifier() or name.startswith("_") or name in self.values:
             raise StateError(f"{self.owner} cannot have a state attribute {name!r}")
 
     def _list_item(self, node: Any, key: Any, path: list[Any]) -> Any:
         if type(node) is not TrackedList:
-            raise StateError(f"{spell(self.owner, path[:-1])} is a {type(node).__name__}, neither a list nor a dict")
+            raise StateError(f"{spell(self.owner, path[:-1])} must be a list or a dict, got a {type(node).__name__}")
         return self._child(node, key, path)
 
     def _apply_delete(self, path: list[Any]) -> None:
@@ -226,17 +225,19 @@ class State(Root):
             return
         parent = self._walk(path[:-1])
         if type(parent) is not TrackedDict:
-            raise StateError(f"{spell(self.owner, path[:-1])} is no dict")
+            raise StateError(f"{spell(self.owner, path[:-1])} must be a dict, got a {type(parent).__name__}")
         self._child(parent, path[-1], path)
         detach(dict.pop(parent, path[-1]))
 
     def _apply_splice(self, path: list[Any], start: int, removed: int, items: list[Any]) -> None:
         node = self._walk(path)
         if type(node) is not TrackedList:
-            raise StateError(f"{spell(self.owner, path)} is no list")
+            raise StateError(f"{spell(self.owner, path)} must be a list, got a {type(node).__name__}")
         end = start + removed
         if not (type(start) is type(removed) is int and 0 <= start <= end <= len(node) and type(items) is list):
-            raise StateError(f"{spell(self.owner, path)} holds {len(node)} items, not {start} to {end}")
+            raise StateError(
+                f"{spell(self.owner, path)} has {len(node)} items; a splice of {start} to {end} is invalid"
+            )
         new = [
             item if type(item) in SCALARS else self.copied(unpacked(item), node, path, at)
             for at, item in enumerate(items, start)
@@ -248,32 +249,34 @@ class State(Root):
     def _apply_update(self, path: list[Any], added: list[Any], removed: list[Any]) -> None:
         node = self._walk(path)
         if not type(added) is type(removed) is list:
-            raise StateError(f"{spell(self.owner, path)} takes two lists of items")
+            kinds = f"a {type(added).__name__} and a {type(removed).__name__}"
+            raise StateError(f"{spell(self.owner, path)}: an update must have two lists of items, got {kinds}")
         if type(node) is not TrackedSet:
-            raise StateError(f"{spell(self.owner, path)} is no set")
+            raise StateError(f"{spell(self.owner, path)} must be a set, got a {type(node).__name__}")
         come = [self.member(unpacked(item), path) for item in added]
         gone = [self.member(unpacked(item), path) for item in removed]
         if not node.issuperset(gone) or not node.isdisjoint(come):
-            raise StateError(f"{spell(self.owner, path)} does not hold what went, or holds what came")
+            raise StateError(f"{spell(self.owner, path)} lacks a removed item, or already contains an added item")
         set.difference_update(node, gone)
         set.update(node, come)
 
-    # --- taking back --------------------------------------------------------------------------------
+    # --- restoring ----------------------------------------------------------------------------------
 
     def restore(self, name: str, value: Any) -> bool:
-        """Make an attribute equal to a plain value. `sink` and `guard` are not called.
+        """Make an attribute equal to a plain value. Does not call `sink` or `guard`.
 
-        Containers stay the same objects wherever old and new are of one type, so whoever holds one sees it change.
+        If the old and the new container at a place have the same type, the old object stays and gets the new contents.
+        So other references to it see the change.
 
         Args:
             name: The attribute; it need not exist.
-            value: As from `plain` or `snapshot`; `MISSING` removes the attribute.
+            value: A value as returned by `plain` or `snapshot`; `MISSING` removes the attribute.
 
         Returns:
-            Whether that changed anything.
+            Whether anything changed.
 
         Raises:
-            StateError: If the state cannot hold the value. Nothing has changed then.
+            StateError: If the state cannot hold the value. Nothing is changed.
         """
         with self.lock:
             if value is MISSING:
@@ -301,12 +304,12 @@ _APPLIERS: dict[int, Callable[..., None]] = {
 
 
 def _same(held: Any, value: Any) -> bool:
-    # Packed bytes tell 1 from True and 0.0 from -0.0, which == does not. Dicts in another order count as different.
+    # Packed bytes differ for 1 and True, and for 0.0 and -0.0; == does not. Dicts in another order count as different.
     return bool(_encode(packed(held)) == _encode(packed(value)))
 
 
 def _become(old: Any, new: Any) -> None:
-    """Give a container the contents of a tracked one of its type, which is used up."""
+    """Give a container the contents of another tracked container of its type. The other one must not be used again."""
     if type(old) is TrackedSet:
         set.clear(old)
         set.update(old, new)
@@ -321,12 +324,12 @@ def _become(old: Any, new: Any) -> None:
         for key, was in old.items():
             if key not in new:
                 detach(was)
-        dict.clear(old)  # rebuilt, for the order of its keys
+        dict.clear(old)  # rebuilt, to get the new order of the keys
         dict.update(old, pairs)
 
 
 def _joined(was: Any, item: Any, parent: Any, key: Any) -> Any:
-    """What stands at a place of `parent` that held `was` and is to equal `item`."""
+    """Return the object for a place of `parent` that contains `was` and must become equal to `item`."""
     if type(item) not in TRACKED:
         detach(was)
         return item

@@ -1,6 +1,6 @@
-"""The tree of a state's tracked containers: who is whose parent, where an edit is, how a value gets in.
+"""The tree of a state's tracked containers: parents, paths, and the conversion of assigned values.
 
-The containers themselves are in `lightwork.state.containers`, which registers them here.
+The containers are in `lightwork.state.containers`, which registers them here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 Path = list[Any]
 
 _SMALL: Final = frozenset({type(None), bool, int, float})
-"""Types of which no value is too long to be sent."""
+"""Types whose values are never too long to send."""
 
 
 class _MissingValue:
@@ -53,23 +53,23 @@ class _MissingValue:
 
 
 MISSING: Final[Any] = _MissingValue()
-"""Stands for no value at all."""
+"""Marks a missing value."""
 
 _NEAR = 32
-"""How far around a stale hint to look before renumbering the whole list: a queue shifts by a few between two edits."""
+"""Distance to search around a stale hint before renumbering the list: a queue shifts by a few between two edits."""
 
 
 class Root:
-    """What the containers of one state share.
+    """The data that all containers of one state share.
 
     Attributes:
-        owner: Who holds the state, for messages.
-        lock: Held while an edit is made and told.
-        sink: Called with each op after the edit, under the lock. None: nobody is told.
-        guard: Called with the path before each edit, under the lock. What it raises keeps the edit from being made.
-        max_bytes: How long one value that is set or put in may be, packed and encoded; None for no limit.
-        explain: Asked about a value of a type that the state cannot hold, and where it was to go: gives the error to
-            raise in place of the general one, or None.
+        owner: The name of the state's owner, for messages.
+        lock: Held during an edit and the call of the sink.
+        sink: Called with each op after the edit, under the lock; None for no sink.
+        guard: Called with the path before each edit, under the lock. If it raises, the edit is not made.
+        max_bytes: Longest value that one edit may add, in bytes when packed and encoded; None for no limit.
+        explain: Called with a value of a type that the state cannot hold, and with its intended place. Returns the
+            error to raise instead of the general one, or None.
     """
 
     __slots__ = ("__weakref__", "explain", "guard", "lock", "max_bytes", "owner", "sink")
@@ -83,10 +83,10 @@ class Root:
         self.explain: Callable[[Any, str], Exception | None] | None = None
 
     def adopt(self, value: Any, parent: Any, path: Path, key: Any) -> Any:
-        """A copy of the value for the place `key` of the container `parent`, which is at `path`.
+        """Return a copy of the value for the place `key` of the container `parent`, which is at `path`.
 
         Raises:
-            StateError: If the state cannot hold it, or it is too long to be sent.
+            StateError: If the state cannot hold the value, or if the value is too long to send.
         """
         made = self.copied(value, parent, path, key)
         if self.max_bytes is not None and type(made) not in _SMALL:
@@ -94,39 +94,39 @@ class Root:
         return made
 
     def copied(self, value: Any, parent: Any, path: Path, key: Any) -> Any:
-        """Like `adopt`, of any size: for what came from the other side."""
+        """Return a copy like `adopt`, of any size: for values from the other side."""
         try:
             return attach(value, self, parent, key, len(path))
         except Refusal as refusal:
             raise self.error([*path, key], refusal) from None
 
     def check_size(self, value: Any, path: Path) -> None:
-        """Raise `StateError` if a value of the state, which goes to `path` as one edit, is too long to be sent."""
+        """Raise `StateError` if a value of one edit at `path` is too long to send."""
         if self.max_bytes is None or most_bytes(value) <= self.max_bytes:
             return
         size = exact_bytes(value)
         if size > self.max_bytes:
             raise StateError(
-                f"{spell(self.owner, path)}: the value is {size:,} bytes long, and one change of the state takes "
-                f"at most {self.max_bytes:,}. Keep it in a file, or raise max_frame in the configuration"
+                f"{spell(self.owner, path)}: the value is {size:,} bytes long, expected at most {self.max_bytes:,} in "
+                "one change of the state. Keep it in a file, or raise max_frame in the configuration"
             )
 
     def key(self, key: Any, path: Path) -> Any:
-        """The plain form of a new key of the dict at `path`; raises `StateError` if it has none."""
+        """Return the plain form of a new key of the dict at `path`; raise `StateError` if it has none."""
         try:
             return checked_key(key)
         except Refusal as refusal:
             raise self.error(path, refusal) from None
 
     def member(self, item: Any, path: Path) -> Any:
-        """The plain form of a new item of the set at `path`; raises `StateError` if it has none."""
+        """Return the plain form of a new item of the set at `path`; raise `StateError` if it has none."""
         try:
             return member(item, len(path))
         except Refusal as refusal:
             raise self.error(path, refusal) from None
 
     def error(self, path: Path, refusal: Refusal) -> Exception:
-        """The refusal as an error that names the place."""
+        """Convert a refusal to an error that names the place."""
         place = spell(self.owner, [*path, *reversed(refusal.keys)])
         if self.explain is not None and refusal.value is not None:
             explained = self.explain(refusal.value, place)
@@ -137,7 +137,7 @@ class Root:
 
 
 def spell(owner: str, path: Path) -> str:
-    """A path as a reader would write it: ``Train.table['a'][3]``; the middle of a very long one is left out."""
+    """Return a path as Python code, ``Train.table['a'][3]``, without the middle if it is very long."""
     keys = [f"[{key!r}]" for key in path[1:]]
     if len(keys) > 12:
         keys[6:-3] = ["..."]
@@ -145,19 +145,19 @@ def spell(owner: str, path: Path) -> str:
 
 
 NOWHERE = Root("")
-"""The root of containers that were made outside any state: it never has a sink, and they no parent."""
+"""The root of containers that were made outside any state. It never has a sink, and its containers have no parent."""
 
 
 # --- the tree -----------------------------------------------------------------------------------
 
 
 class Tracked:
-    """What the three containers have in common.
+    """The common base of the three containers.
 
     Attributes:
-        _root: The state that the container was made for. It keeps it when it is detached.
-        _parent: The container around it, the root if it is an attribute's value, None if it is detached.
-        _hint: Its key there; of a list's item, where it last was.
+        _root: The state that the container was made for. A detached container keeps it.
+        _parent: The container around it; the root for an attribute's value; None for a detached container.
+        _hint: Its key in the parent; in a list, its last known index.
     """
 
     __slots__ = ()
@@ -166,7 +166,7 @@ class Tracked:
     _hint: Any
 
     def _fill(self, value: Any, root: Root, depth: int) -> None:
-        """Take in tracked copies of the items of `value`, while this container is in no state yet."""
+        """Add tracked copies of the items of `value`. This container is not part of a state yet."""
         raise NotImplementedError
 
     def __copy__(self) -> Any:
@@ -193,7 +193,7 @@ class Tracked:
 
 
 CONTAINERS: dict[type, Any] = {}
-"""Which tracked container stands for which type: the built-in ones and the tracked ones themselves."""
+"""Maps each container type to its tracked type: the built-in types, and the tracked types themselves."""
 
 
 def _shallow(node: Any) -> Any:
@@ -203,7 +203,7 @@ def _shallow(node: Any) -> Any:
 
 
 def locate(node: Tracked) -> Path | None:
-    """The path of a container, None if it is in no state. Call it under the root's lock."""
+    """Return the path of a container, or None if it is in no state. Call it under the root's lock."""
     root = node._root
     parent = node._parent
     if parent is root:
@@ -223,7 +223,7 @@ def locate(node: Tracked) -> Path | None:
 
 
 def _position(parent: list[Any], node: Tracked) -> int:
-    """Where a list holds an item of its own."""
+    """Return the index of an item of a list."""
     hint: int = node._hint
     size = len(parent)
     if hint < size and parent[hint] is node:
@@ -240,30 +240,30 @@ def _position(parent: list[Any], node: Tracked) -> int:
                 found = at
     if found < 0:
         raise StateError(
-            "a list of the state was edited by code that does not call its methods (heapq does that): "
-            "work on a plain list, and assign it"
+            "a list of the state was edited by code that does not call the list's methods, such as heapq: "
+            "edit a plain list, and then assign it"
         )
     return found
 
 
 def detach(value: Any) -> None:
-    """A value has left its place: if it is a container, its edits concern nobody any more."""
+    """Detach a value that was removed from the state: later edits of a detached container make no ops."""
     if isinstance(value, Tracked):
         value._parent = None
 
 
 def attach(value: Any, root: Root, parent: Any, hint: Any, depth: int) -> Any:
-    """A tracked copy of a value for a place in the state, or its plain form if it is no container.
+    """Return a tracked copy of a container for a place in the state, or the plain form of another value.
 
     Args:
-        value: What a user assigned.
+        value: The value that a user assigned.
         root: The state.
-        parent: The container that it is for.
-        hint: Its key there.
-        depth: How many containers are around it.
+        parent: The container that gets the value.
+        hint: The key in this container.
+        depth: Number of containers around the value.
 
     Raises:
-        Refusal: If the state cannot hold it, or something in it.
+        Refusal: If the state cannot hold the value or something in it.
     """
     kind = type(value)
     if kind in PLAIN:
@@ -274,7 +274,7 @@ def attach(value: Any, root: Root, parent: Any, hint: Any, depth: int) -> Any:
     if depth >= MAX_DEPTH:
         raise too_deep()
     if isinstance(value, Tracked) and value._root is not root:
-        value = plain(value)  # another state's, which another thread may be editing
+        value = plain(value)  # it belongs to another state, which another thread may edit
     node: Any = container.__new__(container)
     node._root, node._parent, node._hint = root, parent, hint
     node._fill(value, root, depth + 1)
@@ -282,7 +282,7 @@ def attach(value: Any, root: Root, parent: Any, hint: Any, depth: int) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A deep copy of a value of the state in built-in containers, of one moment."""
+    """Return a consistent deep copy of a value of the state, in built-in containers."""
     if isinstance(value, Tracked):
         with value._root.lock:
             return _plain(value)

@@ -1,11 +1,11 @@
-"""What a state can hold, and how it is written on the wire.
+"""The values that a state can hold, and their form on the wire.
 
 A state holds plain values: None, bool, int of 64 bits, float, str, bytes, list, dict (keys: str, int, bool, None), set,
-frozenset, tuple and timezone-aware datetime. Tuples and sets hold immutable values only, so that nothing in them
-can change unseen. Datetimes are kept in UTC: that is what msgpack carries, and both sides must hold the same.
+frozenset, tuple and timezone-aware datetime. Tuples and sets contain immutable values only, so that none of their items
+can change unseen. A datetime is kept in UTC, because msgpack carries UTC and both sides must hold the same value.
 
-The packed form of a value is what msgpack can say: tuples and sets, which it cannot tell from arrays, become `Ext`
-around the msgpack of their items.
+The packed form of a value is its form in msgpack. msgpack has no tuples and sets, only arrays. So a tuple or a set
+becomes an `Ext` around the msgpack of its items.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ __all__ = [
 ]
 
 MAX_DEPTH = 100
-"""Containers within containers, the attribute's own included. Far below what msgspec and the interpreter recurse to."""
+"""Deepest nesting of containers, the attribute's container included. Far below the recursion limits of msgspec and
+Python."""
 
 LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**64 - 1
 """The integers that msgpack can carry: 64 bits, signed or unsigned."""
 
 PLAIN: Final = frozenset({type(None), bool, float})
-"""Types whose every value is fine as it is."""
+"""Types of which a state can hold every value unchanged."""
 
 SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 """Types whose values need no packing."""
@@ -70,13 +71,13 @@ ADVICE = (
 
 
 class Refusal(Exception):
-    """A value cannot be held.
+    """A state cannot hold a value.
 
     Attributes:
-        reason: Why.
+        reason: The reason.
         advise: Whether the general advice helps.
-        value: The value, where its type is the reason; else None.
-        keys: Lead to it, innermost first.
+        value: The value if its type is the reason; otherwise None.
+        keys: The path to the value within the assigned value, innermost key first.
     """
 
     def __init__(self, reason: str, *, advise: bool = True, value: Any = None) -> None:
@@ -88,21 +89,21 @@ class Refusal(Exception):
 
 
 def type_name(value: object) -> str:
-    """The name of a value's type, with its module where that says something."""
+    """Return the name of a value's type, with its module unless it is built in."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def too_deep() -> Refusal:
-    """The refusal of a value that is nested beyond `MAX_DEPTH`, or without an end."""
+    """Return the refusal of a value that is nested deeper than `MAX_DEPTH`, or that contains itself."""
     return Refusal(f"containers are nested deeper than {MAX_DEPTH} levels, or one contains itself", advise=False)
 
 
 def leaf(value: Any) -> Any:
-    """The plain form of a value that is no container.
+    """Return the plain form of a value that is not a container.
 
     Raises:
-        Refusal: If the state cannot hold it.
+        Refusal: If a state cannot hold the value.
     """
     kind = type(value)
     if kind in PLAIN:
@@ -133,15 +134,16 @@ def _in_utc(value: datetime.datetime) -> datetime.datetime:
     if value.tzinfo is _UTC:
         return value
     if value.utcoffset() is None:
-        raise Refusal("a datetime without a timezone means another moment elsewhere; give it one", advise=False)
+        reason = "a datetime without a timezone is ambiguous; set its timezone, as in datetime.now(datetime.UTC)"
+        raise Refusal(reason, advise=False)
     try:
         return value.astimezone(_UTC)
     except OverflowError:
-        raise Refusal("the datetime is out of range in UTC", advise=False) from None
+        raise Refusal(f"{value} is out of range in UTC; use a later or earlier datetime", advise=False) from None
 
 
 def _converted(value: Any) -> Any:
-    """Numbers and texts of other types (numpy's, enums) as the plain ones that they stand for."""
+    """Convert a number or text of another type (numpy's types, enums) to the equal plain value."""
     if isinstance(value, enum.Enum) and not isinstance(value, int | str | float):
         raise Refusal(f"{value!r} is an enum member; use its value, or a StrEnum or IntEnum", advise=False)
     if isinstance(value, str):
@@ -154,17 +156,17 @@ def _converted(value: Any) -> Any:
         return leaf(int(value))
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
         return float(value)
-    # numpy registers its bool with no number class, and the framework does not import numpy.
+    # numpy does not register its bool with a number class, and the framework does not import numpy.
     if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
         return bool(value)
     raise Refusal(f"a value of type {type_name(value)} cannot be kept in the state", value=value)
 
 
 def frozen(value: Any, depth: int) -> Any:
-    """The plain form of a value that is immutable through and through. `depth` counts the containers around it.
+    """Return the plain form of a value that is immutable at every level. `depth` is the number of containers around it.
 
     Raises:
-        Refusal: If the state cannot hold it, or it is mutable.
+        Refusal: If a state cannot hold the value, or if something in it is mutable.
     """
     kind = type(value)
     if kind in PLAIN:
@@ -188,10 +190,10 @@ def frozen(value: Any, depth: int) -> Any:
 
 
 def member(value: Any, depth: int) -> Any:
-    """The plain form of an item of a set.
+    """Return the plain form of an item of a set.
 
     Raises:
-        Refusal: As `frozen`, and for a NaN: it equals nothing, so the other side could never find it again.
+        Refusal: As `frozen`, and for a NaN: a NaN equals nothing, so the other side could never find it again.
     """
     item = frozen(value, depth)
     if _holds_nan(item):
@@ -206,10 +208,10 @@ def _holds_nan(item: Any) -> bool:
 
 
 def checked_key(key: Any) -> Any:
-    """The plain form of a key of a dict.
+    """Return the plain form of a key of a dict.
 
     Raises:
-        Refusal: If it is not a str, int, bool or None, or stands for one.
+        Refusal: If the key is not a str, int, bool or None, and cannot be converted to one.
     """
     kind = type(key)
     if kind is str or kind is int or key is None or kind is bool:
@@ -233,13 +235,13 @@ def _converted_key(key: Any) -> Any:
 
 
 def packed(value: Any) -> Any:
-    """A copy of a value that msgpack can carry, sharing nothing mutable with it.
+    """Return a copy of a value that msgpack can carry. The copy shares no mutable object with the value.
 
     Args:
-        value: What a state holds: a value of the domain, in tracked or plain containers.
+        value: A value that a state can hold, in tracked or plain containers.
 
     Raises:
-        StateError: If there is something in it that a state does not hold.
+        StateError: If it contains a value that a state cannot hold.
     """
     if type(value) in SCALARS:
         return value
@@ -259,15 +261,15 @@ def packed(value: Any) -> Any:
 
 
 def _sorted_items(items: Any) -> bytes:
-    # By their bytes: items of several types have no order of their own, and equal sets shall be equal bytes.
+    # Sorted by their bytes, because items of different types have no order. Equal sets must have equal bytes.
     return _encode([msgspec.Raw(data) for data in sorted(_encode(packed(item)) for item in items)])
 
 
 def unpacked(value: Any, depth: int = 0) -> Any:
-    """The plain value that `packed` made this of; containers are new.
+    """Return the plain value of a packed value, in new containers. The inverse of `packed`.
 
     Raises:
-        StateError: If it is nested too deep, or an extension in it is none of ours.
+        StateError: If the value is nested too deep, or if it contains an unknown extension.
     """
     kind = type(value)
     if kind in SCALARS:
@@ -287,9 +289,9 @@ _FIXED: Final = {type(None): 1, bool: 1, int: 9, float: 9}
 
 
 def most_bytes(value: Any) -> int:
-    """How long a value of the state can be at most when it is packed and encoded; an estimate, made without packing.
+    """Estimate the length in bytes of a value when it is packed and encoded, as an upper bound, without packing it.
 
-    Takes a packed value, too.
+    Accepts a packed value, too.
     """
     kind = type(value)
     fixed = _FIXED.get(kind)
@@ -311,7 +313,7 @@ def most_bytes(value: Any) -> int:
 
 
 def exact_bytes(value: Any) -> int:
-    """How long a value of the state is when it is packed and encoded."""
+    """Return the length in bytes of a value when it is packed and encoded."""
     return len(_encode(packed(value)))
 
 
@@ -321,14 +323,14 @@ _MAKERS: dict[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZEN
 def _unpacked_extension(value: msgspec.msgpack.Ext, depth: int) -> Any:
     maker = _MAKERS.get(value.code)
     if maker is None:
-        raise StateError(f"diverged: extension {value.code} is none of the state's")
+        raise StateError(f"diverged: an extension must have the code 1, 2 or 3, got {value.code}")
     try:
         items = _decode(value.data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise StateError(f"diverged: an extension is no valid msgpack: {error}") from None
+        raise StateError(f"diverged: an extension is not valid msgpack: {error}") from None
     if type(items) is not list:
-        raise StateError("diverged: an extension holds no array")
+        raise StateError(f"diverged: an extension must contain an array, got a {type(items).__name__}")
     plain = [unpacked(item, depth + 1) for item in items]
     if any(isinstance(item, list | dict | set) for item in plain):
-        raise StateError("diverged: a tuple or set holds a mutable value")
+        raise StateError("diverged: a tuple or set contains a mutable value")
     return maker(plain)

@@ -1,4 +1,4 @@
-"""Each edit of a tracked container: the op it makes, and that it is the edit of the built-in type."""
+"""Each edit of a tracked container makes the right op, and changes the container like the built-in type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightwork.state.state import State
 
 
 def held(value: Any) -> tuple[State, Any, list[Any]]:
-    """A state with ``x`` set to the value, the tracked value, and the list that ops will come to."""
+    """Return a state with ``x`` set to the value, the tracked value, and the list that collects the ops."""
     state = State("S", {})
     state.set("x", value)
     ops: list[Any] = []
@@ -102,7 +102,7 @@ X = ["x"]
     ],
 )
 def test_an_edit_is_the_smallest_op(start: Any, edit: Any, expected: list[Any]) -> None:
-    """Pitfall 7: an in-place edit makes exactly the op of its own part at once, and none where nothing changes."""
+    """Pitfall 7: an in-place edit makes at once the op of the changed part only, and no op if nothing changes."""
     state, tracked, ops = held(start)
     model = copy.deepcopy(start)
     edit(tracked)
@@ -147,7 +147,7 @@ def test_an_edit_is_the_smallest_op(start: Any, edit: Any, expected: list[Any]) 
     ],
 )
 def test_an_edit_that_fails_changes_nothing(start: Any, edit: Any, error: type[Exception]) -> None:
-    """An edit that raises has made no op, has not asked the guard, and leaves the value as it was."""
+    """An edit that raises makes no op, does not call the guard, and leaves the value unchanged."""
     state, tracked, ops = held(start)
     state.guard = ops.append
     with pytest.raises(error):
@@ -158,14 +158,14 @@ def test_an_edit_that_fails_changes_nothing(start: Any, edit: Any, error: type[E
 
 @pytest.mark.parametrize("operator", ["__ior__", "__isub__", "__iand__", "__ixor__"])
 def test_set_operators_take_sets_only(operator: str) -> None:
-    """In-place operators of a set leave other operands to the interpreter, which raises `TypeError`."""
+    """In-place operators of a set accept only sets: other operands raise `TypeError`."""
     _, tracked, ops = held({1})
     assert getattr(tracked, operator)([1]) is NotImplemented
     assert ops == []
 
 
 def test_augmented_assignment_of_an_attribute_is_one_op() -> None:
-    """``self.x += [1]`` edits in place and then sets the attribute to itself, which is no further edit."""
+    """``self.x += [1]`` edits in place and then sets the attribute to itself, which is not another edit."""
     state, tracked, ops = held([1])
     tracked += [2]
     state.set("x", tracked)
@@ -182,7 +182,7 @@ def test_augmented_assignment_of_an_attribute_is_one_op() -> None:
 
 
 def test_paths_follow_what_moves() -> None:
-    """An item of a list is found where it is now, however far it moved since its last edit."""
+    """An edit has the current index of a list's item, however far the item moved since its last edit."""
     state, rows, ops = held([{"id": i} for i in range(300)])
     first, middle, last = rows[0], rows[150], rows[299]
     rows.insert(0, {"id": -1})
@@ -203,7 +203,7 @@ def test_paths_follow_what_moves() -> None:
 
 
 def test_a_removed_container_is_detached() -> None:
-    """A container that has left the state can still be used, and its edits are nobody's."""
+    """A removed container can still be used, and its edits make no ops."""
     state, x, ops = held({"a": [1, [2]], "b": {"c": {}}, "s": {1}})
     listed, inner = x["a"], x["a"][1]
     popped, members = x.pop("b"), x["s"]
@@ -239,7 +239,7 @@ def test_a_removed_container_is_detached() -> None:
     ],
 )
 def test_every_way_out_of_a_list_detaches(leave: Any) -> None:
-    """Whatever removes an item from a list, the item is no part of the state afterwards."""
+    """Every operation that removes an item from a list detaches the item."""
     _, x, ops = held([{"k": 1}, 2, 3])
     item = x[0]
     leave(x)
@@ -261,7 +261,7 @@ def test_every_way_out_of_a_list_detaches(leave: Any) -> None:
     ],
 )
 def test_every_way_out_of_a_dict_detaches(leave: Any) -> None:
-    """Whatever removes or replaces a value of a dict, the value is no part of the state afterwards."""
+    """Every operation that removes or replaces a value of a dict detaches the value."""
     _, x, ops = held({"a": {"k": 1}})
     item = x["a"]
     leave(x)
@@ -271,7 +271,7 @@ def test_every_way_out_of_a_dict_detaches(leave: Any) -> None:
 
 
 def test_a_replaced_attribute_is_detached() -> None:
-    """The container that an attribute held before is no part of the state any more."""
+    """The container that an attribute had before is detached."""
     state, x, ops = held([1])
     state.set("x", [1])
     del ops[:]
@@ -282,7 +282,7 @@ def test_a_replaced_attribute_is_detached() -> None:
 
 
 def test_an_assigned_container_is_a_copy() -> None:
-    """The state never shares a container with whoever assigned it, nor holds one twice."""
+    """The state never shares a container with the code that assigned it, and has no container twice."""
     state, x, ops = held({})
     mine = [1]
     x["mine"] = mine
@@ -294,7 +294,7 @@ def test_an_assigned_container_is_a_copy() -> None:
 
 
 def test_swapped_items_are_tracked() -> None:
-    """Items that trade places, as in a shuffle, are tracked where they end up."""
+    """Items that swap places, as in a shuffle, are tracked at their new places."""
     state, x, ops = held([[i] for i in range(10)])
     random.Random(7).shuffle(x)
     for i, item in enumerate(list(x)):
@@ -307,14 +307,14 @@ def test_swapped_items_are_tracked() -> None:
 
 
 def test_insort_is_seen() -> None:
-    """`bisect.insort` goes through the methods of the list."""
+    """`bisect.insort` calls the methods of the list, so its edit is tracked."""
     _, x, ops = held([1, 3])
     bisect.insort(x, 2)
     assert ops == [(SPLICE, ["x"], 1, 0, [2])]
 
 
 def test_an_op_is_a_snapshot() -> None:
-    """Pitfall 10: an op holds what was set, whatever is edited before it leaves."""
+    """Pitfall 10: an op keeps the value that was set, even if the value is edited before the op is sent."""
     _, x, ops = held({})
     x["rows"] = [{"n": 1}]
     x["rows"][0]["n"] = 2
@@ -326,7 +326,7 @@ def test_an_op_is_a_snapshot() -> None:
     ("start", "kind"), [([1, [2]], list), ({"a": {"b": [1]}}, dict), ({1, 2}, set)], ids=["list", "dict", "set"]
 )
 def test_copies_are_plain(start: Any, kind: type) -> None:
-    """Copying, deep-copying and pickling a tracked container give built-in ones."""
+    """Copying, deep-copying and pickling a tracked container return built-in containers."""
     _, x, ops = held(start)
     deep = [copy.deepcopy(x), pickle.loads(pickle.dumps(x)), cloudpickle.loads(cloudpickle.dumps(x))]
     for made in [copy.copy(x), x.copy(), *deep]:
@@ -338,7 +338,7 @@ def test_copies_are_plain(start: Any, kind: type) -> None:
 
 
 def test_a_container_that_holds_itself_can_be_deep_copied() -> None:
-    """Once detached a container is as free as a built-in one, cycles included."""
+    """A detached container may contain itself, like a built-in container, and can then be deep-copied."""
     state, x, _ = held([1])
     state.delete("x")
     x.append(x)
@@ -347,7 +347,7 @@ def test_a_container_that_holds_itself_can_be_deep_copied() -> None:
 
 
 def test_readers_see_the_built_in_types() -> None:
-    """Comparison, json and msgspec take tracked containers for what they subclass; operators give built-in ones."""
+    """Comparison, json and msgspec treat tracked containers as built-in; operators return built-in containers."""
     _, x, _ = held({"a": [1, {2}], "b": {}})
     assert x == {"a": [1, {2}], "b": {}}
     assert isinstance(x, dict)
@@ -360,7 +360,7 @@ def test_readers_see_the_built_in_types() -> None:
 
 
 def test_containers_made_outside_any_state_are_plain() -> None:
-    """The tracked types can be constructed and then are what they subclass, until they are assigned."""
+    """A tracked container that was constructed directly behaves like a built-in container until it is assigned."""
     items, table, members = TrackedList([1]), TrackedDict(a=1), TrackedSet([1])
     items.append([2])
     table["b"] = object()
@@ -375,7 +375,7 @@ def test_containers_made_outside_any_state_are_plain() -> None:
 
 
 def test_heapq_on_a_tracked_list_is_found_out() -> None:
-    """C code that moves items unseen leads to an error that says so, not to a wrong path."""
+    """After C code has moved items unseen, the next edit raises an error that says so; no wrong path is used."""
     _, x, _ = held([[1], [2]])
     item = x[0]
     list.clear(x)  # as C code may

@@ -1,4 +1,4 @@
-"""The buffer of edits that have not left: what it joins, what it drops, and that order is kept where it matters."""
+"""The buffer of unsent edits: which edits it merges and drops, and that it keeps the order where it matters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def filled(*ops: Any) -> OpBuffer:
 
 
 def test_take_empties_the_buffer() -> None:
-    """What was taken does not come again, and nothing later is joined to it."""
+    """Taken ops are not returned again, and later ops are not merged into them."""
     buffer = filled((SET, ["a"], 1), (SPLICE, ["l"], 0, 0, [1]))
     assert len(buffer) == 2
     taken = buffer.take()
@@ -33,7 +33,7 @@ def test_take_empties_the_buffer() -> None:
 
 
 def test_scalar_sets_of_one_path_coalesce() -> None:
-    """Sets of scalars to one path leave as one, with the newest value, at the first one's place."""
+    """Sets of scalars to one path become one op, with the newest value, at the position of the first."""
     buffer = filled(
         (SET, ["a"], 1), (SET, ["d", "k"], 1), (SET, ["b"], 1), (SET, ["a"], "two"), (SET, ["d", "k"], None)
     )
@@ -41,7 +41,7 @@ def test_scalar_sets_of_one_path_coalesce() -> None:
 
 
 def test_scalar_sets_do_not_coalesce_over_another_edit() -> None:
-    """Any edit that is no set of a scalar ends the joining: what a path means may have changed."""
+    """Any edit other than a set of a scalar ends the merging, because the meaning of a path may have changed."""
     ops = [
         (SET, ["l", 0], 1),
         (SPLICE, ["l"], 0, 0, [9]),
@@ -57,7 +57,7 @@ def test_scalar_sets_do_not_coalesce_over_another_edit() -> None:
 
 
 def test_keys_that_are_equal_keep_the_first_form() -> None:
-    """1 and True are one key of a dict, which keeps the form it was given first: so do coalesced sets."""
+    """1 and True are the same key; a dict keeps the form it got first, and so do merged sets."""
     near, far = State("Near", {}), State("Far", {})
     buffer = OpBuffer()
     near.sink = buffer.add
@@ -69,7 +69,7 @@ def test_keys_that_are_equal_keep_the_first_form() -> None:
 
 
 def test_appends_in_a_row_are_one_splice() -> None:
-    """Insertions that continue each other become one; an op that somebody else holds too is not changed by it."""
+    """Insertions that continue each other become one op; an op with other references is not changed by that."""
     first: Any = (SPLICE, ["l"], 2, 1, ["a"])
     buffer = filled(first, (SPLICE, ["l"], 3, 0, ["b"]), (SPLICE, ["l"], 4, 0, ["c", "d"]))
     buffer.add((SPLICE, ["m"], 6, 0, ["x"]))
@@ -85,7 +85,7 @@ def test_appends_in_a_row_are_one_splice() -> None:
 
 
 def test_a_whole_attribute_voids_what_waits_for_it() -> None:
-    """Containers set to one attribute again and again do not pile up, nor does what was edited in between."""
+    """Repeated sets of containers to one attribute do not accumulate, nor do the edits between them."""
     buffer = filled((SET, ["t", "k"], 0), (SET, ["n"], 1))
     for i in range(50):
         buffer.add((SET, ["t"], {"big": i}))
@@ -105,7 +105,7 @@ def test_a_whole_attribute_voids_what_waits_for_it() -> None:
 
 
 def test_a_deleted_attribute_is_deleted_on_the_other_side_too() -> None:
-    """What is set, deleted and set anew before it leaves arrives as it is."""
+    """An attribute that is set, deleted and set again before it is sent arrives with its current value."""
     near, far = State("Near", {}), State("Far", {})
     buffer = OpBuffer()
     near.sink = buffer.add
@@ -121,7 +121,7 @@ def test_a_deleted_attribute_is_deleted_on_the_other_side_too() -> None:
 
 
 def test_a_backlog_becomes_the_attributes_it_touches() -> None:
-    """Beyond the limit what waits is replaced by the present values, and leads to the same state."""
+    """Above the limit, the buffered ops are replaced by the current values, and lead to the same state."""
     near, far = State("Near", {}), State("Far", {})
     for state in (near, far):
         state.load({"d": {"k": [0]}, "l": [], "n": 0, "untouched": 1, "old": 1})
@@ -148,7 +148,7 @@ def test_a_backlog_becomes_the_attributes_it_touches() -> None:
 
 
 def test_a_backlog_is_bounded_in_bytes_too() -> None:
-    """However long a state is edited while nothing leaves, what waits takes twice the state and the limit at most."""
+    """For any number of edits while nothing is sent, the backlog takes at most twice the state plus the limit."""
     near, far = State("Near", {}), State("Far", {})
     for state in (near, far):
         state.load({"d": {}, "l": [], "s": set()})
@@ -159,7 +159,7 @@ def test_a_backlog_is_bounded_in_bytes_too() -> None:
     for i in range(3000):
         match i % 5:
             case 0:
-                near.values["d"]["k"] = ["x" * 50] * (i % 7)  # a container each time: it coalesces with nothing
+                near.values["d"]["k"] = ["x" * 50] * (i % 7)  # a container each time: it is merged with nothing
             case 1:
                 near.values["l"].append("y" * 200)
             case 2:
@@ -179,7 +179,7 @@ def test_a_backlog_is_bounded_in_bytes_too() -> None:
 
 
 def test_a_large_state_is_not_packed_again_at_each_edit() -> None:
-    """A backlog that is the whole state is packed anew when it has doubled, not because the state is past the limit."""
+    """A backlog that is the whole state is packed again when it has doubled, not whenever it is above the limit."""
     near = State("Near", {})
     near.load({"l": ["x" * 100] * 1000, "d": {}})
     buffer = OpBuffer(limit_bytes=1000)

@@ -1,4 +1,4 @@
-"""The state as a whole: setting, guarding, applying, loading, restoring, and several threads at it."""
+"""The state as a whole: set, guard, apply, load, restore, and edits from several threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightwork.state.values import packed
 
 
 def told(**values: Any) -> tuple[State, list[Any]]:
-    """A state with these attributes, and the list that ops will come to."""
+    """Return a state with these attributes, and the list that collects the ops."""
     state = State("Train", {"_private": 1, "run": 2})
     for name, value in values.items():
         state.set(name, value)
@@ -27,7 +27,7 @@ def told(**values: Any) -> tuple[State, list[Any]]:
 
 
 def test_attributes_live_in_the_mapping() -> None:
-    """Attributes are entries of the mapping given; what else is in it is left alone and not part of the state."""
+    """Attributes are entries of the given mapping; its other entries are not part of the state and do not change."""
     state, ops = told(a=1)
     state.set("b", [1])
     state.delete("a")
@@ -38,7 +38,7 @@ def test_attributes_live_in_the_mapping() -> None:
 
 
 def test_deleting_an_attribute_that_is_not_there_is_an_error() -> None:
-    """Pitfall 7: a deletion is an edit; one of what is no state attribute raises and names it."""
+    """Pitfall 7: a deletion is an edit; the deletion of an unknown attribute raises and names the attribute."""
     state, ops = told()
     with pytest.raises(AttributeError, match="Train has no state attribute '_private'"):
         state.delete("_private")
@@ -60,7 +60,7 @@ def test_deleting_an_attribute_that_is_not_there_is_an_error() -> None:
     ],
 )
 def test_setting_an_equal_scalar_is_no_edit(old: Any, new: Any, edits: int) -> None:
-    """Only a scalar of the same type and value is taken for unchanged; nothing is ever compared deeply (pitfall 12)."""
+    """Only a scalar of the same type and value counts as unchanged; containers are never compared (pitfall 12)."""
     state, ops = told(x=old)
     state.set("x", new)
     assert len(ops) == edits
@@ -68,7 +68,7 @@ def test_setting_an_equal_scalar_is_no_edit(old: Any, new: Any, edits: int) -> N
 
 
 def test_nothing_around_an_edit_is_touched() -> None:
-    """Pitfall 12: an edit in a large state neither compares nor copies what is around it."""
+    """Pitfall 12: an edit in a large state neither compares nor copies the values around it."""
     steps = 0
     state, ops = told(big=[{"i": i, "t": (i,)} for i in range(5_000)], loss=0.0)
     rows = state.values["big"]
@@ -84,12 +84,12 @@ def test_nothing_around_an_edit_is_touched() -> None:
         rows.append({"i": 1})
     finally:
         sys.setprofile(None)
-    assert steps < 200  # calls, those of C functions included
+    assert steps < 200  # calls, including calls of C functions
     assert [op[1] for op in ops] == [["big", 4_000, "i"], ["loss"], ["big"]]
 
 
 def test_the_guard_is_asked_before_the_edit() -> None:
-    """The guard gets the path of each edit while the old value is still there, and may keep it from being made."""
+    """The guard gets the path of each edit before the edit, and may prevent it."""
     state, ops = told(x={"a": [1], "s": {1}}, n=1)
     seen: list[Any] = []
 
@@ -114,7 +114,7 @@ def test_the_guard_is_asked_before_the_edit() -> None:
 
 
 def test_without_a_sink_edits_are_just_made() -> None:
-    """A state that nobody listens to is edited like any other."""
+    """A state without a sink is edited like any other state."""
     state, _ = told(x=[])
     state.sink = None
     state.values["x"].append({"a": {1}})
@@ -175,7 +175,7 @@ def test_without_a_sink_edits_are_just_made() -> None:
     ids=repr,
 )
 def test_an_op_that_does_not_fit_is_refused(op: Any) -> None:
-    """An op that does not fit the state is a `StateError`; it changes nothing, and the ops before it stay applied."""
+    """An op that does not fit the state raises `StateError` and changes nothing; the ops before it stay applied."""
     state, ops = told(d={"a": 1}, l=[1, 2], s={1}, n=1)
     before = dict(state.values)
     with pytest.raises(StateError, match=r"^diverged"):
@@ -185,7 +185,7 @@ def test_an_op_that_does_not_fit_is_refused(op: Any) -> None:
 
 
 def test_apply_replaces_and_detaches() -> None:
-    """A container that an op of the other side replaces is detached here; one that is edited stays the same object."""
+    """A container that an op of the other side replaces is detached; an edited container stays the same object."""
     state, ops = told(d={"a": {"b": 1}}, l=[[1], [2]])
     replaced, kept, gone = state.values["d"]["a"], state.values["d"], state.values["l"][0]
     lists: list[Any] = [[SET, ["d", "a"], {"b": 2}], [SPLICE, ["l"], 0, 1, []], [SET, ["d", 1], packed((1, 2))]]
@@ -203,7 +203,7 @@ def test_apply_replaces_and_detaches() -> None:
 
 
 def test_at_gives_the_live_value() -> None:
-    """`State.at` gives what is at a path itself, and a `StateError` where there is nothing."""
+    """`State.at` returns the value at a path, not a copy, and raises `StateError` if there is none."""
     state, _ = told(d={"a": [1, {"b": 2}]})
     assert state.at(["d", "a"]) is state.values["d"]["a"]
     assert state.at(("d", "a", 1, "b")) == 2
@@ -213,7 +213,7 @@ def test_at_gives_the_live_value() -> None:
 
 
 def test_load_tells_only_what_differs() -> None:
-    """Loading sets the attributes that differ, in type or value, leaves others alone, and is all or nothing."""
+    """`load` sets only the attributes that differ in type or value, and sets all of them or none."""
     state, ops = told(a=1, b=[1, {"c": (1,)}], c={"k": 1}, d="x")
     kept = state.values["b"]
     state.load({"a": 1.0, "b": [1, {"c": (1,)}], "c": {"k": 2}})
@@ -225,7 +225,7 @@ def test_load_tells_only_what_differs() -> None:
 
 
 def test_restore_keeps_the_containers() -> None:
-    """Restoring makes the value equal in place: whoever holds a container sees it, and it is tracked as before."""
+    """`restore` changes a container in place: other references see the new contents, and it stays tracked."""
     start = {"rows": [{"n": 1}, [2], 3], "s": {1}, "t": (1,)}
     state, ops = told(x=start)
     x = state.values["x"]
@@ -254,7 +254,7 @@ def test_restore_keeps_the_containers() -> None:
 
 
 def test_restore_of_same_shapes_keeps_items() -> None:
-    """Items of a list and of a dict that are of one type before and after stay the same objects."""
+    """Items of a list or dict that have the same type before and after a restore stay the same objects."""
     state, ops = told(x=[{"a": [1]}, [1, 2, 3]])
     table, inner, items = state.values["x"][0], state.values["x"][0]["a"], state.values["x"][1]
     state.restore("x", [{"a": [5], "b": []}, [1], {"more": 1}])
@@ -272,7 +272,7 @@ def test_restore_of_same_shapes_keeps_items() -> None:
 
 
 def test_restore_adds_and_removes() -> None:
-    """An attribute that was not there is removed by `MISSING`, one that was deleted comes back."""
+    """`restore` with `MISSING` removes an added attribute; `restore` with a value brings back a deleted attribute."""
     state, ops = told(x=[1])
     held = state.values["x"]
     state.restore("y", {"a": 1})
@@ -299,7 +299,7 @@ def run_all(*targets: Any) -> None:
 
 @pytest.fixture
 def eager_switching() -> Any:
-    """Threads take turns as often as the interpreter can."""
+    """Let the interpreter switch threads as often as possible."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -308,7 +308,7 @@ def eager_switching() -> Any:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_ops_of_several_threads_are_in_the_order_of_the_edits() -> None:
-    """Threads that edit one state leave ops which, applied in order, give the value that they left."""
+    """If several threads edit one state, its ops, applied in order, give the same final value."""
     state, _ = told(x=[[0]], d={"n": 0}, n=0)
     buffer = OpBuffer()
     state.sink = buffer.add
@@ -342,7 +342,7 @@ def test_ops_of_several_threads_are_in_the_order_of_the_edits() -> None:
 
 @pytest.mark.usefixtures("eager_switching")
 def test_a_snapshot_is_of_one_moment() -> None:
-    """Pitfall 10: a snapshot taken while another thread edits is never torn, nor is an op or a copy of the state."""
+    """Pitfall 10: a snapshot, an op or a copy that is made while another thread edits is always consistent."""
     state, ops = told(rows=[], pair={"a": 0, "b": 0})
     done = threading.Event()
 
@@ -376,7 +376,7 @@ def test_a_snapshot_is_of_one_moment() -> None:
 
 
 def test_ops_as_changes_are_plain() -> None:
-    """Watchers get each op as a `StateChanged` in plain values."""
+    """Each op is converted to a `StateChanged` with plain values."""
     state, ops = told(x=[1], d={"s": {1}})
     state.set("x", [(1, 2)])
     state.values["x"].append((3,))

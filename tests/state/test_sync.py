@@ -1,4 +1,4 @@
-"""Any edits of one side, sent as ops, make the other side equal: hypothesis looks for those that do not."""
+"""Any edits of one side, sent as ops, make the other side equal: hypothesis searches for counterexamples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ scalars = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, 0.5, float("inf")]),
     st.text(max_size=3),
     st.binary(max_size=3),
-    # Fixed offsets: in the hour that a zone repeats, a time does not equal itself in UTC (PEP 495).
+    # Fixed offsets: in the repeated hour of a zone, a time does not equal itself in UTC (PEP 495).
     st.builds(
         datetime.datetime.replace,
         st.datetimes(datetime.datetime(2, 1, 1), datetime.datetime(9998, 1, 1)),
@@ -109,7 +109,7 @@ set_edits: st.SearchStrategy[Edit] = st.one_of(
 
 
 def containers(value: Any, path: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The paths of all containers in a value, its own included."""
+    """Return the paths of all containers in a value, including the value itself."""
     if isinstance(value, list):
         children: Any = enumerate(value)
     elif isinstance(value, dict):
@@ -120,17 +120,17 @@ def containers(value: Any, path: tuple[Any, ...]) -> list[tuple[Any, ...]]:
 
 
 def outcome(edit: Edit, container: Any) -> Any:
-    """What an edit gives, or the type of what it raises."""
+    """Return the result of an edit, or the type of its exception."""
     try:
         result = edit(container)
     except (IndexError, KeyError, ValueError) as error:
         return type(error)
-    # In-place operators give the container itself, which is compared anyway.
+    # In-place operators return the container itself, which is compared anyway.
     return "itself" if result is container else plain(result)
 
 
 def refill(replica: Any, fresh: Any) -> None:
-    """Give a container new contents, with a copy for each place as the state makes them."""
+    """Give a container new contents, with a separate copy for each place, like the state."""
     replica.clear()
     if isinstance(replica, list):
         replica.extend(copy.deepcopy(item) for item in fresh)
@@ -141,12 +141,12 @@ def refill(replica: Any, fresh: Any) -> None:
 
 
 def exact(value: Any) -> bytes:
-    """Equal for values that are equal in types, signs of zero and order of keys too."""
+    """Return bytes that are equal only if types, signs of zero and the order of keys are equal too."""
     return messages.encode(packed(value))
 
 
 class Synced(RuleBasedStateMachine):
-    """Two states and a plain model of the first, edited alike."""
+    """Two states and a plain model of the first state. The model gets the same edits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ TestSynced.settings = settings(max_examples=60, stateful_step_count=25, deadline
 @settings(deadline=None)
 @given(values)
 def test_packed_values_come_back(value: Any) -> None:
-    """A value that went through msgpack in its packed form is equal and of the same types."""
+    """A packed value that went through msgpack is equal and has the same types."""
     state = State("S", {})
     state.set("x", value)
     back = unpacked(msgspec.msgpack.decode(messages.encode(packed(state.values["x"]))))

@@ -1,4 +1,4 @@
-"""What a state takes, what it makes of it, and how it refuses the rest."""
+"""The values that a state accepts, how it converts them, and how it refuses other values."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def train() -> State:
     ],
 )
 def test_numbers_and_texts_become_plain(given: Any, kept: Any) -> None:
-    """A number or text of another type is kept as the plain one that it stands for."""
+    """A number or text of another type is converted to the equal plain value."""
     state = train()
     state.set("x", given)
     state.set("nested", {"a": [given]})
@@ -73,14 +73,14 @@ def test_numbers_and_texts_become_plain(given: Any, kept: Any) -> None:
 
 
 def test_a_mean_of_comparisons_is_a_float() -> None:
-    """The usual accuracy, ``(a == b).mean()``, can be assigned."""
+    """The result of ``(a == b).mean()``, a usual accuracy, can be assigned."""
     state = train()
     state.set("accuracy", (np.arange(4) == np.array([0, 1, 2, 9])).mean())
     assert type(state.values["accuracy"]) is float
 
 
 def test_keys_become_plain() -> None:
-    """Keys of a dict that stand for a str or int are kept as those, in assignments and in edits."""
+    """Keys of a dict that can be converted to a str or int are converted, in assignments and in edits."""
     state = train()
     state.set("x", {np.int64(1): "a", Colour.RED: "b"})
     state.values["x"][np.int64(2)] = "c"
@@ -88,7 +88,7 @@ def test_keys_become_plain() -> None:
 
 
 def test_datetimes_are_kept_in_utc() -> None:
-    """A datetime keeps its moment and not its zone, even in the hour that a zone repeats."""
+    """A datetime keeps its moment but not its zone, even in the repeated hour of a zone."""
     state = train()
     second_half_past_two = datetime.datetime(2026, 10, 25, 2, 30, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"), fold=1)
     state.set("at", second_half_past_two)
@@ -144,7 +144,7 @@ ADVICE = "msgspec.to_builtins(value)"
     ],
 )
 def test_the_rest_is_refused_by_name(value: Any, says: list[str]) -> None:
-    """What cannot be kept is a `StateError` that says where it is, what it is and what to do; nothing changes."""
+    """A value that cannot be kept raises a `StateError` with its place, its type and the remedy; nothing changes."""
     state = train()
     ops: list[Any] = []
     state.sink = ops.append
@@ -173,7 +173,7 @@ def test_the_rest_is_refused_by_name(value: Any, says: list[str]) -> None:
     ],
 )
 def test_an_edit_names_the_whole_path(edit: Any, place: str) -> None:
-    """An edit deep in the state that cannot be made names the way from the owner to the value, and changes nothing."""
+    """The error of an invalid deep edit names the whole path from the owner to the value; nothing changes."""
     state = train()
     state.set("table", {"a": [{"k": 1}], "s": {1}})
     before = state.snapshot()
@@ -186,7 +186,7 @@ def test_an_edit_names_the_whole_path(edit: Any, place: str) -> None:
 
 
 def test_depth_is_counted_from_the_attribute() -> None:
-    """Containers cannot be nested beyond the limit by small steps either."""
+    """Containers cannot be nested deeper than the limit, even in small steps."""
     state = train()
     state.set("x", [])
     inner = state.values["x"]
@@ -213,13 +213,13 @@ def test_depth_is_counted_from_the_attribute() -> None:
     ],
 )
 def test_a_foreign_extension_is_refused(bad: Any) -> None:
-    """An extension that `packed` never makes is an error, not a crash or a guess."""
+    """An extension that `packed` never makes raises `StateError`."""
     with pytest.raises(StateError, match="diverged"):
         unpacked(bad)
 
 
 def test_tuples_within_tuples_without_end_are_refused() -> None:
-    """Extensions nested in each other are bounded, though each alone is shallow."""
+    """The nesting of extensions is bounded, even if each extension is shallow."""
     value = msgspec.msgpack.Ext(1, b"\x90")
     for _ in range(150):
         value = msgspec.msgpack.Ext(1, msgspec.msgpack.encode([value]))
@@ -228,12 +228,12 @@ def test_tuples_within_tuples_without_end_are_refused() -> None:
 
 
 def test_equal_sets_are_equal_bytes() -> None:
-    """Sets are packed in an order of their own, whatever the order of their hashes."""
+    """Sets are packed in a fixed order, which does not depend on their hashes."""
     one, other = {"a", 1, None, (2, "b")}, {(2, "b"), None, 1, "a"}
     assert msgspec.msgpack.encode(packed(one)) == msgspec.msgpack.encode(packed(other))
 
 
 def test_only_values_of_a_state_are_packed() -> None:
-    """`packed` refuses what no state holds."""
+    """`packed` refuses a value that no state can hold."""
     with pytest.raises(StateError, match="Config"):
         packed([Config()])
