@@ -1,7 +1,7 @@
-"""A file that outlives its process: what is appended to it is on disk, in order. It knows nothing of apps.
+"""The journal's file: appended batches are on disk, in order, and outlive the process. It does not depend on apps.
 
-`store` is the file, `writer` the thread that writes to it, `lock` keeps a second process away. SQLite is imported with
-them, so import them where a journal is used.
+`store` is the file, `writer` is the thread that writes to it, and `lock` keeps a second process away. These modules
+import SQLite, so import them only where a journal is used.
 """
 
 from __future__ import annotations

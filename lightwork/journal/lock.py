@@ -1,4 +1,4 @@
-"""Keeps a second process away from a file, for as long as this one lives."""
+"""Keeps a second process away from a file, as long as this process lives."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["FileLock"]
 
 
 class FileLock:
-    """A lock on a file beside the one that is meant, with the pid of its holder in it.
+    """A lock on a file beside the journal. The lock file contains the pid of its holder.
 
-    The kernel lets go of it when the process ends, whatever ended it; the file stays. It cannot be the journal itself:
-    SQLite has locks of its own on that, and is confused by others.
+    The kernel releases the lock when the process ends, however it ends; the file stays. The journal itself cannot be
+    locked, because SQLite uses its own locks on it.
 
     Args:
-        path: What is to be locked.
+        path: The journal.
 
     Raises:
-        JournalError: Another process, or another app of this one, holds it, or the file cannot be made.
+        JournalError: Another process, or another app of this process, holds the lock, or the lock file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,22 +30,25 @@ class FileLock:
         try:
             descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise JournalError(f"the journal {path} cannot be written: {beside}: {error.strerror}") from error
+            raise JournalError(
+                f"the journal {path} cannot be written: its lock {beside} cannot be opened: {error.strerror}. Use "
+                "another path"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise JournalError(
-                f"the journal {path} is in use by the scheduler with pid {holder}: two cannot write one journal. Wait "
-                "until that one has ended, or use another path"
+                f"the journal {path} is in use by the scheduler with pid {holder}, and only one can write to it. Wait "
+                "until that scheduler has ended, or use another path"
             ) from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let go of it. May be repeated."""
+        """Release the lock. May be called twice."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,10 +1,10 @@
-"""The journal's file: an SQLite database in WAL mode that grows by batches and begins anew from snapshots.
+"""The journal's file: an SQLite database in WAL mode. Batches are appended; a snapshot replaces the batches before it.
 
-Table ``log`` has a row for each batch, ``snapshot`` what all batches up to one come to, ``meta`` what is true of the
-whole file. What a batch or a snapshot says is the caller's business. Each has a checksum, because SQLite notices damage
-to its own pages only where that happens to confuse it.
+Table ``log`` has a row for each batch. Table ``snapshot`` has the combined result of all batches up to some batch.
+Table ``meta`` has the properties of the whole file. The caller defines the contents of a batch and of a snapshot. Each
+has a checksum, because SQLite does not detect all damage to its pages.
 
-Written with ``synchronous=FULL``: a commit that has returned survives a power cut.
+The file is written with ``synchronous=FULL``: a commit that has returned survives a power failure.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from lightwork.errors import JournalError
 __all__ = ["APPLICATION_ID", "KEPT", "SCHEMA", "Store", "StoreBusy", "StoredSnapshot"]
 
 APPLICATION_ID = 0x4C574A4C
-"""Marks an SQLite file as one of ours: "LWJL"."""
+"""Application id of an SQLite file that is a lightwork journal: "LWJL"."""
 
 SCHEMA = 2
-"""Version of the tables and of what is in them."""
+"""Version of the tables and their contents."""
 
 KEPT = 20
-"""Snapshots that are kept; the oldest goes first."""
+"""Number of snapshots to keep; the oldest is dropped first."""
 
 _TABLES = """
 CREATE TABLE log (seq INTEGER PRIMARY KEY AUTOINCREMENT, crc INTEGER NOT NULL, data BLOB NOT NULL);
@@ -43,21 +43,21 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
 
 _BUSY_TIMEOUT = 10.0
-"""Seconds to wait for somebody who reads the file in a way that keeps writers out."""
+"""Seconds to wait for a reader that blocks writers."""
 
 
 class StoreBusy(JournalError):
-    """The file cannot be written now: the disk is full, or out of reach. Trying again later may work."""
+    """The file cannot be written now: the disk is full or unreachable. A later attempt may succeed."""
 
 
-class StoredSnapshot(NamedTuple):
-    """What is known of a snapshot without reading it.
+class Snapshot(NamedTuple):
+    """The properties of a snapshot, without its data.
 
     Attributes:
-        number: Counts the snapshots of the file.
-        label: Why it was made.
-        time: When, in seconds since the epoch.
-        size: Of its data, in bytes.
+        number: Number of the snapshot in the file, counted from 1.
+        label: Why the snapshot was made.
+        time: When it was made, in seconds since the epoch.
+        size: Size of its data in bytes.
     """
 
     number: int
@@ -67,11 +67,11 @@ class StoredSnapshot(NamedTuple):
 
 
 class Store:
-    """An open journal. `create` or `open` one. Belongs to one thread at a time.
+    """An open journal, from `create` or `open`. Only one thread at a time may use it.
 
     Args:
         path: The file.
-        connection: To it.
+        connection: The SQLite connection to the file.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -82,13 +82,13 @@ class Store:
 
     @classmethod
     def create(cls, path: Path) -> Store:
-        """Make the file, which does not exist or is empty; nobody else can read it.
+        """Make the file, which must not exist or must be empty. Only this user can read it.
 
         Raises:
-            JournalError: It cannot be made.
+            JournalError: The file cannot be made.
         """
         try:
-            # Before SQLite makes it with whatever mask there is: what is in it lets one pass for the scheduler.
+            # Made here, because SQLite would use the process's umask. A reader of the file can pose as the scheduler.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             os.chmod(path, 0o600)
         except OSError as error:
@@ -96,7 +96,7 @@ class Store:
         with _told(path):
             store = cls._connected(path)
             try:
-                # Before WAL mode, in which the header that marks the file might not be in it for a long time.
+                # Before WAL mode: in WAL mode, the header with the application id may be missing for a long time.
                 store._connection.executescript(
                     f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA};COMMIT;"
                 )
@@ -109,15 +109,15 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, readonly: bool = False) -> Store:
-        """Open a journal that exists. With `readonly` also while an app writes to it.
+        """Open an existing journal. With `readonly`, this works while an app writes to the journal.
 
         Raises:
-            JournalError: It is none, is of a newer version, is damaged, or cannot be read or written.
+            JournalError: The file is not a journal, is of a newer version, is damaged, or cannot be read or written.
         """
         _check_header(path)
         if not readonly and not os.access(path, os.W_OK):
             raise JournalError(
-                f"the journal {path} cannot be written: permission denied. Mend that, or use another path"
+                f"the journal {path} cannot be written: permission denied. Correct its permissions, or use another path"
             )
         with _told(path):
             store = cls._connected(path, readonly=readonly)
@@ -134,7 +134,7 @@ class Store:
 
     @classmethod
     def exists(cls, path: Path) -> bool:
-        """Whether there is something at the path: an empty file, as one that was just made, is nothing."""
+        """Return whether there is a file at the path that is not empty. A new file is empty."""
         try:
             return path.stat().st_size > 0
         except OSError:
@@ -153,27 +153,30 @@ class Store:
         self._connection.execute("PRAGMA synchronous = FULL")
 
     def close(self) -> None:
-        """Let go of the file. May be repeated."""
+        """Close the file. May be called twice."""
         self._connection.close()
 
     # --- reading ----------------------------------------------------------------------------------
 
     def meta(self) -> dict[str, bytes]:
-        """What is true of the whole file."""
+        """Return the properties of the whole file."""
         with _told(self.path):
             return dict(self._connection.execute("SELECT key, value FROM meta"))
 
-    def snapshots(self) -> list[StoredSnapshot]:
-        """All of them, the oldest first."""
+    def snapshots(self) -> list[Snapshot]:
+        """Return all snapshots, the oldest first."""
         with _told(self.path):
             rows = self._connection.execute("SELECT number, label, time, length(data) FROM snapshot ORDER BY number")
             return [StoredSnapshot(*row) for row in rows]
 
     def snapshot(self, number: int | None = None) -> tuple[int, bytes] | None:
-        """The batch that a snapshot was made after, and its data; the latest one by default, None if there is none.
+        """Return the number of the last batch in a snapshot, and the snapshot's data; None if it does not exist.
+
+        Args:
+            number: Number of the snapshot; None for the latest.
 
         Raises:
-            JournalError: It is damaged.
+            JournalError: The snapshot is damaged.
         """
         which = "ORDER BY number DESC LIMIT 1" if number is None else "WHERE number = ?"
         with _told(self.path):
@@ -183,44 +186,44 @@ class Store:
         if row is None:
             return None
         if zlib.crc32(row[2]) != row[1]:
-            raise _damaged(self.path, "a snapshot is not what was written")
+            raise _damaged(self.path, "the checksum of a snapshot is wrong")
         return row[0], row[2]
 
     def batches(self, after: int = 0) -> Generator[bytes, None, None]:
-        """The batches after one, in order.
+        """Yield the batches after the batch with the number `after`, in order.
 
         Raises:
-            JournalError: One is damaged, or missing.
+            JournalError: A batch is damaged or missing.
         """
         with _told(self.path), closing(self._connection.cursor()) as cursor:
             for seq, crc, data in cursor.execute("SELECT seq, crc, data FROM log WHERE seq > ? ORDER BY seq", (after,)):
                 if zlib.crc32(data) != crc:
-                    raise _damaged(self.path, f"batch {seq} is not what was written")
+                    raise _damaged(self.path, f"the checksum of batch {seq} is wrong")
                 yield data
 
     # --- writing ----------------------------------------------------------------------------------
 
     def set_meta(self, values: dict[str, bytes]) -> None:
-        """Set what is true of the whole file.
+        """Set properties of the whole file.
 
         Raises:
-            StoreBusy: It cannot be written now.
+            StoreBusy: The file cannot be written now.
         """
         with self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
     def append(self, data: bytes) -> None:
-        """Add a batch. When this returns it is on disk; when it raises nothing was added.
+        """Append a batch. If this returns, the batch is on disk; if it raises, nothing was added.
 
         Raises:
-            StoreBusy: It cannot be written now.
+            StoreBusy: The file cannot be written now.
             JournalError: The file is damaged.
         """
-        with _told(self.path):  # one statement is a transaction of its own
+        with _told(self.path):  # a single statement is a transaction
             self._connection.execute("INSERT INTO log (crc, data) VALUES (?, ?)", (zlib.crc32(data), data))
 
     def add_snapshot(self, data: bytes, label: str) -> None:
-        """Keep what all batches up to now come to, and drop those. Raises as `append`."""
+        """Store a snapshot, the combined result of all batches so far, and drop the batches. Raises like `append`."""
         with self._transaction():
             run = self._connection.execute
             (seq,) = run("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'log'), 0)").fetchone()
@@ -245,48 +248,51 @@ class Store:
 
 
 _HEADER = struct.Struct(">16s44xI4xI")
-"""Of an SQLite file: what marks it, and the application's version and mark."""
+"""Header of an SQLite file: its magic, the application's version and the application id."""
 
 _MAGIC = b"SQLite format 3\x00"
 
 
 def _check_header(path: Path) -> None:
-    """See whether the file is one of ours without SQLite, which would write to it, or take a text for a database."""
+    """Check without SQLite that the file is a journal: SQLite might write to it, or accept a text as a database."""
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER.size)
     except FileNotFoundError:
-        raise JournalError(f"there is no journal {path}") from None
+        raise JournalError(f"there is no journal {path}: check the path") from None
     except OSError as error:
         raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from error
     magic, version, mark = _HEADER.unpack(header.ljust(_HEADER.size))
     if magic != _MAGIC:
-        raise JournalError(f"{path} is no journal: it is not a file of SQLite. Use another path, or remove the file")
+        raise JournalError(
+            f"{path} is not a journal: expected an SQLite file, got another format. Use another path, or remove the "
+            "file"
+        )
     if mark != APPLICATION_ID:
-        raise JournalError(f"{path} is the database of another program, and no journal: use another path")
+        raise JournalError(f"{path} is not a journal: it is the database of another program. Use another path")
     if version > SCHEMA:
         raise JournalError(
-            f"the journal {path} was written by a newer version of lightwork than this one, {__version__} (its format "
-            f"is {version}, and this one knows up to {SCHEMA}): install that version, or use another path"
+            f"the journal {path} was written by a newer version of lightwork than this one, {__version__}: expected at "
+            f"most format {SCHEMA}, got format {version}. Install the newer version, or use another path"
         )
 
 
 def _damaged(path: Path, problem: str) -> JournalError:
     return JournalError(
-        f"the journal {path} is damaged: {problem.splitlines()[-1]}. Nothing was changed. See what is left with "
-        f"`lightwork checkpoint ls {path}` and go on from a checkpoint with `lightwork checkpoint restore`, or begin "
-        "anew with another path"
+        f"the journal {path} is damaged: {problem.splitlines()[-1]}. Nothing was changed. List its checkpoints with "
+        f"`lightwork checkpoint ls {path}` and continue from one with `lightwork checkpoint restore`, or start again "
+        "with another path"
     )
 
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Say what SQLite's errors mean for whoever uses the journal."""
+    """Translate SQLite's errors to errors of the journal."""
     try:
         yield
     except sqlite3.OperationalError as error:
         raise StoreBusy(
-            f"the journal {path} cannot be read or written: {error}. Nothing in it is lost; see to the disk"
+            f"the journal {path} cannot be read or written: {error}. Nothing in it is lost; check the disk"
         ) from error
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from error

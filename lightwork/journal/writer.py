@@ -1,8 +1,8 @@
-"""The one thread that writes to a journal: takes what has gathered, commits it, says so, and takes the next.
+"""The single thread that writes to a journal: it takes a batch, commits it, reports that, and takes the next batch.
 
-While a commit runs the next batch grows, so the number of commits does not grow with what there is to write. A pause
-before each lets it grow further, for each costs the disk a write, and the loop the time in which this thread holds
-the interpreter's lock, which may be long where the machine is busy. Whoever waits for a commit cuts the pause short.
+The next batch grows during a commit, so the number of commits does not grow with the amount of data. A pause before
+each commit lets the batch grow further. Each commit costs a disk write. It also blocks the loop while this thread holds
+the interpreter's lock, which may take long on a busy machine. A caller that waits for a commit ends the pause early.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from lightwork.runtime import Backoff
 __all__ = ["Job", "Writer"]
 
 _PAUSE = 0.05
-"""Seconds that a batch grows for at least. What a killed process loses of itself is about that; what workers sent is
-not lost, since they keep it until it is committed."""
+"""Seconds that a batch grows at least. A killed process loses about so much of its own changes. It loses no data of its
+workers, because they keep their data until it is committed."""
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
-"""Seconds before a full disk is tried again; doubled from the first to the longest."""
+"""Seconds before another attempt on a full disk; doubled from the first to the longest."""
 
 _log = get_logger("lightwork.journal")
 
 
 class Job:
-    """One thing to write.
+    """A job of the writer.
 
     Args:
-        write: Writes it to the store, in the writer's thread.
-        done: Called in that thread when it is on disk.
-        is_last: Whether the writer ends after it.
-        is_asked: Whether it answers the writer's asking for a batch.
+        write: Writes the data to the store. Called in the writer's thread.
+        done: Called in the same thread when the data is on disk.
+        is_last: Whether the writer ends after this job.
+        is_asked: Whether this job is the answer to the writer's `ask`.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Job:
 
 
 class Writer:
-    """Writes jobs in order. A disk that is full is tried again until it is not; nothing is skipped.
+    """Executes jobs in order. It tries again while the disk is full; no job is skipped.
 
     Args:
-        store: Belongs to the writer's thread from `start` until `join` returns.
-        ask: Called in the writer's thread when it is ready for a batch: have a `Job` put that is the answer.
-        failed: Called in that thread with an error that trying again does not mend; nothing more is written.
+        store: The store. It belongs to the writer's thread from `start` until `join` returns.
+        ask: Called in the writer's thread when it is ready for a batch. Must cause a `put` of a job with `is_asked`.
+        failed: Called in the same thread with a permanent error; nothing more is written.
     """
 
     def __init__(self, store: Store, ask: Callable[[], None], failed: Callable[[JournalError], None]) -> None:
@@ -74,29 +74,29 @@ class Writer:
         self.error: JournalError | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to write, in a while."""
+        """Write a batch after the pause: there is new data."""
         self._woken.set()
 
     def urge(self) -> None:
-        """Somebody waits for it."""
+        """Write a batch without a pause: a caller waits for it."""
         self._urged.set()
         self._woken.set()
 
     def put(self, job: Job) -> None:
-        """Write this next."""
+        """Queue a job."""
         self._jobs.put(job)
         if not job.is_asked:
             self.urge()
 
     def join(self, timeout: float) -> None:
-        """Return when the last job is done; after `timeout` seconds a disk that is full is not tried again.
+        """Wait until the last job is done. After `timeout` seconds there is no further attempt on a full disk.
 
         Raises:
-            JournalError: Not everything could be written.
+            JournalError: Some data could not be written.
         """
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -133,7 +133,7 @@ class Writer:
                 if self._gives_up.is_set():
                     self.error = error
                     return
-                _log.error("the journal cannot be written; works go on and keep what they send", error=str(error))
+                _log.error("the journal cannot be written; works continue and keep their data", error=str(error))
             except JournalError as error:
                 self.error = error
                 self._failed(error)

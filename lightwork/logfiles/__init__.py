@@ -1,8 +1,8 @@
-"""The output of works on disk: written by the scheduler, read while it runs and after.
+"""The output of works on disk. The scheduler writes it; it can be read during the run and afterwards.
 
-Each run has a folder, and each work in it a series of segments: ``<work>.000001.log`` holds lines as the work wrote
-them, ``<work>.000001.idx`` says which numbers they have and when they came. A segment that is large enough is followed
-by the next one; when all together are too large the oldest goes.
+Each run has a folder, and each work has a series of segments in it. ``<work>.000001.log`` has the lines of the work,
+unchanged. ``<work>.000001.idx`` has their numbers and times. When a segment is large enough, the next one begins. When
+all segments of a work together are too large, the oldest is deleted.
 """
 
 from lightwork.logfiles.layout import LogRecord, latest_run

@@ -1,4 +1,4 @@
-"""What the files of a run's log folder are called, and what stands in an index."""
+"""The names of the files in a run's log folder, and the format of an index."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import msgspec
 __all__ = ["ENTRY", "LogIndexEntry", "LogRecord", "Segment", "latest_run", "name_of", "segments", "stem_of"]
 
 ENTRY = struct.Struct("<QQdII")
-"""An entry of an index: offset, number of the first line, time, lines, bytes. The lines of one entry came together."""
+"""Format of an index entry: offset, number of the first line, time, number of lines, bytes. The lines of an entry
+arrived together."""
 
 _LONGEST_STEM = 160
 _SEGMENT = re.compile(r"(?P<stem>.+)\.(?P<number>\d{6,})\.log")
 
 
 class LogRecord(msgspec.Struct, frozen=True):
-    """A line that a work wrote. `seq` grows over all works of a run; `time` is the scheduler's."""
+    """A line that a work wrote. `seq` counts the lines of all works of a run; `time` is by the scheduler's clock."""
 
     seq: int
     work: str
@@ -31,7 +32,7 @@ class LogRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class LogIndexEntry:
-    """Lines that came together: where they are in the segment, and which they are."""
+    """Lines that arrived together: their place in the segment, their numbers and their time."""
 
     offset: int
     first: int
@@ -41,13 +42,13 @@ class LogIndexEntry:
 
     @property
     def end(self) -> int:
-        """The number after the last one."""
+        """The number after the last line."""
         return self.first + self.count
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Segment:
-    """Two files, of lines and of their index."""
+    """A segment: the file of the lines and the file of their index."""
 
     number: int
     lines: Path
@@ -55,7 +56,7 @@ class Segment:
 
 
 def stem_of(work: str) -> str:
-    """What the files of a work begin with: its name, with everything escaped that a file's name may not have."""
+    """Return the stem of a work's files: the work's name, with the characters escaped that a file name cannot have."""
     stem = quote(work, safe="").replace("~", "%7E")
     if len(stem) <= _LONGEST_STEM:
         return stem
@@ -63,7 +64,7 @@ def stem_of(work: str) -> str:
 
 
 def name_of(folder: Path, stem: str) -> str:
-    """The work whose files begin like that."""
+    """Return the name of the work whose files have this stem."""
     if "~" not in stem:
         return unquote(stem)
     try:
@@ -73,7 +74,7 @@ def name_of(folder: Path, stem: str) -> str:
 
 
 def segments(folder: Path) -> dict[str, list[Segment]]:
-    """The segments in a folder by the stem of their work, oldest first. A folder that is not there has none."""
+    """Return the segments in a folder by the stem of their work, oldest first. A missing folder has no segments."""
     found: dict[str, list[Segment]] = {}
     try:
         names = [path.name for path in folder.iterdir()]
@@ -90,7 +91,7 @@ def segments(folder: Path) -> dict[str, list[Segment]]:
 
 
 def latest_run(folder: Path) -> Path | None:
-    """The log folder of the latest run below `folder`, as `begin_run` has made it; None where there is none."""
+    """Return the log folder of the latest run in `folder`, as made by `begin_run`; None if there is none."""
     try:
         run = (folder / "latest").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

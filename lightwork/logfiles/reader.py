@@ -1,4 +1,4 @@
-"""Reads the output of works, in either direction, without reading what is not asked for. Everything here blocks."""
+"""Reads the output of works, in either direction. It reads only the requested parts. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["LogPage", "LogReader"]
 
 _FIRST_CHUNK = 8 * 1024
 _CHUNK = 512 * 1024
-"""Bytes of lines that are read at once, at first and at most: whoever wants the last lines of 1,000 works needs few."""
+"""Bytes of lines to read at once, at first and at most: the last lines of 1,000 works need few bytes of each."""
 
 _ENTRIES = 1024
-"""Entries of an index that are read at once."""
+"""Index entries to read at once."""
 
 _BUDGET = 256 * 1024 * 1024
-"""Bytes that one search looks through; whoever wants more asks for the next page."""
+"""Bytes that one search reads at most. The caller requests the next page to search further."""
 
 
 class LogPage(msgspec.Struct, frozen=True):
@@ -29,8 +29,8 @@ class LogPage(msgspec.Struct, frozen=True):
 
     Attributes:
         items: The lines.
-        first, last: The lines looked at are those from `first` to `last`; 0 where there are none.
-        more: Whether there are lines beyond, in the direction that was asked for.
+        first, last: Numbers of the first and the last examined line; 0 if there is none.
+        more: Whether there are more lines in the requested direction.
     """
 
     items: list[LogRecord]
@@ -40,7 +40,7 @@ class LogPage(msgspec.Struct, frozen=True):
 
 
 class _Found:
-    """A line, or with `text` None the place where a search was given up. Ordered by number."""
+    """A line; with `text` None, the place where a search has stopped. Ordered by number."""
 
     __slots__ = ("seq", "text", "time", "work")
 
@@ -55,17 +55,17 @@ class _Found:
 
 
 class LogReader:
-    """Reads the log folder of one run, be it over or not. It keeps no file open.
+    """Reads the log folder of one run, during the run or afterwards. It keeps no file open.
 
     Args:
-        folder: The run's; one that is not there has no lines.
+        folder: The run's folder. A missing folder has no lines.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def works(self) -> list[str]:
-        """Works that have written something, sorted."""
+        """Return the names of the works with output, sorted."""
         return sorted(name_of(self._folder, stem) for stem in segments(self._folder))
 
     def read(
@@ -78,18 +78,18 @@ class LogReader:
         search: str | None = None,
         limit: int = 100,
     ) -> LogPage:
-        """Lines of some works, merged in the order in which they came.
+        """Return lines of some works, merged in the order of their arrival.
 
-        With `after` those that follow it, at most `limit`; else the last ones, of those before `before` if that is
-        given, `tail` or else `limit` of them.
+        With `after`, returns the first lines after it, at most `limit`. Otherwise, returns the last lines (before
+        `before`, if given): `tail` lines if given, otherwise `limit`.
 
         Args:
-            works: Whose; None for all.
-            tail: How many of the last ones.
-            after: Number of a line that those wanted follow.
-            before: Number of a line that they precede.
-            search: Text that the lines contain, whatever the case.
-            limit: Most lines.
+            works: Names of the works; None for all.
+            tail: Number of lines to return from the end.
+            after: Return only lines after the line with this number.
+            before: Return only lines before the line with this number.
+            search: Return only lines that contain this text, in any case.
+            limit: Largest number of lines.
         """
         is_forward = after is not None and tail is None
         wanted = limit if tail is None else tail
@@ -123,7 +123,7 @@ class LogReader:
         items = [LogRecord(one.seq, one.work, one.time, one.text or "") for one in found]
         known_low, known_high = self._bounds()
         first, last = max(low, known_low), min(high - 1, known_high)
-        if more:  # looked at as far as the last line that was found, or where it was given up
+        if more:  # examined up to the last found line, or up to the place where the search has stopped
             edge = stopped_at
             if edge is None:
                 edge = (items[-1].seq if is_forward else items[0].seq) if items else (low if is_forward else high)
@@ -131,7 +131,7 @@ class LogReader:
         return LogPage(items, first if first <= last else 0, last if first <= last else 0, more)
 
     def _bounds(self) -> tuple[int, int]:
-        """The lowest and the highest number that are there."""
+        """Return the lowest and the highest number of the lines in the folder."""
         low, high = 2**63, 0
         for series in segments(self._folder).values():
             for segment in (series[0], series[-1]):
@@ -142,14 +142,14 @@ class LogReader:
         return low, high
 
     def pieces(self, work: str) -> Iterator[bytes]:
-        """Everything that is there of one work's output, as it was written, in pieces."""
+        """Yield the whole existing output of one work, unchanged, in pieces."""
         for stem, series in segments(self._folder).items():
             if name_of(self._folder, stem) != work:
                 continue
             for segment in series:
                 try:
                     file = segment.lines.open("rb")
-                except FileNotFoundError:  # rotated away meanwhile
+                except FileNotFoundError:  # deleted meanwhile, as the oldest
                     continue
                 with file:
                     while piece := file.read(_CHUNK):
@@ -167,7 +167,7 @@ class LogReader:
         budget: list[int],
         is_forward: bool,
     ) -> Iterator[_Found]:
-        """Lines of one work whose numbers are from `low` to below `high`, in the order asked for."""
+        """Yield the lines of one work with numbers from `low` to below `high`, in the requested direction."""
         needle = _needle(search)
         chunk = _FIRST_CHUNK
         for segment in series if is_forward else reversed(series):
@@ -203,18 +203,18 @@ def _lines(
 
 
 class _Needle:
-    """Text that is looked for, whatever its case."""
+    """A text to search for, in any case."""
 
     def __init__(self, text: str) -> None:
         self._folded = text.casefold()
         self._bytes = text.lower().encode() if text.isascii() else None
 
     def may_be_in(self, data: bytes) -> bool:
-        """Whether a line of these may contain it; quick where it is ASCII."""
+        """Return whether a line in the data may contain the text. This check is fast for ASCII."""
         return self._bytes is None or self._bytes in data.lower()
 
     def is_in(self, text: str) -> bool:
-        """Whether a line contains it."""
+        """Return whether a line contains the text."""
         return self._folded in text.casefold()
 
 
@@ -223,10 +223,10 @@ def _needle(search: str | None) -> _Needle | None:
 
 
 class _Opened:
-    """A segment that is read; empty where it was rotated away meanwhile.
+    """A segment that is open for reading; empty if it was deleted meanwhile.
 
     Attributes:
-        count: Entries of its index.
+        count: Number of entries in its index.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -249,7 +249,7 @@ class _Opened:
                 os.close(descriptor)
 
     def entry(self, number: int) -> LogIndexEntry:
-        """One entry."""
+        """Return the index entry with this position."""
         return self._entries(number, number + 1)[0]
 
     def _entries(self, start: int, stop: int) -> list[LogIndexEntry]:
@@ -257,7 +257,7 @@ class _Opened:
         return [LogIndexEntry(*fields) for fields in ENTRY.iter_unpack(data)]
 
     def _bisect(self, is_left: Callable[[LogIndexEntry], bool]) -> int:
-        """The first entry for which `is_left` is false."""
+        """Return the position of the first entry for which `is_left` is false."""
         low, high = 0, self.count
         while low < high:
             middle = (low + high) // 2
@@ -268,19 +268,19 @@ class _Opened:
         return low
 
     def batch(self, low: int, high: int, most: int) -> list[LogIndexEntry]:
-        """The first entries that have a line from `low` to below `high`, as many as `most` bytes allow, in order."""
+        """Return the first entries with a line from `low` to below `high`, of about `most` bytes, in order."""
         start = self._bisect(lambda entry: entry.end <= low)
         stop = self._bisect(lambda entry: entry.first < high)
         return _fitting(self._entries(start, min(start + _ENTRIES, stop)), most) if start < stop else []
 
     def batch_before(self, low: int, high: int, most: int) -> list[LogIndexEntry]:
-        """The last ones of them, in order."""
+        """Return the last entries with a line from `low` to below `high`, of about `most` bytes, in order."""
         start = self._bisect(lambda entry: entry.end <= low)
         stop = self._bisect(lambda entry: entry.first < high)
         return _fitting(self._entries(max(start, stop - _ENTRIES), stop)[::-1], most)[::-1] if start < stop else []
 
     def read(self, entries: list[LogIndexEntry]) -> bytes:
-        """The bytes of entries that follow each other."""
+        """Return the bytes of consecutive entries."""
         if not entries:
             return b""
         size = entries[-1].offset + entries[-1].size - entries[0].offset
@@ -288,7 +288,7 @@ class _Opened:
 
 
 def _fitting(entries: list[LogIndexEntry], most: int) -> list[LogIndexEntry]:
-    """The first of them, as many as have together `most` bytes; at least one."""
+    """Return the first entries that have at most `most` bytes together, but at least one entry."""
     size = 0
     for number, entry in enumerate(entries):
         size += entry.size

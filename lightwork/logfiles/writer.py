@@ -1,7 +1,7 @@
-"""Writes the output of works, in a thread of its own: whoever has lines hands them over and goes on.
+"""Writes the output of works in a separate thread: a caller hands over lines and does not wait.
 
-Nothing is dropped. A disk that cannot keep up, or is full, lets lines wait here, up to `ROOM` bytes; `wait_room` then
-holds back whoever reads the works' output, which their runtimes keep meanwhile. The works notice nothing.
+Nothing is dropped. If the disk is slow or full, lines wait here, up to `ROOM` bytes. Then the readers of the works'
+output wait in `wait_room`, and the runtimes keep the output. The works are not affected.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from lightwork.logfiles.layout import ENTRY, Segment, name_of, segments, stem_of
 __all__ = ["ROOM", "RUNS_KEPT", "LogWriter", "begin_run"]
 
 ROOM = 16 * 1024 * 1024
-"""Bytes that may wait for the disk before reading is held back."""
+"""Bytes that may wait for the disk before readers must wait."""
 
 RUNS_KEPT = 20
-"""Runs whose logs are kept in one folder."""
+"""Number of runs whose logs are kept in one folder."""
 
 _SEGMENTS = 8
-"""Parts of `max_bytes` that a segment has: as much is lost at once where the oldest goes."""
+"""Number of segments in `max_bytes`. The deletion of the oldest segment loses one such part at once."""
 
 _LEAST_SEGMENT = 64 * 1024
 _MOST_OPEN = 64
 _PAUSE = 0.5
-"""Seconds between two tries to write where the disk refuses."""
+"""Seconds between two attempts to write after an error of the disk."""
 
 _LAST_TRIES = 5.0
-"""Seconds for which that goes on when the app has ended."""
+"""Seconds of further attempts after the app has ended."""
 
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 
@@ -53,21 +53,21 @@ _Block = tuple[str, bytes, int, int, float]
 
 
 class _Series:
-    """The segments of one work, and how large they are."""
+    """The segments of one work and their sizes."""
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
         self.number = 0
         self.size = 0
-        self.sizes: list[tuple[Segment, int]] = []  # of those that are full
+        self.sizes: list[tuple[Segment, int]] = []  # the full segments
 
 
 class LogWriter:
     """Writes into the folder of one run. Made and used in the loop's thread.
 
     Args:
-        folder: Of the run; made if it is not there. Lines that are in it stay, and numbers go on after theirs.
-        max_bytes: Of the lines of one work, about; older ones go.
+        folder: The run's folder; made if it does not exist. Its existing lines stay, and the numbers continue.
+        max_bytes: Approximate limit of the output of one work, in bytes; the oldest lines are deleted.
 
     Raises:
         OSError: The folder cannot be made or written.
@@ -83,8 +83,8 @@ class LogWriter:
         self._series: dict[str, _Series] = {}
         self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._next = self._take_stock()
-        self._given = 0  # bytes handed over: the loop's
-        self._written = 0  # bytes written: the thread's
+        self._given = 0  # bytes handed over; set by the loop only
+        self._written = 0  # bytes written; set by the thread only
         self._queue: queue.SimpleQueue[_Block | None] = queue.SimpleQueue()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._loop = asyncio.get_running_loop()
@@ -94,7 +94,7 @@ class LogWriter:
         self._thread.start()
 
     def _take_stock(self) -> int:
-        """Go on where an earlier writer of the folder has ended; gives the next number."""
+        """Continue the files of an earlier writer; return the next line number."""
         following = 1
         for stem, found in segments(self.folder).items():
             series = self._series[name_of(self.folder, stem)] = _Series(stem)
@@ -112,7 +112,7 @@ class LogWriter:
     # --- handing over -----------------------------------------------------------------------------
 
     def write(self, work: str, data: bytes, count: int, time: float) -> int:
-        """Hand over whole lines of a work, `count` of them; gives the number of the first. Never waits."""
+        """Hand over `count` whole lines of a work; return the number of the first line. Never waits."""
         first = self._next
         self._next += count
         self._given += len(data)
@@ -121,16 +121,16 @@ class LogWriter:
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait for the disk."""
+        """Number of bytes that wait for the disk."""
         return self._given - self._written
 
     async def wait_room(self) -> None:
-        """Return when less than `ROOM` bytes wait. Cancelling it changes nothing."""
+        """Wait until at most `ROOM` bytes wait for the disk. Cancelling it changes nothing."""
         while self.backlog > ROOM:
             await self._wait_written(self._given - ROOM)
 
     async def wait_written(self) -> None:
-        """Return when everything that was handed over so far can be read. Cancelling it changes nothing."""
+        """Wait until everything that was handed over so far can be read. Cancelling it changes nothing."""
         await self._wait_written(self._given)
 
     async def _wait_written(self, mark: int) -> None:
@@ -138,7 +138,7 @@ class LogWriter:
             return
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append((mark, future))
-        if self._written >= mark:  # meanwhile, when the thread saw nobody wait
+        if self._written >= mark:  # written before the thread could see this waiter
             self._wake()
         await future
 
@@ -150,7 +150,7 @@ class LogWriter:
         self._waiting = [(mark, future) for mark, future in self._waiting if not future.done()]
 
     async def aclose(self) -> None:
-        """Write what waits, and let go of the files. May be repeated. What a full disk refuses is then lost."""
+        """Write the waiting lines and close the files. May be called twice. Lines that a full disk refuses are lost."""
         if self._lock < 0:
             return
         self._give_up_at = time.monotonic() + _LAST_TRIES
@@ -183,7 +183,7 @@ class LogWriter:
         self._open.clear()
 
     def _append(self, work: str, blocks: list[_Block]) -> None:
-        """Write blocks of one work. Whatever the disk says is tried again until it is done, or the app has ended."""
+        """Write blocks of one work. After an error, try again until the write succeeds or the app has ended."""
         left = blocks
         while left:
             series = self._try(lambda: self._prepare(work))
@@ -202,7 +202,7 @@ class LogWriter:
                 at += len(data)
             lines, index = self._open[work]
             data = b"".join([block[1] for block in left[:taken]])
-            # The index last: what it names is there.
+            # The index is written last, so that its entries name only existing lines.
             if not (self._put(lines, data) and self._put(index, b"".join(entries))):
                 break
             series.size = at
@@ -211,7 +211,9 @@ class LogWriter:
         if left:
             lost = sum(block[2] for block in left)
             self._written += sum(len(block[1]) for block in left)
-            _log.error("lines could not be written to disk", work=work, lines=lost, folder=str(self.folder))
+            _log.error(
+                "lines of a work were lost: the disk refused them", work=work, lines=lost, folder=str(self.folder)
+            )
 
     def _put(self, descriptor: int, data: bytes) -> bool:
         done = 0
@@ -242,7 +244,7 @@ class LogWriter:
     # --- segments ---------------------------------------------------------------------------------
 
     def _prepare(self, work: str) -> _Series:
-        """Have the work's present segment open, a new one where that is full."""
+        """Open the work's current segment, or a new segment if that one is full."""
         series = self._series.get(work)
         if series is None:
             series = self._series[work] = _Series(stem_of(work))
@@ -295,9 +297,9 @@ def _close(descriptors: tuple[int, int]) -> None:
 
 
 def begin_run(folder: Path, run: str) -> Path:
-    """Make the folder of a run in the folder of all runs, and say that it is the latest; the oldest runs go.
+    """Make the folder of a run in the folder of all runs, mark it as the latest, and delete the oldest runs.
 
-    Gives its absolute path.
+    Return its absolute path.
 
     Raises:
         OSError: The folder cannot be made or written.
@@ -319,7 +321,7 @@ def begin_run(folder: Path, run: str) -> Path:
 
 
 def _remove_run(folder: Path) -> None:
-    """Remove the logs of a run that is over; those of one that still writes stay."""
+    """Delete the logs of a run that has ended; keep the logs of a run that still writes."""
     try:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""The journal's file alone: what is appended is there again, and what is no journal of ours is refused."""
+"""The journal's file alone: appended data can be read again, and a file that is not a journal is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def made(path: Path) -> Iterator[Store]:
 
 
 def test_what_is_appended_is_there_again(tmp_path: Path) -> None:
-    """Batches come back in order after the file was closed; a snapshot takes the place of those before it."""
+    """Batches are read in order after the file was closed; a snapshot replaces the batches before it."""
     path = tmp_path / "journal"
     with made(path) as store:
         for data in (b"one", b"", b"three"):
@@ -64,14 +64,14 @@ def test_what_is_appended_is_there_again(tmp_path: Path) -> None:
 
 
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
-    """The file and what SQLite puts beside it are this user's alone: there are secrets in it."""
+    """Only this user can read the file and SQLite's files beside it: they contain secrets."""
     with made(tmp_path / "journal") as store:
         store.append(b"x")
         assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
 
 
 def test_snapshots_are_bounded(tmp_path: Path) -> None:
-    """Only the latest ones are kept, under the numbers that they had."""
+    """Only the latest snapshots are kept, and they keep their numbers."""
     with made(tmp_path / "journal") as store:
         for number in range(KEPT + 5):
             store.add_snapshot(b"%d" % number, "")
@@ -81,7 +81,7 @@ def test_snapshots_are_bounded(tmp_path: Path) -> None:
 
 
 def test_reading_while_somebody_writes(tmp_path: Path) -> None:
-    """A reader sees what is committed, and keeps nobody from writing."""
+    """A reader sees committed data and does not block the writer."""
     with made(tmp_path / "journal") as store:
         store.append(b"one")
         reader = Store.open(tmp_path / "journal", readonly=True)
@@ -135,16 +135,16 @@ def absent(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (text_file, "is no journal: it is not a file of SQLite. Use another path"),
-        (other_database, "is the database of another program"),
+        (text_file, "is not a journal: expected an SQLite file, got another format. Use another path"),
+        (other_database, "is not a journal: it is the database of another program"),
         (newer, "was written by a newer version of lightwork than this one"),
         (damaged, "is damaged: .*checkpoint"),
         (cut_short, "is damaged: .*checkpoint"),
-        (absent, "there is no journal"),
+        (absent, "there is no journal .*: check the path"),
     ],
 )
 def test_what_is_no_journal_is_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
-    """The error says what it is and what to do, and the file is left as it was."""
+    """The error says what the file is and what to do, and the file does not change."""
     path = tmp_path / "journal"
     make(path)
     before = path.read_bytes() if path.exists() else None
@@ -154,7 +154,7 @@ def test_what_is_no_journal_is_refused(tmp_path: Path, make: Callable[[Path], No
 
 
 def test_a_batch_that_is_not_what_was_written(tmp_path: Path) -> None:
-    """Damage that leaves SQLite's own pages whole is found by the checksum."""
+    """The checksum detects damage that leaves SQLite's pages valid."""
     path = tmp_path / "journal"
     with made(path) as store:
         store.append(b"good")
@@ -162,12 +162,12 @@ def test_a_batch_that_is_not_what_was_written(tmp_path: Path) -> None:
         store._connection.execute("UPDATE log SET data = CAST(replace(data, 'x', 'y') AS BLOB) WHERE seq = 2")
         batches = store.batches()
         assert next(batches) == b"good"
-        with pytest.raises(JournalError, match="batch 2 is not what was written"):
+        with pytest.raises(JournalError, match="the checksum of batch 2 is wrong"):
             next(batches)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """Where the file cannot be made the error says why."""
+    """If the file cannot be made, the error says why."""
     (tmp_path / "file").touch()
     for make in (Store.create, FileLock):
         with pytest.raises(JournalError, match="Not a directory"):
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    """The lock is another process's until that ends, and the error names it."""
+    """Another process holds the lock until it ends, and the error names its pid."""
     path = tmp_path / "journal"
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -190,7 +190,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 
 class Written:
-    """What a writer has done, and when to look."""
+    """Records the callbacks of a writer."""
 
     def __init__(self) -> None:
         self.jobs: list[str] = []
@@ -202,7 +202,7 @@ class Written:
 
 
 def test_jobs_are_written_in_order(tmp_path: Path) -> None:
-    """A writer asks once for what has gathered, and ends after the last job."""
+    """A writer asks once for the collected data, and ends after the last job."""
     written = Written()
     with made(tmp_path / "journal") as store:
         writer = Writer(store, written.asked.set, written.failed.append)
@@ -218,7 +218,7 @@ def test_jobs_are_written_in_order(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
-    """Nothing is skipped where the disk is full: it is tried again until there is room, and then all is there."""
+    """A writer skips nothing on a full disk: it tries again until there is space, and then everything is written."""
     written = Written()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -248,7 +248,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_stays_full_is_given_up_at_the_end(tmp_path: Path) -> None:
-    """When the app ends and there is still no room, that is an error, and what was there before still is."""
+    """If the app ends and the disk is still full, `join` raises, and the earlier data is intact."""
     written = Written()
     with made(tmp_path / "journal") as store:
         store.append(b"before")

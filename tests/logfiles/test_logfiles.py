@@ -1,4 +1,4 @@
-"""The output of works on disk: nothing is lost, everything is found again, and it does not grow without end."""
+"""The output of works on disk: nothing is lost, everything can be read, and the size is bounded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MB = 1024 * 1024
 
 
 def block(start: int, count: int) -> bytes:
-    """Lines that say their numbers."""
+    """Return lines that contain their numbers."""
     return b"".join(b"%d\n" % number for number in range(start, start + count))
 
 
 async def write(writer: LogWriter, works: list[str], blocks: int, seed: int = 0) -> list[tuple[int, str, str]]:
-    """Blocks of lines of random works; gives all lines in order."""
+    """Write blocks of lines of random works; return all lines in order."""
     chance = random.Random(seed)
     lines = []
     for number in range(blocks):
@@ -43,7 +43,7 @@ def seen(page: Any) -> list[tuple[int, str, str]]:
 
 
 async def test_lines_come_back_in_order(tmp_path: Path) -> None:
-    """Lines of several works are merged as they came, from any place, in both directions, page by page."""
+    """Lines of several works are merged in the order of arrival, from any place, in both directions, page by page."""
     works = ["root.a", "root.b", "root.c"]
     writer = LogWriter(tmp_path, 64 * MB)
     lines = await write(writer, works, 300)
@@ -77,7 +77,7 @@ def seen_items(items: Any) -> list[tuple[int, str, str]]:
 
 
 async def test_search(tmp_path: Path) -> None:
-    """A search finds text whatever its case, ASCII or not, and only in single lines."""
+    """A search finds text in any case, ASCII or not, and only within single lines."""
     writer = LogWriter(tmp_path, MB)
     data = "one Error\ntwo\nthree ERROR\nÄrger\nerr\nor\n".encode()
     writer.write("root.a", data, 6, 1.0)
@@ -90,7 +90,7 @@ async def test_search(tmp_path: Path) -> None:
 
 
 async def test_rotation(tmp_path: Path) -> None:
-    """Of a work that writes without end the latest lines are kept, about as many bytes as are allowed."""
+    """For a work with endless output, the latest lines are kept, up to about the allowed number of bytes."""
     writer = LogWriter(tmp_path, MB)
     for number in range(400):
         writer.write("root.a", b"x" * 9999 + b"\n", 1, float(number))
@@ -112,7 +112,7 @@ async def test_rotation(tmp_path: Path) -> None:
     ["root.a/b", "root...", "root.é", "root." + "x" * 500, "root.a~b", "root.%2e", "root.\x00", "root.CON.001.log"],
 )
 async def test_any_name_is_a_file_of_its_own(work: str, tmp_path: Path) -> None:
-    """Whatever a work is called, its files lie in the folder, and its name is found again."""
+    """For any name of a work, its files are in the folder, and its name can be read back."""
     folder = tmp_path / "run"
     writer = LogWriter(folder, MB)
     writer.write(work, b"line\n", 1, 1.0)
@@ -125,7 +125,7 @@ async def test_any_name_is_a_file_of_its_own(work: str, tmp_path: Path) -> None:
 
 
 async def test_more_works_than_files_may_be_open(tmp_path: Path) -> None:
-    """The number of works is not bounded by that of open files."""
+    """The limit of open files does not limit the number of works."""
     writer = LogWriter(tmp_path, MB)
     works = [f"root.{number}" for number in range(300)]
     for _ in range(3):
@@ -139,7 +139,7 @@ async def test_more_works_than_files_may_be_open(tmp_path: Path) -> None:
 
 
 async def test_going_on_in_a_folder(tmp_path: Path) -> None:
-    """A second writer of a folder keeps what is there and counts on."""
+    """A second writer of a folder keeps its lines and continues the numbers."""
     first = LogWriter(tmp_path, MB)
     first.write("root.a", b"one\ntwo\n", 2, 1.0)
     await first.aclose()
@@ -150,7 +150,7 @@ async def test_going_on_in_a_folder(tmp_path: Path) -> None:
 
 
 async def test_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the disk is full lines wait, and when it is not any more they are all there, none twice."""
+    """Lines wait while the disk is full; afterwards all of them are written, each once."""
     monkeypatch.setattr(writer_module, "_PAUSE", 0.01)
     real = os.write
     refused: list[int] = []
@@ -173,7 +173,7 @@ async def test_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_disk_that_stays_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An app whose disk stays full ends all the same, within a bounded time."""
+    """An app whose disk stays full ends within a bounded time."""
     monkeypatch.setattr(writer_module, "_PAUSE", 0.01)
     monkeypatch.setattr(writer_module, "_LAST_TRIES", 0.1)
     writer = LogWriter(tmp_path, MB)
@@ -188,7 +188,7 @@ async def test_disk_that_stays_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_runs(tmp_path: Path) -> None:
-    """The latest run is known; of the older ones some are kept, and a folder that is none is left alone."""
+    """The latest run can be found; some older runs are kept; a folder that is not a run does not change."""
     folder = tmp_path / ".lightwork" / "logs"
     (folder / "precious").mkdir(parents=True)
     for number in range(30):
@@ -203,7 +203,7 @@ def test_runs(tmp_path: Path) -> None:
 
 
 async def test_run_that_still_writes_is_kept(tmp_path: Path) -> None:
-    """However old a run is, its logs stay while its app lives."""
+    """The logs of a run stay while its app lives, however old the run is."""
     writer = LogWriter(begin_run(tmp_path, "20200101-000000-abcdef"), MB)
     for number in range(30):
         (begin_run(tmp_path, f"20261125-0000{number:02}-abcdef") / ".lock").touch()
@@ -213,7 +213,7 @@ async def test_run_that_still_writes_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "../..", "/etc", "none", "a/b", ".."])
 def test_latest_that_names_no_run(text: str, tmp_path: Path) -> None:
-    """A file that names something else than a run's folder names nothing."""
+    """If ``latest`` does not name a run's folder, there is no latest run."""
     (tmp_path / "latest").write_text(text)
     assert latest_run(tmp_path) is None
 
@@ -226,7 +226,7 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 5, b"\xff" * 64])
 async def test_damaged_index(damage: bytes, tmp_path: Path) -> None:
-    """An index that is cut or nonsense costs its lines, and nothing else."""
+    """An index that is truncated or invalid loses only its own lines."""
     writer = LogWriter(tmp_path, MB)
     writer.write("root.a", b"one\n", 1, 1.0)
     writer.write("root.b", b"two\n", 1, 1.0)
