@@ -53,6 +53,12 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs, env={"PYTHONUNBUFFERED": "1"})
 
 
+@nox.session(default=False, venv_backend="none")
+def prose(session: nox.Session) -> None:
+    """Find phrases that readers must read twice, in comments, strings and docs. Give paths after ``--``."""
+    session.run("python", ".ci/prose.py", *session.posargs, external=True)
+
+
 @nox.session(default=False)
 def vendor(session: nox.Session) -> None:
     """Download the dashboard's JavaScript libraries at their pinned versions and check them."""

@@ -1,10 +1,10 @@
-"""Fetch the page's JavaScript libraries again, from what ``vendor/vendor.json`` says: ``python .ci/vendor.py``.
+"""Download the dashboard's JavaScript libraries that ``vendor/vendor.json`` lists: ``python .ci/vendor.py``.
 
-npm fetches each package at its version; the package's hash must be the one written down. Of it the files listed are
-kept, with two things changed: bare names in imports become the files beside them (the page's Content-Security-Policy
-allows no inline import map), and the pointers to source maps, which are not kept, are cut off. What comes out is hashed
-into ``sha256``, which a test compares with the files. To move to another version, write it and its ``integrity``
-(``npm view NAME@VERSION dist.integrity``) into the file first. Needs npm.
+npm downloads each package at its version. The package's hash must equal the recorded one. The listed files are kept,
+with two changes: bare names in imports become the names of files beside them (the page's Content-Security-Policy allows
+no inline import map), and pointers to source maps, which are not kept, are removed. The hashes of the results are
+written to ``sha256``, which a test compares with the files. For another version, first write it and its ``integrity``
+(``npm view NAME@VERSION dist.integrity``) into the file. Needs npm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VENDOR = Path(__file__).parents[1] / "lightwork" / "server" / "page" / "vendor"
 
 
 def fetched(name: str, version: str, integrity: str, folder: Path) -> Path:
-    """The package's tarball, put into the folder by npm, and checked."""
+    """Download the package's tarball with npm into the folder, check it, and return it."""
     command = ["npm", "pack", "--silent", "--pack-destination", str(folder), f"{name}@{version}"]
     tarball = folder / subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
     found = "sha512-" + base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
@@ -34,7 +34,7 @@ def fetched(name: str, version: str, integrity: str, folder: Path) -> Path:
 
 
 def adapted(content: bytes, imports: dict[str, str]) -> bytes:
-    """A module whose imports lead to the files beside it, without the pointer to its source map."""
+    """Return a module whose imports name the files beside it, without the pointer to its source map."""
     text = re.sub(r"\n?//# sourceMappingURL=\S+\s*$", "\n", content.decode())
     return re.sub(
         r"""(\bfrom\s*|\bimport\s*)(["'])([@\w][\w@/.-]*)\2""",
@@ -44,7 +44,7 @@ def adapted(content: bytes, imports: dict[str, str]) -> bytes:
 
 
 def main() -> None:
-    """Fetch and check everything, then write it."""
+    """Download and check everything, then write it."""
     lock: dict[str, Any] = json.loads((VENDOR / "vendor.json").read_text())
     files: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,1 +1,1 @@
-"""Measures lightwork side by side with bare references and peers: ``python -m benchmarks``."""
+"""Measurements of lightwork beside bare references and other frameworks: ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""Run all subjects, or those named; print a table, write ``build/benchmarks/results.json`` and ``chart.svg``."""
+"""Run all subjects, or the named ones; print a table, write ``build/benchmarks/results.json`` and ``chart.svg``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SUBJECTS = [
 
 
 def run(subjects: list[str], scale: Scale) -> Report:
-    """Measure the subjects. One that fails is reported, and the others are measured."""
+    """Measure the subjects. If one fails it is reported, and the others are still measured."""
     report = Report({"python": platform.python_version(), "cores": str(os.cpu_count()), "cpu": platform.machine()})
     for subject in subjects:
         print(f"measuring {subject} ...", file=sys.stderr, flush=True)
@@ -46,7 +46,7 @@ def run(subjects: list[str], scale: Scale) -> Report:
 
 
 def table(report: Report) -> str:
-    """The report for people."""
+    """Return the report as a table for people."""
     lines = []
     for subject, rows in groupby(report.series, key=lambda row: row.subject):
         lines.append(f"\n{subject}")
@@ -66,7 +66,7 @@ def table(report: Report) -> str:
 
 
 def encode(report: Report) -> bytes:
-    """The report for programs: everything measured, and what follows from it."""
+    """Return the report for programs: all measurements, and the verdicts on the budgets."""
     data = msgspec.to_builtins(report)
     for row, plain in zip(report.series, data["series"], strict=True):
         plain["median"], plain["quartiles"] = row.median, list(row.quartiles)
@@ -76,13 +76,13 @@ def encode(report: Report) -> bytes:
 
 
 def main() -> int:
-    """Give 1 where a subject could not be measured; a budget that is not met is a result like any other."""
+    """Return 1 if a subject could not be measured. A missed budget is a result like any other."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("subjects", nargs="*", choices=[[], *SUBJECTS], help="which to measure; all by default")
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it runs")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder for the results")
     chosen = parser.parse_args()
-    # Where it is set, each child compiles what it imports anew, and that is what would be measured.
+    # With this variable each child compiles its imports again, and the benchmark would measure the compiler.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     report = run(chosen.subjects or SUBJECTS, QUICK if chosen.quick else FULL)
     print(table(report))

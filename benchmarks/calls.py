@@ -1,4 +1,4 @@
-"""A warm call, awaited one by one: to another process and back, each answer checked."""
+"""A warm call, awaited one by one: a round trip to another process, with every result checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUBJECT = "a warm call"
 
 
 def calling(work: Increment) -> Batch:
-    """Calls of a work that is driven by an app, awaited one by one."""
+    """Yield a function that calls a work of a running app, one call after the other."""
 
     async def batch(count: int) -> float:
         start = time.perf_counter()
@@ -67,7 +67,7 @@ class PoolCall:
 
 
 def contenders() -> list[Contender]:
-    """Everybody who is installed, lightwork first."""
+    """Return every contender that is installed, lightwork first."""
     found: list[Contender] = [LightworkCall("lightwork", None)]
     if factory := echo.uvloop_factory():
         found.append(LightworkCall("lightwork on uvloop", factory))
@@ -82,7 +82,7 @@ def contenders() -> list[Contender]:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Warm calls of everybody in turns."""
+    """Measure warm calls of all contenders in turns."""
     everybody = contenders()
     samples = take_turns(everybody, scale.repeats, scale.calls)
     rows = {name: report.add(SUBJECT, name, "µs", [s * 1e6 for s in taken]) for name, taken in samples.items()}

@@ -1,4 +1,4 @@
-"""A report as an SVG picture: one block of bars for each subject, the budgets in a list at the top."""
+"""A report as an SVG picture: a block of bars for each subject, and the list of budgets at the top."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MINE, OTHERS, MET, NOT_MET = "#2a6fdb", "#a9b4c2", "#1a7f37", "#c62828"
 
 
 def show(value: float) -> str:
-    """Three significant digits, no exponent."""
+    """Return the number with three significant digits and without an exponent."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4
     return f"{value:,.{digits}f}"
 
@@ -52,7 +52,7 @@ def _bars(rows: list[Series], y: float) -> list[str]:
 
 
 def draw(report: Report) -> str:
-    """The picture. Bars are medians, the thin lines across their ends the middle half of the samples."""
+    """Return the picture. A bar is a median; the thin line across its end spans the middle half of the samples."""
     y = 36.0
     parts = [_text(PAD, y, "lightwork: budgets", bold=True)]
     for budget in report.budgets:

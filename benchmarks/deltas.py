@@ -1,4 +1,4 @@
-"""State on its way to the flow: how many changes a second, how late one is, and what the state around it costs."""
+"""Deltas from a work to the flow: changes per second, the delay of one change, and the cost of a large state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Changes = AsyncIterator[Change]
 
 
 async def watch_appends(changes: Changes, work: Work, first: int, count: int) -> None:
-    """Return when every value from `first` on was seen, each of them, in order; raises where one is not."""
+    """Return when every value from `first` on was seen, in order; raise if one is missing."""
     expected, end = first, first + count
     async for change in changes:
         if not (isinstance(change, StateChanged) and change.name == work.name and change.kind == "splice"):
@@ -34,7 +34,7 @@ async def watch_appends(changes: Changes, work: Work, first: int, count: int) ->
 
 
 async def watch_sets(changes: Changes, work: Work, attribute: str, first: int, count: int) -> int:
-    """How many different values were seen up to the last one; raises where those at one place do not grow."""
+    """Return the number of different values seen up to the last one; raise if the values of one key do not increase."""
     seen, latest = 0, dict[tuple[str | int, ...], int]()
     async for change in changes:
         if isinstance(change, StateChanged) and change.name == work.name and change.path[0] == attribute:
@@ -48,7 +48,7 @@ async def watch_sets(changes: Changes, work: Work, attribute: str, first: int, c
 
 
 async def measure_rate(report: Report, scale: Scale) -> None:
-    """Distinct values each seen by a watcher in the flow's process, and the call's result after all of them."""
+    """Measure distinct values that a watcher in the flow's process sees, until the call's result after all of them."""
     appends, fills, sets = Appends(), Fills(), Sets()
     rates: dict[str, list[float]] = {"appends to a list": [], "sets of a table's keys": [], "sets of one attribute": []}
     shares: dict[str, list[float]] = {who: [] for who in list(rates)[1:]}
@@ -80,7 +80,7 @@ async def measure_rate(report: Report, scale: Scale) -> None:
 
 
 async def watch_stamps(changes: Changes, work: Work, count: int) -> list[float]:
-    """Seconds from each assignment in the work to its arrival here."""
+    """Return the seconds from each assignment in the work to its arrival here."""
     late: list[float] = []
     async for change in changes:
         if isinstance(change, StateChanged) and change.name == work.name and change.path == ("stamp",):
@@ -91,7 +91,7 @@ async def watch_stamps(changes: Changes, work: Work, count: int) -> list[float]:
 
 
 async def measure_latency(report: Report, scale: Scale) -> None:
-    """One change at a time, with nothing else going on."""
+    """Measure one change at a time in an idle app."""
     stamps = Stamps()
     async with App(Waiting([stamps])) as app, asyncio.TaskGroup() as group:
         await stamps.run(5, 0.0)
@@ -104,7 +104,7 @@ async def measure_latency(report: Report, scale: Scale) -> None:
 
 
 async def measure_cost(report: Report, scale: Scale) -> None:
-    """One edit deep in a large state against one in a small state; both are checked to have arrived."""
+    """Compare one edit deep in a large state with one in a small state; both must arrive."""
     works = {"in a state of 1 kB": Edits(1_000), "in a state of 1 MB": Edits(1_000_000)}
     samples: dict[str, list[float]] = {who: [] for who in works}
     async with App(Waiting(list(works.values()))):
@@ -124,6 +124,6 @@ async def measure_cost(report: Report, scale: Scale) -> None:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Rate, latency and cost, each in an app of its own."""
+    """Measure rate, latency and cost, each in a separate app."""
     for part in (measure_rate, measure_latency, measure_cost):
         asyncio.run(part(report, scale))

@@ -1,7 +1,7 @@
-"""Works in containers, one by one and all at once, each beside the engine's own.
+"""Works in containers, one by one and all at once, beside bare containers of the engine.
 
-A container is started by ``docker run`` with the image that the runtime has made for the work, and imports what the
-work's process has imported when it runs.
+A bare container is started by ``docker run`` with the image that the runtime made for the work. It imports the modules
+that the work's process imports.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ IMPORTS = "import sys; sys.path.insert(0, {folder!r}); import {modules}; print('
 
 
 def profile() -> dict[str, Any]:
-    """What makes an app run its works on docker."""
+    """Return the settings that make an app run its works on docker."""
     runtime = DockerRuntime("docker", DockerOptions(image=docker_base.base_image(), pull="never"))
     return {"runtime": "docker", "runtimes": {"docker": runtime}, "host": "0.0.0.0", "launch_timeout": 60.0}
 
 
 async def prepare() -> tuple[str, str]:
-    """The image that works get, built by the first launch of one; and a program that imports what a worker does."""
+    """Return the image of a work, built by its first launch, and a program that imports what a worker imports."""
     settings = profile()
     work = Modules()
     async with App(Waiting([work]), **settings):
@@ -46,7 +46,7 @@ async def prepare() -> tuple[str, str]:
 
 
 def run_container(image: str, program: str) -> float:
-    """Seconds from ``docker run`` to the first line of what it runs."""
+    """Return the seconds from ``docker run`` to the first line of the program's output."""
     command = ["docker", "run", "--rm", "--init", "--workdir", os.getcwd(), "--entrypoint", "python3"]
     start = time.perf_counter()
     with subprocess.Popen([*command, image, "-P", "-c", program], stdout=subprocess.PIPE) as process:
@@ -57,7 +57,7 @@ def run_container(image: str, program: str) -> float:
 
 
 async def run_many_containers(image: str, program: str) -> float:
-    """Seconds until the engine alone, asked by its API and all at once, has all of them running that program."""
+    """Return the seconds until all containers run the program, started at once by the engine's API."""
     names = [f"lightwork-bench-{os.getpid()}-{number}" for number in range(PARALLEL)]
     config = {
         "Image": image,
@@ -84,11 +84,11 @@ async def run_many_containers(image: str, program: str) -> float:
 
 
 async def run_many_works() -> float:
-    """Seconds from the calls of that many fresh works to the last answer."""
+    """Return the seconds from the calls of `count` new works to the last result."""
     works = [Increment() for _ in range(PARALLEL)]
     warm = Increment()
     async with App(Waiting([warm, *works]), **profile()):
-        await warm.run(0)  # the runtime is entered, and its images are known
+        await warm.run(0)  # the runtime has started and has the images
         start = time.perf_counter()
         answers = await asyncio.gather(*[work.submit(n) for n, work in enumerate(works)])
         took = time.perf_counter() - start
@@ -98,7 +98,7 @@ async def run_many_works() -> float:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Containers one by one and all at once; the engine's own in turns with works. Without an engine, nothing."""
+    """Measure containers one by one and all at once, the engine's in turns with works. Skip without an engine."""
     if reason := docker_base.why_not():
         print(f"  docker is not measured: {reason}", file=sys.stderr)
         return

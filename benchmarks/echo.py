@@ -1,11 +1,10 @@
-"""The bare references: messages of a call's size, sent to another process and back with nothing in between.
+"""The bare references: messages of a call's size, sent to another process and back without any framework.
 
-Each form runs the same code at both ends. As a program, ``python -m benchmarks.echo FORM LOOP ADDRESS``, it is the
-other end.
+Each form runs the same code at both ends. ``python -m benchmarks.echo FORM LOOP ADDRESS`` runs the other end.
 
-A bare process pays for more than the exchange: asyncio reads into 256 kB, which glibc asks the system for and gives
-back on each read, until the process happens to have freed a larger block. So there is an echo as anybody would write
-it, and one that has seen to that, as lightwork has (`lightwork.link.buffers`): the stricter reference.
+A bare process pays for more than the exchange: asyncio reads into 256 kB, which glibc requests from the system and
+returns on each read, until the process happens to have freed a larger block. So there are two echoes: an ordinary one,
+and a stricter reference that keeps its buffers as lightwork does (`lightwork.link.buffers`).
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ CONNECT = 30.0
 
 
 class Request(msgspec.Struct, array_like=True, tag="call"):
-    """What goes there."""
+    """The request."""
 
     id: int
     args: bytes
 
 
 class Response(msgspec.Struct, array_like=True, tag="result"):
-    """What comes back."""
+    """The response."""
 
     call: int
     value: int
@@ -52,25 +51,25 @@ decode_response = msgspec.msgpack.Decoder(Response).decode
 
 
 def answer(body: bytes) -> bytes:
-    """What the other end does with a request: what a work of one line would."""
+    """Return the response to a request, like a work whose run has one line."""
     request = decode_request(body)
     return encode(Response(request.id, int(msgspec.msgpack.decode(request.args)["n"]) + 1))
 
 
 def ask(n: int) -> bytes:
-    """The bytes of a request."""
+    """Return the bytes of a request."""
     return encode(Request(n, encode({"n": n})))
 
 
 def check(body: bytes, n: int) -> None:
-    """Refuse an answer that is not that of request `n`."""
+    """Raise if the response does not belong to request `n`."""
     response = decode_response(body)
     if (response.call, response.value) != (n, n + 1):
         raise ValueError(f"{response} does not answer request {n}")
 
 
 def uvloop_factory() -> LoopFactory | None:
-    """Makes loops of uvloop; None where it is not installed."""
+    """Return a factory of uvloop loops; None if uvloop is not installed."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     import uvloop
@@ -83,13 +82,13 @@ def uvloop_factory() -> LoopFactory | None:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:
-    """The next body."""
+    """Return the next body."""
     (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     return await reader.readexactly(length)
 
 
 async def serve_streams(host: str, port: int) -> None:
-    """The other end, until the connection is closed."""
+    """Serve as the other end until the connection is closed."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         while True:
@@ -139,7 +138,7 @@ class StreamsEcho:
 
 
 class Framed(asyncio.Protocol):
-    """Cuts frames from what arrives and hands each to `took`."""
+    """Splits incoming data into frames and passes each to `took`."""
 
     def __init__(self, took: Callable[[Framed, bytes], None]) -> None:
         self._took = took
@@ -148,7 +147,8 @@ class Framed(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        # uvloop's transport class is not a subclass of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
         self.connected.set_result(None)
 
     def data_received(self, data: bytes) -> None:
@@ -170,14 +170,14 @@ class Framed(asyncio.Protocol):
 
 
 async def serve_protocol(host: str, port: int) -> None:
-    """The other end, until the connection is closed."""
+    """Serve as the other end until the connection is closed."""
     loop = asyncio.get_running_loop()
     _, protocol = await loop.create_connection(lambda: Framed(lambda own, body: own.send(answer(body))), host, port)
     await protocol.closed
 
 
 class Asking(Framed):
-    """The end that asks, one by one; a future for each request, as a caller that awaits needs it."""
+    """The requesting end, one request at a time; a future for each request, as an awaiting caller needs it."""
 
     def __init__(self) -> None:
         super().__init__(self._on_answer)
@@ -187,7 +187,7 @@ class Asking(Framed):
         self._waiting.pop().set_result(body)
 
     async def batch(self, count: int) -> float:
-        """Ask that many times, check each answer, and give the seconds that it took."""
+        """Make that many requests, check each response, and return the seconds."""
         loop = asyncio.get_running_loop()
         start = time.perf_counter()
         for n in range(count):
@@ -199,7 +199,7 @@ class Asking(Framed):
 
     @asynccontextmanager
     async def beside(self, child: subprocess.Popen[bytes]) -> AsyncIterator[Batch]:
-        """Give the batch once the other end has dialled; close the connection after it, and wait for that process."""
+        """Yield the batch function once the other end has dialled; afterwards close the connection and the process."""
         async with asyncio.timeout(CONNECT):
             await self.connected
         try:
@@ -214,8 +214,8 @@ class ProtocolEcho:
     """An asyncio Protocol over TCP on loopback.
 
     Args:
-        name: Of the row.
-        loop_factory: Of both ends; None for asyncio's own.
+        name: Name of the row.
+        loop_factory: Loop factory of both ends; None for asyncio's own.
         keeps: Whether the other end keeps the memory of its read buffers.
     """
 
@@ -238,12 +238,12 @@ class ProtocolEcho:
 
 
 def exchange(sock: socket.socket) -> bytes:
-    """The next body; a frame of this size arrives whole. Empty at the end of the stream."""
+    """Return the next body; a frame of this size arrives whole. Empty at the end of the stream."""
     return sock.recv(4096)[LENGTH.size :]
 
 
 def serve_socketpair(descriptor: int) -> None:
-    """The other end, until it is closed."""
+    """Serve as the other end until it is closed."""
     with socket.socket(fileno=descriptor) as sock:
         while body := exchange(sock):
             answered = answer(body)
@@ -251,7 +251,7 @@ def serve_socketpair(descriptor: int) -> None:
 
 
 class SocketpairEcho:
-    """Blocking sends and receives on a pair of unix sockets: what the machine can do."""
+    """Blocking sends and receives on a pair of Unix sockets: the limit of the machine."""
 
     name = "raw socketpair"
     loop_factory = None
@@ -283,14 +283,14 @@ class SocketpairEcho:
 def spawn(
     form: str, loop_factory: LoopFactory | None, address: tuple[object, ...], keep: tuple[int, ...] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start the other end."""
+    """Start the process of the other end."""
     loop = "uvloop" if loop_factory else "asyncio"
     command = [sys.executable, "-m", "benchmarks.echo", form, loop, *[str(part) for part in address]]
     return subprocess.Popen(command, pass_fds=keep, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def references() -> list[Contender]:
-    """Every form that this machine can run."""
+    """Return every form that this machine can run."""
     forms: list[Contender] = [
         SocketpairEcho(),
         ProtocolEcho("bare echo, asyncio Protocol", None),
@@ -306,12 +306,12 @@ def references() -> list[Contender]:
 
 
 def main(form: str, loop: str, *address: str) -> None:
-    """Be the other end."""
+    """Run as the other end."""
     if form == "socketpair":
         serve_socketpair(int(address[0]))
         return
     if form == "keeping":
-        from lightwork.link.buffers import keep_buffers  # not for the others: to import it frees blocks, too
+        from lightwork.link.buffers import keep_buffers  # only for this form, because the import frees blocks too
 
         keep_buffers()
     serve = serve_streams if form == "streams" else serve_protocol

@@ -1,4 +1,4 @@
-"""How things are timed here: contenders that take turns, medians with their quartiles, budgets."""
+"""Timing: contenders that take turns, medians with quartiles, and budgets."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Protocol
 import msgspec
 
 Batch = Callable[[int], Awaitable[float]]
-"""Does a thing that many times and gives the seconds that it took in all."""
+"""Repeats an operation that many times and returns the total seconds."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Series(msgspec.Struct, frozen=True):
-    """What one contender took in one subject.
+    """The samples of one contender in one subject.
 
     Attributes:
-        subject: What was done.
-        who: Who did it.
-        unit: Of the samples.
+        subject: Name of the subject.
+        who: Name of the contender.
+        unit: Unit of the samples.
         samples: One number for each repeat.
     """
 
@@ -34,12 +34,12 @@ class Series(msgspec.Struct, frozen=True):
 
     @property
     def median(self) -> float:
-        """The middle sample."""
+        """Return the median of the samples."""
         return statistics.median(self.samples)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Where the middle half of the samples begins and ends."""
+        """Return the limits of the middle half of the samples."""
         if len(self.samples) < 2:
             return self.samples[0], self.samples[0]
         low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
@@ -47,14 +47,14 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """A promise of the design, and what was measured.
+    """A budget of the design, and the measured value.
 
     Attributes:
-        what: What is promised.
-        unit: Of the two numbers.
-        limit: What is promised.
-        measured: What it came to.
-        at_least: Whether more is better.
+        what: Description of the budget.
+        unit: Unit of both numbers.
+        limit: The promised limit.
+        measured: The measured value.
+        at_least: Whether the limit is a minimum.
     """
 
     what: str
@@ -65,18 +65,18 @@ class Budget(msgspec.Struct, frozen=True):
 
     @property
     def ratio(self) -> float:
-        """How much of the budget is used: up to 1 it is met."""
+        """The used share of the budget: up to 1 the budget is met."""
         used, allowed = (self.limit, self.measured) if self.at_least else (self.measured, self.limit)
         return used / allowed if allowed else float("inf")
 
     @property
     def is_met(self) -> bool:
-        """Whether the promise is kept."""
+        """Whether the budget is met."""
         return self.ratio <= 1
 
 
 class Report(msgspec.Struct):
-    """Everything that a run has measured."""
+    """All measurements of a run."""
 
     machine: dict[str, str]
     series: list[Series] = []
@@ -84,14 +84,14 @@ class Report(msgspec.Struct):
     failures: list[str] = []
 
     def add(self, subject: str, who: str, unit: str, samples: Sequence[float]) -> Series:
-        """Take in the samples of one contender."""
+        """Add the samples of one contender."""
         series = Series(subject, who, unit, list(samples))
         self.series.append(series)
         return series
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """How much is measured. `QUICK` shows that everything runs; its numbers are coarse."""
+    """Amount of measurements. `QUICK` only shows that everything runs; its numbers are coarse."""
 
     repeats: int = 15
     calls: int = 400
@@ -109,26 +109,26 @@ QUICK = Scale(5, 100, 10_000, 500, 50, 8, (10, 50), 20, 5.0)
 
 
 class Contender(Protocol):
-    """Somebody who does the thing that is timed.
+    """A program that performs the timed operation.
 
     Attributes:
-        name: Of the row in the table.
+        name: Name of the row in the table.
     """
 
     name: str
 
     def running(self) -> AbstractAsyncContextManager[Batch]:
-        """Set up; leaving the context takes everything down."""
+        """Set up the contender; leaving the context takes everything down."""
         ...
 
     @property
     def loop_factory(self) -> LoopFactory | None:
-        """Makes the event loop it runs on, None for asyncio's own."""
+        """Factory of the contender's event loop, None for asyncio's own."""
         ...
 
 
 async def _host(contender: Contender, asked: asyncio.Queue[int], told: asyncio.Queue[float]) -> None:
-    """Keep the contender's context open in one task, as task groups need it, and run the batches asked for."""
+    """Keep the contender's context open in one task, as task groups require, and run the requested batches."""
     async with contender.running() as batch:
         told.put_nowait(0.0)
         while (count := await asked.get()) > 0:
@@ -140,13 +140,13 @@ async def _first(host: asyncio.Task[None], told: asyncio.Queue[float]) -> float:
     await asyncio.wait([host, answer], return_when=asyncio.FIRST_COMPLETED)
     if not answer.done():
         answer.cancel()
-        await host  # raises why it ended
+        await host  # raises the error that ended it
     return await answer
 
 
 @contextmanager
 def hosted(contender: Contender) -> Iterator[Callable[[int], float]]:
-    """A function that runs one batch on the contender's own event loop; between batches that loop stands still."""
+    """Yield a function that runs one batch on the contender's own event loop; between batches the loop is stopped."""
     asked: asyncio.Queue[int] = asyncio.Queue()
     told: asyncio.Queue[float] = asyncio.Queue()
     with asyncio.Runner(loop_factory=contender.loop_factory) as runner:
@@ -168,7 +168,7 @@ def hosted(contender: Contender) -> Iterator[Callable[[int], float]]:
 
 
 def take_turns(contenders: Sequence[Contender], repeats: int, count: int) -> dict[str, list[float]]:
-    """Seconds for each single thing: `repeats` samples of every contender, taken in turns after one warm-up."""
+    """Return seconds per operation: `repeats` samples of every contender, in turns, after one warm-up."""
     samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     with ExitStack() as stack:
         batches = {contender.name: stack.enter_context(hosted(contender)) for contender in contenders}
@@ -181,5 +181,5 @@ def take_turns(contenders: Sequence[Contender], repeats: int, count: int) -> dic
 
 
 def clock() -> float:
-    """Seconds of the clock that all processes of a machine share."""
+    """Return the seconds of the clock that all processes of a machine share."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)

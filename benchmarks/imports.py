@@ -1,4 +1,4 @@
-"""How long a fresh interpreter takes to import, from its start to its end."""
+"""Duration of a fresh interpreter that imports lightwork, from its start to its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROGRAMS = {"nothing": "pass", "asyncio and msgspec": "import asyncio, msgspec",
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Each program in turns, after one round that fills the caches of the disk."""
+    """Measure each program in turns, after one round that fills the disk caches."""
     samples: dict[str, list[float]] = {who: [] for who in PROGRAMS}
     for repeat in range(scale.repeats + 1):
         for who, program in PROGRAMS.items():

@@ -1,6 +1,6 @@
-"""What a journal costs, and how soon an app goes on after its scheduler was killed.
+"""Cost of a journal, and the time until an app continues after its scheduler was killed.
 
-Run as a module it is that scheduler: ``python -m benchmarks.journal PATH COUNT`` starts works and waits to be killed.
+``python -m benchmarks.journal PATH COUNT`` runs the scheduler: it starts works and waits to be killed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from benchmarks.works import Appends, Holds, Waiting
 from lightwork import App
 
 AWAY = 3.0
-"""Seconds without a scheduler: by then workers dial as seldom as they ever do."""
+"""Seconds without a scheduler. After this time workers dial at their lowest rate."""
 
 
 def journal_of(folder: str, name: str | None) -> str | None:
-    """The path of a journal in a folder, None for none."""
+    """Return the path of a journal in a folder, or None without a journal."""
     return None if name is None else str(Path(folder, name))
 
 
 class Deltas:
-    """Appends to a list, each seen by a watcher in the flow's process."""
+    """Appends to a list; a watcher in the flow's process sees each value."""
 
     loop_factory = None
 
@@ -58,7 +58,7 @@ class Deltas:
 
 
 def measure_cost(report: Report, scale: Scale) -> None:
-    """The same app with a journal and without one, in turns."""
+    """Measure the same app with and without a journal, in turns."""
     plain, kept = "without a journal", "with a journal"
     with tempfile.TemporaryDirectory() as folder:
         contenders = [LightworkCall(plain), LightworkCall(kept, journal=journal_of(folder, "calls"))]
@@ -77,7 +77,7 @@ def measure_cost(report: Report, scale: Scale) -> None:
 
 
 async def hold(path: str, count: int) -> None:
-    """Be the scheduler that is killed: say when all works are in a call."""
+    """Run the scheduler that is killed; report when all works are in a call."""
     works = [Holds() for _ in range(count)]
     async with App(Waiting(works), journal=path) as app:
         calls = [work.submit() for work in works]
@@ -88,7 +88,7 @@ async def hold(path: str, count: int) -> None:
 
 
 async def resume(path: str, count: int) -> float:
-    """Seconds from the start of the next scheduler until it has every work back, in its call."""
+    """Return the seconds from the start of the next scheduler until every work is connected again, in its call."""
     works = [Holds() for _ in range(count)]
     start = time.perf_counter()
     async with App(Waiting(works), journal=path, resume=True) as app:
@@ -101,7 +101,7 @@ async def resume(path: str, count: int) -> float:
 
 
 def measure_resume(report: Report, scale: Scale) -> None:
-    """A scheduler of its own is killed, and the next one is here."""
+    """Kill a scheduler in another process, and resume its journal here."""
     count = 200 if 200 in scale.works else max(scale.works)
     taken = []
     for _ in range(3):
@@ -120,7 +120,7 @@ def measure_resume(report: Report, scale: Scale) -> None:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Cost, then resume."""
+    """Measure the cost, then the resume."""
     measure_cost(report, scale)
     measure_resume(report, scale)
 

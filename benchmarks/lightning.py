@@ -1,7 +1,7 @@
-"""The predecessor, as a program of its own: its apps own the process that they run in.
+"""lightning-app, the predecessor, as a separate program, because its apps need a process for themselves.
 
-``python -m benchmarks.lightning CALLS`` runs an app of lightning-app whose flow calls one work so many times, one after
-the other, and prints the seconds of each call as JSON.
+``python -m benchmarks.lightning CALLS`` runs an app of lightning-app whose flow calls one work that many times, one
+call after the other, and prints the seconds of each call as JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.peers import MARK
 
 
 class Increment(LightningWork):  # type: ignore[misc]  # no types there
-    """The work. Return values are refused by lightning-app, so the answer is state."""
+    """The work. lightning-app refuses return values, so the result is state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Increment(LightningWork):  # type: ignore[misc]  # no types there
 
 
 class Ask(LightningFlow):  # type: ignore[misc]  # no types there
-    """Calls until it has enough answers, each checked."""
+    """Calls the work until it has enough results, and checks each."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Ask(LightningFlow):  # type: ignore[misc]  # no types there
 
 
 def main(calls: int) -> None:
-    """Run the app to its end."""
+    """Run the app until it ends."""
     app: Any = LightningApp(Ask(calls))
     MultiProcessRuntime(app, start_server=False).dispatch(open_ui=False)
 

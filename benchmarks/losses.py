@@ -1,4 +1,4 @@
-"""How soon a flow knows that a worker is dead, and how soon it has caught up with one that was cut off."""
+"""Time until a flow notices a dead worker, and until it has all edits of a worker that was cut off."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKLOG = 10_000
 
 
 def meet(pipe: str, mode: str) -> None:
-    """Wait at a named pipe until the other side has come, too."""
+    """Wait at a named pipe until the other side has opened it too."""
     open(pipe, mode).close()
 
 
@@ -39,7 +39,7 @@ class Mortal(Work):
 
 
 class Cut(Work):
-    """Makes edits that cannot coalesce when the flow meets it, and then meets the flow."""
+    """Makes edits that cannot coalesce after it has met the flow, and then meets the flow again."""
 
     def __init__(self) -> None:
         super().__init__(parallel=True, cache_calls=False)
@@ -54,7 +54,7 @@ class Cut(Work):
 
 
 async def bare_death() -> float:
-    """Seconds from the kill of a bare child process until asyncio tells of its end: no flow can know before."""
+    """Return the seconds from the kill of a bare child process until asyncio reports it: the lower limit for a flow."""
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)
     start = time.perf_counter()
     child.kill()
@@ -63,7 +63,7 @@ async def bare_death() -> float:
 
 
 async def measure_deaths(report: Report, scale: Scale) -> None:
-    """Kill a worker in a call; the call fails with that."""
+    """Kill a worker during a call; the call fails with the death."""
     work = Mortal()
     late: list[float] = []
     bare: list[float] = []
@@ -77,7 +77,7 @@ async def measure_deaths(report: Report, scale: Scale) -> None:
                 await call
             late.append((time.perf_counter() - start) * 1e3)
             if work.status.message is None or "SIGKILL" not in work.status.message:
-                raise ValueError(f"the flow was told {work.status}")
+                raise ValueError(f"the status must be SIGKILL, got {work.status}")
             work.pid = 0
             bare.append(await bare_death() * 1e3)
     report.add("a death is in the flow", "of a bare child, in asyncio", "ms", bare)
@@ -86,9 +86,9 @@ async def measure_deaths(report: Report, scale: Scale) -> None:
 
 
 async def catch_up(proxy: FaultProxy, app: App[Waiting], work: Cut) -> tuple[float, float]:
-    """Cut the work off, let it make its edits, open the way again.
+    """Cut the work off, let it make its edits, and open the connection again.
 
-    Gives the seconds from then to the last edit, and how many of these this process has computed.
+    Return the seconds from then to the last edit, and the part of them in which this process computed.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name in ("go", "done"):
@@ -117,7 +117,7 @@ async def catch_up(proxy: FaultProxy, app: App[Waiting], work: Cut) -> tuple[flo
 
 
 async def measure_reconnect(report: Report, scale: Scale) -> None:
-    """Each time a fresh work: its process, its table."""
+    """Measure with a new work each time: its process and its table are new."""
     took: list[tuple[float, float]] = []
     for _ in range(max(3, scale.repeats // 2)):
         work = Cut()
@@ -133,6 +133,6 @@ async def measure_reconnect(report: Report, scale: Scale) -> None:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Deaths, then cuts."""
+    """Measure deaths, then cuts."""
     for part in (measure_deaths, measure_reconnect):
         asyncio.run(part(report, scale))

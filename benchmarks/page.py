@@ -1,9 +1,9 @@
-"""The dashboard in a real browser, before an app of works that do nothing: what somebody who looks at it feels.
+"""The dashboard in a real browser, for an app of works that do nothing: the speed that a user sees.
 
-First paint and when the works are there; from a change in the app until it is drawn; frames while 1,000 works are
-scrolled, beside the frames of the same page at rest, which is what this browser can do on this machine; and whether
-three pages keep up with 5,000 changes a second. The browser draws by software where there is no graphics card, and
-shares the cores with the app and with the other pages: these are worst cases.
+Four measurements: the first paint and the time until the works are drawn; the time from a change in the app until it is
+drawn; frames while 1,000 works are scrolled, beside the frames of the same idle page, which are the limit of this
+browser on this machine; and whether three pages keep up with 5,000 changes a second. Without a graphics card the
+browser draws by software, and it shares the cores with the app and the other pages. So these are worst cases.
 
 Needs playwright and a chromium: ``bash .ci/browser`` and the dependency group ``browser``.
 """
@@ -27,7 +27,7 @@ from lightwork import App, Work
 __all__ = ["measure"]
 
 STREAM = 5_000
-"""Changes a second."""
+"""Changes per second."""
 
 SECONDS = 5.0
 
@@ -40,7 +40,7 @@ new MutationObserver((_, observer) => {
   requestAnimationFrame(() => setTimeout(() => { window.rowsAt = performance.now(); }));
 }).observe(document, { childList: true, subtree: true });
 """
-"""Notes when the first row of a work has been drawn."""
+"""Records when the first row of a work is drawn."""
 
 WATCH_VALUE = """(path) => {
   window.seen = {};
@@ -55,7 +55,7 @@ WATCH_VALUE = """(path) => {
   };
   new MutationObserver(look).observe(document.body, { childList: true, subtree: true, characterData: true });
 }"""
-"""Notes when each text of an attribute has been drawn, by the clock that all processes share."""
+"""Records when each text of an attribute is drawn, by the clock that all processes share."""
 
 FRAMES = """([seconds, scrolls]) => new Promise((done) => {
   const box = document.querySelector(".works-list .vlist");
@@ -73,7 +73,7 @@ FRAMES = """([seconds, scrolls]) => new Promise((done) => {
   };
   requestAnimationFrame(frame);
 })"""
-"""Times of the frames within so many seconds."""
+"""Returns the times of the frames within that many seconds."""
 
 COUNTERS = "import('/js/store.js').then(({ counters }) => ({ ...counters }))"
 
@@ -82,7 +82,7 @@ UNTIL_THERE = """async (name) => {
   const { model } = await import("/js/store.js");
   while (model.valueAt(name, ["value"]) !== -1) await new Promise((go) => setTimeout(go, 4));
 }"""
-"""Returns when the last change has been taken in."""
+"""Returns when the page has received the last change."""
 
 
 class Still(Work):
@@ -99,7 +99,7 @@ class Still(Work):
 
 @asynccontextmanager
 async def shown(count: int) -> AsyncIterator[tuple[App[Waiting], list[Still], str]]:
-    """An app of so many works with an HTTP side."""
+    """Run an app of `count` works with an HTTP server."""
     works = [Still() for _ in range(count)]
     async with App(Waiting(works), http=True, http_port=0, runtime="inprocess") as app:
         assert app.url is not None
@@ -108,7 +108,7 @@ async def shown(count: int) -> AsyncIterator[tuple[App[Waiting], list[Still], st
 
 @asynccontextmanager
 async def page_of(browser: Any, address: str) -> AsyncIterator[Any]:
-    """A page in a profile that is empty: nothing is cached."""
+    """Open a page with an empty browser profile, so nothing is cached."""
     context = await browser.new_context(viewport={"width": 1440, "height": 900})
     try:
         page = await context.new_page()
@@ -121,7 +121,7 @@ async def page_of(browser: Any, address: str) -> AsyncIterator[Any]:
 
 
 async def plain_paint(browser: Any, url: str) -> float:
-    """Milliseconds until a text of the same server is drawn: what the browser takes, with nothing of ours in it."""
+    """Return the milliseconds until a text of the same server is drawn: the browser's share, without our page."""
     context = await browser.new_context(viewport={"width": 1440, "height": 900})
     try:
         page = await context.new_page()
@@ -134,7 +134,7 @@ async def plain_paint(browser: Any, url: str) -> float:
 
 
 async def first_paint(browser: Any, url: str) -> tuple[float, float]:
-    """Milliseconds from asking for the page until something is drawn, and until the works are."""
+    """Return the milliseconds from the request for the page until the first paint, and until the works are drawn."""
     async with page_of(browser, url + "#/works") as page:
         await page.wait_for_function("() => window.rowsAt")
         paint = await page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
@@ -142,7 +142,7 @@ async def first_paint(browser: Any, url: str) -> tuple[float, float]:
 
 
 async def until_drawn(browser: Any, url: str, works: list[Still], count: int) -> list[float]:
-    """Milliseconds from each change of an attribute until it is drawn, one change after the other."""
+    """Return the milliseconds from each change of an attribute until it is drawn, one change after the other."""
     name = works[0].name
     async with page_of(browser, f"{url}#/works/{name}/state") as page:
         await page.wait_for_selector(f'[data-path="{name}.value"]')
@@ -157,7 +157,7 @@ async def until_drawn(browser: Any, url: str, works: list[Still], count: int) ->
 
 
 async def frames(browser: Any, url: str, seconds: float, *, scrolls: bool) -> list[float]:
-    """Milliseconds between frames while the list of works is scrolled, or left alone."""
+    """Return the milliseconds between frames while the list of works scrolls, or while the page is idle."""
     async with page_of(browser, url + "#/works") as page:
         await page.wait_for_function("() => window.rowsAt")
         times = await page.evaluate(FRAMES, [seconds, scrolls])
@@ -165,12 +165,12 @@ async def frames(browser: Any, url: str, seconds: float, *, scrolls: bool) -> li
 
 
 class Streamed:
-    """What three pages made of a stream.
+    """The rates of three pages that read a stream of changes.
 
     Attributes:
-        sent: Changes a second that the app made.
-        applied: Changes a second that each page took in.
-        flushes: How often a second each page was brought up to date.
+        sent: Changes per second that the app made.
+        applied: Changes per second that each page applied.
+        flushes: Updates per second of each page.
         lag: Milliseconds from the last change until the slowest page had it.
     """
 
@@ -182,7 +182,7 @@ class Streamed:
 
 
 async def stream(browser: Any, url: str, works: list[Still], seconds: float) -> Streamed:
-    """Open three pages at three views, and change the works' attributes in turns."""
+    """Open three pages with three views, and change the works' attributes in turns."""
     found = Streamed()
     name = works[0].name
     async with (
@@ -199,7 +199,7 @@ async def stream(browser: Any, url: str, works: list[Still], seconds: float) -> 
             while sent < passed * STREAM:
                 sent += 1
                 losses = works[sent % len(works)].losses
-                losses.append(sent)  # nothing makes it needless: each one is sent
+                losses.append(sent)  # no change makes another unnecessary: each one is sent
                 if len(losses) > 100:
                     losses.clear()
             await asyncio.sleep(0.005)
@@ -225,10 +225,10 @@ async def look(report: Report, scale: Scale, path: str) -> None:
         browser = await driver.chromium.launch(executable_path=path, args=ARGUMENTS)
         async with shown(scale.idle_works) as (_, works, url):
             plain, paints = [], []
-            for _ in range(scale.repeats + 1):  # in turns, so that a busy moment meets both
+            for _ in range(scale.repeats + 1):  # in turns, so that a busy moment affects both
                 plain.append(await plain_paint(browser, url))
                 paints.append(await first_paint(browser, url))
-            plain, paints = plain[1:], paints[1:]  # the first warm up
+            plain, paints = plain[1:], paints[1:]  # the first ones warm up
             drawn = await until_drawn(browser, url, works, scale.latencies // 4)
             streamed = await stream(browser, url, works, SECONDS)
         async with shown(scale.works[-1]) as (_, _, url):
@@ -262,12 +262,12 @@ async def look(report: Report, scale: Scale, path: str) -> None:
 
 
 def late(intervals: list[float]) -> float:
-    """How many of 100 frames came later than one frame and a half of a screen of 60 a second."""
+    """Return how many of 100 frames came later than 1.5 frames of a 60 Hz screen."""
     return 100 * sum(one > 25 for one in intervals) / len(intervals)
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """One browser, one app after the other."""
+    """Measure with one browser, one app after the other."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         raise RuntimeError("chromium is not installed: `bash .ci/browser` installs it")

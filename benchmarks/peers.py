@@ -1,4 +1,4 @@
-"""The peers, measured where they are installed. Nothing here is imported before it is known to be there."""
+"""Other frameworks, measured if they are installed. Nothing is imported before it is known to be installed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LIGHTNING_CALLS = 4
 
 
 class Adder:
-    """What becomes an actor."""
+    """The class that becomes an actor."""
 
     def increment(self, n: int) -> int:
         return n + 1
 
 
 def start_ray() -> None:
-    """Start Ray on this machine, with a token in the environment: else it writes one into the home folder."""
-    # Ray reads these when it is imported.
+    """Start Ray on this machine, with a token in the environment; otherwise Ray writes one into the home folder."""
+    # Ray reads these variables when it is imported.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
@@ -37,7 +37,7 @@ def start_ray() -> None:
 
 
 class RayCall:
-    """A method of a Ray actor, awaited from asyncio."""
+    """A method call of a Ray actor, awaited from asyncio."""
 
     name = "ray actor"
     loop_factory = None
@@ -63,7 +63,7 @@ class RayCall:
 
 
 class DaskCall:
-    """A method of an actor of distributed, awaited from asyncio."""
+    """A method call of an actor of distributed, awaited from asyncio."""
 
     name = "distributed actor"
     loop_factory = None
@@ -89,7 +89,7 @@ class DaskCall:
 
 
 class LightningCall:
-    """A call of a work of lightning-app, seen by its flow. At a third of a second each, a few stand for a batch."""
+    """A call of a lightning-app work, seen by its flow. One takes a third of a second, so a few stand for a batch."""
 
     name = "lightning-app work"
     loop_factory = None
@@ -105,14 +105,14 @@ class LightningCall:
             line = next((line for line in output.splitlines() if MARK in line), None)
             if line is None:
                 raise RuntimeError(f"lightning-app did not answer:\n{output[-2000:]}")
-            # The first call starts the work's process, and is another subject.
+            # The first call starts the work's process, which is another subject.
             return float(sum(json.loads(line.split(MARK)[1])[1:]) / asked * count)
 
         yield batch
 
 
 def run_ray_actors(count: int) -> float:
-    """Seconds to start `count` actors on a running Ray, call each once, and end them."""
+    """Return the seconds to start `count` actors on a running Ray, call each once, and end them."""
     start_ray()
     import ray
 

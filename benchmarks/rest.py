@@ -1,6 +1,6 @@
-"""What an app costs while nothing happens: processor time of all its processes, memory of the scheduler.
+"""Cost of an idle app: processor time of all its processes, and memory of the scheduler.
 
-It runs in a fresh process, ``python -m benchmarks.rest WORKS SECONDS``, so that nothing measured before counts.
+It runs in a fresh process, ``python -m benchmarks.rest WORKS SECONDS``, so that earlier measurements do not count.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lightwork import App
 
 
 class Rest(msgspec.Struct):
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        scheduler, works: Share of one core that the scheduler's process, and all others together, have used.
-        memory: Bytes by which the scheduler's own memory grew for each work.
-        processes: How many there were.
+        scheduler, works: Share of one core that the scheduler's process, and all other processes together, used.
+        memory: Bytes by which the scheduler's memory grew for each work.
+        processes: Number of processes.
     """
 
     engine: float
@@ -35,7 +35,7 @@ class Rest(msgspec.Struct):
 
 
 def processor_seconds(process: psutil.Process) -> float:
-    """Processor time that a process has used, to the nanosecond where the kernel tells."""
+    """Return the processor time of a process, in nanoseconds if the kernel reports them."""
     tasks = list(Path(f"/proc/{process.pid}/task").glob("*/schedstat"))
     if tasks:
         return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
@@ -44,23 +44,23 @@ def processor_seconds(process: psutil.Process) -> float:
 
 
 async def call_each(works: list[Increment]) -> None:
-    """Call each work once; check what it says."""
+    """Call each work once and check its result."""
     answers = await asyncio.gather(*[work.submit(n) for n, work in enumerate(works)])
     if answers != [n + 1 for n in range(len(works))]:
         raise ValueError("a wrong answer")
 
 
 async def start(count: int) -> None:
-    """Run an app of so many works, and end it."""
+    """Run an app of `count` works, and end it."""
     works = [Increment() for _ in range(count)]
     async with App(Waiting(works)):
         await call_each(works)
 
 
 async def rest(count: int, seconds: float) -> Rest:
-    """Start works, call each once, and watch them do nothing."""
+    """Start works, call each once, and measure them while idle."""
     own = psutil.Process()
-    await start(1)  # loads what every app needs
+    await start(1)  # loads the modules that every app needs
     gc.collect()
     before = own.memory_info().rss
     async with App(Waiting(works := [Increment() for _ in range(count)])):
@@ -68,9 +68,9 @@ async def rest(count: int, seconds: float) -> Rest:
         gc.collect()
         memory = (own.memory_info().rss - before) / count
 
-        await asyncio.sleep(2)  # what the starts left to do is done
+        await asyncio.sleep(2)  # the work left over from the starts is done
         others = own.children(recursive=True)
-        # Reading a hundred processes costs this one time, which must not fall between its own two readings.
+        # Reading a hundred processes costs this process time, which must not fall between its own two readings.
         others_before = sum(map(processor_seconds, others))
         own_before = processor_seconds(own)
         await asyncio.sleep(seconds)
@@ -80,7 +80,7 @@ async def rest(count: int, seconds: float) -> Rest:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """One fresh process; the budget of the processor is that of the app with all its works."""
+    """Measure in one fresh process. The budget of the processor is for the app with all its works."""
     count = scale.idle_works
     command = [sys.executable, "-m", "benchmarks.rest", str(count), str(scale.idle_seconds)]
     done = run(command, stdout=-1, check=True)

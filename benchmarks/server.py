@@ -1,7 +1,7 @@
-"""What the HTTP side costs the scheduler, how late a change is at a client, and whether a flood of lines is kept whole.
+"""The HTTP server: its cost for the scheduler, the delay of a change at a client, and a flood of output lines.
 
-Each scheduler runs in a fresh process, ``python -m benchmarks.server PART CLIENTS``; the clients that read along run in
-another one, so that only the scheduler's own processor time counts.
+Each scheduler runs in a fresh process, ``python -m benchmarks.server PART CLIENTS``. The clients run in another
+process, so that only the scheduler's own processor time counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINES = 50_000
 
 
 class Deltas(Work):
-    """Sets an attribute so many times a second, each time to another value, in each of many small bursts."""
+    """Sets an attribute that many times a second, each time to another value, in many small bursts per second."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -48,7 +48,7 @@ class Deltas(Work):
 
 
 class Stamp(Work):
-    """Writes down when it did."""
+    """Records the time of each assignment."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -59,7 +59,7 @@ class Stamp(Work):
 
 
 def print_lines(rate: int, count: int) -> tuple[float, float]:
-    """Print so many lines at that rate; the seconds that it took, and the longest of them for one."""
+    """Print `count` lines at that rate; return the total seconds, and the longest of one print."""
     longest, begun = 0.0, time.perf_counter()
     for number in range(count):
         before = time.perf_counter()
@@ -71,7 +71,7 @@ def print_lines(rate: int, count: int) -> tuple[float, float]:
 
 
 class Prints(Work):
-    """Prints so many lines a second, and tells how long that took and how long the longest print."""
+    """Prints that many lines a second, and returns the total and the longest time of one print."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -81,14 +81,14 @@ class Prints(Work):
 
 
 class Cost(msgspec.Struct):
-    """Processor seconds of the scheduler for so many deltas."""
+    """Processor seconds of the scheduler for a number of deltas."""
 
     cpu: float
     made: int
 
 
 async def follow(url: str) -> None:
-    """Read the feed to its end, as a page does."""
+    """Read the event stream to its end, as a page does."""
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}/api/v1/feed", max_msg_size=0) as socket:
         await socket.send_str('{"type":"hello"}')
         async for message in socket:
@@ -96,7 +96,7 @@ async def follow(url: str) -> None:
 
 
 async def run_deltas(clients: int) -> Cost:
-    """An app whose work makes deltas, and so many clients in processes of their own."""
+    """Run an app whose work makes deltas, with clients in separate processes."""
     work = Deltas()
     settings: dict[str, Any] = {"http": True, "http_port": 0, "log_dir": ""} if clients else {}
     async with App(Waiting([work]), **settings) as app:
@@ -117,7 +117,7 @@ async def run_deltas(clients: int) -> Cost:
 
 
 async def run_latency(count: int) -> list[float]:
-    """Seconds from a work's assignment to the message at a client of the feed, one after the other."""
+    """Return the seconds from each assignment of a work to the message at a client of the event stream."""
     work, late = Stamp(), []
     async with (
         App(Waiting([work]), http=True, http_port=0, log_dir="") as app,
@@ -140,7 +140,7 @@ async def run_latency(count: int) -> list[float]:
 
 
 async def run_lines(count: int) -> tuple[float, float, int]:
-    """The work's own time for so many lines, its longest print, and how many of them are on the disk."""
+    """Return the work's time for its lines, its longest print, and the number of lines on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         work = Prints()
         settings: dict[str, Any] = {"log_dir": folder, "log_max_bytes": 1 << 30, "http": True, "http_port": 0}
@@ -159,7 +159,7 @@ async def run_lines(count: int) -> tuple[float, float, int]:
 
 
 def run_bare(count: int) -> tuple[float, float]:
-    """The same in a bare process whose output is a file that nobody reads."""
+    """Do the same in a bare process whose output is a file."""
     with tempfile.TemporaryFile() as file:
         command = [sys.executable, "-m", "benchmarks.server", "print", str(count)]
         done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, check=True)
@@ -172,7 +172,7 @@ def _part(*arguments: str) -> bytes:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Schedulers with and without clients take turns."""
+    """Measure schedulers with and without clients in turns."""
     repeats = max(2, scale.repeats // 5)
     costs: dict[int, list[float]] = {0: [], _CLIENTS: []}
     for _ in range(repeats):
@@ -182,7 +182,7 @@ def measure(report: Report, scale: Scale) -> None:
     subject = f"processor time of the scheduler for one of {_RATE} deltas a second"
     alone = report.add(subject, "no HTTP side", "µs", costs[0])
     with_clients = report.add(subject, f"{_CLIENTS} clients of the feed", "µs", costs[_CLIENTS])
-    # Slower means: as many deltas as before take that much more of the one core that the scheduler has.
+    # "Slower" means: the same number of deltas takes that much more of the scheduler's one core.
     slower = (with_clients.median - alone.median) * _RATE / 1e6 * 100
     report.budgets.append(Budget(f"{_CLIENTS} clients, {_RATE} deltas a second: of the core", "%", 10.0, slower))
     late = msgspec.json.decode(_part("latency", str(scale.latencies)), type=list[float])
@@ -209,7 +209,7 @@ def measure(report: Report, scale: Scale) -> None:
 
 
 def main(part: str, argument: str) -> None:
-    """One part, in this process; the outcome goes to standard output."""
+    """Run one part in this process; print the result to standard output."""
     if part == "follow":
         asyncio.run(follow(argument))
         return

@@ -1,9 +1,9 @@
 """A warm call of a work behind an SSH tunnel, beside a bare echo through the same kind of tunnel.
 
-Both go through an sshd on the loopback and the runtime's own tunnel. The near end of the bare echo reads the channel
-itself, as the scheduler does, or is a listener that is dialled for each channel, as plain forwarding has it; a third
-echo keeps the memory of its read buffers besides (see `benchmarks.echo`). Turns are short, and each gives a ratio of
-its own: what slows this machine for a while slows both sides of it.
+Both go through an sshd on the loopback and the runtime's own tunnel. There are three echoes. The local end of the first
+reads the channel itself, as the scheduler does. The local end of the second is a listener that is dialled for each
+channel, as in plain forwarding. The third also keeps the memory of its read buffers (see `benchmarks.echo`). Turns are
+short, and each turn has its own ratio, because load on this machine slows both sides of a turn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TURN = 25
 
 @asynccontextmanager
 async def server() -> AsyncIterator[sshd.Server]:
-    """An sshd with a folder of its own."""
+    """Run an sshd with a separate folder."""
     with tempfile.TemporaryDirectory(prefix="lightwork-bench-") as folder:
         async with sshd.sshd(Path(folder)) as running:
             yield running
@@ -54,9 +54,9 @@ class SshEcho:
     """The bare echo of an asyncio Protocol behind a tunnel.
 
     Args:
-        name: Of the row.
-        dialled: Whether the near end is a listener, which the tunnel dials for each channel.
-        keeps: Whether the far end keeps the memory of its read buffers.
+        name: Name of the row.
+        dialled: Whether the local end is a listener, which the tunnel dials for each channel.
+        keeps: Whether the remote end keeps the memory of its read buffers.
     """
 
     loop_factory = None
@@ -86,7 +86,7 @@ class SshEcho:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Warm calls and bare echoes, in turns. Without an sshd, nothing."""
+    """Measure warm calls and bare echoes, in turns. Skip without an sshd."""
     if sshd.SSHD is None:
         print("  no sshd here: its tunnel is not measured", file=sys.stderr)
         return

@@ -1,4 +1,4 @@
-"""Bringing works to life: one, and many."""
+"""Starting works: one, and many."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARM_UP = 3
 
 
 async def watch_running(changes: AsyncIterator[Change], name: str) -> float:
-    """When the work of that name was seen to run."""
+    """Record when the work of that name is seen running."""
     async for change in changes:
         if isinstance(change, StatusChanged) and change.name == name and change.status.stage is Stage.RUNNING:
             return time.perf_counter()
@@ -30,7 +30,7 @@ async def watch_running(changes: AsyncIterator[Change], name: str) -> float:
 
 
 async def start_works(count: int, **settings: Any) -> list[float]:
-    """Seconds from the first call of a fresh work to its `running`, one after the other; `settings` are the app's."""
+    """Return the seconds from the first call of each new work to `running`; `settings` are those for the app."""
     works = [Increment() for _ in range(WARM_UP + count)]
     took = []
     async with App(Waiting(works), **settings) as app, asyncio.TaskGroup() as group:
@@ -46,7 +46,7 @@ async def start_works(count: int, **settings: Any) -> list[float]:
 
 
 def start_pool(method: str) -> float:
-    """Seconds to the first answer of a fresh pool of one process."""
+    """Return the seconds to the first result of a new pool of one process."""
     start = time.perf_counter()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
         if pool.submit(increment, 1).result() != 2:
@@ -55,18 +55,18 @@ def start_pool(method: str) -> float:
 
 
 def measure_one(report: Report, scale: Scale) -> None:
-    """A fresh work of a running app, and a fresh process of the standard library."""
+    """Measure a new work of a running app, and a new process of the standard library."""
     subject = "start of a work to running"
     row = report.add(subject, "lightwork, local", "ms", [s * 1e3 for s in asyncio.run(start_works(scale.starts))])
     for method in multiprocessing.get_all_start_methods():
-        start_pool(method)  # forkserver's helper is started once
+        start_pool(method)  # forkserver's helper process starts once
         taken = [start_pool(method) * 1e3 for _ in range(max(3, scale.starts // 5))]
         report.add(subject, f"ProcessPoolExecutor, {method}, to the first answer", "ms", taken)
     report.budgets.append(Budget(f"{subject}, local, warm fork server", "ms", 15.0, row.median))
 
 
 async def run_works(count: int) -> float:
-    """Seconds to start an app, call `count` fresh works once each, and end everything."""
+    """Return the seconds to start an app, call `count` new works once each, and end everything."""
     start = time.perf_counter()
     works = [Increment() for _ in range(count)]
     async with App(Waiting(works)):
@@ -77,7 +77,7 @@ async def run_works(count: int) -> float:
 
 
 def measure_many(report: Report, scale: Scale) -> None:
-    """Apps of different sizes, in turns; the largest once, for it takes long and needs memory."""
+    """Measure apps of different sizes, in turns; the largest once, because it takes long and needs memory."""
     everybody: dict[str, Callable[[int], float]] = {"lightwork": lambda count: asyncio.run(run_works(count))}
     if importlib.util.find_spec("ray"):
         everybody["ray"] = peers.run_ray_actors
@@ -100,6 +100,6 @@ def measure_many(report: Report, scale: Scale) -> None:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """One start, then many."""
+    """Measure one start, then many."""
     measure_one(report, scale)
     measure_many(report, scale)

@@ -1,8 +1,8 @@
-"""Warm calls and dials of workers while 1,000 connections of strangers come in each second, and both in peace.
+"""Warm calls and dials of workers, with and without 1,000 connections of strangers each second.
 
-The strangers are a process of this machine, too, and on few cores take time from everybody. How much of the slowdown
-is theirs shows in the row of those who knock next door: at a listener of a process that has nothing to do with the app.
-What a machine that is busy otherwise does not upset is the CPU that a stranger costs the scheduler's process.
+The strangers run in a process of this machine, and on few cores take time from all other processes. The row "next door"
+shows this share of the slowdown: there the strangers connect to a process that has nothing to do with the app. The CPU
+time that a stranger costs the scheduler's process does not depend on the load of the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COST_SUBJECT = "CPU of the scheduler for each stranger"
 RATE = 1000
 
 LONGEST_DIAL = 200.0
-"""Milliseconds: five rounds in which the doorway looks who is there take 50, the rest is for a machine with others."""
+"""Milliseconds: five rounds in which the acceptor checks its connections take 50, the rest is for a busy machine."""
 
 MOST_CPU = 80.0
 """Microseconds: at 1,000 a second 8 % of a core."""
@@ -42,9 +42,9 @@ _KEPT = 500
 
 
 def knock(host: str, port: int, first: bytes) -> None:
-    """Connect `RATE` times a second, say something, and stay for half a second. Run in a process of its own.
+    """Connect `RATE` times a second, send something, and stay for half a second. Run in a separate process.
 
-    Says on standard output when the first ones leave, from when on as many go as come.
+    Prints a line when the first connections close. From then on as many close as open.
     """
     kept: list[socket.socket] = []
     told = False
@@ -61,7 +61,7 @@ def knock(host: str, port: int, first: bytes) -> None:
             try:
                 sock.send(first)
             except OSError:
-                continue  # refused or not connected yet: one stranger less
+                continue  # refused or not connected yet: one stranger fewer
         for sock in kept[:-_KEPT]:
             sock.close()
         if len(kept) > _KEPT:
@@ -72,7 +72,7 @@ def knock(host: str, port: int, first: bytes) -> None:
 
 
 def open_house() -> None:
-    """Accept and close whoever comes; tell the port on standard output. Run in a process of its own."""
+    """Accept and close every connection; print the port. Run in a separate process."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as server:
         print(server.getsockname()[1], flush=True)
         while True:
@@ -81,7 +81,7 @@ def open_house() -> None:
 
 @contextmanager
 def neighbour() -> Iterator[int]:
-    """The port of an open house, while the context lasts."""
+    """Yield the port of an open listener in another process."""
     code = "from benchmarks.strangers import open_house; open_house()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -93,7 +93,7 @@ def neighbour() -> Iterator[int]:
 
 @asynccontextmanager
 async def strangers(port: int, first: bytes) -> AsyncIterator[None]:
-    """1,000 of them a second, while the context lasts."""
+    """Run 1,000 strangers a second."""
     code = f"from benchmarks.strangers import knock; knock('127.0.0.1', {port}, {first!r})"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -106,7 +106,7 @@ async def strangers(port: int, first: bytes) -> AsyncIterator[None]:
 
 
 def tls_greeting() -> bytes:
-    """What a browser says first."""
+    """Return the first message of a browser."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     out = ssl.MemoryBIO()
     channel = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="example.org")
@@ -116,7 +116,7 @@ def tls_greeting() -> bytes:
 
 
 class InPeace:
-    """Warm calls of an app that listens at `host`; off loopback its link is TLS."""
+    """Warm calls of an app without strangers. It listens at `host`; off loopback its link is TLS."""
 
     loop_factory = None
 
@@ -132,7 +132,7 @@ class InPeace:
 
 
 class Besieged(InPeace):
-    """Warm calls; the strangers come while a batch runs, and are there before it."""
+    """Warm calls; the strangers connect during each batch, and before it."""
 
     def __init__(self, name: str, first: bytes, host: str = "127.0.0.1") -> None:
         super().__init__(name, host)
@@ -160,7 +160,7 @@ class Besieged(InPeace):
 
 
 class NextDoor(InPeace):
-    """Warm calls, while the strangers are at somebody else's door."""
+    """Warm calls while the strangers connect to another process."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Batch]:
@@ -179,9 +179,9 @@ class NextDoor(InPeace):
 async def dial_times(
     route: tuple[str, int], fingerprint: bytes, launch: bytes, secret: bytes, count: int
 ) -> list[float]:
-    """Seconds that each of so many dials takes until both ends have proved the secret, one now and then.
+    """Return the seconds of each dial until both ends have proved the secret, with pauses between dials.
 
-    Workers that come all the time would make the listener look all the time who is there.
+    Without pauses the dials would make the listener check its connections all the time.
     """
     times = []
     ticket = Ticket(launch, secret, [route], 60.0, 60.0, fingerprint)
@@ -198,7 +198,7 @@ async def dial_times(
 
 
 async def dialling(first: bytes | None, host: str, count: int) -> list[float]:
-    """Dials by TCP to an app, as its worker would; None for in peace, else among strangers that say this."""
+    """Measure dials by TCP to an app, like its worker's; `first` is what strangers send, None for no strangers."""
     work = Increment()
     times: list[float] = []
     async with App(Waiting([work]), host=host) as app:
@@ -212,7 +212,7 @@ async def dialling(first: bytes | None, host: str, count: int) -> list[float]:
 
 
 async def costs(first: bytes, host: str, repeats: int) -> list[float]:
-    """Seconds of CPU of an app that is at rest for each stranger that comes, in so many seconds."""
+    """Return the CPU seconds of an idle app for each stranger that connects, over that many seconds."""
     work = Increment()
     found: list[float] = []
     async with App(Waiting([work]), host=host) as app:
@@ -228,7 +228,7 @@ async def costs(first: bytes, host: str, repeats: int) -> list[float]:
 
 
 def contenders() -> list[Contender]:
-    """In peace, with the strangers elsewhere, among silent ones, and among some that send what is no handshake."""
+    """Return the contenders: no strangers, strangers elsewhere, silent strangers, and an invalid handshake."""
     return [
         InPeace("in peace"),
         NextDoor("1,000 strangers a second next door"),
@@ -238,7 +238,7 @@ def contenders() -> list[Contender]:
 
 
 def tls_contenders() -> list[Contender]:
-    """The same where the link is TLS, and the strangers begin it."""
+    """Return the same contenders for a TLS link; the strangers begin a TLS handshake."""
     anywhere = "0.0.0.0"
     return [
         InPeace("in peace", anywhere),
@@ -248,7 +248,7 @@ def tls_contenders() -> list[Contender]:
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Calls all in turns, then dials."""
+    """Measure calls of all contenders in turns, then dials."""
     for subject, everybody, over in ((SUBJECT, contenders(), ""), (TLS_SUBJECT, tls_contenders(), " over TLS")):
         samples = take_turns(everybody, scale.repeats, scale.calls * 5)
         rows = {name: report.add(subject, name, "µs", [s * 1e6 for s in taken]) for name, taken in samples.items()}
@@ -264,7 +264,7 @@ def measure(report: Report, scale: Scale) -> None:
 
 
 def sieges() -> dict[str, tuple[bytes, str]]:
-    """What the strangers say, and where the app listens."""
+    """Return what the strangers send, and where the app listens."""
     return {
         "1,000 silent strangers a second": (b"", "127.0.0.1"),
         "1,000 talking strangers a second": (b"GET / HTTP/1.1\r\n\r\n", "127.0.0.1"),
@@ -273,7 +273,7 @@ def sieges() -> dict[str, tuple[bytes, str]]:
 
 
 def measure_dials(report: Report, scale: Scale) -> None:
-    """How long a worker needs until it is in, and the longest that one needed."""
+    """Measure how long a worker takes to connect, and the longest time."""
     for name, (first, host) in {"in peace": (None, "127.0.0.1"), **sieges()}.items():
         times = asyncio.run(dialling(first, host, scale.latencies))
         report.add(DIAL_SUBJECT, name, "ms", [s * 1e3 for s in times])

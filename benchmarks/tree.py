@@ -1,4 +1,4 @@
-"""What the size of the tree costs: a change in one work of 1,000 against one of ten, and a pass of an idle flow."""
+"""Cost of a large tree: a change in one work of 1,000 against one of ten, and a pass of an idle flow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ATTRIBUTES = 10
 
 
 class Wide(Work):
-    """One work of many; each has ten attributes, so that a thousand have ten thousand."""
+    """One work of many; each has ten attributes, so that a thousand works have ten thousand."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -26,12 +26,12 @@ class Wide(Work):
     async def run(self, start: int, count: int) -> int:
         for value in range(start, start + count):
             self.attribute_0 = value
-            await asyncio.sleep(0)  # each change leaves by itself
+            await asyncio.sleep(0)  # each change leaves in a separate frame
         return count
 
 
 class Many(Flow):
-    """Holds the works. Every change makes it run again, and running does nothing."""
+    """Holds the works. Every change makes it run again, and the run does nothing."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Many(Flow):
 
 
 async def measure_changes(report: Report, scale: Scale) -> None:
-    """Time for each change, all of them seen by a watcher, in turns for both sizes."""
+    """Measure the time for each change, all of them seen by a watcher, in turns for both sizes."""
     samples: dict[int, list[float]] = {size: [] for size in SIZES}
     flows = {size: Many(size) for size in SIZES}
     apps = {size: App(flow) for size, flow in flows.items()}
@@ -72,7 +72,7 @@ async def measure_changes(report: Report, scale: Scale) -> None:
 
 
 async def measure_passes(report: Report, scale: Scale) -> None:
-    """From the application of a work's change to the end of the pass that it causes, in a flow of 1,000 works."""
+    """Measure from the arrival of a work's change to the end of the pass that it causes, in a flow of 1,000 works."""
     flow = Many(SIZES[1])
     applied: list[float] = []
     async with App(flow) as app:
@@ -90,13 +90,13 @@ async def measure_passes(report: Report, scale: Scale) -> None:
             while flow._passes[-1] <= applied[-1]:
                 flow._ran.clear()
                 await flow._ran.wait()
-        # Of each change, the first pass after it.
+        # The first pass after each change.
         taken = [min(done for done in flow._passes if done > start) - start for start in applied]
     row = report.add(PASS, "of 1,000 works", "µs", [seconds * 1e6 for seconds in taken])
     report.budgets.append(Budget(PASS, "µs", 100.0, row.median))
 
 
 def measure(report: Report, scale: Scale) -> None:
-    """Both."""
+    """Measure both."""
     asyncio.run(measure_changes(report, scale))
     asyncio.run(measure_passes(report, scale))

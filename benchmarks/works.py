@@ -1,4 +1,4 @@
-"""The works and the flow that are measured, and what the references do in their place."""
+"""The works and the flow that are measured, and the functions that the references run instead."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FILLED = [f"key{n}" for n in range(100)]
 
 
 def increment(n: int) -> int:
-    """What everybody computes in a call."""
+    """Return what every contender computes in a call."""
     return n + 1
 
 
 class Increment(Work):
-    """Does next to nothing, so that what is around it is measured."""
+    """Does almost nothing, so that the overhead is measured."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -44,7 +44,7 @@ class Holds(Work):
 
 
 class Modules(Work):
-    """Tells what its process has imported."""
+    """Returns the modules that its process has imported."""
 
     def __init__(self) -> None:
         super().__init__(start_with_flow=False)
@@ -54,7 +54,7 @@ class Modules(Work):
 
 
 class Appends(Work):
-    """Makes changes as fast as it can, none of which another one makes needless."""
+    """Makes changes as fast as it can; no change makes another unnecessary."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -68,7 +68,7 @@ class Appends(Work):
 
 
 class Fills(Work):
-    """Sets the keys of a table in turn, and lets each round leave before the next: no change makes another needless."""
+    """Sets the keys of a table in turn; each round leaves before the next, so no change makes another unnecessary."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -95,7 +95,7 @@ class Sets(Work):
 
 
 class Stamps(Work):
-    """Now and then writes down what time it is."""
+    """Records the time once in a while."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -123,7 +123,7 @@ class Edits(Work):
 
 
 class Waiting(Flow):
-    """Holds works and leaves everything to whoever embeds the app."""
+    """Holds works; the embedding program does everything else."""
 
     def __init__(self, works: Sequence[Work]) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ import psutil
 import pytest
 
 GRACE = 5.0
-"""Seconds that a process or a thread may take to end after it was told to."""
+"""Seconds that a process or a thread may take to end after its signal."""
 
 MARK = "LIGHTWORK_TEST_SESSION"
 """Variable that every process of the tests inherits. It also finds processes that left their parent and group."""
@@ -38,7 +38,7 @@ _FOREVER = ("/dev/urandom", "/dev/random", "/dev/null")
 
 os.environ[MARK] = uuid.uuid4().hex
 
-# The duration of one example on a busy machine is no evidence.
+# The duration of one example says nothing on a busy machine.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 

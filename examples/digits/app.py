@@ -1,7 +1,7 @@
-"""Train four classifiers at once, serve the best of them, and ask it one question.
+"""Train four classifiers at once, serve the best one, and send it one image.
 
-The data are the 1,797 handwritten digits, 8 by 8 pixels each, that come with scikit-learn. A trained classifier is the
-result of its call, so it does not matter on which machine it was trained and on which it is served.
+The data are the 1,797 handwritten digits of scikit-learn, 8 by 8 pixels each. A trained classifier is the result of its
+call, so the machine that trains it and the machine that serves it may differ.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CLASSIFIERS: dict[str, Any] = {
     "deep_net": MLPClassifier((128, 64), learning_rate_init=0.003, random_state=0),
 }
 
-# What a machine needs that has only lightwork. On this one it is installed already.
+# A machine that only has lightwork needs these. On this machine they are installed already.
 BUILD = BuildConfig(requirements=[str(Path(__file__).with_name("requirements.txt"))])
 
 
 def load_data() -> Any:
-    """Images and labels to train on, then images and labels to test with: the same split every time."""
+    """Return images and labels for training, then images and labels for testing: the same split every time."""
     images, labels = load_digits(return_X_y=True)
     train_images, test_images, train_labels, test_labels = train_test_split(
         images / 16, labels, test_size=0.25, random_state=0, stratify=labels
@@ -44,12 +44,12 @@ def load_data() -> Any:
 
 
 class TrainClassifier(Work):
-    """Trains one classifier in a process of its own, and shows how it is doing after every epoch."""
+    """Trains one classifier in a separate process, and updates its state after every epoch."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(parallel=True, cloud_build_config=BUILD)
         self.kind = kind
-        # Public attributes are state: whatever `run` assigns to them, the flow sees at once.
+        # Public attributes are state: the flow sees each value that `run` assigns to them.
         self.epoch = 0
         self.accuracy = 0.0
         self.loss = float("inf")
@@ -90,13 +90,13 @@ class ServeModel(Work):
         await runner.setup()
         try:
             await web.TCPSite(runner, self.host, self.port).start()
-            await asyncio.Event().wait()  # nobody sets it: the run ends when it is cancelled
+            await asyncio.Event().wait()  # never set: the run ends when it is cancelled
         finally:
             await runner.cleanup()
 
 
 class Digits(Flow):
-    """Trains all, serves the best."""
+    """Trains all classifiers, and serves the best."""
 
     def __init__(self, epochs: int = 60) -> None:
         super().__init__()
@@ -105,14 +105,14 @@ class Digits(Flow):
         self.server = ServeModel()
 
     async def run(self) -> None:
-        # `run` is entered again whenever something has changed. A call that was made before is not made
-        # again: it gives what it gave, or is joined while it is under way.
+        # `run` is called again after every change. A repeated call does not run again: it returns the
+        # cached result, or joins the call that is still running.
         trials = list(self.trials.values())
         models = await asyncio.gather(*[trial.submit(self.epochs) for trial in trials])
         best, model = max(zip(trials, models, strict=True), key=lambda pair: pair[0].accuracy)
 
         self.server.submit(model)
-        if not self.server.url:  # it does not answer yet; that it does will be a change
+        if not self.server.url:  # it does not answer yet; when it does, `run` is called again
             return
 
         *_, test_images, test_labels = load_data()
@@ -125,7 +125,7 @@ class Digits(Flow):
             self.fail(f"{best.kind} is the best, but it reads a {test_labels[0]} as a {digit}")
 
     async def ask(self, pixels: list[float]) -> int:
-        """What the serving work reads in the image."""
+        """Ask the serving work which digit it reads in the image."""
         async with (
             aiohttp.ClientSession(raise_for_status=True) as session,
             session.post(f"{self.server.url}/predict", json={"pixels": pixels}) as response,

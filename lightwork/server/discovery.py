@@ -148,7 +148,7 @@ def _is_held(descriptor: int) -> bool:
 
 
 def _exists(pid: int) -> bool:
-    """Return whether the process exists. The lock alone is no proof: a forked child keeps it after the app has died."""
+    """Return whether the process exists. The lock alone proves nothing: a forked child keeps it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -331,7 +331,7 @@ async def test_awaiting_what_was_cancelled() -> None:
 
 @pytest.mark.parametrize("runtime", ["inprocess", "local"])
 async def test_children_come_and_go(runtime: str) -> None:
-    """Children made in the flow work at once; removed, replaced and used again they start anew."""
+    """Children made in the flow work at once; removed, replaced and used again they start again."""
 
     async def script(flow: Any) -> None:
         flow.trials = [Echo(), Echo()]

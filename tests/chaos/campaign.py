@@ -1,4 +1,4 @@
-"""Lets one stream of faults loose on one app, then heals everything and judges what is left."""
+"""Applies one stream of faults to one app, then heals everything and checks the result."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _STORY = 60
 
 
 class Outcome(msgspec.Struct):
-    """What came of a campaign.
+    """The outcome of a campaign.
 
     Attributes:
-        seed: Of it.
-        faults: How many of each kind.
-        verdict: Of the app.
-        violations: The app's, and what was found from outside.
+        seed: Seed of the faults.
+        faults: Number of faults of each kind.
+        verdict: Verdict of the app.
+        violations: Violations that the app found, and those found from outside.
         story: The latest faults.
-        seconds: How long it took.
+        seconds: Duration.
     """
 
     seed: int
@@ -62,16 +62,16 @@ class Outcome(msgspec.Struct):
 
 
 class Campaign:
-    """One app, its proxies, and what is done to them.
+    """One app, its proxies, and the faults injected into them.
 
     Args:
-        folder: For everything.
+        folder: Folder for all files.
         made: The proxies, one for each route.
-        seed: Of the faults.
-        works: How many works it has.
+        seed: Seed of the faults.
+        works: Number of works of the app.
 
     Attributes:
-        kinds: What can go wrong here.
+        kinds: Kinds of faults that can occur here.
     """
 
     def __init__(self, folder: Path, made: list[FaultProxy], seed: int, works: int) -> None:
@@ -111,7 +111,7 @@ class Campaign:
         await self._go(await self._spawn())
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        """A process that has imported everything and waits for the word."""
+        """Start a process that has imported everything and waits for the start signal."""
         settings = Settings(
             seed=self.seed,
             folder=str(self.ledgers),
@@ -152,7 +152,7 @@ class Campaign:
             raise RuntimeError(f"the app did not come up:\n{self.output()}")
 
     def _fake_clock(self) -> dict[str, str]:
-        """Variables that give the workers a wall clock of their own, nothing where that cannot be had."""
+        """Return the variables that give the workers a separate wall clock; empty if libfaketime is missing."""
         library = faketime()
         if library is None:
             return {}
@@ -165,16 +165,16 @@ class Campaign:
 
     @property
     def _has_died(self) -> bool:
-        """Whether the app has ended by itself, or cannot be started again."""
+        """Return whether the app has ended by itself, or cannot be started again."""
         return not self._is_restarting and (self._scheduler is None or self._scheduler.returncode is not None)
 
     async def _restart(self, pause: float) -> None:
-        """Kill the app, and start another one that goes on."""
+        """Kill the app, and start another one that resumes."""
         if self._scheduler is None or self._is_restarting:
             return
         self._is_restarting = True
         try:
-            # It waits already: on a machine with much to do, the window would be over before it had imported anything.
+            # It waits already: on a busy machine the window would have passed before the imports were done.
             following = await self._spawn()
             with contextlib.suppress(ProcessLookupError):
                 self._scheduler.kill()
@@ -185,7 +185,7 @@ class Campaign:
             self._is_restarting = False
 
     async def _start_again(self, process: asyncio.subprocess.Process) -> None:
-        """As a supervisor does: an app that does not come up while the disk is full is started anew."""
+        """Act as a supervisor: start the app again if it fails while the disk is full."""
         while True:
             was_full, filled = self._ballast.exists(), self.counts["FullDisk"]
             try:
@@ -200,11 +200,11 @@ class Campaign:
             process = await self._spawn()
 
     def output(self) -> str:
-        """The end of what the app has written."""
+        """Return the end of the app's output."""
         return (self.folder / "output").read_text(errors="replace")[-4000:]
 
     async def finish(self) -> Outcome:
-        """Heal everything, have the app compare both sides and end; then look at what is left."""
+        """Heal everything, let the app compare both sides and end; then check what is left."""
         await self._heal()
         assert self._scheduler is not None
         verdict = Verdict()
@@ -236,7 +236,7 @@ class Campaign:
         )
 
     async def end(self) -> None:
-        """Let nothing go on, however it stands."""
+        """End every process, whatever its state."""
         for task in self._healing:
             task.cancel()
         self._resume_all()
@@ -264,11 +264,11 @@ class Campaign:
     # --- the judgement ----------------------------------------------------------------------------
 
     def blame(self, text: str) -> None:
-        """This must not be."""
+        """Record a violation."""
         self.violations.append(text)
 
     def _check_ledgers(self, verdict: Verdict) -> None:
-        """Of each life the flow has seen a beginning of what was done, and all of it where that goes on."""
+        """Check that the flow has seen a prefix of each life's edits, and all of them if the life goes on."""
         for path in self.ledgers.glob("*-*"):
             token = path.name.rpartition("-")[2]
             done = int(path.read_bytes().split()[-1]) if path.stat().st_size else 0
@@ -286,7 +286,7 @@ class Campaign:
     # --- the faults -------------------------------------------------------------------------------
 
     async def suffer(self, number: int) -> None:
-        """Let so many faults happen, one after the other."""
+        """Inject that many faults, one after the other."""
         stream = f.faults(self.seed, self.kinds)
         for _, fault in zip(range(number), stream, strict=False):
             await asyncio.sleep(fault.wait)
@@ -342,7 +342,7 @@ class Campaign:
                 self._heal_with(self._restart(fault.seconds))
 
     def _line(self, target: int) -> Iterator[Line]:
-        """The line that is meant, if there is any."""
+        """Return the line that the fault targets, if there is a line."""
         lines = [line for one in self.proxies for line in one.lines]
         if lines:
             yield lines[target % len(lines)]
@@ -355,7 +355,7 @@ class Campaign:
             line.cut()
 
     def _worker(self, target: int) -> Iterator[int]:
-        """The process of the worker that is meant, if there is any."""
+        """Return the worker process that the fault targets, if there is a worker."""
         pids = []
         for path in sorted(self.home.glob("*/*/record")):
             try:
@@ -366,7 +366,7 @@ class Campaign:
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
             except (OSError, msgspec.DecodeError, psutil.Error):
-                continue  # released meanwhile, or over
+                continue  # released meanwhile, or ended
             pids.append(process.pid)
         if pids:
             yield pids[target % len(pids)]
@@ -409,13 +409,13 @@ def _light(line: Line, fault: f.CutNext) -> None:
 
 
 def _detain(line: Line, fault: f.Reorder) -> None:
-    """Let the line pass so many bytes upwards, end it towards the worker, and let the scheduler find out later."""
+    """Pass that many bytes upwards, close the line towards the worker, and let the scheduler notice later."""
     line.up.fuse = fault.after
     line.linger = fault.seconds
 
 
 def faketime() -> str | None:
-    """The library that gives processes a wall clock of their own, if it is installed."""
+    """Return the library that gives a process a separate wall clock, if it is installed."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     return str(found[0]) if found else None
 
@@ -428,7 +428,7 @@ def _free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def campaign(folder: Path, seed: int, works: int) -> AsyncIterator[Campaign]:
-    """An app with so many works behind two proxies."""
+    """Run an app with that many works behind two proxies."""
     with small_disk(folder / "disk") as has_disk:
         async with proxies(2) as made:
             one = Campaign(folder, made, seed, works)

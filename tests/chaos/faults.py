@@ -1,4 +1,4 @@
-"""What goes wrong, as data: one seed gives one stream of faults, so that a run can be had again."""
+"""Faults, as data. One seed makes one stream of faults, so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ __all__ = [
 
 
 class Base(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """A fault. `wait` is the pause before it in seconds; `target` counts the lines or works there are, modulo."""
+    """A fault. `wait` is the pause before it in seconds; `target` is the index of a line or work, modulo the count."""
 
     wait: float
     target: int
 
 
 class Cut(Base, frozen=True):
-    """A connection ends after so many more bytes in a direction, by a reset or in order."""
+    """A connection ends after that many more bytes in a direction, by a reset or gracefully."""
 
     way: Way
     after: int
@@ -46,7 +46,7 @@ class Cut(Base, frozen=True):
 
 
 class CutNext(Base, frozen=True):
-    """A connection ends now, and the next one after so many bytes: in its handshake, its welcome or later."""
+    """A connection ends now, and the next one after that many bytes: in its handshake, its welcome or later."""
 
     way: Way
     after: int
@@ -54,7 +54,7 @@ class CutNext(Base, frozen=True):
 
 
 class Delay(Base, frozen=True):
-    """What a connection carries is late for a while."""
+    """The data of a connection is late for a while."""
 
     way: Way
     late: float
@@ -62,27 +62,27 @@ class Delay(Base, frozen=True):
 
 
 class Trickle(Base, frozen=True):
-    """So many bytes of a connection pass one by one."""
+    """That many bytes of a connection pass one by one."""
 
     way: Way
     size: int
 
 
 class Silence(Base, frozen=True):
-    """A connection carries nothing for a while, and nobody is told: then it goes on, if it is still there."""
+    """A connection carries nothing for a while, and neither end notices; then it goes on, if it still exists."""
 
     seconds: float
 
 
 class HalfOpen(Base, frozen=True):
-    """A connection ends towards one end alone; the other is told after a while."""
+    """A connection ends towards one end only; the other end notices after a while."""
 
     side: Literal["worker", "scheduler"]
     seconds: float
 
 
 class Reorder(Base, frozen=True):
-    """What a worker says on its next connection arrives when it has another one already."""
+    """Data that a worker sends on its next connection arrives after it has opened another one."""
 
     after: int
     seconds: float
@@ -93,13 +93,13 @@ class Kill(Base, frozen=True):
 
 
 class Pause(Base, frozen=True):
-    """A worker's process gets SIGSTOP, and SIGCONT later."""
+    """A worker's process gets SIGSTOP, and later SIGCONT."""
 
     seconds: float
 
 
 class PauseScheduler(Base, frozen=True):
-    """The scheduler's process gets SIGSTOP, and SIGCONT later."""
+    """The scheduler's process gets SIGSTOP, and later SIGCONT."""
 
     seconds: float
 
@@ -111,7 +111,7 @@ class KillScheduler(Base, frozen=True):
 
 
 class FullDisk(Base, frozen=True):
-    """The disk with the folders of launches, and the journal's, is full for a while."""
+    """The disk with the launch folders, and the disk of the journal, are full for a while."""
 
     seconds: float
 
@@ -156,11 +156,11 @@ _WEIGHTS: dict[type[Base], int] = {
 
 
 KINDS = frozenset(_WEIGHTS)
-"""Every kind there is."""
+"""Every kind of fault."""
 
 
 def faults(seed: int, kinds: Set[type[Base]], *, pace: float = 0.12) -> Iterator[Fault]:
-    """For ever: what goes wrong next. `pace` is the pause between two, in the middle; `kinds` are those that can."""
+    """Yield faults forever. `pace` is the median pause between two; `kinds` are the kinds that can occur."""
     chance = random.Random(seed)
     chosen = [kind for kind in _WEIGHTS if kind in kinds]
     weights = [_WEIGHTS[kind] for kind in chosen]
@@ -173,7 +173,7 @@ def _draw(chance: random.Random, kind: type[Base], wait: float) -> Fault:
     way: Way = chance.choice(("up", "down"))
     after = int(chance.choice((1, 100, 400, 3000)) * chance.random()) + 1
     reset = chance.random() < 0.7
-    # Mostly short; now and then longer than the reconnect window, so that workers are lost.
+    # Mostly short; sometimes longer than the reconnect window, so that workers are lost.
     seconds = chance.choice((0.05, 0.2, 0.2, 0.5, 0.5, 1.0, 1.0, 7.0)) * chance.uniform(0.5, 1)
     short = min(seconds, 0.8)
     if kind is Cut:

@@ -1,6 +1,6 @@
-"""The app of the chaos, in a process of its own: a flow of 20 works, and whoever checks what is seen of them.
+"""The app of the chaos test, in a separate process: a flow of 20 works, and a watcher that checks every change.
 
-It is told to end by SIGUSR1; then it compares both sides of every state, and writes down what it has found.
+SIGUSR1 ends the app. Then it compares both sides of every state, and writes its verdict.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _TERMINAL = (Stage.SUCCEEDED, Stage.FAILED, Stage.STOPPED)
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the process is told.
+    """Settings of the process.
 
     Attributes:
-        seed: Of what is not a fault: which call is cancelled, when a work is stopped.
-        folder: Of the ledgers and the verdict.
-        home: Of the local runtime.
-        port: Where to listen.
-        routes: Where workers dial.
-        works: How many.
-        options: Of the configuration.
-        environ: Of the workers.
-        life: The how manieth scheduler of the run this is, from 0.
+        seed: Seed of the choices that are not faults: the calls to cancel, the works to stop.
+        folder: Folder of the ledgers and the verdict.
+        home: Home folder of the local runtime.
+        port: Port to listen on.
+        routes: Addresses that workers dial.
+        works: Number of works.
+        options: Options of the configuration.
+        environ: Environment of the workers.
+        life: Number of this scheduler in the run, from 0.
     """
 
     seed: int
@@ -58,16 +58,16 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct):
-    """What was seen.
+    """The findings of one scheduler.
 
     Attributes:
-        violations: What must not be.
-        outcomes: How calls ended, and how often.
-        seen: The number of the latest edit seen of each life of a work.
-        edits: How many were seen.
-        ordered: The latest edit, by what they said, of lives that ended in order.
-        alive: Lives that the works were in at the end.
-        adopted: Lives that went on with another scheduler: what it has seen of them continues what the last one saw.
+        violations: Broken promises.
+        outcomes: Number of calls by outcome.
+        seen: Number of the latest edit seen for each life of a work.
+        edits: Number of edits seen.
+        ordered: Number of the latest edit that each gracefully ended life reported.
+        alive: Lives of the works at the end.
+        adopted: Lives that went on with another scheduler, whose edits continue those of the previous scheduler.
     """
 
     violations: list[str] = []
@@ -84,9 +84,9 @@ class Watch:
 
     def __init__(self, verdict: Verdict) -> None:
         self.verdict = verdict
-        self.life: dict[str, str] = {}  # of each work, the token seen last
+        self.life: dict[str, str] = {}  # for each work, the last token seen
         self.stages: dict[tuple[str, int], Stage] = {}
-        self.inherited: set[str] = set()  # lives that a scheduler before this one has seen
+        self.inherited: set[str] = set()  # lives that an earlier scheduler has seen
         self.attempts: dict[tuple[str, int], int] = {}
         self.times: dict[str, float] = {}
         self.outcomes: Counter[str] = Counter()
@@ -103,10 +103,10 @@ class Watch:
             token, number = change.value[-1]
             self.verdict.ordered[token] = number
             if self.verdict.seen.get(token, 0) < number:
-                self.blame(f"{change.name}: life {token} ended in order at {number}, without its edits")
+                self.blame(f"{change.name}: life {token} ended gracefully at {number}, without its edits")
 
     def begin(self, work: Ledger) -> None:
-        """Go on from what is known of the work already: a scheduler before this one has seen it."""
+        """Continue from the edits of the work that an earlier scheduler has seen."""
         for token, number in work.entries:
             self.inherited.add(token)
             self.life[work.name] = token
@@ -126,7 +126,7 @@ class Watch:
             if token not in seen:
                 self.life[name] = token
             elif self.life[name] != token:
-                self.blame(f"{name}: edit {number} of life {token}, which was over: {self.life[name]} had begun")
+                self.blame(f"{name}: edit {number} of life {token}, which had ended: {self.life[name]} had begun")
             if number != seen.get(token, 0) + 1:
                 self.blame(f"{name}: edit {number} of life {token} came after {seen.get(token, 0)}")
             seen[token] = number
@@ -165,13 +165,13 @@ class Watch:
 
 
 class Chaos(Flow):
-    """Keeps its works busy until it is told to end."""
+    """Keeps its works busy until SIGUSR1."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         kinds = [AsyncLedger, PlainLedger]
         self.crew = [kinds[n % 2](settings.folder, retries=n % 3, retry_delay=0.02) for n in range(settings.works)]
-        self.turns: dict[str, int] = {}  # of each work, the latest that is over
+        self.turns: dict[str, int] = {}  # for each work, the latest one that has ended
         self._settings = settings
         self._is_ending = asyncio.Event()
         self._watch = Watch(Verdict())
@@ -187,7 +187,7 @@ class Chaos(Flow):
 
     async def _drive(self, number: int, work: Ledger) -> None:
         while not self._is_ending.is_set():
-            # What is done in a turn depends on its number alone: another scheduler goes on with the same.
+            # The actions of a turn depend only on its number, so that another scheduler continues with the same.
             turn = self.turns.get(work.name, 0) + 1
             await self._do(work, number, turn)
             self.turns[work.name] = turn
@@ -265,6 +265,6 @@ async def main(settings: Settings) -> None:
 
 if __name__ == "__main__":
     print("there", flush=True)
-    sys.stdin.read()  # ends when it is to begin
+    sys.stdin.read()  # ends when the app must start
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Settings)))

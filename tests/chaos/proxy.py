@@ -1,7 +1,7 @@
-"""A proxy between workers and their scheduler that does to connections what networks do.
+"""A proxy between workers and their scheduler that injects network faults.
 
-Each connection is a `Line` of two `Pipe`s, what the worker says (``up``) and what the scheduler says (``down``). A pipe
-may be told to let so many bytes pass and then end the line, to pass them one by one, late, or not at all.
+Each connection is a `Line` of two `Pipe`s: data of the worker (``up``) and data of the scheduler (``down``). A pipe can
+end the line after a number of bytes, pass bytes one by one or late, or pass nothing.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Pipe:
     """One direction of a line.
 
     Attributes:
-        passed: Bytes that have gone through.
+        passed: Bytes that have passed.
         fuse: Bytes after which the line is cut, None for never.
-        one_by_one: How many more bytes go through singly.
+        one_by_one: Number of further bytes that pass singly.
         late: Seconds that each piece waits.
         is_open: Cleared while nothing passes.
     """
@@ -51,11 +51,11 @@ class Pipe:
         self.is_open.set()
 
     def be_in_time(self) -> None:
-        """No piece waits any more."""
+        """Deliver pieces without delay from now on."""
         self.late = 0.0
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what comes until it ends."""
+        """Pass on incoming data until it ends."""
         while data := await reader.read(65536):
             while data:
                 if self.late:
@@ -81,7 +81,7 @@ class Line:
     """One connection through the proxy.
 
     Args:
-        number: It is the how manieth of its proxy, from 0.
+        number: Number of the line in its proxy, from 0.
         worker: The worker's end.
         scheduler: The scheduler's end.
     """
@@ -96,29 +96,29 @@ class Line:
         self.linger = 0.0
 
     def pipe(self, way: Way) -> Pipe:
-        """The one of that direction."""
+        """Return the pipe of that direction."""
         return self.up if way == "up" else self.down
 
     def cut(self) -> None:
-        """End it now, at both ends."""
+        """End the line now, at both ends."""
         self.cut_worker()
         self.cut_scheduler()
 
     def cut_worker(self) -> None:
-        """End it towards the worker alone: half-open, the scheduler is told nothing."""
+        """End the line towards the worker only: half-open, the scheduler does not notice."""
         _end(self._worker, is_reset=self.is_reset)
 
     def cut_scheduler(self) -> None:
-        """End it towards the scheduler alone."""
+        """End the line towards the scheduler only."""
         _end(self._scheduler, is_reset=self.is_reset)
 
     def hold(self) -> None:
-        """Let nothing pass in either direction, and tell nobody."""
+        """Pass nothing in either direction, without closing."""
         self.up.is_open.clear()
         self.down.is_open.clear()
 
     def release(self) -> None:
-        """Let everything pass again."""
+        """Pass everything again."""
         self.up.is_open.set()
         self.down.is_open.set()
 
@@ -131,19 +131,19 @@ def _end(writer: asyncio.StreamWriter, *, is_reset: bool) -> None:
 
 
 Plan = Callable[[Line], None]
-"""What is done to a connection before its first byte passes."""
+"""The treatment of a connection before its first byte passes."""
 
 
 class FaultProxy:
     """Listens for workers, and connects each to the scheduler.
 
     Attributes:
-        upstream: Where the scheduler listens.
-        route: Where workers dial.
-        lines: The connections there are, oldest first.
-        plans: For the next connections, one each.
-        is_closed_to_new: Whether connections are ended as they come.
-        came: How many connections have come.
+        upstream: Address of the scheduler.
+        route: Address that workers dial.
+        lines: The open connections, oldest first.
+        plans: Plans for the next connections, one each.
+        is_closed_to_new: Whether new connections are closed at once.
+        came: Number of connections so far.
     """
 
     def __init__(self, upstream: Address) -> None:
@@ -158,7 +158,7 @@ class FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=256)
         self.route = Address(*self._server.sockets[0].getsockname())
 
@@ -204,7 +204,7 @@ class FaultProxy:
 
 
 async def _both(*carried: object) -> None:
-    """Return when both directions have ended; raises what ends either, and ends the other then."""
+    """Return when both directions have ended. If one raises, end the other and raise."""
     tasks = [asyncio.ensure_future(one) for one in carried]  # type: ignore[call-overload]
     try:
         await asyncio.gather(*tasks)
@@ -216,7 +216,7 @@ async def _both(*carried: object) -> None:
 
 @contextlib.asynccontextmanager
 async def proxies(number: int = 1, upstream: Address | None = None) -> AsyncIterator[list[FaultProxy]]:
-    """So many proxies; where their scheduler is may be told later."""
+    """Start that many proxies; the address of the scheduler may be set later."""
     made = [FaultProxy(upstream or Address("127.0.0.1", 0)) for _ in range(number)]
     try:
         for one in made:
@@ -241,12 +241,12 @@ class ThroughProxies(InProcessRuntime):
 
 
 class LocalThroughProxies(LocalRuntime):
-    """Works as processes that reach their scheduler by the routes that are given.
+    """Works as processes that reach their scheduler by the given routes.
 
     Args:
-        options: Of the runtime.
-        routes: Where they dial.
-        environ: Of the works, and of nobody else.
+        options: Options of the runtime.
+        routes: Addresses that the works dial.
+        environ: Environment variables of the works only.
     """
 
     def __init__(self, options: LocalOptions, routes: Sequence[Address], environ: Mapping[str, str]) -> None:
@@ -255,7 +255,7 @@ class LocalThroughProxies(LocalRuntime):
         self._environ = environ
 
     async def __aenter__(self) -> Self:
-        # The launcher takes over the environment of this process as it is when it starts.
+        # The launcher copies the environment of this process when it starts.
         os.environ.update(self._environ)
         try:
             return await super().__aenter__()

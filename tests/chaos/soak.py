@@ -1,7 +1,7 @@
-"""An app with 50 works that calls and edits without pause: what it takes of memory and descriptors must not grow.
+"""An app with 50 works that calls and edits without pause: its memory and descriptors must not grow.
 
-``python -m tests.chaos.soak --minutes 10``. Prints what was measured each few seconds, at last the slopes, and exits
-with 1 where one of them is not flat.
+``python -m tests.chaos.soak --minutes 10`` prints a sample every few seconds and finally the slopes. It exits with 1 if
+a slope is not flat.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from lightwork import App, Flow, Work
 __all__ = ["Sample", "main", "slope", "soak"]
 
 MOST_GROWTH = 1024.0
-"""Bytes of memory a second, at most: 3.5 MB in an hour, which is what samples of a flat line can look like."""
+"""Bytes of memory a second, at most: 3.5 MB in an hour, as samples of a flat line can show."""
 
 _WARM_UP = 0.3
-"""Part of the time in which caches and free lists fill, and that does not count."""
+"""Share of the time in which caches and free lists fill; it does not count."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Busy(Work):
-    """Edits its state and returns; what it holds stays of one size."""
+    """Edits its state and returns; the size of the state stays the same."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False)
@@ -60,7 +60,7 @@ class Busy(Work):
 
 
 class Soak(Flow):
-    """Calls every work, one call after the other, until the time is up."""
+    """Calls every work, one call after the other, until the time has passed."""
 
     def __init__(self, works: int, seconds: float) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def _sample(flow: Soak, begun: float) -> Sample:
 
 
 async def soak(works: int, seconds: float, every: float) -> list[Sample]:
-    """Run it; the samples, the first of them when all works have answered once."""
+    """Run the app and return the samples, the first after all works have returned once."""
     flow = Soak(works, seconds)
     samples: list[Sample] = []
     async with App(flow, runtime="local") as app:
@@ -109,13 +109,13 @@ async def soak(works: int, seconds: float, every: float) -> list[Sample]:
 
 
 def slope(samples: Sequence[Sample], what: str) -> float:
-    """How much of it comes a second, by the line through the samples after the warm-up."""
+    """Return the growth per second, by a line through the samples after the warm-up."""
     counted = [one for one in samples if one.at >= samples[-1].at * _WARM_UP]
     return statistics.linear_regression([one.at for one in counted], [getattr(one, what) for one in counted]).slope
 
 
 def main() -> int:
-    """Measure, and judge."""
+    """Measure and judge."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--works", type=int, default=50)

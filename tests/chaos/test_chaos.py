@@ -1,4 +1,4 @@
-"""An app whose network, processes and disks fail all the time does what one in peace does, or says why not."""
+"""An app whose network, processes and disks fail all the time works as without faults, or reports the reason."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.disks import small_disk
 FAULTS = int(os.environ.get("CHAOS_FAULTS", "500"))
 WORKS = int(os.environ.get("CHAOS_WORKS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-"""Printed when a run fails: ``CHAOS_SEED=N pytest tests/chaos/test_chaos.py`` has the same faults once more."""
+"""Printed when a run fails: ``CHAOS_SEED=N pytest tests/chaos/test_chaos.py`` repeats its faults."""
 
 
 @pytest.mark.timeout(120 + FAULTS)
 async def test_chaos(tmp_path: Path) -> None:
-    """Each call has one end, edits arrive once and in order, both sides are equal in the end, and nothing is left."""
+    """Each call has one end, edits arrive once and in order, both sides are finally equal, and nothing is left."""
     async with campaign(tmp_path, SEED, WORKS) as one:
         await one.suffer(FAULTS)
         outcome = await one.finish()
@@ -32,7 +32,7 @@ async def test_chaos(tmp_path: Path) -> None:
 
 
 def test_everything_can_go_wrong_here(tmp_path: Path) -> None:
-    """What the faults need is there: a disk that can be filled, and a clock that can be set for one process alone."""
+    """The faults have what they need: a disk that can be filled, and a clock that can be set for one process."""
     with small_disk(tmp_path / "disk") as has_disk:
         if not has_disk:
             pytest.skip("this user may not mount a small disk: no full disks in the chaos")

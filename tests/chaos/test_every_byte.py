@@ -13,7 +13,7 @@ from tests.chaos.proxy import FaultProxy, Line, ThroughProxies, Way, proxies
 
 
 class Notes(Work):
-    """Writes down each step, and at its end too."""
+    """Records each step, and its end too."""
 
     def __init__(self) -> None:
         super().__init__(cache_calls=False, start_with_flow=False)
@@ -41,7 +41,7 @@ class Holds(Flow):
 
 
 async def converse(proxy: FaultProxy) -> Notes:
-    """Start a work, call it twice with an edit of the flow between the calls, stop it; check what became of it all."""
+    """Start a work, call it twice with an edit of the flow between the calls, stop it, and check all results."""
     root = Holds()
     work = root.work
     async with App(root, runtimes={"inprocess": ThroughProxies([proxy])}, runtime="inprocess", grace=2.0):
@@ -63,7 +63,7 @@ async def converse(proxy: FaultProxy) -> Notes:
 
 
 async def measure() -> dict[Way, int]:
-    """How many bytes pass in each direction when nothing breaks."""
+    """Return the number of bytes that pass in each direction without a fault."""
     lines: list[Line] = []
     async with proxies() as (proxy,):
         proxy.plans.append(lines.append)
@@ -73,7 +73,7 @@ async def measure() -> dict[Way, int]:
 
 
 def places(total: int, way: Way, body: int) -> Iterator[int]:
-    """Every byte, but of the long middle of the welcome some."""
+    """Return every byte position, but only some of the long middle of the welcome."""
     for at in range(1, total):
         if way == "up" or at < 100 or at > body or at % 61 == 0:
             yield at
@@ -82,7 +82,7 @@ def places(total: int, way: Way, body: int) -> Iterator[int]:
 @pytest.mark.parametrize("way", ["up", "down"])
 @pytest.mark.timeout(300)
 async def test_cut_at_every_byte(way: Way) -> None:
-    """The first connection is cut after each number of bytes: the work does what it does when nothing breaks."""
+    """The first connection is cut after each number of bytes: the work behaves as without a fault."""
     total = (await measure())[way]
     failures: list[tuple[int, Any]] = []
     for at in places(total, way, total - 200):

@@ -1,4 +1,4 @@
-"""The works of the chaos: they number what they do, and write it down where no fault reaches, before they do it."""
+"""The works of the chaos test. Before an edit they number it and record it where no fault reaches."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _KEPT = 20
 
 
 class Trouble(Exception):
-    """What a call that is to fail raises."""
+    """The error of a call that must fail."""
 
 
 class Ledger(Work):
-    """Numbers its edits in each of its lives, which have a token of their own.
+    """Numbers its edits in each of its lives. Each life has a unique token.
 
     Args:
-        folder: Where each life has a file with the number of its latest edit in each line.
-        options: Of `Work`.
+        folder: Folder with a file for each life; each line is the number of its latest edit.
+        options: Options of `Work`.
     """
 
     def __init__(self, folder: str, **options: Any) -> None:
         super().__init__(parallel=True, cache_calls=False, **options)
         self.entries: list[Any] = []  # the latest, as [token, number]
         self.last = 0
-        self.clock = 0.0  # as it is where the work runs: it may go back
+        self.clock = 0.0  # as the worker's clock shows it: it may go back
         self.table: dict[str, int] = {}
         self.tags: set[str] = set()
-        self.exits: list[Any] = []  # the latest orderly ends, as [token, number of the latest edit before]
+        self.exits: list[Any] = []  # the latest graceful ends, as [token, number of the latest edit before]
         self.told = 0
         self._folder = folder
         self._token = ""
@@ -52,13 +52,13 @@ class Ledger(Work):
 
     @property
     def _count(self) -> int:
-        # Read from the state: a plain run may be interrupted between any two lines.
+        # Read from the state, because a plain run may be interrupted between any two lines.
         if not self.entries or self.entries[-1][0] != self._token:
             return 0
         return int(self.entries[-1][1])
 
     def edit(self) -> None:
-        """One more."""
+        """Make one more edit."""
         number = self._count + 1
         os.write(self._file, b"%d\n" % number)
         self.entries.append([self._token, number])
@@ -70,11 +70,11 @@ class Ledger(Work):
         self.tags.symmetric_difference_update({str(number % 5)})
 
     def pause(self) -> float:
-        """Seconds between two edits."""
+        """Return the seconds between two edits."""
         return random.choice((0.0, 0.002, 0.03))
 
     def done(self, call: int) -> Any:
-        """What the call gives: what was done so far, and for the last call the whole state."""
+        """Return what the call returns: the edits so far, and for the last call the whole state."""
         if call % 13 == 5:
             raise Trouble(call)
         if call >= 0:
@@ -82,12 +82,12 @@ class Ledger(Work):
         return [self._token, self.whole()]
 
     def whole(self) -> dict[str, Any]:
-        """The state as it is on this side, in what a call can return."""
+        """Return the state on this side, in a form that a call can return."""
         return {**self._state.snapshot(), "tags": sorted(self.tags)}
 
 
 class AsyncLedger(Ledger):
-    """One with an ``async def run``."""
+    """A ledger with an ``async def run``."""
 
     async def run(self, call: int, steps: int) -> Any:
         for _ in range(steps):
@@ -97,10 +97,10 @@ class AsyncLedger(Ledger):
 
 
 class PlainLedger(Ledger):
-    """One with a plain ``run``."""
+    """A ledger with a plain ``run``."""
 
     def run(self, call: int, steps: int) -> Any:
         for _ in range(steps):
             self.edit()
-            threading.Event().wait(self.pause())  # not time.sleep, which libfaketime makes fail now and then
+            threading.Event().wait(self.pause())  # not time.sleep, which libfaketime sometimes makes fail
         return self.done(call)

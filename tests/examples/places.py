@@ -1,4 +1,4 @@
-"""The digits example in a folder of its own, with a configuration of the documentation beside it."""
+"""The digits example in a separate folder, with a configuration from the documentation beside it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NAMES = ("logistic", "huber", "small_net", "deep_net")
 
 
 def configuration(heading: str, changes: Mapping[str, str]) -> str:
-    """The first block of TOML below a heading of the page, with other lines where a machine has its own facts.
+    """Return the first block of TOML below a heading of the page, with lines changed for this machine.
 
     Args:
-        heading: As in the page.
-        changes: A line's beginning, and what takes the line's place.
+        heading: The heading in the page.
+        changes: The beginning of a line, and its replacement.
     """
     part = PAGE.read_text().partition(f"\n## {heading}\n")[2]
     found = re.search(r"```toml\n(.*?)```", part, re.DOTALL)
@@ -34,7 +34,7 @@ def configuration(heading: str, changes: Mapping[str, str]) -> str:
 
 
 def make_place(folder: Path, toml: str) -> Path:
-    """A copy of the example with that configuration."""
+    """Copy the example, with that configuration."""
     place = folder / "digits"
     shutil.copytree(EXAMPLE, place, ignore=shutil.ignore_patterns("__pycache__"))
     (place / "lightwork.toml").write_text(toml)
@@ -42,7 +42,7 @@ def make_place(folder: Path, toml: str) -> Path:
 
 
 async def run_digits(place: Path, *arguments: str) -> str:
-    """Run it to its end and return what it prints; it must have found out what it is for."""
+    """Run the example to its end, check that it succeeded, and return its output."""
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "lightwork", "run", "app.py", "--set", "root.epochs=3", *arguments),
         cwd=place,

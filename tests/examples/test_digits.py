@@ -1,4 +1,4 @@
-"""The example that the README starts with."""
+"""The example at the start of the README."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ pytestmark = [
 
 
 async def test_digits() -> None:
-    """The digits example trains, serves and asks, and ends with what it found out."""
+    """The digits example trains, serves and asks, and its message has the result."""
     await run_digits(EXAMPLE)

@@ -1,4 +1,4 @@
-"""The example as it is, on machines that are made for it."""
+"""The unchanged example on machines that are created for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 async def test_digits_on_machines(tmp_path: Path) -> None:
-    """With `--runtime cloud` each work gets a machine with the example's requirements, and none is left."""
+    """With `--runtime cloud` each work gets a machine with the example's requirements, and no machine is left."""
     with cloud(tmp_path / "state") as account:
         machines = [
             'provider = "tests.runtimes.cloud_machines:ContainerDriver"',

@@ -1,4 +1,4 @@
-"""The example as it is, in containers."""
+"""The unchanged example in containers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 
 async def test_digits_on_docker(tmp_path: Path) -> None:
-    """With `--runtime docker` the example's requirements are in the image, and its flow reaches the service."""
+    """With `--runtime docker` the image has the example's requirements, and the flow reaches the service."""
     toml = configuration("docker", {"image =": f'image = "{base_image()}"\npull = "never"'})
     place = make_place(tmp_path, toml)
     try:
@@ -33,6 +33,6 @@ async def test_digits_on_docker(tmp_path: Path) -> None:
 
 
 def images_of(place: Path) -> list[str]:
-    """The images with the code of an app's folder."""
+    """Return the images with the code of an app's folder."""
     label = f"label={_images.FOLDER}={_images.folder_label([str(place)])}"
     return docker("images", "--quiet", "--filter", label).split()

@@ -1,4 +1,4 @@
-"""The example as it is, on a machine that SSH reaches."""
+"""The unchanged example on a machine reached by SSH."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 async def test_digits_over_ssh(tmp_path: Path) -> None:
-    """With `--runtime ssh` the example's requirements are sent as wheels, and works run in an environment of them."""
+    """With `--runtime ssh` the example's requirements are sent as wheels, and works run in an environment with them."""
     async with sshd(tmp_path) as server:
         lines = [
             f'hosts = ["{server.host}"]',
