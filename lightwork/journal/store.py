@@ -50,7 +50,7 @@ class StoreBusy(JournalError):
     """The file cannot be written now: the disk is full or unreachable. A later attempt may succeed."""
 
 
-class Snapshot(NamedTuple):
+class StoredSnapshot(NamedTuple):
     """The properties of a snapshot, without its data.
 
     Attributes:
@@ -163,7 +163,7 @@ class Store:
         with _told(self.path):
             return dict(self._connection.execute("SELECT key, value FROM meta"))
 
-    def snapshots(self) -> list[Snapshot]:
+    def snapshots(self) -> list[StoredSnapshot]:
         """Return all snapshots, the oldest first."""
         with _told(self.path):
             rows = self._connection.execute("SELECT number, label, time, length(data) FROM snapshot ORDER BY number")
