@@ -92,7 +92,7 @@ def test_public_classes_say_their_public_path(name: str) -> None:
 
 
 def test_the_page_lists_the_public_names() -> None:
-    """docs/api.md is what the code says: `python -m tests.api_page` draws it anew."""
+    """docs/api.md is what the code says: `python -m tests.api_page` draws it again."""
     pytest.importorskip("aiodocker")
     pytest.importorskip("asyncssh")
     pytest.importorskip("libcloud")

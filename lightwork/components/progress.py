@@ -21,7 +21,7 @@ __all__ = ["Iteration", "Progress", "call_site"]
 T = TypeVar("T")
 
 _enclosing: contextvars.ContextVar[str] = contextvars.ContextVar("lightwork_enclosing", default="")
-"""The iterations around the running code, each with its item: an inner one starts anew for each outer item."""
+"""The iterations around the running code, each with its item: an inner one starts again for each outer item."""
 
 
 class Iteration(msgspec.Struct):

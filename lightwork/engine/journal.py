@@ -156,7 +156,7 @@ class Journal(Protocol):
         ...
 
     def recall(self, work: int, hash: str) -> tuple[int, Outcome] | None:
-        """Return the number and the outcome of a call that answers one of the repeated run; None to make it anew."""
+        """Return the number and the outcome of a call that answers one of the repeated run; None to make it again."""
         ...
 
     def run_ended(self) -> None:

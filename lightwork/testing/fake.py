@@ -291,7 +291,7 @@ def _ended(cause: Cause) -> Report:
 
 
 async def _never(ticket: bytes) -> int:
-    """Run for ever: the worker of a launch that never dials."""
+    """Run forever: the worker of a launch that never dials."""
     await asyncio.Event().wait()
     return 0
 

@@ -94,7 +94,7 @@ def is_contended(venvs: Path) -> bool:
 
 
 def slow_command(folder: Path) -> str:
-    """Return a build command that writes its pids and runs for ever, or succeeds at once if the file `ok` exists."""
+    """Return a build command that writes its pids and runs forever, or succeeds at once if the file `ok` exists."""
     os.mkfifo(folder / "fifo")
     return f"cd {folder}; test -e ok && exit 0; sleep 1000 & echo $$ $! > fifo; wait"
 

@@ -61,7 +61,7 @@ class Stubborn(Worker):
 
 
 class Root(Flow):
-    """Holds works and waits for ever."""
+    """Holds works and waits forever."""
 
     def __init__(self, **works: Any) -> None:
         super().__init__()

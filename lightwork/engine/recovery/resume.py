@@ -118,7 +118,7 @@ class Resume:
             core.feed(ev.SchedulerResumed(work.id))
 
     def _start_timers(self) -> None:
-        """Start the timers with the time that they had left. The machine then starts those of workers anew."""
+        """Start the timers with the time that they had left. The machine then starts those of workers again."""
         core = self._core
         now = core.tick()
         for timer, fires_at in self._replay.timers.items():
@@ -287,7 +287,7 @@ def check_tree(root: Flow, replay: Replay) -> None:
     if problems:
         raise StateError(
             f"the journal does not fit this app: {'; '.join(problems)}. Run the code that it was written by, or begin "
-            "anew with another path; `lightwork checkpoint show` shows what it holds"
+            "again with another path; `lightwork checkpoint show` shows what it holds"
         )
 
 

@@ -67,7 +67,7 @@ class RunResults:
         self._unclaimed.discard(call)
 
     def end_run(self) -> None:
-        """Forget everything, because the run has ended: the next run makes its calls anew."""
+        """Forget everything, because the run has ended: the next run makes its calls again."""
         self._kept.clear()
         self._bytes = 0
         self._calls_made.clear()

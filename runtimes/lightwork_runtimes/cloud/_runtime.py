@@ -359,7 +359,7 @@ async def _next(stream: AsyncIterator[tuple[int, bytes]]) -> tuple[int, bytes] |
 
 
 async def _within(seconds: float, what: Any) -> None:
-    """Wait for it, but not for ever: a machine that vanished never answers."""
+    """Wait for it, but not forever: a machine that vanished never answers."""
     with anyio.move_on_after(seconds):
         await what
 

@@ -83,7 +83,7 @@ class DockerEngine:
 
         self._error = library.DockerError
         # No limit: each running work keeps a connection open for its output. With aiohttp's default limit of 100,
-        # more works would block each other for ever.
+        # more works would block each other forever.
         if self.address.socket is not None:
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(self.address.socket, limit=0)
             url = "unix://localhost"

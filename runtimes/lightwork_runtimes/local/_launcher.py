@@ -396,7 +396,7 @@ class _Launcher:
                 self._report_end(worker, note)
             except OSError as error:
                 # The disk is full, and so is the reserved space. Try again until it works: a worker without a recorded
-                # end would count as alive for ever. So would all other workers if the launcher exited now.
+                # end would count as alive forever. So would all other workers if the launcher exited now.
                 if not worker.is_unrecorded:
                     worker.is_unrecorded = True
                     print(f"lightwork: cannot record the end of {worker.spec.name}: {error}", file=sys.stderr)

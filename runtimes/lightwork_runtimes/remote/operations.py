@@ -102,7 +102,7 @@ class Operations(Preparing):
         process = _start_supervisor(self._code, launch, held)
         self._supervisors.append(process)
         message = json.dumps({**job, "held": held}).encode() + b"\n" + ticket
-        # Shielded: a cancellation before the thread starts would leave a supervisor that waits for its job for ever,
+        # Shielded: a cancellation before the thread starts would leave a supervisor that waits for its job forever,
         # and a launch that stays pending.
         said = await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, _converse, process, message))
         if not said:

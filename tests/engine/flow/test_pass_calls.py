@@ -64,7 +64,7 @@ def test_equal_calls_of_one_pass_are_two(story: Story) -> None:
 
 
 def test_success_is_made_anew_by_the_next_run(story: Story) -> None:
-    """A complete pass is followed by another, which makes a call that succeeded anew."""
+    """A complete pass is followed by another, which makes a call that succeeded again."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.SUCCEEDED)
     assert story.run("a", is_complete=True) is True
@@ -82,7 +82,7 @@ def test_no_pass_follows_for_what_is_cached() -> None:
 
 @pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.FAILED])
 def test_not_made_anew_while_it_is_asked_for(story: Story, stage: Stage) -> None:
-    """A call that is in flight or has failed is not made anew as long as each complete pass makes it again."""
+    """A call that is in flight or has failed is not made again as long as each complete pass makes it again."""
     story.run("a", is_complete=True)
     story.made[0].end(stage)
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_not_made_anew_while_it_is_asked_for(story: Story, stage: Stage) -> None
 
 
 def test_failure_is_forgotten_by_a_run_that_does_not_ask(story: Story) -> None:
-    """After a complete pass that does not make a failed call, the next pass that makes it makes it anew."""
+    """After a complete pass that does not make a failed call, the next pass that makes it makes it again."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.FAILED)
     story.run(is_complete=False)
@@ -103,7 +103,7 @@ def test_failure_is_forgotten_by_a_run_that_does_not_ask(story: Story) -> None:
 
 
 def test_forgotten_work(story: Story) -> None:
-    """The calls of a work are made anew after the work was started or stopped."""
+    """The calls of a work are made again after the work was started or stopped."""
     story.run("a", is_complete=True)
     story.made[0].end(Stage.FAILED)
     story.calls.forget(1)
@@ -112,7 +112,7 @@ def test_forgotten_work(story: Story) -> None:
 
 
 def test_failure_of_an_earlier_firing_is_made_anew(story: Story) -> None:
-    """A failed call of one firing is made anew for the next firing, even without a pass between them."""
+    """A failed call of one firing is made again for the next firing, even without a pass between them."""
     story.run("a", is_complete=True, schedule_fired=True)
     story.made[0].end(Stage.FAILED)
     story.run("a", "a", is_complete=True, schedule_fired=True)
@@ -120,7 +120,7 @@ def test_failure_of_an_earlier_firing_is_made_anew(story: Story) -> None:
 
 
 def test_failure_beside_a_firing_is_not(story: Story) -> None:
-    """A failed call that passes without a firing make too is not made anew for a firing."""
+    """A failed call that passes without a firing make too is not made again for a firing."""
     story.run("a", is_complete=True, schedule_fired=True)
     story.made[0].end(Stage.FAILED)
     story.run("a", is_complete=True)

@@ -70,15 +70,15 @@ async def run(root: Flow, path: Path, **settings: Any) -> Flow:
 
 
 async def test_states_and_results_outlive_a_run_that_ended(tmp_path: Path) -> None:
-    """With resume the state and the results continue; without it the app begins anew and keeps a checkpoint."""
+    """With resume the state and the results continue; without it the app begins again and keeps a checkpoint."""
     path = tmp_path / "journal"
     await run(Root(), path)
     again = await run(Root(), path, resume=True)
     assert isinstance(again, Root)
     assert (again.found, again.work.runs, again.work.num_successes) == ([42, 42], 1, 1)
-    anew = await run(Root(), path)
-    assert isinstance(anew, Root)
-    assert (anew.found, anew.work.runs) == ([42], 1)
+    again = await run(Root(), path)
+    assert isinstance(again, Root)
+    assert (again.found, again.work.runs) == ([42], 1)
     labels = [row["label"] for row in invoke("checkpoint", "ls", str(path), "-o", "json").json["items"]]
     assert labels == ["began", "the app ended", "resumed", "the app ended", "began", "the app ended"]
 

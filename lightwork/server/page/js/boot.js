@@ -21,7 +21,7 @@
     try {
       return Number(sessionStorage.getItem(KEY) ?? 0);
     } catch {
-      return MOST; // without storage the number of reloads is unknown: do not reload, rather than reload for ever
+      return MOST; // without storage the number of reloads is unknown: do not reload, rather than reload forever
     }
   };
 
