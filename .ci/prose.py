@@ -26,7 +26,7 @@ PHRASES = {
     r"(?:is|are|was|were) none(?! of)": '"not found", "has no ...", "invalid ..."',
     r"is none of": '"is not one of"',
     r"(?:has|have|had|for|of) none(?! of)\b(?! if)": '"no ..." with the noun',
-    r"(?<!there\s)(?:is|are|was) no (?!longer|more|such|need|way|reason|match)[a-z]+": '"is not a ..."',
+    r"(?<!there\s)(?:is|are|was) no (?!longer|further|more|such|need|way|reason|match)[a-z]+": '"is not a ..."',
     r"asked for": '"requested", "called"',
     r"(?:is|are|was|were|be|been) told": '"receives", "is notified", "is reported"',
     r"told (?:from|of)": '"distinguished from", "reported"',
@@ -84,14 +84,16 @@ def _blocks(comments: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 
 def findings(path: Path) -> Iterator[str]:
-    """Yield a message for each phrase in a file."""
+    """Yield a message for each phrase in a file, by line."""
     rows = path.read_text(encoding="utf-8").splitlines()
+    found: set[tuple[int, str]] = set()
     for first, text in texts(path):
         for regex, use in _REGEX.items():
             for match in regex.finditer(text):
                 line = first + text.count("\n", 0, match.start())
                 if "prose: ok" not in rows[min(line, len(rows)) - 1]:
-                    yield f"{path}:{line}: {' '.join(match[0].split())!r} -> {use}"
+                    found.add((line, f"{path}:{line}: {' '.join(match[0].split())!r} -> {use}"))
+    yield from (message for _, message in sorted(found))
 
 
 def main(paths: list[str]) -> int:
