@@ -25,7 +25,7 @@ from lightwork.link.peer import FrameTooLarge, Peer
 from lightwork.remote_errors import describe_error
 from lightwork.status import Reason
 from lightwork.worker.connect import connect
-from lightwork.worker.eager_task import create_stepped
+from lightwork.worker.eager_task import start_task
 from lightwork.worker.execute import EndOfCall, PlainThread, call_hook, run_coroutine
 from lightwork.worker.orphan import OrphanGuard
 from lightwork.worker.service import ServiceWatch
@@ -379,10 +379,9 @@ class Agent:
             self._unsaid.add(frame.id)
         else:
             self._peer.send(messages.Running(frame.id))
-        task, step = create_stepped(self._loop, self._run(frame), "run")
-        self._calls[frame.id] = task
-        step()
+        task = start_task(self._loop, self._run(frame), "run")
         if not task.done():
+            self._calls[frame.id] = task
             self._service.calls = len(self._calls)
             self._say_running(frame.id)
         elif not task.cancelled() and task.exception() is None:

@@ -1,4 +1,4 @@
-"""A task whose creator runs its first step."""
+"""A task whose first step runs when it is created."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lightwork.worker.eager_task import create_stepped
+from lightwork.worker.eager_task import start_task
 
 pytestmark = pytest.mark.bare
 
@@ -39,7 +39,7 @@ def in_callback(request: pytest.FixtureRequest) -> Callable[[Callable[[asyncio.A
 
 
 def test_a_coroutine_that_awaits_nothing_is_over_after_the_step(in_callback: Callable[..., Any]) -> None:
-    """It runs as the current task, in a separate context, and not before the step."""
+    """It runs at once, as the current task and in a separate context."""
     story: list[Any] = []
 
     async def work() -> None:
@@ -47,9 +47,7 @@ def test_a_coroutine_that_awaits_nothing_is_over_after_the_step(in_callback: Cal
         seen.set("the task")
 
     def scenario(loop: asyncio.AbstractEventLoop) -> None:
-        task, step = create_stepped(loop, work())
-        assert not story
-        step()
+        task = start_task(loop, work())
         assert story == [task]
         assert task.done()
         assert seen.get() == "nothing"
@@ -69,8 +67,7 @@ def test_a_coroutine_that_awaits_goes_on_in_the_loop(in_callback: Callable[..., 
             story.append("done")
 
     def scenario(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        task, step = create_stepped(loop, work())
-        step()
+        task = start_task(loop, work())
         assert story == ["begun"]
         return task
 
@@ -88,9 +85,8 @@ def test_what_the_first_step_schedules_goes_to_the_loop(in_callback: Callable[..
 
     def scenario(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         with pytest.raises(TypeError):
-            create_stepped(loop, None)  # type: ignore[arg-type]
-        task, step = create_stepped(loop, work())
-        step()
+            start_task(loop, None)  # type: ignore[arg-type]
+        task = start_task(loop, work())
         assert not story
         return task
 
@@ -98,40 +94,35 @@ def test_what_the_first_step_schedules_goes_to_the_loop(in_callback: Callable[..
     assert story == ["called"]
 
 
-def test_a_task_cancelled_before_the_step_is_never_entered(in_callback: Callable[..., Any]) -> None:
+async def test_a_task_cancelled_before_the_step_is_never_entered() -> None:
     """A task that is cancelled before its first step ends without entering the coroutine, like any other task."""
     story: list[str] = []
 
     async def work() -> None:
         story.append("entered")
 
-    def scenario(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-        task, step = create_stepped(loop, work())
-        task.cancel()
-        step()
-        return task
-
+    task = start_task(asyncio.get_running_loop(), work())
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        in_callback(scenario)
+        await task
     assert not story
 
 
 async def test_inside_of_another_task_the_loop_takes_the_step() -> None:
-    """Inside another task, the returned step does nothing: only one task can be the current task."""
+    """Inside another task the step does not run at once: the loop runs it."""
     story: list[str] = []
 
     async def work() -> None:
         story.append("entered")
 
-    task, step = create_stepped(asyncio.get_running_loop(), work())
-    step()
+    task = start_task(asyncio.get_running_loop(), work())
     assert not story
     await task
     assert story == ["entered"]
 
 
 def test_a_factory_of_the_loop_does_not_make_the_task(in_callback: Callable[..., Any]) -> None:
-    """The loop's task factory is not used: its tasks could be eager, and run before the caller has them."""
+    """The loop's task factory is not used: it belongs to the user."""
     story: list[str] = []
 
     def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
@@ -144,9 +135,7 @@ def test_a_factory_of_the_loop_does_not_make_the_task(in_callback: Callable[...,
     def scenario(loop: asyncio.AbstractEventLoop) -> None:
         loop.set_task_factory(factory)
         try:
-            _, step = create_stepped(loop, work())
-            assert not story
-            step()
+            start_task(loop, work())
         finally:
             loop.set_task_factory(None)
 
