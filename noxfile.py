@@ -67,6 +67,13 @@ def vendor(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Change the rules of the machine and the session of a link bit by bit, and print what no test notices."""
+    session.install("-e", ".", *group("tests", "mutants"))
+    session.run("python", ".ci/mutants.py", *session.posargs)
+
+
+@nox.session(default=False)
 def chaos(session: nox.Session) -> None:
     """Inject 10,000 faults into one app; half an hour or more. ``CHAOS_SEED=N nox -s chaos`` repeats a run."""
     session.install("-e", ".[uvloop,tls]", *group("tests"))

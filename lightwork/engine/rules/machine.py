@@ -337,8 +337,6 @@ class Machine(CallRules):
             self._meet(work)
             self._do(LaunchWorker(work.id, work.attempt, again=True))
             self._start_launch_timer(work)
-        elif work.phase is Phase.STOPPING:
-            self._worker_ended(work, Reason.CANCELLED, "stopped before it was launched")
         else:
             self._worker_ended(work, Reason.LOST, "its runtime does not know it any more")
 
@@ -435,6 +433,7 @@ class Machine(CallRules):
         self._worker_ended(work, event.reason, event.message)
 
     def _worker_ended(self, work: ModelWork, reason: Reason, message: str) -> None:
+        """The worker is absent. A worker that was stopping ends as its verdict says, whatever the reason here."""
         before = work.phase
         self._leave(work)
         work.phase = Phase.ABSENT

@@ -16,13 +16,13 @@ _INTRODUCTION = """\
 
 This page is drawn from `TABLE` in `lightwork/engine/rules/machine.py` by `python -m tests.engine.rules.lifecycle_page`.
 
-Each work has at most one worker, which stands in one of these phases. An arrow is an event that can lead from one to
-the other.
+Each work has at most one worker, which is in one of these phases. An arrow is an event that can lead from one phase to
+another.
 """
 
 
 def draw() -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join([_INTRODUCTION, *_diagram(), "", *_table(), "", *_late(), ""])
 
 
@@ -51,9 +51,8 @@ def _table() -> list[str]:
 def _late() -> list[str]:
     names = ", ".join(f"`{name}`" for name in sorted(event.__name__ for event in LATE))
     return [
-        f"In a phase for which it is not listed, each of {names} is late and changes nothing; so is everything that "
-        "comes from an attempt that is not the present one. Any other event that is not listed is a bug of lightwork "
-        "and raises `MachineError`."
+        f"In a phase for which it is not listed, each of {names} is late and changes nothing. So is every event of an "
+        "earlier attempt. Any other event that is not listed is a bug of lightwork and raises `MachineError`."
     ]
 
 

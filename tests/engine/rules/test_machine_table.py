@@ -1,4 +1,4 @@
-"""The machine alone: events in, commands out, for each rule; and the table walked."""
+"""The machine alone: events in, commands out, for each rule and for each row of the table."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, assert_never, get_args
 
 import pytest
 
+from lightwork.engine.rules import call_rules
 from lightwork.engine.rules import events as ev
 from lightwork.engine.rules.events import Timer
 from lightwork.engine.rules.machine import LATE, TABLE, Machine, MachineError
-from lightwork.engine.rules.model import Contact, Phase
+from lightwork.engine.rules.model import Contact, ModelCall, Phase
 from lightwork.status import Reason, Stage
 from tests.engine.rules import lifecycle_page
 from tests.engine.rules.machine_watch import ERROR, Watch, only
@@ -31,7 +32,7 @@ WIDE = ev.Policy(concurrency=2)
 
 
 class Play:
-    """One work, and short words for what can happen to it; each gives the commands."""
+    """One work, and a short method for each event; each returns the commands."""
 
     def __init__(self) -> None:
         self.watch = Watch()
@@ -62,7 +63,7 @@ class Play:
         self.ready()
 
     def run(self, policy: ev.Policy | None = None, **changes: Any) -> None:
-        """Up, and call 1 runs."""
+        """Bring the worker up, and have call 1 run."""
         self.up(policy, **changes)
         self.submit(1)
         self.running(1)
@@ -146,14 +147,14 @@ class Play:
 
 @pytest.fixture
 def one() -> Iterator[Play]:
-    """A play that is checked after each event, and once more when everything was stopped at its end."""
+    """A play that is checked after each event. At its end every work is removed, and it is checked once more."""
     stage = Play()
     yield stage
     watch = stage.watch
     for number in list(watch.works):
         watch.feed(ev.WorkRemoved(number))
         if number in watch.works:
-            watch.feed(ev.WorkerExited(number, watch.live_work(number).attempt, Reason.CRASHED, "the test is over"))
+            watch.feed(ev.WorkerExited(number, watch.live_work(number).attempt, Reason.CRASHED, "the test has ended"))
     watch.check_settled()
     assert not watch.works
 
@@ -173,7 +174,7 @@ def test_first_call_launches_and_is_sent_when_the_worker_is_ready(one: Play) -> 
 
 
 def test_calls_are_sent_one_by_one_in_order(one: Play) -> None:
-    """With a concurrency of 1 the next call is sent when the one before it is over."""
+    """With a concurrency of 1 the next call is sent when the call before it has ended."""
     one.up()
     for call in (1, 2, 3):
         one.submit(call)
@@ -182,7 +183,7 @@ def test_calls_are_sent_one_by_one_in_order(one: Play) -> None:
 
 
 def test_concurrency_bounds_the_calls_that_the_worker_has(one: Play) -> None:
-    """With a concurrency of 2 the worker has two calls, and gets the third when one of them is over."""
+    """With a concurrency of 2 the worker has two calls, and gets the third when one of them has ended."""
     one.up(WIDE)
     assert only(one.submit(1) + one.submit(2) + one.submit(3), ev.SendCall) == [
         ev.SendCall(1, 1, b"args", "hash 1"),
@@ -193,7 +194,7 @@ def test_concurrency_bounds_the_calls_that_the_worker_has(one: Play) -> None:
 
 @pytest.mark.parametrize("cache_calls", [True, False])
 def test_same_call_in_flight_is_joined(one: Play, cache_calls: bool) -> None:
-    """A call with the arguments of one in flight joins it, cached or not, and nothing is sent for it."""
+    """A call joins the call in flight with the same arguments, whether results are kept or not; nothing is sent."""
     one.up(cache_calls=cache_calls)
     one.submit(1, "same")
     (adopt,) = one.submit(2, "same")
@@ -201,7 +202,7 @@ def test_same_call_in_flight_is_joined(one: Play, cache_calls: bool) -> None:
 
 
 def test_success_answers_later_calls(one: Play) -> None:
-    """A call with the arguments of one that has succeeded is answered at once, by every worker after it too."""
+    """The result of a call answers a later call with the same arguments at once, even after the worker has ended."""
     one.run()
     one.succeed(1)
     one.exit()
@@ -213,7 +214,7 @@ def test_success_answers_later_calls(one: Play) -> None:
 
 
 def test_reasons_why_a_call_runs(one: Play) -> None:
-    """A call that is not answered says why: never done, or not with success."""
+    """A call that has to run says why: there was no such call before, or it did not succeed."""
     one.run()
     assert one.watch.adopted[1].reason == "runs: no call with these arguments has succeeded"
     one.fail(1)
@@ -230,7 +231,7 @@ def test_without_cache_every_call_runs(one: Play) -> None:
 
 
 def test_swallowed_failure_is_a_failure_and_not_tried_again(one: Play) -> None:
-    """A failure that on_exception took is final though tries are left."""
+    """A failure that on_exception swallowed is final, even if tries are left."""
     one.run(STUBBORN)
     (settled,) = only(one.fail(1, swallowed=True), ev.SettleCall)
     assert settled.outcome.swallowed
@@ -238,7 +239,7 @@ def test_swallowed_failure_is_a_failure_and_not_tried_again(one: Play) -> None:
 
 
 def test_failure_carries_the_error(one: Play) -> None:
-    """The outcome of a call that raised has the exception as data."""
+    """The outcome of a call that raised holds the exception as data."""
     one.run()
     (settled,) = only(one.fail(1), ev.SettleCall)
     assert settled.outcome.error == ERROR
@@ -249,7 +250,7 @@ def test_failure_carries_the_error(one: Play) -> None:
 
 
 def test_retries_are_visible_delayed_and_bounded(one: Play) -> None:
-    """Each retry is pending again with the next attempt and the reason; pauses double; what ended at once ran, too."""
+    """Each retry is pending with the next attempt and the reason. Pauses double. A try that ends at once ran, too."""
     one.run(STUBBORN)
     (first,) = only(one.fail(1), ev.StartTimer)
     assert first.timer == Timer("retry", 1, 1)
@@ -267,14 +268,14 @@ def test_retries_are_visible_delayed_and_bounded(one: Play) -> None:
 
 
 def test_unencodable_value_is_not_tried_again(one: Play) -> None:
-    """A return value that cannot be encoded fails at once: it will not be another one next time."""
+    """A return value that cannot be encoded is a final failure: the next try would return it again."""
     one.run(STUBBORN)
     one.fail(1, Reason.INVALID_RETURN_VALUE)
     assert one.ended(1) == (FAILED, Reason.INVALID_RETURN_VALUE)
 
 
 def test_others_run_while_a_retry_waits(one: Play) -> None:
-    """The pause of a retry keeps no other call waiting, and the same call joins the one that pauses."""
+    """No other call waits for the pause of a retry, and the same call joins the one that pauses."""
     one.run(STUBBORN)
     one.submit(2)
     assert only(one.fail(1), ev.SendCall) == [ev.SendCall(1, 2, b"args", "hash 2")]
@@ -284,7 +285,7 @@ def test_others_run_while_a_retry_waits(one: Play) -> None:
 
 
 def test_timeout_counts_from_running(one: Play) -> None:
-    """The timeout starts when run is entered; after it the call is cancelled and fails with reason timeout."""
+    """The timeout starts when run is entered. Then the call is cancelled and fails with the reason timeout."""
     one.up(PATIENT)
     assert not only(one.submit(1), ev.StartTimer)
     assert only(one.running(1), ev.StartTimer) == [ev.StartTimer(1, Timer("timeout", 1, 1), 10.0)]
@@ -307,7 +308,7 @@ def test_timeout_is_tried_again(one: Play) -> None:
 
 
 def test_timeout_that_is_ignored_ends_the_process(one: Play) -> None:
-    """A run that ignores its timeout is ended with its process, and fails with reason timeout then."""
+    """The process of a run that ignores its timeout is ended, and the call fails with the reason timeout."""
     one.run(PATIENT)
     one.fire("timeout", 1)
     assert one.fire("cancel", 1)[-1] == ev.EndWorker(1, 1, 0.0)
@@ -327,7 +328,7 @@ def test_result_after_the_timeout_counts(one: Play) -> None:
 
 
 def test_cancel_of_a_queued_call_is_immediate(one: Play) -> None:
-    """A call that no worker has is stopped at once; the worker hears nothing of it."""
+    """A call that no worker has is stopped at once, and nothing is sent."""
     one.run()
     one.submit(2)
     assert not only(one.cancel(2), ev.SendCancel)
@@ -336,7 +337,7 @@ def test_cancel_of_a_queued_call_is_immediate(one: Play) -> None:
 
 
 def test_cancel_of_a_running_call_waits_for_the_worker(one: Play) -> None:
-    """A running call is over when the worker says so, and keeps its place until then."""
+    """A running call has ended when the worker says so; until then it counts as running."""
     one.run()
     one.submit(2)
     assert one.cancel(1) == [ev.SendCancel(1, 1), ev.StartTimer(1, Timer("cancel", 1, 1), 5.0)]
@@ -346,7 +347,7 @@ def test_cancel_of_a_running_call_waits_for_the_worker(one: Play) -> None:
 
 
 def test_cancel_after_a_timeout_is_a_cancellation(one: Play) -> None:
-    """A call that is cancelled while its timeout ends it is stopped, and not tried again."""
+    """A call that is cancelled after its timeout is stopped, and not tried again."""
     one.run(STUBBORN)
     one.fire("timeout", 1)
     assert one.cancel(1) == []
@@ -355,7 +356,7 @@ def test_cancel_after_a_timeout_is_a_cancellation(one: Play) -> None:
 
 
 def test_failure_of_a_cancelled_call_is_not_tried_again(one: Play) -> None:
-    """A cancelled run that raises something else has failed with that, though tries are left."""
+    """A cancelled run that raises another exception has failed with it, even if tries are left."""
     one.run(STUBBORN)
     one.cancel(1)
     one.fail(1)
@@ -363,7 +364,7 @@ def test_failure_of_a_cancelled_call_is_not_tried_again(one: Play) -> None:
 
 
 def test_ignored_cancellation_ends_the_process_and_queued_calls_go_on(one: Play) -> None:
-    """After the grace period the process is ended; the calls that wait get the next one."""
+    """After the grace period the process is ended; the waiting calls run in the next one."""
     one.run()
     one.submit(2)
     one.cancel(1)
@@ -375,7 +376,7 @@ def test_ignored_cancellation_ends_the_process_and_queued_calls_go_on(one: Play)
 
 
 def test_other_calls_of_an_ended_process_crash_or_are_tried_again(one: Play) -> None:
-    """A call that shares the process of one that ignores its cancellation fails with reason crashed."""
+    """If a call ignores its cancellation, the other calls of its process fail with the reason crashed."""
     one.up(WIDE)
     one.submit(1)
     one.submit(2)
@@ -386,7 +387,7 @@ def test_other_calls_of_an_ended_process_crash_or_are_tried_again(one: Play) -> 
 
 
 def test_call_like_a_cancelled_one_is_a_new_one(one: Play) -> None:
-    """A call does not join one whose cancellation was asked for."""
+    """A call does not join a call that is being cancelled."""
     one.run()
     one.cancel(1)
     one.submit(2, "hash 1")
@@ -394,7 +395,7 @@ def test_call_like_a_cancelled_one_is_a_new_one(one: Play) -> None:
 
 
 def test_late_result_answers_the_call_that_was_queued_for_it(one: Play) -> None:
-    """Where a cancelled call succeeds all the same, the same call behind it is answered and not run."""
+    """If a cancelled call succeeds all the same, its result answers the same call that waits."""
     one.run()
     one.cancel(1)
     one.submit(2, "hash 1")
@@ -404,7 +405,7 @@ def test_late_result_answers_the_call_that_was_queued_for_it(one: Play) -> None:
 
 
 def test_run_that_cancels_itself_is_cancelled(one: Play) -> None:
-    """A cancellation that nobody asked for stops the call with reason cancelled."""
+    """A run that cancels itself stops the call with the reason cancelled."""
     one.up(WIDE)
     one.submit(1)
     one.cancelled(1)
@@ -415,7 +416,7 @@ def test_run_that_cancels_itself_is_cancelled(one: Play) -> None:
 
 
 def test_start_launches_once(one: Play) -> None:
-    """Starting twice launches once; a start of a work that is up is done at once."""
+    """Two starts launch one worker; the start of a work that is up is done at once."""
     one.add()
     assert only(one.start() + one.start(), ev.LaunchWorker) == [ev.LaunchWorker(1, 1)]
     assert ev.WorkerUp(1) in one.ready()
@@ -424,14 +425,14 @@ def test_start_launches_once(one: Play) -> None:
 
 
 def test_stop_of_an_absent_work_is_done_at_once(one: Play) -> None:
-    """A stop where there is no worker is answered at once, and changes no status."""
+    """A stop of a work without a worker is answered at once, and changes no status."""
     one.add()
     assert only(one.stop(), ev.WorkerGone)
     assert one.work_statuses() == []
 
 
 def test_stop_of_a_running_work(one: Play) -> None:
-    """A stop stops what waits at once and what runs with the worker, in order and with a deadline."""
+    """A stop stops waiting calls at once. Running calls stop with the worker, which has a deadline."""
     one.run()
     one.submit(2)
     commands = one.stop()
@@ -445,7 +446,7 @@ def test_stop_of_a_running_work(one: Play) -> None:
 
 
 def test_stop_reason_is_that_of_the_calls_it_stops(one: Play) -> None:
-    """The reason of a stop is in the statuses of what waits, of what runs and of the work."""
+    """The reason of a stop is in the statuses of waiting calls, of running calls and of the work."""
     one.run()
     one.submit(2)
     one.stop(Reason.SPOT_RETRIEVAL)
@@ -454,7 +455,7 @@ def test_stop_reason_is_that_of_the_calls_it_stops(one: Play) -> None:
 
 
 def test_stop_that_takes_too_long_is_forced(one: Play) -> None:
-    """A worker that does not end in time is ended through the runtime."""
+    """The runtime ends a worker that does not end in time."""
     one.run()
     one.stop()
     assert one.fire("force") == [ev.EndWorker(1, 1, 0.0)]
@@ -463,14 +464,14 @@ def test_stop_that_takes_too_long_is_forced(one: Play) -> None:
 
 
 def test_second_stop_adds_nothing(one: Play) -> None:
-    """Stopping twice is stopping once."""
+    """A second stop has no effect."""
     one.run()
     one.stop()
     assert one.stop() == []
 
 
 def test_stop_while_starting_ends_the_launch_and_answers_the_start(one: Play) -> None:
-    """A start that is overtaken by a stop fails when the worker is gone; nobody waits for ever."""
+    """A start that is followed by a stop fails when the worker is gone; nobody waits for ever."""
     one.launch()
     one.submit(1)
     assert only(one.stop(), ev.EndWorker) == [ev.EndWorker(1, 1, 5.0)]
@@ -480,7 +481,7 @@ def test_stop_while_starting_ends_the_launch_and_answers_the_start(one: Play) ->
 
 
 def test_ready_while_stopping_is_told_to_end(one: Play) -> None:
-    """A worker that becomes ready after the stop gets no call, and is asked to end: it could not be before."""
+    """A worker that becomes ready after the stop gets no call, and is told to end as soon as it can be."""
     one.launch()
     one.submit(2)
     one.stop()
@@ -488,7 +489,7 @@ def test_ready_while_stopping_is_told_to_end(one: Play) -> None:
 
 
 def test_start_while_stopping_launches_again(one: Play) -> None:
-    """A start after a stop launches the next worker when the old one is gone, and is answered by that."""
+    """A start after a stop launches the next worker when the old one is gone. That worker answers the start."""
     one.up()
     one.stop()
     one.start()
@@ -499,7 +500,7 @@ def test_start_while_stopping_launches_again(one: Play) -> None:
 
 
 def test_stop_after_a_start_while_stopping_wins(one: Play) -> None:
-    """Stop, start, stop: the work stays stopped, and the start is answered."""
+    """After stop, start, stop the work stays stopped, and the start is answered with a failure."""
     one.up()
     one.stop()
     one.start()
@@ -510,7 +511,7 @@ def test_stop_after_a_start_while_stopping_wins(one: Play) -> None:
 
 
 def test_call_after_a_stop_runs_in_the_next_worker(one: Play) -> None:
-    """A call made while the work stops runs afterwards, also where the same call is being stopped."""
+    """A call made while the work stops runs afterwards, even if the same call is being stopped."""
     one.run()
     one.stop()
     one.submit(2, "hash 1")
@@ -522,7 +523,7 @@ def test_call_after_a_stop_runs_in_the_next_worker(one: Play) -> None:
 
 @pytest.mark.parametrize("how", ["result", "failure", "cancelled"])
 def test_late_answer_while_stopping_counts(one: Play, how: str) -> None:
-    """What the worker says of a call while it stops is the outcome, and no failure is tried again."""
+    """The worker's answer to a call is the outcome while the worker stops, too; a failure is not tried again."""
     one.run(STUBBORN)
     one.stop()
     {"result": one.succeed, "failure": one.fail, "cancelled": one.cancelled}[how](1)
@@ -532,7 +533,7 @@ def test_late_answer_while_stopping_counts(one: Play, how: str) -> None:
 
 
 def test_stop_ends_the_pause_of_a_retry(one: Play) -> None:
-    """A call that waits for its retry is stopped with the work, and its timer too."""
+    """A call that waits for its retry is stopped with the work, and so is its timer."""
     one.run(STUBBORN)
     one.fail(1)
     one.stop()
@@ -549,7 +550,7 @@ def test_cancel_while_stopping_is_a_cancellation(one: Play) -> None:
 
 
 def test_worker_that_stops_by_itself_stops_its_calls(one: Play) -> None:
-    """A worker that was sent SIGTERM from outside stops its calls with that reason; what waits gets the next worker."""
+    """A worker that gets SIGTERM from outside stops its calls with that reason; waiting calls get the next worker."""
     one.run()
     one.submit(2)
     assert only(one.leave(), ev.StartTimer) == [ev.StartTimer(1, Timer("force", 1), 6.0)]
@@ -559,7 +560,7 @@ def test_worker_that_stops_by_itself_stops_its_calls(one: Play) -> None:
 
 
 def test_calls_of_a_machine_taken_back_are_tried_again(one: Play) -> None:
-    """A call stopped because its spot machine was taken back is tried again where tries are left."""
+    """A call that stopped because its spot machine was taken back is tried again if tries are left."""
     one.run(STUBBORN)
     one.leave(Reason.SPOT_RETRIEVAL)
     one.exit(Reason.SPOT_RETRIEVAL)
@@ -570,7 +571,7 @@ def test_calls_of_a_machine_taken_back_are_tried_again(one: Play) -> None:
 
 
 def test_idle_worker_is_ended_and_the_next_call_gets_another(one: Play) -> None:
-    """With an idle_timeout a worker that has no call for so long is asked to end; the next call launches one."""
+    """With an idle_timeout a worker that has no call for so long is told to end; the next call launches another."""
     one.up(idle_timeout=30.0)
     one.submit(1)
     one.running(1)
@@ -584,7 +585,7 @@ def test_idle_worker_is_ended_and_the_next_call_gets_another(one: Play) -> None:
 
 
 def test_idle_time_ends_with_a_call_and_counts_anew(one: Play) -> None:
-    """A call, one that waits to be tried again too, stops the clock; a cut connection does, and its end starts it."""
+    """The idle time stops with a call, a delayed one included, and with the connection; it starts anew after both."""
     one.up(ev.Policy(retries=1, idle_timeout=30.0))
     idle = Timer("idle", 1)
     assert ev.StopTimer(1, idle) in one.submit(1)
@@ -598,11 +599,11 @@ def test_idle_time_ends_with_a_call_and_counts_anew(one: Play) -> None:
     assert idle in one.watch.timers
 
 
-# --- ends that nobody asked for -------------------------------------------------------------------------
+# --- unexpected ends ------------------------------------------------------------------------------------
 
 
 def test_crash_while_running(one: Play) -> None:
-    """A worker that dies fails its calls with the reason at once; the next worker goes on with those that wait."""
+    """The calls of a worker that dies fail at once with the reason; waiting calls get the next worker."""
     one.run()
     one.submit(2)
     commands = one.exit(Reason.OOM, "memory ran out")
@@ -612,7 +613,7 @@ def test_crash_while_running(one: Play) -> None:
 
 
 def test_crash_is_tried_again(one: Play) -> None:
-    """A call whose worker died is tried again in a new one where tries are left."""
+    """A call whose worker died is tried again in a new worker if tries are left."""
     one.run(STUBBORN)
     one.exit()
     assert one.phase is Phase.ABSENT
@@ -621,7 +622,7 @@ def test_crash_is_tried_again(one: Play) -> None:
 
 
 def test_crash_between_calls(one: Play) -> None:
-    """A worker that dies without a call fails the work; the next call launches another."""
+    """The death of a worker without a call fails the work; the next call launches another worker."""
     one.run()
     one.succeed(1)
     one.exit()
@@ -630,7 +631,7 @@ def test_crash_between_calls(one: Play) -> None:
 
 
 def test_crash_before_ready(one: Play) -> None:
-    """A worker that dies before it is ready fails the start and the calls that waited, with reason launch_failed."""
+    """If a worker dies before it is ready, its start and waiting calls fail with the reason launch_failed."""
     one.launch()
     one.submit(1)
     (gone,) = only(one.exit(), ev.WorkerGone)
@@ -640,7 +641,7 @@ def test_crash_before_ready(one: Play) -> None:
 
 
 def test_launch_that_fails(one: Play) -> None:
-    """A launch that the runtime refuses fails the start and the calls that waited."""
+    """If the runtime refuses a launch, the start and the waiting calls fail."""
     one.launch()
     one.submit(1)
     (gone,) = only(one.launch_fails(), ev.WorkerGone)
@@ -649,7 +650,7 @@ def test_launch_that_fails(one: Play) -> None:
 
 
 def test_launch_that_fails_is_tried_again(one: Play) -> None:
-    """A failed launch counts as a try of the calls that waited for it."""
+    """A failed launch counts as a try of the calls that waited for it, so they may be tried again."""
     one.add(STUBBORN)
     one.submit(1)
     one.launch_fails()
@@ -657,7 +658,7 @@ def test_launch_that_fails_is_tried_again(one: Play) -> None:
 
 
 def test_launch_that_takes_too_long(one: Play) -> None:
-    """A worker that is not ready in time is ended; its calls and the start fail with reason timeout, told once."""
+    """A worker that is not ready in time is ended. Its calls and its start fail once, with the reason timeout."""
     one.launch()
     one.submit(1)
     assert one.fire("launch")[-1] == ev.EndWorker(1, 1, 0.0)
@@ -668,7 +669,7 @@ def test_launch_that_takes_too_long(one: Play) -> None:
 
 
 def test_on_start_that_raises(one: Play) -> None:
-    """A worker whose on_start raised fails the start and the calls that waited, with that error, and stays failed."""
+    """If on_start raises, the start and the waiting calls fail with that error, and the work stays failed."""
     one.launch()
     one.submit(1)
     (settled,) = only(one.leave(Reason.USER_EXCEPTION, ERROR), ev.SettleCall)
@@ -679,7 +680,7 @@ def test_on_start_that_raises(one: Play) -> None:
 
 
 def test_link_cut_and_restored(one: Play) -> None:
-    """A connection that comes back within the window costs nothing; calls made meanwhile are sent then."""
+    """A connection that comes back within the window ends no call; calls made meanwhile are sent then."""
     one.run(WIDE)
     assert one.cut() == [ev.StartTimer(1, Timer("window", 1), 30.0)]
     assert not only(one.submit(2), ev.SendCall)
@@ -691,7 +692,7 @@ def test_link_cut_and_restored(one: Play) -> None:
 
 
 def test_answer_received_while_cut_counts(one: Play) -> None:
-    """What has been received counts, whatever is known of the connection."""
+    """An answer that has arrived counts, even if the connection is known to be lost."""
     one.run()
     one.cut()
     one.succeed(1)
@@ -699,7 +700,7 @@ def test_answer_received_while_cut_counts(one: Play) -> None:
 
 
 def test_link_gone_for_longer_than_the_window(one: Play) -> None:
-    """A worker without a connection for too long is ended; then its calls fail with reason lost."""
+    """A worker without a connection for too long is ended; then its calls fail with the reason lost."""
     one.run()
     one.cut()
     assert one.fire("window")[-1] == ev.EndWorker(1, 1, 0.0)
@@ -709,7 +710,7 @@ def test_link_gone_for_longer_than_the_window(one: Play) -> None:
 
 
 def test_stop_while_lost_keeps_the_work_stopped(one: Play) -> None:
-    """A stop while a lost worker is ended lets nothing be tried again."""
+    """After a stop no call of a lost worker is tried again."""
     one.run(STUBBORN)
     one.cut()
     one.fire("window")
@@ -720,7 +721,7 @@ def test_stop_while_lost_keeps_the_work_stopped(one: Play) -> None:
 
 
 def test_stop_while_cut_goes_through_the_runtime(one: Play) -> None:
-    """A worker that cannot be reached is stopped through the runtime, with its grace period."""
+    """The runtime stops a worker that has no connection, within its grace period."""
     one.run()
     one.cut()
     assert one.stop()[-2:] == [ev.EndWorker(1, 1, 5.0), ev.StartTimer(1, Timer("force", 1), 6.0)]
@@ -729,7 +730,7 @@ def test_stop_while_cut_goes_through_the_runtime(one: Play) -> None:
 
 
 def test_timeout_runs_on_while_cut(one: Play) -> None:
-    """A call times out while the connection is away; the cancellation is sent when it is back."""
+    """A call times out without a connection; the connection keeps the cancellation until it is back."""
     one.run(PATIENT)
     one.cut()
     assert only(one.fire("timeout", 1), ev.SendCancel) == [ev.SendCancel(1, 1)]
@@ -815,9 +816,9 @@ def play(one: Play, steps: str) -> list[ev.Command]:
     for step in steps.split("; "):
         name, *words = step.split()
         arguments: list[Any] = [int(word) if word.isdigit() else word for word in words]
-        if name.endswith("*"):
-            arguments.append(STUBBORN)
-        commands = getattr(one, name.rstrip("*"))(*arguments)
+        if name[-1] in "*?":
+            arguments.append(STUBBORN if name[-1] == "*" else PATIENT)
+        commands = getattr(one, name.rstrip("*?"))(*arguments)
     return commands
 
 
@@ -846,7 +847,7 @@ def test_recovery_event_in_each_phase(one: Play, row: tuple[Phase, type]) -> Non
 
 
 def test_returned_worker_runs_the_calls_that_it_has(one: Play) -> None:
-    """A call that the worker has is not sent again, be it running, queued or delayed in the journal."""
+    """A call that the worker has is not sent again, whether it is running, queued or delayed in the journal."""
     one.up(ev.Policy(concurrency=3, retries=1))
     one.submit(1)
     one.submit(2)
@@ -905,7 +906,7 @@ def test_unknown_call_of_a_returned_worker_is_not_tried_again(one: Play, how: st
 
 
 def test_call_of_a_stopping_worker_cannot_be_joined(one: Play) -> None:
-    """Neither a restored call nor a known one is joined while its worker ends: most likely it will not be done."""
+    """No call joins a call that a stopping worker has: most likely it will not be done."""
     one.launch(STUBBORN)
     one.submit(1)
     one.fire("launch")
@@ -1025,7 +1026,7 @@ def test_worker_that_the_killed_scheduler_had_not_met_can_be_stopped(one: Play) 
 
 
 def test_ready_of_a_returned_worker_may_follow_its_calls(one: Play) -> None:
-    """A worker with calls was ready; that it says so once more changes nothing. Without calls it is ready then."""
+    """A worker that returns with calls was ready. Its own message, which comes later, changes nothing."""
     one.launch()
     one.submit(1)
     one.resume()
@@ -1049,7 +1050,7 @@ def test_returned_worker_without_calls_is_up_when_it_says_so(one: Play) -> None:
     assert only(one.caught_up(), ev.SendCall) == [ev.SendCall(1, 1, b"args", "hash 1")]
 
 
-def test_stopping_returned_worker_hears_that_once(one: Play) -> None:
+def test_stopping_worker_is_told_to_end_when_it_has_caught_up(one: Play) -> None:
     """A worker that becomes ready too late is told to end when it has caught up, and not before."""
     one.launch()
     one.stop()
@@ -1059,8 +1060,8 @@ def test_stopping_returned_worker_hears_that_once(one: Play) -> None:
     assert only(one.caught_up(), ev.SendStop) == [ev.SendStop(1, 5.0)]
 
 
-def test_killed_scheduler_had_perhaps_ended_nobody(one: Play) -> None:
-    """The end of a worker is bounded anew, by the longer of the reconnect window and the grace period."""
+def test_end_of_a_stopping_worker_is_bounded_after_a_resume(one: Play) -> None:
+    """The end of a worker has a new bound: the longer of the reconnect window and the grace period."""
     one.run(grace=60.0)
     one.stop()
     one.fire("force")
@@ -1069,7 +1070,7 @@ def test_killed_scheduler_had_perhaps_ended_nobody(one: Play) -> None:
 
 
 def test_second_scheduler_that_is_killed_knows_what_ended(one: Play) -> None:
-    """A call that has ended is not restored, be it that two schedulers were killed before the worker was back."""
+    """A call that has ended is not restored, even if two schedulers were killed before the worker was back."""
     one.launch(WIDE)
     one.submit(1)
     one.submit(2)
@@ -1081,7 +1082,7 @@ def test_second_scheduler_that_is_killed_knows_what_ended(one: Play) -> None:
 
 
 def test_worker_that_was_never_launched_is_launched_unless_it_was_stopped(one: Play) -> None:
-    """The next attempt follows as after any end: the start waits on, and calls that wait get their worker."""
+    """A worker that was never launched is launched in the same attempt, or in the next one if it was to end."""
     one.launch()
     one.submit(1)
     one.resume()
@@ -1175,7 +1176,7 @@ def test_concurrency_that_grows_sends_more(one: Play) -> None:
 
 
 def test_removed_work_is_forgotten_when_its_worker_is_gone(one: Play) -> None:
-    """A removed work stops like any other, and is forgotten then; what comes later about it is ignored."""
+    """A removed work stops like any other, and is forgotten then; later events about it are ignored."""
     one.run()
     one.submit(2)
     assert only(one.remove(), ev.SendStop)
@@ -1186,7 +1187,7 @@ def test_removed_work_is_forgotten_when_its_worker_is_gone(one: Play) -> None:
 
 
 def test_start_of_a_removed_work_comes_to_nothing(one: Play) -> None:
-    """A start that crosses the removal is answered with a failure when the worker is gone."""
+    """A start after the removal is answered with a failure when the worker is gone."""
     one.up()
     one.remove()
     one.start()
@@ -1195,7 +1196,7 @@ def test_start_of_a_removed_work_comes_to_nothing(one: Play) -> None:
 
 
 def test_call_of_a_removed_work_is_a_bug(one: Play) -> None:
-    """Whoever lets a call of a removed work through hears of it, since nobody would ever settle it."""
+    """A call of a removed work raises, since nothing would ever settle it."""
     one.up()
     one.remove()
     with pytest.raises(MachineError, match="after it was removed"):
@@ -1203,7 +1204,7 @@ def test_call_of_a_removed_work_is_a_bug(one: Play) -> None:
 
 
 def test_facts_of_an_old_attempt_are_fenced_off(one: Play) -> None:
-    """What an earlier worker says changes nothing, though the call is the same and runs again."""
+    """A message of an earlier worker changes nothing, even if the same call runs again."""
     one.run(STUBBORN)
     one.exit()
     one.fire("retry", 1)
@@ -1291,14 +1292,14 @@ def bring_to(one: Play, phase: Phase) -> None:
 
 
 def test_every_event_has_an_example() -> None:
-    """The walk below leaves no kind of event out."""
+    """The walk below covers each kind of event."""
     assert EVENTS.keys() == set(get_args(ev.Event))
 
 
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("phase", Phase)
 def test_table_is_walked(one: Play, phase: Phase, kind: type) -> None:
-    """In each phase each event is in the table, or is late and changes nothing, or raises with the story."""
+    """In each phase each event is in the table, or is late and changes nothing, or raises with the recent story."""
     bring_to(one, phase)
     event = EVENTS[kind]
     if isinstance(event, ev.TimerFired):
@@ -1364,11 +1365,11 @@ EDGES: dict[tuple[Phase, type, Phase | None], str] = {
     (Phase.STOPPING, ev.WorkerNeverLaunched, Phase.STARTING): "launch; resume; stop; start; never_launched",
     (Phase.STOPPING, ev.WorkerNeverLaunched, None): "launch; resume; remove; never_launched",
 }
-"""A way to take each arrow; ``*`` stands for a work whose calls are tried again."""
+"""Steps that take each arrow; with an asterisk, calls are tried again."""
 
 
 def test_every_arrow_has_a_way() -> None:
-    """The arrows that are walked below are those of the table."""
+    """The test below walks all arrows of the table, and no others."""
     arrows = {(phase, kind, to) for (phase, kind), row in TABLE.items() for to in row.to if to is not phase}
     assert EDGES.keys() == arrows
 
@@ -1380,13 +1381,103 @@ def test_every_arrow_can_be_taken(one: Play, arrow: tuple[Phase, type, Phase | N
     assert arrow in one.watch.edges
 
 
+# --- texts, numbers, books --------------------------------------------------------------------------------
+
+MESSAGES: dict[str, tuple[str, str | None, str | None]] = {
+    "call_timeout": ("run?; fire timeout 1; cancelled 1", "the run took longer than 10 s", "-"),
+    "cancel_of_a_queued_call": ("add; submit 1; cancel 1", "cancelled before it ran", "-"),
+    "cancel_of_a_running_call": ("run; cancel 1; cancelled 1", None, "-"),
+    "stop_of_a_queued_call": ("add; submit 1; stop; launch_fails", "stopped before it ran", None),
+    "stop_of_a_running_call": ("run; stop; exit", None, None),
+    "ignored_cancellation": ("run; cancel 1; fire cancel 1; exit", None, "call 1 ignored its cancellation"),
+    "launch_timeout": ("add; submit 1; fire launch; exit", "not ready within 60 s", "not ready within 60 s"),
+    "launch_fails": ("add; submit 1; launch_fails", "no room", "no room"),
+    "exit_before_ready": ("add; submit 1; exit", *["the worker ended before it was ready: exit code 3"] * 2),
+    "leave_before_ready": ("add; submit 1; leave; exit", *["the worker ended before it was ready"] * 2),
+    "leave": ("run; leave; exit", *["the worker was asked to end"] * 2),
+    "exit": ("run; exit", "exit code 3", "exit code 3"),
+    "window": ("run; cut; fire window; exit", *["no connection for 30 s"] * 2),
+    "unknown_to_its_runtime": ("run; resume; never_launched", *["its runtime does not know it any more"] * 2),
+    "never_launched_and_stopped": ("run; stop; resume; never_launched", None, None),
+}
+"""Steps, then the messages of the last status of call 1 and of the work; a dash: the work has none. ``?``: patient."""
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_last_statuses_say_why(one: Play, name: str) -> None:
+    """The last status of a call, and of its work, says in words why it is the last."""
+    steps, of_call, of_work = MESSAGES[name]
+    play(one, steps)
+    assert one.watch.final(1).message == of_call
+    statuses = [
+        status for _, status in one.watch.published if status.call is None and status.stage is not Stage.STARTED
+    ]
+    assert [status.message for status in statuses[-1:]] == ([] if of_work == "-" else [of_work])
+
+
+def test_idle_worker_says_why_it_has_ended(one: Play) -> None:
+    """The last status of an idle worker names the setting."""
+    one.up(idle_timeout=30.0)
+    one.fire("idle")
+    one.exit()
+    assert one.watch.published[-1][1].message == "no call for 30 s (idle_timeout)"
+
+
+def test_without_an_idle_timeout_no_timer_is_touched(one: Play) -> None:
+    """A call that is cancelled while it waits has nothing to do with the idle time of the worker."""
+    one.run()
+    one.submit(2)
+    assert [brief(command) for command in one.cancel(2)] == ["settle 2 stopped cancelled"]
+
+
+def test_story_has_a_line_for_each_event(one: Play) -> None:
+    """Each line says when, which work, its phase and attempt, which event, and of which call."""
+    one.add()
+    one.submit(1)
+    one.ready()
+    assert one.watch.machine.story() == [
+        "2.000 root.w absent #0: CallSubmitted of call 1",
+        "3.000 root.w starting #1: WorkerReady",
+    ]
+    with pytest.raises(MachineError) as caught:
+        one.watch.machine.handle(ev.WorkerReady(1, 1), 100.0)
+    assert str(caught.value).splitlines() == [
+        "WorkerReady(work=1, attempt=1) cannot come for root.w while its worker is up",
+        "the story so far:",
+        *one.watch.machine.story(),
+    ]
+
+
+def test_delay_of_a_retry_is_spread_and_bounded() -> None:
+    """A delay lies between half of its limit and the limit, differs between calls, and doubles at most 20 times."""
+    policy = ev.Policy(retry_delay=4.0)
+    first = [call_rules._delay(policy, ModelCall(number, "", b"", 2)) for number in range(200)]
+    assert 2.0 <= min(first) < 2.1
+    assert 3.9 < max(first) <= 4.0
+    for attempt, limit in ((3, 8.0), (22, 4.0 * 2**20), (23, 4.0 * 2**20), (90, 4.0 * 2**20)):
+        delays = [call_rules._delay(policy, ModelCall(number, "", b"", attempt)) for number in range(200)]
+        assert limit * 0.95 < max(delays) <= limit
+
+
+def test_works_of_a_machine_can_be_taken_to_another(one: Play) -> None:
+    """A machine that is given the works of another one goes on with them, and forgets its own."""
+    one.run()
+    other = Machine()
+    other.handle(ev.WorkAdded(7, "root.v", ev.Policy()), 0.0)
+    other.restore(one.watch.machine.works())
+    assert other.works() == [one.watch.live_work(1)]
+    assert other.work(1) is one.watch.live_work(1)
+    assert other.phase(1) is Phase.UP
+    assert not other.is_idle
+
+
 def test_page_is_drawn_from_the_table() -> None:
-    """docs/lifecycle.md is what the table says; `python -m tests.engine.rules.lifecycle_page` mends it."""
+    """docs/lifecycle.md is what the table says; `python -m tests.engine.rules.lifecycle_page` writes it anew."""
     assert lifecycle_page.PAGE.read_text() == lifecycle_page.draw()
 
 
 def test_an_end_without_a_running_says_that_it_ran(one: Play) -> None:
-    """A call whose end is the first thing that the worker says of it was running before that."""
+    """If the first message about a call is its end, the call is published as running before that."""
     one.up()
     one.submit(1)
     one.succeed(1)
