@@ -1392,12 +1392,24 @@ MESSAGES: dict[str, tuple[str, str | None, str | None]] = {
     "ignored_cancellation": ("run; cancel 1; fire cancel 1; exit", None, "call 1 ignored its cancellation"),
     "launch_timeout": ("add; submit 1; fire launch; exit", "not ready within 60 s", "not ready within 60 s"),
     "launch_fails": ("add; submit 1; launch_fails", "no room", "no room"),
-    "exit_before_ready": ("add; submit 1; exit", *["the worker ended before it was ready: exit code 3"] * 2),
-    "leave_before_ready": ("add; submit 1; leave; exit", *["the worker ended before it was ready"] * 2),
-    "leave": ("run; leave; exit", *["the worker was asked to end"] * 2),
+    "exit_before_ready": (
+        "add; submit 1; exit",
+        "the worker ended before it was ready: exit code 3",
+        "the worker ended before it was ready: exit code 3",
+    ),
+    "leave_before_ready": (
+        "add; submit 1; leave; exit",
+        "the worker ended before it was ready",
+        "the worker ended before it was ready",
+    ),
+    "leave": ("run; leave; exit", "the worker was asked to end", "the worker was asked to end"),
     "exit": ("run; exit", "exit code 3", "exit code 3"),
-    "window": ("run; cut; fire window; exit", *["no connection for 30 s"] * 2),
-    "unknown_to_its_runtime": ("run; resume; never_launched", *["its runtime does not know it any more"] * 2),
+    "window": ("run; cut; fire window; exit", "no connection for 30 s", "no connection for 30 s"),
+    "unknown_to_its_runtime": (
+        "run; resume; never_launched",
+        "its runtime does not know it any more",
+        "its runtime does not know it any more",
+    ),
     "never_launched_and_stopped": ("run; stop; resume; never_launched", None, None),
 }
 """Steps, then the messages of the last status of call 1 and of the work; a dash: the work has none. ``?``: patient."""
