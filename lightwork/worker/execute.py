@@ -122,6 +122,7 @@ class PlainThread:
         self._current: int | None = None
         self._cancelled: set[int] = set()
         self._due: int | None = None  # the current call, while an interruption by a signal is pending
+        self._edits = threading.Condition(work._state.lock)  # only to ask whether this thread is in an edit
         self._lock = threading.Lock()  # held while another thread interrupts a call, and while a call is left
         self._is_interrupted = False  # whether another thread has interrupted the current call
         self._left = 0  # number of unfinished jobs
@@ -215,11 +216,24 @@ class PlainThread:
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         if self._due is None or self._due != self._current:
             return
-        if self._work._state.lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
-            # In the middle of an edit: raised here, it would be made and not told, and the two sides would differ.
+        if self._is_editing():
+            # An exception here could leave an edit made but not sent, and the two sides would differ. The agent asks
+            # `is_cancelling`, which interrupts again.
             return
         self._due = None
         raise asyncio.CancelledError
+
+    def _is_editing(self) -> bool:
+        """Return whether this thread is in an edit: whether it holds the state's lock.
+
+        An RLock has no public method for this, but `Condition.notify` raises if this thread does not hold the lock.
+        Nothing waits on the condition, so `notify` has no other effect.
+        """
+        try:
+            self._edits.notify()
+        except RuntimeError:
+            return False
+        return True
 
     def _run(self, call: int, args: bytes) -> None:
         frame: EndOfCall = messages.Cancelled(call)
