@@ -12,6 +12,7 @@ import ctypes
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,9 @@ EndOfCall = messages.Result | messages.Failure | messages.Cancelled
 _encode = msgspec.msgpack.Encoder().encode
 _INTERRUPT = getattr(signal, "SIGURG", None)
 """Signal that interrupts the main thread. It is ignored by default and Python does not use it: no handler is lost."""
+
+_USE_UP_PAUSE = 0.001
+"""Seconds between two checks for an interruption that a thread has sent to itself."""
 
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a computing thread gives the interpreter to the agent's thread: the delay of a state change."""
@@ -262,16 +266,18 @@ class PlainThread:
 
 
 def _use_up(thread: int) -> None:
-    """Leave no interruption of this thread, the present one, on its way.
+    """Make sure that no interruption of this thread, the current one, is pending.
 
-    Nobody can tell whether the one that was sent has been raised. Another takes its place, and is awaited here. (To
-    take one back with NULL would leave CPython's flag set that one is on its way: every thread of the process would
-    look for it from then on, and under a tracer or profiler they would do nothing else.)
+    There is no way to tell whether the last interruption was raised already. So this function sends another one, which
+    replaces a pending one, and waits for it. (Revoking a pending one with NULL would leave CPython's flag for a pending
+    exception set. Every thread of the process would then check for it all the time, and under a tracer or profiler the
+    threads would do nothing else.)
     """
     try:
         _raise_in(thread, asyncio.CancelledError)
+        # The interpreter raises it at its next check, in practice before the first sleep.
         while True:
-            pass
+            time.sleep(_USE_UP_PAUSE)
     except asyncio.CancelledError:
         return
 
