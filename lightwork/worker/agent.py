@@ -100,7 +100,7 @@ class Agent:
         self._group: asyncio.TaskGroup | None = None
         self._end: asyncio.Future[tuple[str, float]] = self._loop.create_future()
         self._lost = asyncio.Event()
-        self._has_said_goodbye = False
+        self._start_failed = False  # `on_start` raised: `Stopped` is sent, and `on_exit` is not due
         self._service: ServiceWatch | None = None
         self.internal_ip: str = ""
 
@@ -247,7 +247,7 @@ class Agent:
         except BaseException as error:
             self._stream_out()
             self._peer.send(messages.Stopped(Reason.USER_EXCEPTION, describe_error(error)))
-            self._has_said_goodbye = True
+            self._start_failed = True
             self.request_end("", 0.0)
             return
         self._stream_out()
@@ -272,13 +272,13 @@ class Agent:
     async def _finish(self, work: Work, reason: str, grace: float) -> None:
         """Send `Stopped`, cancel the running calls and call ``on_exit``, within the grace period."""
         deadline = self._loop.time() + grace
-        if not self._has_said_goodbye:
+        if not self._start_failed:
             self._peer.send(messages.Stopped(reason))
         for call in list(self._calls):
             self._cancel(call)
         if self._calls:
             await asyncio.wait(list(self._calls.values()), timeout=grace * (1 - _ON_EXIT_SHARE))
-        if self._has_said_goodbye:
+        if self._start_failed:
             return
         try:
             async with asyncio.timeout_at(deadline):

@@ -125,10 +125,13 @@ class PlainThread:
         self._is_main = False
         self._current: int | None = None
         self._cancelled: set[int] = set()
-        self._due: int | None = None  # the current call, while an interruption by a signal is pending
+        # A thread uses only one of `_due` and `_is_interrupted`: the main thread, which signals interrupt, the first;
+        # any other thread the second. They are two facts, not one enum: `_due` names its call, so that a late signal
+        # does not interrupt the next call; `_is_interrupted` must outlast its call, until `_leave` has read it.
+        self._due: int | None = None  # the call that a signal must interrupt, until its handler has done so
+        self._is_interrupted = False  # whether the agent's thread has set an exception in this thread
         self._edits = threading.Condition(work._state.lock)  # only to ask whether this thread is in an edit
         self._lock = threading.Lock()  # held while another thread interrupts a call, and while a call is left
-        self._is_interrupted = False  # whether another thread has interrupted the current call
         self._left = 0  # number of unfinished jobs
 
     @property
