@@ -1,7 +1,7 @@
-"""What a worker's process does and uses at this moment, for people who ask.
+"""Inspection of a worker's process: the stacks of its threads and tasks, and its resource usage.
 
-Asked over the link it is the loop that answers. A loop that is blocked cannot: then `OrphanGuard`, whose thread is not,
-writes the answer to the output, marked as what it is; the scheduler takes it out of there.
+The loop answers a query over the link. If the loop is blocked, the thread of `OrphanGuard` writes the answer to the
+output, with a mark; the scheduler removes it from the output.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 def dump_stacks(loop: asyncio.AbstractEventLoop) -> StackDump:
-    """Where everything is. In any thread."""
+    """Return the stacks of all threads, and of all tasks of a loop. May be called in any thread."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     threads = []
     for ident, frame in list(sys._current_frames().items())[:_THREADS]:
@@ -56,7 +56,7 @@ def _thread_frames(frame: FrameType | None) -> list[FrameInfo]:
 
 
 def _task_frames(task: asyncio.Task[Any]) -> list[FrameInfo]:
-    """The whole chain of what a task awaits; `Task.get_stack` gives its first frame alone."""
+    """Return the frames of the whole chain that a task awaits; `Task.get_stack` returns only its first frame."""
     found: list[FrameInfo] = []
     awaited: Any = task.get_coro()
     while awaited is not None and len(found) < _FRAMES:
@@ -70,7 +70,7 @@ def _task_frames(task: asyncio.Task[Any]) -> list[FrameInfo]:
 
 
 def _where(code: CodeType, line: int) -> FrameInfo | None:
-    """A line of somebody else's code: the framework's own frames say nothing to whoever asks."""
+    """Return a frame of user code, or None for a frame of the framework, which does not help the user."""
     if code.co_filename.startswith(_PACKAGE):
         return None
     text = linecache.getline(code.co_filename, line).strip()
@@ -80,13 +80,13 @@ def _where(code: CodeType, line: int) -> FrameInfo | None:
 
 
 def usage() -> Usage:
-    """What the process and all below it use."""
+    """Return the resource usage of the process and all its descendants."""
     own = resource.getrusage(resource.RUSAGE_SELF)
     cpu = own.ru_utime + own.ru_stime
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu += ended.ru_utime + ended.ru_stime
     memory, processes = _resident("self"), 1
-    if not memory:  # no Linux: the highest that it ever was has to do
+    if not memory:  # not Linux: the peak usage is the best value available
         return Usage(cpu, own.ru_maxrss, 1)
     for pid in _descendants():
         used = _processor(pid)
@@ -132,7 +132,7 @@ def _descendants() -> list[str]:
 
 
 def stack_bytes(loop: asyncio.AbstractEventLoop) -> bytes:
-    """`dump_stacks`, for the scheduler; never more than it takes."""
+    """Return `dump_stacks` in JSON for the scheduler, shortened to at most `MAX_QUERY_REPLY` bytes."""
     look = dump_stacks(loop)
     data = msgspec.json.encode(look)
     if len(data) > messages.MAX_QUERY_REPLY:
@@ -141,10 +141,10 @@ def stack_bytes(loop: asyncio.AbstractEventLoop) -> bytes:
 
 
 def usage_bytes() -> bytes:
-    """`usage`, for the scheduler."""
+    """Return `usage` in JSON for the scheduler."""
     return msgspec.json.encode(usage())
 
 
 def write_stack(loop: asyncio.AbstractEventLoop) -> None:
-    """Write the answer to the output, in one piece: the loop is blocked, and the link with it."""
+    """Write the stacks to the output in one piece: the loop is blocked, and so is the link."""
     os.write(1, messages.QUERY_REPLY_MARK + stack_bytes(loop) + b"\n")
