@@ -65,7 +65,7 @@ _decode = msgspec.msgpack.Decoder().decode
 _UTC = datetime.UTC
 
 ADVICE = (
-    "Keep plain data in the state (of a dataclass, Struct or the like: msgspec.to_builtins(value)), "
+    "Keep plain data in the state (for a dataclass, Struct or similar: msgspec.to_builtins(value)), "
     "or give the attribute a name with an underscore, {private}, which keeps it out of the state."
 )
 
