@@ -100,6 +100,7 @@ class Watch:
         self.published: list[tuple[int, WorkStatus]] = []
         self.edges: set[tuple[Phase, type, Phase | None]] = set()
         self.latest: type = object
+        self._submitted = ""
 
     def feed(self, event: ev.Event) -> list[ev.Command]:
         """Feed one event; check and note every command."""
@@ -202,6 +203,8 @@ class Watch:
                 work = self.works.get(event.work)
                 if work is not None and work.live == event.attempt:
                     work.sent.discard(event.call)
+            case ev.CallSubmitted():
+                self._submitted = event.hash
             case ev.CancelRequested():
                 if event.call in self.calls:
                     self.calls[event.call].cancelled = True
@@ -256,6 +259,7 @@ class Watch:
                     work.stopped = False
                     assert command.status is not None
                     self._note_status(command.work, command.status, command.hash)
+                    assert command.hash == self._submitted
                 else:
                     assert command.status is None
                     earlier = self.calls[command.to]
@@ -273,6 +277,7 @@ class Watch:
                 self._note_status(command.work, command.outcome.status, command.hash)
                 assert command.outcome.status.stage.is_final
                 assert (command.outcome.value is not None) == (command.outcome.status.stage is Stage.SUCCEEDED)
+                assert not command.outcome.swallowed or self.latest is ev.CallFailed
                 seen.outcome = command.outcome
                 if command.outcome.status.stage is Stage.SUCCEEDED and work.policy.cache_calls:
                     work.succeeded.add(seen.hash)
@@ -293,6 +298,7 @@ class Watch:
         return self.machine._works[work].contact
 
     def _note_status(self, work: int, status: WorkStatus, hash: str | None) -> None:
+        assert status.count == 1
         assert not self.published or self.published[-1][1].timestamp <= status.timestamp
         self.published.append((work, status))
         if status.call is None:
@@ -372,6 +378,8 @@ def check_model(machine: Machine) -> None:
         assert {call for call in calls if call.sent} == set(work.running.values())
         assert not any(call.sent and call.delayed for call in calls)
         assert all(call.sent for call in calls if call.ending is not None)
+        assert {type(flag) for call in calls for flag in (call.sent, call.ran, call.delayed)} <= {bool}
+        assert {type(flag) for flag in (work.halted, work.restart, work.removed)} == {bool}
         assert {call.ending for call in calls} <= {None, Reason.CANCELLED, Reason.TIMEOUT}
         for hash, call in work.in_flight.items():
             assert (work.calls.get(call.id), call.hash, call.ending) == (call, hash, None)

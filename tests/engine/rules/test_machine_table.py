@@ -936,6 +936,7 @@ def test_nothing_is_sent_before_a_returned_worker_has_caught_up(one: Play) -> No
     one.resume()
     assert not only(one.cancel(1), ev.SendCancel)
     one.returned(1, 2)
+    assert one.watch.live_work(1).contact is Contact.BEHIND
     one.succeed(2)
     assert not only(one.submit(3), ev.SendCall)
     assert [brief(command) for command in one.caught_up(1)] == ["SendCancel 1", "SendCall 3"]
@@ -1383,6 +1384,9 @@ def test_every_arrow_can_be_taken(one: Play, arrow: tuple[Phase, type, Phase | N
 
 # --- texts, numbers, books --------------------------------------------------------------------------------
 
+NOT_READY, NO_LINK, UNSEEN = "not ready within 60 s", "no connection for 30 s", "its runtime does not know it any more"
+EARLY, TOLD = "the worker ended before it was ready", "the worker was asked to end"
+
 MESSAGES: dict[str, tuple[str, str | None, str | None]] = {
     "call_timeout": ("run?; fire timeout 1; cancelled 1", "the run took longer than 10 s", "-"),
     "cancel_of_a_queued_call": ("add; submit 1; cancel 1", "cancelled before it ran", "-"),
@@ -1390,29 +1394,21 @@ MESSAGES: dict[str, tuple[str, str | None, str | None]] = {
     "stop_of_a_queued_call": ("add; submit 1; stop; launch_fails", "stopped before it ran", None),
     "stop_of_a_running_call": ("run; stop; exit", None, None),
     "ignored_cancellation": ("run; cancel 1; fire cancel 1; exit", None, "call 1 ignored its cancellation"),
-    "launch_timeout": ("add; submit 1; fire launch; exit", "not ready within 60 s", "not ready within 60 s"),
+    "launch_timeout": ("add; submit 1; fire launch; exit", NOT_READY, NOT_READY),
     "launch_fails": ("add; submit 1; launch_fails", "no room", "no room"),
-    "exit_before_ready": (
-        "add; submit 1; exit",
-        "the worker ended before it was ready: exit code 3",
-        "the worker ended before it was ready: exit code 3",
-    ),
-    "leave_before_ready": (
-        "add; submit 1; leave; exit",
-        "the worker ended before it was ready",
-        "the worker ended before it was ready",
-    ),
-    "leave": ("run; leave; exit", "the worker was asked to end", "the worker was asked to end"),
+    "exit_before_ready": ("add; submit 1; exit", f"{EARLY}: exit code 3", f"{EARLY}: exit code 3"),
+    "leave_before_ready": ("add; submit 1; leave; exit", EARLY, EARLY),
+    "leave": ("run; leave; exit", TOLD, TOLD),
     "exit": ("run; exit", "exit code 3", "exit code 3"),
-    "window": ("run; cut; fire window; exit", "no connection for 30 s", "no connection for 30 s"),
-    "unknown_to_its_runtime": (
-        "run; resume; never_launched",
-        "its runtime does not know it any more",
-        "its runtime does not know it any more",
-    ),
+    "window": ("run; cut; fire window; exit", NO_LINK, NO_LINK),
+    "unknown_to_its_runtime": ("run; resume; never_launched", UNSEEN, UNSEEN),
     "never_launched_and_stopped": ("run; stop; resume; never_launched", None, None),
+    "retry": ("run*; exit", "exit code 3", "exit code 3"),
 }
-"""Steps, then the messages of the last status of call 1 and of the work; a dash: the work has none. ``?``: patient."""
+"""Steps, then the messages of the last status of call 1 and of the work; a dash: the work has none.
+
+An asterisk stands for a work whose calls are tried again, a question mark for one whose calls have a timeout.
+"""
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -1420,11 +1416,55 @@ def test_last_statuses_say_why(one: Play, name: str) -> None:
     """The last status of a call, and of its work, says in words why it is the last."""
     steps, of_call, of_work = MESSAGES[name]
     play(one, steps)
-    assert one.watch.final(1).message == of_call
+    assert one.watch.calls[1].statuses[-1].message == of_call
     statuses = [
         status for _, status in one.watch.published if status.call is None and status.stage is not Stage.STARTED
     ]
     assert [status.message for status in statuses[-1:]] == ([] if of_work == "-" else [of_work])
+
+
+def test_commands_of_a_new_call_come_in_this_order(one: Play) -> None:
+    """A worker that is up gets the call first, and then the caller its answer; a launch follows the answer."""
+    one.add()
+    assert [type(command) for command in one.submit(1)] == [ev.ResolveSubmit, ev.LaunchWorker, ev.StartTimer]
+    one.ready()
+    one.succeed(1)
+    assert [type(command) for command in one.submit(2)] == [ev.SendCall, ev.ResolveSubmit]
+
+
+def test_success_ends_the_memory_of_a_failure(one: Play) -> None:
+    """A failure explains a later call until the same call succeeds; the success of another call leaves it alone."""
+    one.run()
+    one.fail(1)
+    one.submit(2)
+    one.succeed(2)
+    one.submit(3, "hash 1")
+    assert one.watch.adopted[3].reason == "runs: call 1 with the same arguments did not succeed"
+    one.succeed(3)
+    assert not one.watch.live_work(1).failed
+
+
+def test_a_hundred_failures_are_remembered(one: Play) -> None:
+    """The oldest failure is forgotten when there is one more than a hundred."""
+    one.up()
+    for call in range(1, 101):
+        one.submit(call)
+        one.fail(call)
+    assert list(one.watch.live_work(1).failed.values()) == list(range(1, 101))
+    one.submit(101)
+    one.fail(101)
+    assert list(one.watch.live_work(1).failed.values()) == list(range(2, 102))
+
+
+@pytest.mark.parametrize("kind", ["launch", "window", "force", "idle", "timeout", "cancel", "retry"])
+@pytest.mark.parametrize("phase", Phase)
+def test_timer_without_a_reason_does_nothing(one: Play, phase: Phase, kind: Any) -> None:
+    """A timer that fires when its phase has passed, or its call has ended, changes nothing."""
+    bring_to(one, phase)
+    expected = {"launch": Phase.STARTING, "window": Phase.CUT, "force": Phase.STOPPING}
+    if expected.get(kind) is not phase:
+        assert one.watch.machine.handle(ev.TimerFired(1, Timer(kind, 1, 99)), 100.0) == []
+        assert one.phase is phase
 
 
 def test_idle_worker_says_why_it_has_ended(one: Play) -> None:
