@@ -200,7 +200,6 @@ class History:
                 | ev.CallRunning()
                 | ev.CallFailed()
                 | ev.CallCancelled()
-                | ev.CallRecovered()
                 | ev.CancelRequested()
                 | ev.WorkAdded()
                 | ev.WorkRemoved()

@@ -12,7 +12,6 @@ from typing import Final
 from lightwork.engine.rules.events import (
     CallCancelled,
     CallFailed,
-    CallRecovered,
     CallRunning,
     CallSubmitted,
     CallSucceeded,
@@ -122,10 +121,6 @@ class CallRules:
             self._go_on(work)
 
     # --- calls of a killed scheduler --------------------------------------------------------------
-
-    def _recovered(self, work: ModelWork, event: CallRecovered) -> None:
-        """The worker has the call. A call that is not in the books is restored, and cannot be tried again."""
-        self._recover(work, event.call, event.hash)
 
     def _recover(self, work: ModelWork, number: int, hash: str) -> None:
         """The worker has this call, whatever the books say."""

@@ -19,7 +19,6 @@ from lightwork.status import Reason, WorkStatus
 __all__ = [
     "CallCancelled",
     "CallFailed",
-    "CallRecovered",
     "CallRunning",
     "CallSubmitted",
     "CallSucceeded",
@@ -196,14 +195,6 @@ class WorkerNeverLaunched(EventBase, frozen=True):
     attempt: int
 
 
-class CallRecovered(EventBase, frozen=True):
-    """The worker has a call, or its outcome is on its way, that a killed scheduler sent and did not write down."""
-
-    attempt: int
-    call: int
-    hash: str
-
-
 class CancelRequested(EventBase, frozen=True):
     """A cancellation of the call was requested."""
 
@@ -301,7 +292,6 @@ Event = (
     | WorkerReturned
     | WorkerCaughtUp
     | WorkerNeverLaunched
-    | CallRecovered
     | WorkerLaunchFailed
     | WorkerReady
     | CallRunning

@@ -39,7 +39,6 @@ from lightwork.engine.rules.call_rules import CallRules, take_from_flight
 from lightwork.engine.rules.events import (
     CallCancelled,
     CallFailed,
-    CallRecovered,
     CallRunning,
     CallSubmitted,
     CallSucceeded,
@@ -524,7 +523,6 @@ TABLE: Final[dict[tuple[Phase, type], Row]] = {
     (_UP, WorkerNeverLaunched): Row(_M._never_launched, (_ABSENT, _STARTING)),
     (_CUT, WorkerNeverLaunched): Row(_M._never_launched, (_ABSENT, _STARTING)),
     (_STOPPING, WorkerNeverLaunched): Row(_M._never_launched, (_ABSENT, _STARTING, None)),
-    **{(phase, CallRecovered): Row(_M._recovered, (phase,)) for phase in _WITH_CALLS},
     # Messages of the worker.
     (_STARTING, WorkerReady): Row(_M._ready, (_UP,)),
     (_UP, WorkerReady): Row(_M._ready_again, (_UP,)),
@@ -557,7 +555,6 @@ LATE: Final[frozenset[type]] = frozenset(
         CallSucceeded,
         CallFailed,
         CallCancelled,
-        CallRecovered,
     }
 )
 """Events that may arrive when the phase in which they matter has passed. Then they change nothing."""

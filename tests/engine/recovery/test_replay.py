@@ -78,7 +78,7 @@ class Live:
 
     def feed(self, event: ev.Event, now: float) -> bool:
         """Handle an event; return whether a scheduler could have given it to the machine."""
-        if isinstance(event, ev.CallSubmitted | ev.CallRecovered):
+        if isinstance(event, ev.CallSubmitted):
             if event.call in self.submitted:
                 return False  # each number is used once
             self.submitted.add(event.call)

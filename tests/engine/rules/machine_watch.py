@@ -180,17 +180,6 @@ class Watch:
                 work = self.works.get(event.work)
                 if work is not None and work.live == event.attempt:
                     work.sent = set(event.calls)
-            case ev.CallRecovered():
-                work = self.works.get(event.work)
-                if work is not None and work.live == event.attempt and work.is_up:
-                    work.sent.add(event.call)
-            case ev.StartRequested():
-                self.works[event.work].starts = True
-                self.works[event.work].stopped = False
-            case ev.StopRequested() | ev.WorkRemoved():
-                if event.work in self.works:
-                    self.works[event.work].stops = True
-                    self.works[event.work].stopped = True
             case ev.WorkerExited() | ev.WorkerLaunchFailed() | ev.WorkerNeverLaunched():
                 work = self.works.get(event.work)
                 if work is not None and work.live == event.attempt:

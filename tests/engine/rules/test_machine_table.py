@@ -127,9 +127,6 @@ class Play:
     def never_launched(self) -> list[ev.Command]:
         return self(ev.WorkerNeverLaunched(1, self.attempt))
 
-    def recover(self, call: int) -> list[ev.Command]:
-        return self(ev.CallRecovered(1, self.attempt, call, f"hash {call}"))
-
     def add_again(self, policy: ev.Policy | None = None, **changes: Any) -> list[ev.Command]:
         """The code of a resumed app makes the work again."""
         return self(ev.WorkAdded(1, "root.w", policy or ev.Policy(**changes)))
@@ -796,11 +793,6 @@ RECOVERY: dict[tuple[Phase, type], tuple[str, str]] = {
         "run; stop; resume; never_launched",
         "stop force, settle 1 stopped None, publish stopped, WorkerGone",
     ),
-    (Phase.ABSENT, ev.CallRecovered): ("run; exit; recover 9", ""),
-    (Phase.STARTING, ev.CallRecovered): ("launch; recover 9", ""),
-    (Phase.UP, ev.CallRecovered): ("up*; recover 9", "RestoreCall 9, publish 9 pending"),
-    (Phase.CUT, ev.CallRecovered): ("up; cut; recover 9", "RestoreCall 9, publish 9 pending"),
-    (Phase.STOPPING, ev.CallRecovered): ("up; stop; recover 9", "RestoreCall 9, publish 9 pending"),
     (Phase.ABSENT, ev.WorkAdded): ("run; succeed 1; exit; add_uncached", ""),
     (Phase.STARTING, ev.WorkAdded): ("run; succeed 1; exit; start; add_uncached", ""),
     (Phase.UP, ev.WorkAdded): ("run; succeed 1; add_uncached", "stop idle"),
@@ -826,8 +818,7 @@ def test_every_recovery_event_has_a_row_for_every_phase() -> None:
     """The rows below leave no phase out."""
     kinds = {kind for _, kind in RECOVERY}
     assert {
-        ev.SchedulerResumed, ev.WorkerReturned, ev.WorkerCaughtUp, ev.WorkerNeverLaunched, ev.CallRecovered,
-        ev.WorkAdded,
+        ev.SchedulerResumed, ev.WorkerReturned, ev.WorkerCaughtUp, ev.WorkerNeverLaunched, ev.WorkAdded,
     } == kinds  # fmt: skip
     assert RECOVERY.keys() == {(phase, kind) for phase in Phase for kind in kinds}
 
@@ -1263,7 +1254,6 @@ EVENTS: dict[type, ev.Event] = {
         ev.WorkerReturned(1, 1, ()),
         ev.WorkerCaughtUp(1, 1, frozenset()),
         ev.WorkerNeverLaunched(1, 1),
-        ev.CallRecovered(1, 1, 1, "hash 1"),
         ev.CallFailed(1, 1, 1, Reason.USER_EXCEPTION, ERROR),
         ev.CallCancelled(1, 1, 1),
         ev.WorkerStopping(1, 1),
