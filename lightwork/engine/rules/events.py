@@ -385,7 +385,7 @@ class ResolveSubmit(CommandBase, frozen=True):
         reason: Which of the three, and why, for people.
         outcome: The outcome of `to` if it has succeeded; otherwise None.
         status: The first status of a new call; otherwise None.
-        hash: The hash of a new call; otherwise empty.
+        hash: The hash of the submitted call.
     """
 
     call: int

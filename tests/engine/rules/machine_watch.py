@@ -243,12 +243,12 @@ class Watch:
                 assert command.call not in self.adopted
                 self.adopted[command.call] = command
                 assert command.reason
+                assert command.hash == self._submitted
                 if command.to is None:
                     self.calls[command.call] = SeenCall(command.work, "")
                     work.stopped = False
                     assert command.status is not None
                     self._note_status(command.work, command.status, command.hash)
-                    assert command.hash == self._submitted
                 else:
                     assert command.status is None
                     earlier = self.calls[command.to]
