@@ -256,7 +256,7 @@ class History:
         event: ev.WorkerReady | ev.WorkerExited | ev.WorkerLaunchFailed | ev.WorkerNeverLaunched,
         now: float,
     ) -> None:
-        record = next((one for one in work.attempts if one.attempt == event.attempt), None)
+        record = next((one for one in reversed(work.attempts) if one.attempt == event.attempt), None)  # the latest
         if record is None:
             return
         hello = entry.worker.hello if entry.worker is not None else None
