@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightwork._public import export as _export
+from lightwork._common.public import export as _export
 from lightwork._version import __version__
 from lightwork.build import BuildConfig
 from lightwork.components.call import Call

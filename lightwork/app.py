@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, overload
 
+from lightwork._common.public import export
 from lightwork._logging import get_logger
-from lightwork._public import export
 from lightwork.changes import Change
 from lightwork.components.component import Component
 from lightwork.components.cron import ScheduleView

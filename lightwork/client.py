@@ -17,8 +17,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import aiohttp
 import msgspec
 
+from lightwork._common.backoff import Backoff
 from lightwork.errors import AppEnded, AppUnreachable, RequestFailed
-from lightwork.runtime import Backoff
 from lightwork.server.discovery import running_apps
 from lightwork.server.types import (
     Accepted,

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, Unpa
 import msgspec
 from msgspec import Meta
 
-from lightwork._public import export
+from lightwork._common.public import export
 from lightwork.errors import ConfigError
 
 __all__ = ["LOG_DIR", "AppSettings", "Config", "Origin", "Settings", "WorkProfile", "find_config", "load_config"]

@@ -29,6 +29,9 @@ PUBLIC = [
 ]
 """Modules whose `__all__` is the public API."""
 
+FRAMEWORK = [name for name in PUBLIC if name.partition(".")[0] == "lightwork"]
+"""Those of them that belong to the framework."""
+
 _HEAD = """# The public API
 
 This page is drawn from `__all__` of the modules below by `python -m tests.api_page`. Every other module, and every name

@@ -103,7 +103,7 @@ def test_few_modules_lie_flat() -> None:
 
 
 def test_the_page_shows_the_floors() -> None:
-    """The drawing in docs/architecture.md is that of the code: `python -m tests.floors` draws it again."""
+    """The drawing in docs/architecture.md shows the imports of the code: `python -m tests.floors` draws it."""
     assert without_sizes(in_page()) == without_sizes(drawn())
 
 

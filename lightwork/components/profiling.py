@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightwork._public import export
+from lightwork._common.public import export
 from lightwork.components.executor import WorkRunExecutor
 
 __all__ = ["ProfileExecutor"]

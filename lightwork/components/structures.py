@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from lightwork._public import export
+from lightwork._common.public import export
 from lightwork.components.component import Component, Node
 from lightwork.components.driver import Driver
 from lightwork.errors import ComponentError

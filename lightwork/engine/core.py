@@ -1,7 +1,7 @@
 """What the parts of the engine share: the machine and its timers, the clock, and whose turn it is.
 
 Every event enters the machine by `Core.feed`, in the loop's thread. A plain ``def run`` pass has a thread of its own.
-While it lasts, what comes from outside is held back (`Core.external`), so that the pass sees one state.
+While it lasts, events from outside are held back (`Core.external`), so that the pass sees one state.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["Core", "Handlers"]
 T = TypeVar("T")
 
 Handlers = Mapping[type[ev.Command], Callable[[Any], None]]
-"""What carries out a command, by the command's type: a `match` would ask isinstance for each case."""
+"""The function that carries out each command, by the command's type. A `match` would ask isinstance for each case."""
 
 
 class Core:
-    """The machine, and what stands around it. Made in the loop's thread; see the module for who may call what.
+    """The machine, its timers and its clock. It belongs to the loop's thread, in which it must be made.
 
     Args:
         config: Of the app.
@@ -168,7 +168,7 @@ class Core:
             act()
 
     def hold(self) -> None:
-        """Hold back what comes from outside: a plain pass begins."""
+        """Hold back events from outside: a plain pass begins."""
         self.held = []
 
     def release(self) -> None:

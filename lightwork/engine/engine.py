@@ -373,7 +373,7 @@ class Engine:
         core, config = self._core, self._config
         known = self._resume.take_back(work) if self._resume is not None else None
         entry = known or WorkEntry(self.entries.next_number(), work)
-        self.entries.by_number[entry.id] = self.entries.by_work[work] = entry
+        self.entries.add(entry)
         if known is None:
             work.__dict__["_status_history"] = StatusHistory(config.statuses_kept)
             core.journal.component_added(work, entry.id, is_static=not self._has_begun)
@@ -471,7 +471,7 @@ class Engine:
         return self._core.held is not None
 
     def hold_frames(self) -> None:
-        """Hold back what comes from outside: a plain pass begins."""
+        """Hold back events from outside: a plain pass begins."""
         self._core.hold()
 
     def release_frames(self) -> None:

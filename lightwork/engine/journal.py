@@ -116,7 +116,7 @@ class Journal(Protocol):
         ...
 
     def component_removed(self, name: str, component: Flow | Work | None = None) -> None:
-        """A component left the tree. None for one that the present flow has not made."""
+        """A component left the tree. `component` is None if the resumed flow has not made it again."""
         ...
 
     # --- workers ----------------------------------------------------------------------------------

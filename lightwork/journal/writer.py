@@ -11,10 +11,10 @@ import queue
 import threading
 from collections.abc import Callable
 
+from lightwork._common.backoff import Backoff
 from lightwork._logging import get_logger
 from lightwork.errors import JournalError
 from lightwork.journal.store import Store, StoreBusy
-from lightwork.runtime import Backoff
 
 __all__ = ["Job", "Writer"]
 

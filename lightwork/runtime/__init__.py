@@ -9,8 +9,9 @@ To write a runtime, implement `Runtime` and register the class under the entry p
 
 from __future__ import annotations
 
-from lightwork._public import export as _export
-from lightwork.runtime._common import Backoff, is_loopback, signal_name
+from lightwork._common.backoff import Backoff
+from lightwork._common.public import export as _export
+from lightwork._common.system import is_loopback, signal_name
 from lightwork.runtime._data import ABSENT, Address, Cause, ListenerAddress, Ref, Report, Spec, Standing
 from lightwork.runtime._entry import outcome_of, resolve_entry, resolve_serve
 from lightwork.runtime._failures import Conflict, NoCapacity, Rejected, RuntimeFailure, TimedOut, Unreachable

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import WSMsgType, web
 
+from lightwork._common.system import is_loopback
 from lightwork.errors import ConfigError
-from lightwork.runtime import is_loopback
 from lightwork.server.api import FEED, Api
 from lightwork.server.feed import Subscriber
 from lightwork.server.web import BODY_LIMIT, Problem, Request, Response, problem_response

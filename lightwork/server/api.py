@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from lightwork._common.public import export
 from lightwork._logging import get_logger
-from lightwork._public import export
 from lightwork.components.flow import Flow
 from lightwork.components.work import Work
 from lightwork.engine.changes import ChangeHub

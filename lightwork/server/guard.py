@@ -12,7 +12,7 @@ from hashlib import blake2b
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from lightwork.runtime import is_loopback
+from lightwork._common.system import is_loopback
 from lightwork.server.web import Problem, Request, Response
 
 __all__ = ["Guard"]

@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightwork._common.system import is_loopback
 from lightwork._logging import get_logger
 from lightwork.engine.changes import ChangeHub
 from lightwork.engine.engine import Engine
 from lightwork.errors import PlatformError
-from lightwork.runtime import is_loopback
 from lightwork.server.api import Api
 from lightwork.server.discovery import AppFile, announce
 from lightwork.server.guard import Guard

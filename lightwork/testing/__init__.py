@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightwork._public import export as _export
+from lightwork._common.public import export as _export
 from lightwork.testing.conformance import Traits, check_runtime
 from lightwork.testing.fake import FakeRuntime, Launches
 

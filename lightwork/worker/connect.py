@@ -10,10 +10,10 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from lightwork._common.backoff import Backoff
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link import messages
 from lightwork.link.connection import Connection, Frames
-from lightwork.runtime import Backoff
 from lightwork.worker.dial import DialFailed, dial, patience
 
 __all__ = ["RefusedByScheduler", "connect"]

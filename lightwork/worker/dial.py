@@ -8,12 +8,12 @@ import random
 import socket
 from collections.abc import Callable
 
+from lightwork._common.backoff import Backoff
 from lightwork.errors import LightworkError, ProtocolError
 from lightwork.link.connection import Connection
 from lightwork.link.handshake import NONCE_SIZE, ClientHandshake
 from lightwork.link.messages import Ticket
 from lightwork.link.tls import TlsLayer, client_context
-from lightwork.runtime import Backoff
 
 __all__ = ["MAX_FRAME", "ROUTE_TIMEOUT", "DialFailed", "dial", "patience"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from lightwork._common.backoff import Backoff
 from lightwork.components.ports import assigned_service
-from lightwork.runtime import Backoff
 
 if TYPE_CHECKING:
     from lightwork.components.work import Work

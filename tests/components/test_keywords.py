@@ -16,21 +16,9 @@ from lightwork.config import Settings
 from lightwork.errors import ConfigError
 from lightwork.frontend import StaticWebFrontend
 from lightwork.structures import List
+from tests.api_page import FRAMEWORK
 
 pytestmark = pytest.mark.bare
-
-PUBLIC = [
-    "lightwork",
-    "lightwork.api",
-    "lightwork.app",
-    "lightwork.client",
-    "lightwork.errors",
-    "lightwork.frontend",
-    "lightwork.runtime",
-    "lightwork.server",
-    "lightwork.structures",
-    "lightwork.testing",
-]
 
 OPEN = {
     "App.__init__": "keys of the configuration, checked against Config",
@@ -57,7 +45,7 @@ class Top(Flow):
 
 def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield each public function, constructor and method of the public modules, with a short name."""
-    for module in map(importlib.import_module, PUBLIC):
+    for module in map(importlib.import_module, (*FRAMEWORK, "lightwork.app")):
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isfunction(thing):

@@ -18,26 +18,15 @@ import lightwork
 from lightwork import BuildConfig, CloudCompute, Config, Mount, Reason, Stage, Work, WorkStatus
 from lightwork.errors import AppEnded, ComponentError, LightworkError, UsageError
 from lightwork.remote_errors import describe_error, rebuild_error
+from tests.api_page import FRAMEWORK
 
 pytestmark = pytest.mark.bare
-
-MODULES = [
-    "lightwork",
-    "lightwork.api",
-    "lightwork.client",
-    "lightwork.errors",
-    "lightwork.frontend",
-    "lightwork.runtime",
-    "lightwork.server",
-    "lightwork.structures",
-    "lightwork.testing",
-]
 
 
 def classes() -> Iterator[tuple[str, type]]:
     """Each class in `__all__` of a public module, with the first of these modules that exports it."""
     seen = set()
-    for module in MODULES:
+    for module in FRAMEWORK:
         for name in importlib.import_module(module).__all__:
             found = getattr(importlib.import_module(module), name)
             if isinstance(found, type) and found not in seen:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightwork.runtime import is_loopback
+from lightwork._common.system import is_loopback
 from lightwork.server.guard import Guard
 from lightwork.server.web import Problem, Request
 from tests.server.support import Client, Root, Worker, serving
@@ -140,6 +140,8 @@ def test_cross_site_without_origin() -> None:
         ("10.0.0.1", False),
         ("::", False),
         ("evil.localhost.example", False),
+        ("127.0.0.1%evil.example", False),
+        ("::1%lo", True),
     ],
 )
 def test_loopback(host: str, expected: bool) -> None:

@@ -78,7 +78,7 @@ class PassCalls:
         self._uncached.discard(work)
 
     def end_pass(self, *, is_complete: bool) -> bool:
-        """Handle the end of the pass; return whether the next pass will make a call again that this pass recalled."""
+        """Handle the end of the pass. Return whether the next pass will repeat a call that this pass recalled."""
         asked, self._asked = self._asked, Counter()
         self._scheduled |= self._scheduled_now
         self._scheduled_now.clear()

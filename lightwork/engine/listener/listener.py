@@ -27,6 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+from lightwork._common.system import is_loopback
 from lightwork._logging import get_logger
 from lightwork.engine.listener.acceptor import Acceptor
 from lightwork.engine.listener.certificate import Certificate, make_certificate, server_context
@@ -35,7 +36,6 @@ from lightwork.link.connection import HANDSHAKE_TIMEOUT, Connection, Frames, rej
 from lightwork.link.handshake import GREETING_SIZE, NONCE_SIZE, ServerHandshake, named_launch
 from lightwork.link.messages import Hello, decode_from_worker
 from lightwork.link.tls import TlsLayer, knows_fingerprint
-from lightwork.runtime import is_loopback
 
 __all__ = ["Listener"]
 

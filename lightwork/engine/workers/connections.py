@@ -31,7 +31,7 @@ class Connections:
     """Connects workers to the machine and to the component tree.
 
     Args:
-        core: Given the frames, as events.
+        core: Takes the frames as events.
         entries: Every work and worker.
         queries: Takes the replies to queries.
         end: Ends a worker by force.
@@ -158,8 +158,8 @@ class Connections:
     def _welcome_adopted(self, connection: Connection, entry: WorkEntry, worker: Worker, hello: messages.Hello) -> None:
         """Continue with a worker that a killed scheduler has welcomed.
 
-        What came from the worker and was written down is known, and it sends the rest again. What that scheduler had
-        sent it is not written down: the worker says what has reached it, and gets again what has not.
+        The worker sends again every frame that the journal does not have. The journal does not say which frames reached
+        the worker, so the worker says it, and the machine sends the calls that are missing.
         """
         peer = self._make_peer(entry, worker)
         peer.resume(hello.received, worker.received)

@@ -72,6 +72,10 @@ class Entries:
         self.latest += 1
         return self.latest
 
+    def add(self, entry: WorkEntry) -> None:
+        """Know a work that is in the tree."""
+        self.by_number[entry.id] = self.by_work[entry.work] = entry
+
     def of(self, work: Work) -> WorkEntry:
         """Return the entry of a work in the tree.
 

@@ -235,11 +235,10 @@ class Launcher:
 
     # --- after a killed scheduler -----------------------------------------------------------------
 
-    def adopt(self, entry: WorkEntry, worker: Worker) -> Worker:
+    def adopt(self, entry: WorkEntry, worker: Worker) -> None:
         """Take over a worker that a killed scheduler has launched. It may dial from now on; `follow` is due."""
         entry.worker = worker
         self._entries.workers[worker.launch] = worker
-        return worker
 
     def follow(self, entry: WorkEntry, worker: Worker, report: Report | None) -> None:
         """Follow an adopted worker as one that was launched here.

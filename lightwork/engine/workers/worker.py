@@ -7,9 +7,10 @@ import enum
 import secrets
 from typing import TYPE_CHECKING
 
+from lightwork._common.system import signal_name
 from lightwork.link import messages
 from lightwork.link.peer import Peer
-from lightwork.runtime import Cause, Ref, Report, Runtime, Standing, signal_name
+from lightwork.runtime import Cause, Ref, Report, Runtime, Standing
 from lightwork.status import Reason
 
 if TYPE_CHECKING:

@@ -64,7 +64,7 @@ def test_equal_calls_of_one_pass_are_two(story: Story) -> None:
 
 
 def test_success_is_made_anew_by_the_next_run(story: Story) -> None:
-    """A complete pass is followed by another, which makes a call that succeeded again."""
+    """After a complete pass the next pass repeats a call that had succeeded."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.SUCCEEDED)
     assert story.run("a", is_complete=True) is True
@@ -82,7 +82,7 @@ def test_no_pass_follows_for_what_is_cached() -> None:
 
 @pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.FAILED])
 def test_not_made_anew_while_it_is_asked_for(story: Story, stage: Stage) -> None:
-    """A call that is in flight or has failed is not made again as long as each complete pass makes it again."""
+    """A call that is in flight or has failed is remembered, not repeated, while each complete pass asks for it."""
     story.run("a", is_complete=True)
     story.made[0].end(stage)
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_not_made_anew_while_it_is_asked_for(story: Story, stage: Stage) -> None
 
 
 def test_failure_is_forgotten_by_a_run_that_does_not_ask(story: Story) -> None:
-    """After a complete pass that does not make a failed call, the next pass that makes it makes it again."""
+    """A complete pass that does not ask for a failed call forgets it: the next pass that asks repeats the call."""
     story.run("a", is_complete=False)
     story.made[0].end(Stage.FAILED)
     story.run(is_complete=False)

@@ -1,11 +1,8 @@
-"""Small things that the framework and its runtimes both need: a back-off, a test of addresses, names of signals."""
+"""Pauses between attempts that grow."""
 
 from __future__ import annotations
 
-import ipaddress
-import signal
-
-__all__ = ["Backoff", "is_loopback", "signal_name"]
+__all__ = ["Backoff"]
 
 
 class Backoff:
@@ -37,22 +34,3 @@ class Backoff:
     def reset(self) -> None:
         """Begin with the first pause again: an attempt has succeeded."""
         self._next = self._first
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host: ``localhost``, a name below it, or a loopback address."""
-    name = host.partition("%")[0].strip("[]").lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal, such as ``SIGTERM``; ``signal 99`` for a number without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
